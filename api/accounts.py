@@ -98,7 +98,7 @@ class Users(Controller):
             expected=context.expected_version,
             passwords=services.passwords,
             tokens=services.refresh_tokens,
-            attempts=services.attempts,
+            sign_in_limits=services.sign_in_limits,
         )
         context.identities.forget(user_id)
         account = await context.read_log(accounts.load_account, user_id=user_id)

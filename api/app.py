@@ -33,7 +33,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     """An ASGI application over `services`."""
     identities = IdentityCache(services.log)
     admission = Admission(options.admission)
-    wait_slots = WaitSlots(services.visible, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
+    wait_slots = WaitSlots(services.read_position, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
     shared = {
         "wait_slots": wait_slots,
         "feed_slots": FeedSlots(options.feed),
@@ -61,7 +61,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     return OuterMiddleware(
         app,
         options,
-        services.observed,
+        services.observe_request,
         lifespan=app.lifespan,
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services),
@@ -77,7 +77,7 @@ def _provide(value: object) -> Provide:
 async def _lifespan(services: Services, wait_slots: WaitSlots, _: Litestar) -> AsyncIterator[None]:
     threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
     asyncio.get_running_loop().set_default_executor(threads)
-    async with services.opened():
+    async with services.lifespan():
         try:
             yield
         finally:

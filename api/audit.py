@@ -83,7 +83,7 @@ class Audit(Controller):
         require_role(context.actor, Role.ADMIN)
         until = await _position_of(context, as_of)
         await context.read_log(lists_as_of.require_dataset, about, until=until)
-        await context.services.visible.wait(until, context.options.visible_timeout_seconds)
+        await context.services.read_position.wait(until, context.options.visible_timeout_seconds)
         maximum = min(limit, lists_as_of.MAX_IMAGES)
         uploads = await context.read(activity.uploads, about, after=after, until=until, maximum=maximum + 1)
         streams = [upload.stream for upload in uploads[:maximum]]
@@ -105,7 +105,7 @@ class Audit(Controller):
         until = await _position_of(context, as_of)
         maximum = lists_as_of.MAX_CHUNKS
         await context.read_log(lists_as_of.require_image_or_job, about, until=until)
-        await context.services.visible.wait(until, context.options.visible_timeout_seconds)
+        await context.services.read_position.wait(until, context.options.visible_timeout_seconds)
         chunks = await context.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
         results = await context.read_log(lists_as_of.results, chunks[:maximum], about, until=until)
         return _page(results, chunks[maximum - 1] if len(chunks) > maximum else None, until)

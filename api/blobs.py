@@ -75,7 +75,7 @@ async def blob(context: NamedDependency[RequestContext], token: FromPath[str]) -
 
 async def _resolve(context: RequestContext, token: str) -> SignedBlob:
     """The blob of a signed address. Raises Forbidden where the address has expired, NotFound where its holder may not see the image."""
-    address = context.services.signed(token)
+    address = context.services.unseal_address(token)
     image = await read_model.get(context.services.reads, await _holder(context, address), address.image_id)
     return address.blob(sha256=image.sha256, filename=image.filename, media_type=image.media_type)
 

@@ -114,4 +114,4 @@ async def next_page(context: RequestContext, slots: FeedSlots, after: int, *, li
             remaining = deadline - clock()
             if page.events or remaining <= 0 or not may_wait:
                 return page
-            await context.services.visible.wait(after + 1, min(remaining, slots.limits.poll_interval_seconds))
+            await context.services.read_position.wait(after + 1, min(remaining, slots.limits.poll_interval_seconds))

@@ -94,7 +94,7 @@ class RequestContext:
             raise Invalid(f"Idempotency-Key {message}", errors=[{"loc": ["header", "Idempotency-Key"], "msg": message}])
         path = self.path.rstrip("/")
         trace = self.request.headers.get("traceparent", "")
-        digest, *earlier = self.services.digests(path.encode() + b"\n" + payload) if key else (None,)
+        digest, *earlier = self.services.request_digests(path.encode() + b"\n" + payload) if key else (None,)
         return Command(
             id=uuid5(actor.id, f"{path}\n{key}") if key else uuid4(),
             actor=actor,
@@ -125,7 +125,7 @@ class RequestContext:
     async def _wait_until_visible(self, position: int) -> None:
         """The command is done, even if its effect is not visible within the timeout."""
         if position and "respond-async" not in self.request.headers.get("prefer", ""):
-            await self.services.visible.wait(position, self.options.visible_timeout_seconds)
+            await self.services.read_position.wait(position, self.options.visible_timeout_seconds)
 
     @property
     def expected_version(self) -> int | None:
@@ -158,7 +158,7 @@ class RequestContext:
             return
         if not text.isdecimal() or len(text) > MAX_POSITION_DIGITS:
             raise Invalid("min_position must be a position", errors=[{"loc": ["query", "min_position"], "msg": "must be a whole number"}])
-        if not await self.services.visible.wait(int(text), self.options.visible_timeout_seconds):
+        if not await self.services.read_position.wait(int(text), self.options.visible_timeout_seconds):
             raise Unavailable("The read models have not come that far yet; try again", retry_after=1)
 
     # ---- answers ----

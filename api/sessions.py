@@ -82,7 +82,7 @@ class Sessions(Controller):
     @post("/register")
     async def register(self, context: NamedDependency[RequestContext], data: JSONBody[Registration]) -> Response[Registered]:
         """A new account: a viewer, usable at once."""
-        await asyncio.to_thread(context.services.attempts.registration, context.network)
+        await asyncio.to_thread(context.services.sign_in_limits.registration, context.network)
         result = await context.execute(
             accounts.register,
             email=data.email,
@@ -119,7 +119,7 @@ class Sessions(Controller):
                 address=context.address,
                 network=context.network,
                 tokens=context.services.refresh_tokens,
-                attempts=context.services.attempts,
+                sign_in_limits=context.services.sign_in_limits,
                 command=anonymous_command(context),
             )
         except NotAuthenticated as error:
@@ -157,7 +157,7 @@ async def sign_in(context: RequestContext, email: str, password: str) -> Respons
             agent="".join(character for character in context.request.headers.get("user-agent", "") if character.isprintable()),
             passwords=services.passwords,
             tokens=services.refresh_tokens,
-            attempts=services.attempts,
+            sign_in_limits=services.sign_in_limits,
             command=anonymous_command(context),
         )
     except NotAuthenticated:

@@ -167,7 +167,7 @@ class _FileWriter:
     """Validates and stores the file. `write_pending` and `finish` block; `abort` leaves nothing behind, unless `finish` has returned."""
 
     def __init__(self, services: Services, max_bytes: int) -> None:
-        self._blobs, self._validator, self._max_bytes = services.blobs, services.gate(), max_bytes
+        self._blobs, self._validator, self._max_bytes = services.blobs, services.upload_validator(), max_bytes
         self._writer: BlobWriter | None = None
         self._size = 0
         self.pending = bytearray()

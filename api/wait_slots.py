@@ -20,8 +20,8 @@ class WaitSlots:
     A waiting request holds no thread and no database connection. `idle` is entered while it waits: admission control does not count it.
     """
 
-    def __init__(self, visible: ReadPosition, idle: AbstractContextManager[None], *, slots: int, seconds: float) -> None:
-        self._visible, self._idle, self._seconds = visible, idle, seconds
+    def __init__(self, read_position: ReadPosition, idle: AbstractContextManager[None], *, slots: int, seconds: float) -> None:
+        self._read_position, self._idle, self._seconds = read_position, idle, seconds
         self._free = slots
         self._closed = asyncio.Event()
 
@@ -35,7 +35,7 @@ class WaitSlots:
         The last result is not done when the time is over, no slot is free, `receive` reports a disconnect, or the server stops.
         Raises what `read` raises.
         """
-        position = self._visible.position
+        position = self._read_position.position
         result = await read()
         if done(result) or self._is_full() or not await _body_is_complete(receive) or self._is_full():
             return result
@@ -56,9 +56,9 @@ class WaitSlots:
         deadline, pause = clock() + self._seconds, FIRST_RETRY_DELAY_SECONDS
         while True:
             with self._idle:
-                await _run_until_first_ends(self._visible.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
+                await _run_until_first_ends(self._read_position.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
             is_last = interruption.done() or clock() >= deadline
-            position = self._visible.position
+            position = self._read_position.position
             result = await read()
             if is_last or done(result):
                 return result

@@ -74,18 +74,18 @@ def update(
     log: EventStore,
     passwords: PasswordHasher,
     tokens: RefreshTokens,
-    attempts: SignInLimits | None = None,
+    sign_in_limits: SignInLimits | None = None,
 ) -> CommandResult:
     """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
 
-    `attempts` is needed with a `password`. Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password);
-    nothing has changed then.
+    `sign_in_limits` is needed with a `password`. Raises Forbidden, Invalid, Taken, LastAdministrator, and TooMany (tries of a current
+    password); nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
     password_hash = None
     if password is not None:
-        assert attempts is not None
-        password_hash = changed_password_hash(load_account(log, user_id), password, profile, log, passwords, attempts)
+        assert sign_in_limits is not None
+        password_hash = changed_password_hash(load_account(log, user_id), password, profile, log, passwords, sign_in_limits)
 
     def decided(account: User) -> list[Event]:
         by, at = command.actor.id, command.at

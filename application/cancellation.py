@@ -1,8 +1,12 @@
 """Cancel tasks and wait for their end."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final
+
+import structlog
+
+log = structlog.get_logger()
 
 REPEAT_INTERVAL_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 2.0
@@ -17,26 +21,45 @@ async def cancel_and_wait(task: "asyncio.Task[None] | None") -> None:
 
 
 async def run_until_first_ends(*works: Awaitable[Any], grace_seconds: float = GRACE_SECONDS) -> None:
-    """Run them together until one ends; then cancel the others, and raise what the first one raised.
+    """Run them together until one ends; then cancel the others, and return when all have ended.
 
-    A cancelled one that has not ended after `grace_seconds` is cancelled again.
+    Raises the error of the one that ended first; of several that ended together, that of the first in the order of `works` that failed.
+    Other errors are logged, also those of cancelled ones. A cancelled one that has not ended after `grace_seconds` is cancelled again.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
+    cancellation: asyncio.CancelledError | None = None
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _cancel_all(tasks, grace_seconds)
-    for task in done:
-        task.result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError as error:
+        cancellation = error
+    ended = [task for task in tasks if task.done()]
+    cancellation = await _cancel_all(tasks, grace_seconds) or cancellation
+    failed = None if cancellation else next((task for task in ended if task.cancelled() or task.exception()), None)
+    _log_errors(task for task in tasks if task is not failed)
+    if cancellation is not None:
+        raise cancellation
+    if failed is not None:
+        failed.result()
 
 
-async def _cancel_all(tasks: "Sequence[asyncio.Future[Any]]", grace_seconds: float) -> None:
-    """As `cancel_and_wait`, with time for each task to finish first."""
-    pending = {task for task in tasks if not task.done()}
+async def _cancel_all(tasks: "Sequence[asyncio.Future[Any]]", grace_seconds: float) -> asyncio.CancelledError | None:
+    """As `cancel_and_wait`, with time for each task to finish first. Returns the cancellation of the caller meanwhile."""
+    pending = [task for task in tasks if not task.done()]
     pause = grace_seconds
+    cancellation: asyncio.CancelledError | None = None
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=pause)
+        try:
+            await asyncio.wait(pending, timeout=pause)
+        except asyncio.CancelledError as error:
+            cancellation = error
+        pending = [task for task in pending if not task.done()]
         pause = REPEAT_INTERVAL_SECONDS
-    await asyncio.gather(*tasks, return_exceptions=True)
+    return cancellation
+
+
+def _log_errors(tasks: "Iterable[asyncio.Future[Any]]") -> None:
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("another task failed meanwhile", error=type(error).__name__)

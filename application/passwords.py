@@ -50,14 +50,19 @@ def new_password_hash(password: str, *, email: str, username: str, passwords: Pa
 
 
 def changed_password_hash(
-    account: User, new: NewPassword, profile: dict[str, str | None], log: EventStore, passwords: PasswordHasher, attempts: SignInLimits
+    account: User,
+    new: NewPassword,
+    profile: dict[str, str | None],
+    log: EventStore,
+    passwords: PasswordHasher,
+    sign_in_limits: SignInLimits,
 ) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
     requester = PasswordRequester(str(account.id), is_stranger=False)
     if new.current is None and abs(new.signed_in_for) > RECENT_SIGN_IN_SECONDS:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if new.current is not None:
-        with attempts.password(account.email, new.network, lambda: account.id):
+        with sign_in_limits.password(account.email, new.network, lambda: account.id):
             if not passwords.verify(new.current, stored_password_hash(account, log), requester=requester):
                 raise Forbidden("The current password is wrong")
     email = profile.get("email") or account.email

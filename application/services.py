@@ -101,26 +101,31 @@ class HealthChecks(Protocol):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened()` starts what runs beside the requests, and stops it. `live_reads` serves WebSockets alone. `digests` are the keyed hashes
-    under which a request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of
-    every request; `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
+    """The ports of the API process.
+
+    `live_reads` serves WebSockets only. `upload_validator()` makes a validator for one upload. `request_digests` returns the keyed hashes
+    under which a request's payload may be stored, the newest first. `unseal_address` reads the token of a signed address; it raises
+    Forbidden for a wrong or expired one. `head_keys` are the Ed25519 public keys of signed heads, the newest first. `metrics` is the text
+    of `/metrics`; `observe_request(method, route, status, seconds)` counts a request. `lifespan()` opens connections and runs the
+    background work until it ends.
+    """
 
     log: EventStore
     reads: QueryDatabase
     live_reads: QueryDatabase
-    visible: ReadPosition
-    live: LiveNotifications
+    read_position: ReadPosition
+    notifications: LiveNotifications
     blobs: BlobStore
     passwords: PasswordHasher
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
-    attempts: SignInLimits
+    sign_in_limits: SignInLimits
     last_seen: LastSeen
     health: HealthChecks
-    gate: Callable[[], UploadValidator]
-    digests: Callable[[bytes], tuple[bytes, ...]]
-    signed: Callable[[str], LocalAddress]
+    upload_validator: Callable[[], UploadValidator]
+    request_digests: Callable[[bytes], tuple[bytes, ...]]
+    unseal_address: Callable[[str], LocalAddress]
     head_keys: tuple[bytes, ...]
     metrics: Callable[[], bytes]
-    observed: Callable[[str, str, int, float], None]
-    opened: Callable[[], AbstractAsyncContextManager[Any]]
+    observe_request: Callable[[str, str, int, float], None]
+    lifespan: Callable[[], AbstractAsyncContextManager[Any]]

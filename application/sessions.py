@@ -39,13 +39,13 @@ def sign_in(
     log: EventStore,
     passwords: PasswordHasher,
     tokens: RefreshTokens,
-    attempts: SignInLimits,
+    sign_in_limits: SignInLimits,
 ) -> SignedIn:
     """Raises NotAuthenticated, the same for every reason and at the same cost, and TooMany beyond the limits of failures."""
-    with attempts.password(email, network, lambda: log.claimed("email", email)) as requester:
+    with sign_in_limits.password(email, network, lambda: log.claimed("email", email)) as requester:
         for _ in range(MAX_PASSWORD_ATTEMPTS):
             account, known = _verified_account(email, password, log=log, passwords=passwords, requester=requester)
-            attempts.remember(account.id, network)
+            sign_in_limits.remember(account.id, network)
             stronger_hash = passwords.hash(password, requester=requester) if passwords.outdated(known) else None
             try:
                 return _start(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
@@ -90,7 +90,7 @@ def _start(
 
 
 def refresh(
-    *, token: str, address: str, network: str, command: Command, log: EventStore, tokens: RefreshTokens, attempts: SignInLimits
+    *, token: str, address: str, network: str, command: Command, log: EventStore, tokens: RefreshTokens, sign_in_limits: SignInLimits
 ) -> SignedIn:
     """The token's one child. A token that comes again after its grace revokes its session, and that is recorded.
 
@@ -102,7 +102,7 @@ def refresh(
         _record_reuse(reused, address=address, command=command, log=log, tokens=tokens)
         raise NotAuthenticated("Invalid or expired refresh token", user_id=reused.user_id) from None
     except NotAuthenticated:
-        attempts.unknown_token(network)
+        sign_in_limits.unknown_token(network)
         raise
     account = log.load(refreshed.user_id, user.evolve)
     if account is None or not account.may_sign_in:

@@ -1,7 +1,7 @@
 """What can go wrong, in the words of a user: each error has a stable `code` and a sentence that says what to do."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Final, TypedDict
+from typing import Any, ClassVar, Final, TypedDict
 from uuid import UUID
 
 MAX_TYPE_NAME_SHOWN: Final = 80  # characters: the name of an unknown event type may be anything
@@ -27,6 +27,14 @@ class DomainError(Exception):
         self.detail = detail
         self.reason = reason
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restored with all fields and without `__init__`, whose arguments differ: errors travel between processes."""
+        return _new_error, (type(self), *self.args), vars(self)
+
+
+def _new_error(kind: type[DomainError], *args: object) -> DomainError:
+    return kind.__new__(kind, *args)
 
 
 class NotFound(DomainError):

@@ -18,8 +18,8 @@ NOUNS: dict[str, ModuleType] = {
 
 
 def _events_of(noun: ModuleType) -> list[type[Event]]:
-    declared = (value for value in vars(noun).values() if isinstance(value, type) and issubclass(value, Event))
-    return [event for event in declared if event.__module__ == noun.__name__]
+    """In the order of their definition. A noun is a module, or a package of several."""
+    return [event for event in Event.__subclasses__() if f"{event.__module__}.".startswith(f"{noun.__name__}.")]
 
 
 EVENTS: dict[str, type[Event]] = {event.__name__: event for noun in NOUNS.values() for event in _events_of(noun)}

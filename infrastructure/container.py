@@ -81,7 +81,7 @@ def rates(settings: Settings) -> SignInRates:
 
 
 def services(settings: Settings) -> Services:
-    """Every port over the servers that the settings name. No connection is made before `opened()` or a first call.
+    """Every port over the servers that the settings name. No connection is made before `lifespan()` or a first call.
 
     Raises WrongRootKey.
     """
@@ -92,7 +92,7 @@ def services(settings: Settings) -> Services:
     reads = PostgresQueryDatabase(settings.postgres_url)
     live_reads = PostgresQueryDatabase(settings.postgres_url, size=settings.live_connections)
     position_waiter = PositionWaiter(settings.postgres_url)
-    live = RedisNotifications(settings.redis_url)
+    notifications = RedisNotifications(settings.redis_url)
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
@@ -103,7 +103,7 @@ def services(settings: Settings) -> Services:
         reads=reads,
         live_reads=live_reads,
         position_waiter=position_waiter,
-        live=live,
+        notifications=notifications,
         health=health,
         capabilities=capabilities,
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
@@ -113,22 +113,22 @@ def services(settings: Settings) -> Services:
         log=event_log,
         reads=reads,
         live_reads=live_reads,
-        visible=position_waiter,
-        live=live,
+        read_position=position_waiter,
+        notifications=notifications,
         blobs=store,
         passwords=passwords(settings),
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
         last_seen=PostgresLastSeen(event_log.recorder.rows),
-        attempts=SignInLimits(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
+        sign_in_limits=SignInLimits(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
-        gate=partial(ImageUploadValidator, limits=image_limits),
-        digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
-        signed=partial(unseal, keys),
+        upload_validator=partial(ImageUploadValidator, limits=image_limits),
+        request_digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
+        unseal_address=partial(unseal, keys),
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=exposition,
-        observed=observe_request,
-        opened=partial(opened, adapters),
+        observe_request=observe_request,
+        lifespan=partial(lifespan, adapters),
     )
 
 
@@ -142,7 +142,7 @@ class Adapters(NamedTuple):
     reads: PostgresQueryDatabase
     live_reads: PostgresQueryDatabase
     position_waiter: PositionWaiter
-    live: RedisNotifications
+    notifications: RedisNotifications
     health: DependencyChecks
     capabilities: Capabilities
     reconciler: Reconciler
@@ -150,7 +150,7 @@ class Adapters(NamedTuple):
 
 
 @asynccontextmanager
-async def opened(adapters: Adapters) -> AsyncIterator[None]:
+async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
     """Open connections and start background work; at the end stop and close all, in the reverse order."""
     async with AsyncExitStack() as stack:
         for adapter in reversed(adapters.blocking):
@@ -161,7 +161,7 @@ async def opened(adapters: Adapters) -> AsyncIterator[None]:
             await database.open()
             stack.push_async_callback(database.close)
         stack.push_async_callback(adapters.health.close)
-        for listener in (adapters.position_waiter, adapters.live):
+        for listener in (adapters.position_waiter, adapters.notifications):
             await listener.start()
             stack.push_async_callback(listener.stop)
         adapters.reconciler.start()

@@ -20,13 +20,20 @@ RETRY_DELAYS_SECONDS: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
 
 
 class Retry:
-    """Runs blocking calls in `threads`, again after a pause while they raise Unavailable.
+    """Runs blocking calls in `threads` (None: those of the event loop), again after a pause while they raise Unavailable.
 
-    A call raises Unavailable after all pauses, and UpgradePending at once: that lasts as long as an upgrade.
+    A call raises Unavailable after all pauses, and UpgradePending at once: that lasts as long as an upgrade. `jitter` draws a number
+    between two others.
     """
 
-    def __init__(self, threads: Executor, *, delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS) -> None:
-        self._threads, self._delays = threads, delays_seconds
+    def __init__(
+        self,
+        threads: Executor | None,
+        *,
+        delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._threads, self._delays, self._jitter = threads, delays_seconds, jitter
 
     async def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         async def attempt() -> T:
@@ -43,7 +50,7 @@ class Retry:
 
     def _delay(self, state: RetryCallState) -> float:
         after = min(state.attempt_number, len(self._delays))  # tenacity also asks after the last attempt
-        return self._delays[after - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        return self._delays[after - 1] * self._jitter(0.5, 1.5)
 
 
 async def repeat_always(

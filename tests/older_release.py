@@ -22,7 +22,7 @@ def without(*types):
 
 @contextmanager
 def at_version(name, schema_version):
-    """While the block runs, the type has an earlier schema version."""
+    """While the block runs, the type has another schema version."""
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(EVENTS[name], "schema_version", schema_version)
         yield

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 FAILED, WRONG_USE, ALREADY_RUNNING, TAMPERED, AWAY = 1, 2, 3, 4, 5
 
@@ -23,8 +24,27 @@ class OperatorError(NamedTuple):
     exit_code: int
 
 
+class Rule(NamedTuple):
+    errors: tuple[type[Exception], ...]
+    exit_code: int
+    sentence: Callable[[Any], str] = str
+
+
 def operator_error_of(error: Exception) -> OperatorError | None:
     """What to print for `error` instead of a traceback; None where only a traceback helps."""
+    from infrastructure.postgres.errors import database_error
+
+    error = database_error(error) or error
+    for rule in _rules():
+        if isinstance(error, rule.errors):
+            return OperatorError(rule.sentence(error), rule.exit_code)
+    if isinstance(error, OSError) and error.filename is not None and error.errno in REMEDIES:
+        return OperatorError(f"{error.filename}: {os.strerror(error.errno)}. Mend it: {REMEDIES[error.errno]}", FAILED)
+    return None
+
+
+def _rules() -> tuple[Rule, ...]:
+    """The first one that fits applies. Imported here, because a command that succeeds needs none of these modules."""
     import httpx
 
     from api.cli.client.api_client import RequestRefused
@@ -33,44 +53,31 @@ def operator_error_of(error: Exception) -> OperatorError | None:
     from infrastructure.configuration.settings import WrongSetting
     from infrastructure.embedded.supervisor import AlreadyRunning, CannotStart, NotRunning
     from infrastructure.operations.backup import NoBackup
-    from infrastructure.postgres.errors import DatabaseAway, DatabaseRefused, database_error
+    from infrastructure.postgres.errors import DatabaseAway, DatabaseRefused
     from infrastructure.postgres.schema import SchemaAhead, SchemaBehind
     from infrastructure.sandbox.policy import Unsandboxed
     from infrastructure.security.keys import WrongRootKey
     from projections.engine.checkpoints import CheckpointUnfit, FoldsDiffer
 
-    error = database_error(error) or error
-    match error:
-        case AlreadyRunning():
-            return OperatorError(str(error), ALREADY_RUNNING)
-        case (
-            CannotStart()
-            | NoBackup()
-            | SchemaBehind()
-            | SchemaAhead()
-            | RequestRefused()
-            | Unsandboxed()
-            | UnusableEnvironment()
-            | FoldsDiffer()
-            | CheckpointUnfit()
-        ):
-            return OperatorError(str(error), FAILED)
-        case WrongSetting() | WrongRootKey() | DatabaseRefused():
-            return OperatorError(str(error), WRONG_USE)
-        case DatabaseAway() | NotRunning():
-            return OperatorError(str(error), AWAY)
-        case Unavailable():
-            return OperatorError(error.detail + _cause(error), AWAY)
-        case DomainError():
-            return OperatorError(error.detail, FAILED)
-        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
-            return OperatorError(f"--url and BIOSCOPE_URL must be like https://bioscope.example.org ({error})", WRONG_USE)
-        case httpx.TransportError():
-            name = type(error).__name__
-            return OperatorError(f"no answer from the API ({name}): is `bioscope up` running, and is --url right?", AWAY)
-        case OSError(errno=number) if error.filename is not None and number in REMEDIES:
-            return OperatorError(f"{error.filename}: {os.strerror(number)}. Mend it: {REMEDIES[number]}", FAILED)
-    return None
+    cannot_proceed = (CannotStart, NoBackup, SchemaBehind, SchemaAhead, Unsandboxed, FoldsDiffer, CheckpointUnfit)
+    return (
+        Rule((AlreadyRunning,), ALREADY_RUNNING),
+        Rule((*cannot_proceed, RequestRefused, UnusableEnvironment), FAILED),
+        Rule((WrongSetting, WrongRootKey, DatabaseRefused), WRONG_USE),
+        Rule((DatabaseAway, NotRunning), AWAY),
+        Rule((Unavailable,), AWAY, lambda error: error.detail + _cause(error)),
+        Rule((DomainError,), FAILED, lambda error: error.detail),
+        Rule((httpx.UnsupportedProtocol, httpx.InvalidURL), WRONG_USE, _wrong_url),
+        Rule((httpx.TransportError,), AWAY, _no_answer),
+    )
+
+
+def _wrong_url(error: Exception) -> str:
+    return f"--url and BIOSCOPE_URL must be like https://bioscope.example.org ({error})"
+
+
+def _no_answer(error: Exception) -> str:
+    return f"no answer from the API ({type(error).__name__}): is `bioscope up` running, and is --url right?"
 
 
 def _cause(error: Exception) -> str:

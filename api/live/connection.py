@@ -196,7 +196,7 @@ class LiveConnection:
         if self._hub.budgets.try_query(self._authenticated_actor.id):
             with suppress(Unavailable):
                 return await checkpoints.position(self._services.live_reads)
-        return self._services.visible.position
+        return self._services.read_position.position
 
     async def _receive(self, *, maximum: int) -> IncomingMessage:
         """The next message, of at most `maximum` bytes. Raises ClientDisconnected, CloseConnection."""
@@ -211,11 +211,11 @@ class LiveConnection:
 
     # ---- events ----
     async def _watch_notifications(self) -> None:
-        async with self._services.live.subscribe() as notifications:
+        async with self._services.notifications.subscribe() as notifications:
             while True:
                 was_notified = await notifications.wait(self._limits.poll_interval_seconds)
                 subscription = self._subscription
-                if was_notified or (subscription is not None and self._services.visible.position > subscription.position):
+                if was_notified or (subscription is not None and self._services.read_position.position > subscription.position):
                     self._wake_up.set()
 
     async def _send_updates(self) -> None:
@@ -252,7 +252,7 @@ class LiveConnection:
             position=subscription.position,
             limit=self._limits.events_per_page,
             datasets=subscription.datasets,
-            head=self._services.visible.position,
+            head=self._services.read_position.position,
         )
         jobs = {job for item in feed.items if (job := activity.job_of(item)) is not None}
         return EventPage(feed, await classifications.progress(reads, actor, jobs) if jobs else {})

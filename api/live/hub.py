@@ -17,6 +17,7 @@ from litestar.exceptions import WebSocketException
 from api.live.connection import LiveConnection
 from api.live.messages import FORBIDDEN, TOO_MANY, CloseConnection
 from api.live.row_budgets import RowBudgets
+from api.middleware.allowed_hosts import LOOPBACK, bracketed
 from api.middleware.authentication import OPEN
 from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
@@ -28,7 +29,6 @@ from application.services import Services
 log = structlog.get_logger()
 
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
-LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
 class LiveHub:
@@ -100,5 +100,5 @@ def allowed_origins(options: WebOptions) -> frozenset[str]:
     """The origins that may open a socket: our own, under each name of this machine where it is local, and those of CORS."""
     own = urlsplit(options.base_url)
     port = f":{own.port}" if own.port else ""
-    hosts = LOOPBACK if own.hostname in {"127.0.0.1", "localhost", "::1"} else (own.netloc.removesuffix(port),)
+    hosts = LOOPBACK if bracketed(own.hostname or "") in LOOPBACK else (own.netloc.removesuffix(port),)
     return frozenset({*options.cors_origins, *(f"{own.scheme}://{host}{port}" for host in hosts)})

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from api.options import WebOptions
 
-LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")  # as in a Host header or an origin
 PORT: Final = re.compile(":[0-9]*$")
 ANY_HOST_PATHS: Final = ("/health", "/metrics")  # monitoring uses the address
 REFUSED: Final = "This host name is not served here. Whoever runs the server can add it to BIOSCOPE_ALLOWED_HOSTS or BIOSCOPE_PUBLIC_URL"
@@ -17,7 +17,7 @@ class AllowedHosts:
     """This machine by its own names, the host of the public URL, and the hosts that the settings add; with any port."""
 
     def __init__(self, options: WebOptions) -> None:
-        self._served = {_bracketed(name) for name in (*LOOPBACK, urlsplit(options.base_url).hostname or "", *options.allowed_hosts)} - {""}
+        self._served = {bracketed(name) for name in (*LOOPBACK, urlsplit(options.base_url).hostname or "", *options.allowed_hosts)} - {""}
 
     def allows(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         if is_under(path, ANY_HOST_PATHS):
@@ -31,6 +31,6 @@ def is_under(path: str, prefixes: Iterable[str]) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
 
 
-def _bracketed(name: str) -> str:
-    """In the form of a Host header: IPv6 in brackets."""
+def bracketed(name: str) -> str:
+    """A host name in the form of a Host header: IPv6 in brackets."""
     return f"[{name}]".lower() if ":" in name and not name.startswith("[") else name.lower()

@@ -52,7 +52,7 @@ def has_credential(scope: Any, services: Services) -> bool:
             services.access_tokens.verify(token, at=utc_now())
             return True
         if scope["path"].startswith(SIGNED_ADDRESSES):
-            services.signed(scope["path"].removeprefix(SIGNED_ADDRESSES))
+            services.unseal_address(scope["path"].removeprefix(SIGNED_ADDRESSES))
             return True
     except DomainError:
         return False

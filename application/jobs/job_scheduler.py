@@ -29,7 +29,7 @@ from application.ports import Command, EventStore
 from domain import classification
 from domain.access import Actor
 from domain.classification import MAX_PART_IMAGES, Classification, PlannedImage
-from domain.errors import NotFound, UpgradePending, VersionMismatch
+from domain.errors import ConcurrencyConflict, NotFound, UpgradePending, VersionMismatch
 from domain.events import Event
 from domain.values import system_actor
 
@@ -67,11 +67,12 @@ class Scheduler:
         lease: float,
         attempts: int,
         limits: SchedulerLimits = DEFAULT_LIMITS,
+        clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._open_queue, self._log = work, events
         self._lease, self._attempts = timedelta(seconds=lease), attempts
-        self._limits, self._now = limits, now or _utc_now
+        self._limits, self._clock, self._now = limits, clock, now or _utc_now
         self._plans = JobPlans(events)
         self._queue: WorkQueue | None = None
         self._leading = False
@@ -90,9 +91,9 @@ class Scheduler:
         if not self._leads():
             return []
         snapshot = self._work.snapshot()
-        _partition(snapshot.to_plan, self._plan)
-        _partition(snapshot.to_finish, self._finish)
-        _partition(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
+        _for_each(snapshot.to_plan, self._plan)
+        _for_each(snapshot.to_finish, self._finish)
+        _for_each(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
         outgoing = self._to_dispatch(snapshot)
         self.is_idle = not (outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases)
         return outgoing
@@ -145,7 +146,7 @@ class Scheduler:
     def _to_dispatch(self, snapshot: SchedulerSnapshot) -> list[OutgoingTask]:
         slots = live_slots(snapshot.workers, now=snapshot.now)
         expired = expired_leases(snapshot.leases, snapshot.workers, duration=self._lease, now=snapshot.now)
-        _partition([lease for lease in expired if lease.attempts >= self._attempts], self._abandon)
+        _for_each([lease for lease in expired if lease.attempts >= self._attempts], self._abandon)
         again = [lease for lease in expired if lease.attempts < self._attempts]
         return [*self._dispatch_again(again), *self._chunks(snapshot.leases, slots), *self._inspections(snapshot.leases, slots)]
 
@@ -192,9 +193,7 @@ class Scheduler:
                 tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
                 deleted_chunks.append((job.id, chunk.number))
-        _partition(
-            deleted_chunks, lambda one: self._fail_chunk(*one, reason=IMAGE_DELETED, detail="The image was deleted before its turn.")
-        )
+        _for_each(deleted_chunks, lambda one: self._fail_chunk(*one, reason=IMAGE_DELETED, detail="The image was deleted before its turn."))
         return tasks
 
     # ---- abandoning ----
@@ -226,9 +225,9 @@ class Scheduler:
             self._queue, self._leading = self._open_queue(), False
         if not self._leading:
             self._leading = self._work.try_to_lead()
-        if self._leading and time.monotonic() - self._cleaned_at > self._limits.cleanup_interval_seconds:
+        if self._leading and self._clock() - self._cleaned_at > self._limits.cleanup_interval_seconds:
             self._work.delete_done()
-            self._cleaned_at = time.monotonic()
+            self._cleaned_at = self._clock()
         return self._leading
 
     @property
@@ -237,13 +236,15 @@ class Scheduler:
         return self._queue
 
 
-def _partition(found: Sequence[T], act: Callable[[T], object]) -> None:
-    """Jobs that wait for an upgrade, of this process or another one, hold up no others."""
+def _for_each(found: Sequence[T], act: Callable[[T], object]) -> None:
+    """A job that waits for an upgrade, of this process or another one, holds up no others; nor does one that others change all the time."""
     for one in found:
         try:
             act(one)
         except UpgradePending as needed:
             log.info("a job waits for an upgrade", reason=needed.detail)
+        except ConcurrencyConflict:
+            log.info("a job was changed by others; the next tick decides again")
 
 
 class Decision(Protocol):

@@ -1,21 +1,17 @@
 """The verification of the whole log: of a long one in ranges, by several processes."""
 
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from multiprocessing import get_context
 from typing import Final, NamedTuple
 
 import msgspec
 
 from application.history.hash_chain import START
 from application.ports import BlobStore, RecordedEvent
-from domain.errors import Unavailable
 from infrastructure.audit.chain_verification import Segment, VerificationResult, end_finding, signed_hashes, walk
+from infrastructure.audit.parallel import results_in_order
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.audit.side_tables import TableAudit, TableNotes
 from infrastructure.audit.signed_heads import all_heads
@@ -24,6 +20,7 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.event_store import PostgresEventStore, open_event_store
 from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.process_lifecycle import die_with_parent
+from infrastructure.processors import available_processors
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.process_keys import operator_keys
 
@@ -32,7 +29,8 @@ BEYOND: Final = "select from es.events where notification_id > (select position 
 
 
 class VerificationLimits(NamedTuple):
-    """`processes`: at most, and never more than there are cores; each needs about 110 MiB. A log of one range is read in this process."""
+    """`processes`: at most, and never more than `available_processors`; each needs about 110 MiB. A log of one range is read by the
+    calling process."""
 
     events_per_range: int = 100_000
     events_per_batch: int = 1000
@@ -103,23 +101,15 @@ def _results(
     given: Settings, log: PostgresEventStore, ranges: Sequence[Range], limits: VerificationLimits
 ) -> Iterator[Iterable[RangeResult]]:
     """In order, as they are requested or ahead of that."""
-    processes = min(limits.processes, len(os.sched_getaffinity(0)), len(ranges))
+    processes = min(limits.processes, available_processors(), len(ranges))
     if processes <= 1:
         with infrequent_collection():
             yield (walk_range(log, one, limits) for one in ranges)
         return
-    executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin, initargs=(given, os.getpid()))
-    try:
-        yield _unless_broken(executor.map(partial(_walk_range_here, limits), ranges))
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _unless_broken(results: Iterator[RangeResult]) -> Iterator[RangeResult]:
-    try:
-        yield from results
-    except BrokenProcessPool:
-        raise Unavailable("A process of the verification has died, perhaps for lack of memory; try again") from None
+    with results_in_order(
+        partial(_walk_range_here, limits), ranges, processes=processes, initializer=partial(_begin, given, os.getpid())
+    ) as results:
+        yield results
 
 
 # ---- in the processes --------------------------------------------------------------------------------------------------------------
@@ -130,7 +120,6 @@ _open = ExitStack()  # for as long as the process lives
 def _begin(given: Settings, parent: int) -> None:
     global _log
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the parent
     _open.enter_context(infrequent_collection())
     _log = _open.enter_context(open_event_store(given))
 

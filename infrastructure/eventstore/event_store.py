@@ -1,5 +1,6 @@
 """The event store: the port that use cases know, over a recorder."""
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -41,11 +42,12 @@ class RecorderEventStore:
         *,
         changes: ChangeLimit | None = None,
         pausing: Callable[[UpgradeNeeded], object] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recorder, self._digests, self._changes, self.pausing = recorder, ClaimDigests(keys), changes, pausing
         self._written: set[tuple[str, int]] = set()
         self._states = StateCache()
-        data_keys = DataKeys(keys, lambda owners: recorder.select_secrets("key", owners))
+        data_keys = DataKeys(keys, lambda owners: recorder.select_secrets("key", owners), clock=clock)
         self.codec = Codec(data_keys, recorder.select_stream)
         self._library = EventsourcingLibrary(self.codec, recorder)
 

@@ -4,7 +4,7 @@ import os
 import ssl
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,9 +49,12 @@ PACKAGES: Final = ("domain", "application", "infrastructure", "projections", "ap
 CHECKOUT_MARK: Final = "pyproject.toml"
 
 
-def inference_rules(settings: Settings, environment: Mapping[str, str]) -> Iterator[Rule]:
-    """Makes the folders that are written to. `environment`: the variables of this process. Raises OSError."""
-    yield from _code_rules(environment, forbidden=_forbidden(settings))
+def inference_rules(
+    settings: Settings, environment: Mapping[str, str], *, prefixes: Sequence[str] = (sys.prefix, sys.exec_prefix)
+) -> Iterator[Rule]:
+    """Makes the folders that are written to. `environment`: the variables of this process. `prefixes`: the folders of its Python
+    environment. Raises OSError."""
+    yield from _code_rules(environment, prefixes, forbidden=_forbidden(settings))
     yield from (Rule(Path(path), READ) for path in SYSTEM)
     yield from (Rule(path, READ) for path in _configured_files(settings, environment))
     yield from _blob_rules(settings)
@@ -80,18 +83,18 @@ def _forbidden(settings: Settings) -> list[Path]:
     return [path.resolve() for path in paths]
 
 
-def _code_rules(environment: Mapping[str, str], *, forbidden: list[Path]) -> Iterator[Rule]:
+def _code_rules(environment: Mapping[str, str], prefixes: Sequence[str], *, forbidden: list[Path]) -> Iterator[Rule]:
     yield Rule(Path(sys.executable).resolve(), RUN)
     yield from (Rule(Path(path), RUN) for path in LIBRARIES)
-    for folder in _python_folders(environment):
+    for folder in _python_folders(environment, prefixes):
         yield Rule(folder, Rights.READ_DIR)  # Python looks for modules by name
         if folder != CODE or not (CODE / CHECKOUT_MARK).exists():
             yield from (Rule(path, READ) for path in without(forbidden, folder))
     yield from (Rule(CODE / name, READ) for name in PACKAGES)
 
 
-def _python_folders(environment: Mapping[str, str]) -> set[Path]:
-    named = (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path, *_split(environment.get("LD_LIBRARY_PATH")))
+def _python_folders(environment: Mapping[str, str], prefixes: Sequence[str]) -> set[Path]:
+    named = (*prefixes, sys.base_prefix, sys.base_exec_prefix, *sys.path, *_split(environment.get("LD_LIBRARY_PATH")))
     return {Path(path).resolve() for path in named if path and Path(path).exists()}
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid5
@@ -23,7 +22,7 @@ from infrastructure.inference.failures import ACTOR
 from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
 from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
 from infrastructure.observability.metrics import IMAGES
-from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
+from infrastructure.retry import Retry
 
 log = structlog.get_logger()
 
@@ -41,19 +40,17 @@ class ChunkClassifier:
         log: EventStore,
         blobs: BlobStore,
         pool: ProcessPool,
-        threads: Executor,
+        retry: Retry,
         worker: str,
         cpu: str,
         image_limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
         function: str = CLASSIFY,
         limits: ClassifierLimits = DEFAULT_LIMITS,
-        retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._log, self._worker, self._cpu = log, worker, cpu
-        self._retry = Retry(threads, delays_seconds=retry_delays_seconds)
-        self._groups = GroupClassifier(blobs, pool, self._retry, function=function, image_limits=image_limits, limits=limits)
+        self._log, self._retry, self._worker, self._cpu = log, retry, worker, cpu
+        self._groups = GroupClassifier(blobs, pool, retry, function=function, image_limits=image_limits, limits=limits)
         self._plans = JobPlans(log)
         self._open_jobs = _OpenJobs(self._plans, cache_seconds=limits.open_cache_seconds, clock=clock)
         self._versions: dict[tuple[UUID, int], Version] = {}

@@ -1,8 +1,7 @@
 """Inspect uploaded images: decode each completely for the first time, and accept it with its dimensions or reject it with a reason."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -20,7 +19,7 @@ from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import ACTOR, read_images, refusal_for
 from infrastructure.inference.predictions import ImageRefusal, InspectedUpload, check_inspected, inspection_of
 from infrastructure.observability.metrics import IMAGES
-from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
+from infrastructure.retry import Retry
 
 log = structlog.get_logger()
 
@@ -38,14 +37,12 @@ class ImageInspector:
         log: EventStore,
         blobs: BlobStore,
         pool: ProcessPool,
-        threads: Executor,
+        retry: Retry,
         limits: ImageLimits,
         function: str = EXAMINE,
-        retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._log, self._blobs, self._pool = log, blobs, pool
-        self._retry = Retry(threads, delays_seconds=retry_delays_seconds)
+        self._log, self._blobs, self._pool, self._retry = log, blobs, pool, retry
         self._limits, self._function, self._now = limits, function, now
         self._slots = asyncio.Semaphore(IMAGES_PER_CHILD * pool.size)
 

@@ -27,6 +27,7 @@ from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.observability.health import ABSENT_BLOB
+from infrastructure.retry import Retry
 
 log = structlog.get_logger()
 
@@ -69,12 +70,13 @@ class InferenceWorker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._settings, self._log, self._blobs, self._limits = settings, log, blobs, limits
         self._threads = ThreadPoolExecutor(limits.blocking_threads, thread_name_prefix="inference")
+        self._retry = Retry(self._threads)
         self._fork_server = ForkServer(CHILD_FUNCTIONS)
         self._image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
         size = settings.inference_processes or os.cpu_count() or 1
         bulk = self._lane("bulk", BULK, size=size, nice=limits.bulk_niceness)
         self.lanes = {BULK: bulk, URGENT: self._lane("urgent", URGENT, size=1, nice=0)}
-        self._inspector = ImageInspector(log=log, blobs=blobs, pool=bulk.pool, threads=self._threads, limits=self._image_limits)
+        self._inspector = ImageInspector(log=log, blobs=blobs, pool=bulk.pool, retry=self._retry, limits=self._image_limits)
         lanes = {f"{self.name}/{lane.name}": (lane.name, lane.pool.size) for lane in self.lanes.values()}
         self._heartbeats = Heartbeats(settings.postgres_url, lanes)
         self.warmed = asyncio.Event()
@@ -132,7 +134,7 @@ class InferenceWorker:
             log=self._log,
             blobs=self._blobs,
             pool=pool,
-            threads=self._threads,
+            retry=self._retry,
             worker=self.name,
             cpu=cpu_name(),
             image_limits=self._image_limits,

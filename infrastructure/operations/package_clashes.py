@@ -1,7 +1,7 @@
 """Installed packages with the names of our own, which are general words."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -15,11 +15,15 @@ INSTALLATION: Final = Path(__file__).resolve().parents[2]
 ADVICE: Final = "install bioscope in an environment of its own, such as `pipx install bioscope` makes"
 
 
-def package_clashes() -> list[ConfigFinding]:
-    """A finding for each clash, or a single good one. Reads the metadata of every installed distribution."""
-    installed = [(_name(distribution), _top_level_names(distribution)) for distribution in distributions()]
+def package_clashes(search_path: Sequence[str] | None = None) -> list[ConfigFinding]:
+    """A finding for each clash, or a single good one. Reads the metadata of every installed distribution.
+
+    `search_path` lists the folders where modules are searched; by default `sys.path`.
+    """
+    path = list(sys.path if search_path is None else search_path)
+    installed = [(_name(distribution), _top_level_names(distribution)) for distribution in distributions(path=path)]
     providers = {package: {name for name, contents in installed if package in contents} - {DISTRIBUTION} for package in PACKAGES}
-    clashes = [clash for package in PACKAGES if (clash := _clash_of(package, providers[package]))]
+    clashes = [clash for package in PACKAGES if (clash := _clash_of(package, providers[package], path))]
     return clashes or [good("packages", "no other package here has the names of ours")]
 
 
@@ -34,11 +38,11 @@ def _top_level_names(distribution: Distribution) -> set[str]:
     return {*listed, *(line.split(",")[0].split("/")[0].removesuffix(".py") for line in recorded)}
 
 
-def _clash_of(package: str, providers: set[str]) -> ConfigFinding | None:
+def _clash_of(package: str, providers: set[str], path: Sequence[str]) -> ConfigFinding | None:
     subject, own_file = f"package {package}", INSTALLATION / package / "__init__.py"
     if providers:
         return wrong(subject, f"{' and '.join(sorted(providers))} installs one of that name too: {ADVICE}")
-    files = list(_importable_files(package))
+    files = list(_importable_files(package, path))
     elsewhere = [file for file in files if file != own_file]
     if not elsewhere:
         return None
@@ -47,9 +51,9 @@ def _clash_of(package: str, providers: set[str]) -> ConfigFinding | None:
     return weak(subject, f"ours hides {elsewhere[0]} from other programs: {ADVICE}")
 
 
-def _importable_files(package: str) -> Iterator[Path]:
-    """The files that could be imported under this name, in the order of `sys.path`. Folders without `__init__.py` never win."""
-    for entry in sys.path:
+def _importable_files(package: str, path: Sequence[str]) -> Iterator[Path]:
+    """The files that could be imported under this name, in the order of the search path. Folders without `__init__.py` never win."""
+    for entry in path:
         spec = PathFinder.find_spec(package, [entry])
         if spec is not None and spec.origin is not None:
             yield Path(spec.origin).resolve()

@@ -72,8 +72,10 @@ class DataKeys:
     A wrapped key is a byte for its form, the id of the wrapping key, nonce, ciphertext with tag: 65 bytes. The first form had 60.
     """
 
-    def __init__(self, keys: Keys, fetch: Callable[[Iterable[UUID]], Mapping[UUID, bytes]]) -> None:
-        self._keys = keys
+    def __init__(
+        self, keys: Keys, fetch: Callable[[Iterable[UUID]], Mapping[UUID, bytes]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keys, self._clock = keys, clock
         self.withheld = not keys.holds(Purpose.DATA_KEYS)
         self._wrapping = () if self.withheld else tuple(WrappingKey(key.id, AESGCM(key.secret)) for key in keys.all(Purpose.DATA_KEYS))
         self._fetch = fetch
@@ -91,7 +93,7 @@ class DataKeys:
         """Raises MissingKey, WrongRootKey."""
         self._require_wrapping_keys()
         cached = self._cache.get(subject)
-        if cached is None or cached[0] < time.monotonic():
+        if cached is None or cached[0] < self._clock():
             self.prefetch([subject])
             cached = self._cache.get(subject)
         return cached[1] if cached is not None else self.look_up(subject)  # another thread may have evicted it
@@ -101,7 +103,7 @@ class DataKeys:
         self._require_wrapping_keys()
         with self._lock:
             expires_at, cached = self._cache.get(subject, (0.0, None))
-        if cached is not None and expires_at >= time.monotonic():
+        if cached is not None and expires_at >= self._clock():
             return cached
         return self._unwrap(subject, self._fetch([subject]).get(subject))
 
@@ -109,7 +111,7 @@ class DataKeys:
         """Bring the keys of many subjects in one read. Nothing where they are withheld."""
         if self.withheld:
             return
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             missing = {subject for subject in subjects if (cached := self._cache.get(subject)) is None or cached[0] < now}
         if not missing:

@@ -77,10 +77,16 @@ def connect(url: str, *, schema: str = "read", monitored: bool = False, profile:
 
 
 class PostgresReadModels:
-    """The port `projections.engine.batches.ReadModels`."""
+    """The port `projections.engine.batches.ReadModels`. `fold_versions`: those of this release, by table."""
 
-    def __init__(self, connection: psycopg.Connection, *, hidden_rows_per_statement: int = HIDDEN_ROWS_PER_STATEMENT) -> None:
-        self._connection, self._hidden_rows_per_statement = connection, hidden_rows_per_statement
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        *,
+        hidden_rows_per_statement: int = HIDDEN_ROWS_PER_STATEMENT,
+        fold_versions: Mapping[str, int] = FOLD_VERSIONS,
+    ) -> None:
+        self._connection, self._hidden_rows_per_statement, self._fold_versions = connection, hidden_rows_per_statement, fold_versions
 
     @property
     def closed(self) -> bool:
@@ -140,8 +146,8 @@ class PostgresReadModels:
         if not fits:
             raise CheckpointUnfit(row[0])
         if not folds and row[0] == 0:
-            self._connection.execute(BEGIN_FOLDS, (list(FOLD_VERSIONS), list(FOLD_VERSIONS.values())))
-        elif (difference := folds_difference(FOLD_VERSIONS, folds)) is not None:
+            self._connection.execute(BEGIN_FOLDS, (list(self._fold_versions), list(self._fold_versions.values())))
+        elif (difference := folds_difference(self._fold_versions, folds)) is not None:
             raise difference
         return CheckpointToken(Checkpoint(*at), generation)
 

@@ -2,13 +2,13 @@
 
 
 class ObservedPosition:
-    def __init__(self, visible):
-        self._visible, self.waits = visible, 0
+    def __init__(self, read_position):
+        self._read_position, self.waits = read_position, 0
 
     @property
     def position(self):
-        return self._visible.position
+        return self._read_position.position
 
     async def wait(self, position, timeout):
         self.waits += 1
-        return await self._visible.wait(position, timeout)
+        return await self._read_position.wait(position, timeout)

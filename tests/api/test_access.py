@@ -289,7 +289,7 @@ class Asking:
         if "/shares/" in route:
             things = things | {"user_id": self.world.friend.id}
         self.http.cookies.clear()
-        await self.world.given.visible.wait(self.world.position, 5)
+        await self.world.given.read_position.wait(self.world.position, 5)
         method, path = route.split()
         return await self.http.request(method, path.format(**things), headers=person.headers, **self.world.body(route, things))
 
@@ -350,7 +350,7 @@ def test_what_is_foreign_is_declared_as_what_is_absent():
 async def test_no_list_tells_of_what_is_foreign(world):
     foreign = world.things(world.owner, "own")
     people = {role: world.person(role) for role in (Role.VIEWER, Role.ANALYST, Role.RESEARCHER, "images", "events")}
-    await world.given.visible.wait(world.position, 5)
+    await world.given.read_position.wait(world.position, 5)
     hidden = [str(foreign[name]) for name in ("dataset_id", "image_id", "job_id", "result_id")]
     http = world.api.anonymous()
     lists = [route.split()[1] for route, columns in declared().items() if route.startswith("GET") and columns[Role.VIEWER] in {"+", "-"}]
@@ -373,7 +373,7 @@ async def test_no_list_tells_of_what_is_foreign(world):
 async def test_a_grant_ends_when_it_is_withdrawn_and_when_the_dataset_is_deleted(world):
     http, reader = world.api.anonymous(), world.person(Role.VIEWER)
     things = world.things(reader, "reads")
-    await world.given.visible.wait(world.position, 5)
+    await world.given.read_position.wait(world.position, 5)
     paths = [f"/api/datasets/{things['dataset_id']}", f"/api/images/{things['image_id']}", f"/api/classifications/{things['job_id']}"]
     assert [(await http.get(path, headers=reader.headers)).status_code for path in paths] == [200] * 3
     gone = await http.delete(f"{paths[0]}/shares/{reader.id}", headers=world.owner.headers)
@@ -398,7 +398,7 @@ async def test_a_role_in_a_token_is_not_believed(world):
 async def test_a_service_may_do_only_what_its_scopes_name(world):
     http = world.api.anonymous()
     things = world.things(world.owner, "own")
-    await world.given.visible.wait(world.position, 5)
+    await world.given.read_position.wait(world.position, 5)
     picture = f"/api/images/{things['image_id']}/download"
     for scopes, statuses in (((), (403, 403)), (("images:write", "*"), (403, 403)), (tuple(Scope), (200, 200))):
         token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=utc_now())

@@ -292,7 +292,7 @@ async def test_an_old_sign_in_needs_the_current_password(api):
     _, mine = await someone(api)
     user_id = mine.rpartition("/")[2]
     given = api.services
-    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
+    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "sign_in_limits": given.sign_in_limits}
     me = Actor(id=accounts.load_account(given.log, user_id).id, role=Role.RESEARCHER)
 
     def change(**expected):

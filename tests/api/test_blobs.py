@@ -38,7 +38,7 @@ async def address(api, lab_settings):
         file = {"filename": filename, "sha256": sha256 or stored, "size": size, "media_type": media_type, "width": 64, "height": 48}
         uploaded = image.upload(uuid4(), dataset=UUID(cells), device=None, **file, by=SYSTEM.id, at=now())
         appended = api.services.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), uploaded)
-        assert await api.services.visible.wait(appended.position, 5)
+        assert await api.services.read_position.wait(appended.position, 5)
         ends = int(time.time()) + seconds
         about = {"image_id": uploaded.originator_id, "holder_id": owner, "is_service": False, "label": bytes(9)}
         return f"/api/blobs/{seal(root, LocalAddress(folder=folder, inline=inline, ends=ends, **about))}"

@@ -367,7 +367,7 @@ async def test_a_command_is_done_even_when_it_does_not_show_in_time(api):
 
     behind = Behind()
     http = await browsing(api)
-    async with api.with_services(visible=behind).anonymous(**http.headers) as late:
+    async with api.with_services(read_position=behind).anonymous(**http.headers) as late:
         assert (await late.post(DATASETS, json={"name": "slides"}, headers={"Prefer": "respond-async"})).status_code == 201
         assert not hasattr(behind, "waited")
         assert (await late.post(DATASETS, json={"name": "slides"})).status_code == 201

@@ -99,8 +99,8 @@ async def test_nobody_else_may_follow(api):
 
 
 async def test_a_waiting_request_is_answered_as_soon_as_an_event_is_recorded(api):
-    observed = ObservedPosition(api.services.visible)
-    unpolled = api.with_options(feed=FeedLimits(poll_interval_seconds=3600.0)).with_services(visible=observed)
+    observed = ObservedPosition(api.services.read_position)
+    unpolled = api.with_options(feed=FeedLimits(poll_interval_seconds=3600.0)).with_services(read_position=observed)
     admin, researcher = await unpolled.client("admin"), await api.client("researcher")
     head = api.services.log.head()
     waiting = asyncio.create_task(followed(admin, after=head, wait=20))

@@ -38,8 +38,8 @@ class Waiting(ApiWithProjector):
     """The same services behind another application, with limits of its own."""
 
     def __init__(self, api, *, seconds=HOUR, slots=64, blobs=None):
-        self.visible = ObservedPosition(api.services.visible)
-        services = msgspec.structs.replace(api.services, visible=self.visible, blobs=blobs or api.services.blobs)
+        self.read_position = ObservedPosition(api.services.read_position)
+        services = msgspec.structs.replace(api.services, read_position=self.read_position, blobs=blobs or api.services.blobs)
         super().__init__(services, msgspec.structs.replace(api.options, preview_wait_seconds=seconds, max_preview_waits=slots))
 
     def same(self, http):
@@ -51,7 +51,7 @@ class Waiting(ApiWithProjector):
         tasks = []
         for number, request in enumerate(requests, 1):
             tasks.append(asyncio.create_task(request))
-            while self.visible.waits < number:
+            while self.read_position.waits < number:
                 await asyncio.sleep(0.001)
         return tasks
 
@@ -166,7 +166,7 @@ async def test_an_address_works_for_at_least_the_time_that_is_stated(api):
     await WorkerEvents(api).accept(image)
     for path, query, granted in LIVES:
         body = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": query} if query else {})).json()
-        signed = api.services.signed(urlsplit(body["url"]).path.removeprefix("/api/blobs/"))
+        signed = api.services.unseal_address(urlsplit(body["url"]).path.removeprefix("/api/blobs/"))
         remaining = signed.ends - datetime.now().timestamp()
         assert granted - SOON < remaining <= granted * 1.25
 
@@ -282,7 +282,7 @@ async def test_the_wait_ends_and_says_when_to_ask_again(api):
     waiting = Waiting(api, seconds=0.05)
     for path in ("preview", "thumbnail"):
         check_pending(await waiting.same(http).get(f"{IMAGES}{image}/{path}"))
-    assert waiting.visible.waits >= 2
+    assert waiting.read_position.waits >= 2
 
 
 async def test_by_default_the_wait_lasts_two_seconds(api):

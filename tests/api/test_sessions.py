@@ -105,8 +105,8 @@ async def test_a_registration_names_the_field_that_is_wrong_without_echoing_it(a
 
 async def test_registrations_of_one_address_are_limited(api):
     http = api.anonymous()
-    for _ in range(api.services.attempts.rates.registrations_per_hour):
-        api.services.attempts.registration("127.0.0.1")
+    for _ in range(api.services.sign_in_limits.rates.registrations_per_hour):
+        api.services.sign_in_limits.registration("127.0.0.1")
     answer = await http.post("/api/auth/register", json=SOMEBODY)
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
     assert int(answer.headers["retry-after"]) > 0
@@ -206,7 +206,7 @@ class Meanwhile:
 async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_old_state(api, change):
     given, address = api.services, api.account()
     me = accounts.find(address, given.log)
-    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
+    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "sign_in_limits": given.sign_in_limits}
     expected = {
         "password": {"password": NewPassword(password="another horse battery 9", signed_in_for=0)},
         "status": {"status": accounts.Status.SUSPENDED},

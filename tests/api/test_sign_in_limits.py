@@ -35,10 +35,10 @@ class Hours:
 async def serving(api, *, limits=None, proxies=PROXY, **rates):
     """A client of an application with the given rates, behind a proxy that says whom a request comes from."""
     given = api.services
-    attempts = SignInLimits(
-        limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=SignInRates(**rates)
+    sign_in_limits = SignInLimits(
+        limits=limits or given.sign_in_limits.limits, known_addresses=given.sign_in_limits.known_addresses, rates=SignInRates(**rates)
     )
-    app = api.with_options(trusted_proxies=proxies).with_services(attempts=attempts).app
+    app = api.with_options(trusted_proxies=proxies).with_services(sign_in_limits=sign_in_limits).app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=api.url) as http:
         yield http
 
@@ -188,6 +188,6 @@ async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(api, lab_s
         assert await statuses(http, email, 2) == [429] * 2, "the process counted too"
         assert await statuses(http, email, 3, at="192.0.2.1") == [401] * 2 + [429], "also those of an hour"
     anew = services(lab_settings)
-    async with anew.opened(), serving(ApiWithProjector(anew, api.options), account_per_hour=2) as http:
+    async with anew.lifespan(), serving(ApiWithProjector(anew, api.options), account_per_hour=2) as http:
         assert await statuses(http, email, 1, at="192.0.2.2") == [429], "Redis counted too"
         assert (await login(http, email, at=HOME)).status_code == 200, "the database knows the address"

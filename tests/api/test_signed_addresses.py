@@ -128,7 +128,7 @@ async def test_a_service_has_addresses_that_end_with_its_token_and_with_the_imag
     urls = [one["url"] for one in answers]
     assert await statuses(api, urls) == WORK
     for one in answers:
-        signed = api.services.signed(token_of(one["url"]))
+        signed = api.services.unseal_address(token_of(one["url"]))
         assert one["expires_in"] <= signed.ends - time.time() + 2 <= seconds + 2
     await http.delete(f"{IMAGES}{image}")
     assert await statuses(api, urls) == {404}

@@ -36,9 +36,9 @@ class Client:
 class Row:
     """Something in the read models that takes a value at a position; counts how often it is read."""
 
-    def __init__(self, visible):
+    def __init__(self, read_position):
         self.reads, self.value = 0, None
-        self._visible, self._read = visible, asyncio.Event()
+        self._read_position, self._read = read_position, asyncio.Event()
 
     async def read(self):
         self.reads += 1
@@ -54,18 +54,18 @@ class Row:
     async def change(self, value=None):
         """The read models move on, and the row has `value` from then on."""
         self.value = value
-        await self._visible._advance_to(self._visible.position + 1)
+        await self._read_position._advance_to(self._read_position.position + 1)
 
 
 @pytest.fixture
-def visible():
+def read_position():
     """The real read position, without a database that moves it."""
     return PositionWaiter("")
 
 
 @pytest.fixture
-def row(visible):
-    return Row(visible)
+def row(read_position):
+    return Row(read_position)
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def admission():
 
 
 @pytest.fixture
-def slots(visible, admission):
-    return WaitSlots(visible, admission, slots=2, seconds=HOUR)
+def slots(read_position, admission):
+    return WaitSlots(read_position, admission, slots=2, seconds=HOUR)
 
 
 def until_set(slots, row, client=None):
@@ -109,7 +109,7 @@ async def test_a_waiting_request_reads_again_only_when_the_read_models_have_chan
     assert row.reads == 2
 
 
-async def test_a_change_between_the_first_read_and_the_wait_is_not_missed(slots, row, visible):
+async def test_a_change_between_the_first_read_and_the_wait_is_not_missed(slots, row, read_position):
     async def read():
         observed = row.value
         if row.reads == 0:
@@ -143,8 +143,8 @@ async def test_many_changes_cost_few_reads(slots, row):
     assert row.reads < 20
 
 
-async def test_after_its_time_a_request_gets_what_was_read_last(visible, admission, row):
-    slots = WaitSlots(visible, admission, slots=2, seconds=0.01)
+async def test_after_its_time_a_request_gets_what_was_read_last(read_position, admission, row):
+    slots = WaitSlots(read_position, admission, slots=2, seconds=0.01)
     assert await until_set(slots, row) is None
     assert row.reads >= 2, "a change whose notification was lost is found at the end"
 
@@ -175,8 +175,8 @@ async def test_the_end_of_the_server_ends_all_waits_and_lets_none_begin(slots, r
         assert await until_set(slots, row) is None
 
 
-async def test_a_request_without_a_slot_is_answered_at_once(slots, row, visible):
-    others = [Row(visible), Row(visible)]
+async def test_a_request_without_a_slot_is_answered_at_once(slots, row, read_position):
+    others = [Row(read_position), Row(read_position)]
     async with waiting(slots, others[0]), asyncio.timeout(SOON):
         second = asyncio.create_task(until_set(slots, others[1]))
         await others[1].read_once()

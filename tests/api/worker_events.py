@@ -21,7 +21,7 @@ class WorkerEvents:
     """Appends events, and waits until the read models show them."""
 
     def __init__(self, api):
-        self.log, self.visible = api.services.log, api.services.visible
+        self.log, self.read_position = api.services.log, api.services.read_position
 
     async def model(self, name="shapes", *, sha256=SHA256):
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
@@ -66,7 +66,7 @@ class WorkerEvents:
 
     async def _append(self, events):
         appended = self.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), *events)
-        assert await self.visible.wait(appended.position, 5)
+        assert await self.read_position.wait(appended.position, 5)
 
 
 def inspection(*, dtype="uint8", reader):

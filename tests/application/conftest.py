@@ -28,5 +28,5 @@ def tokens():
 
 
 @pytest.fixture
-def attempts():
+def sign_in_limits():
     return SignInLimits(limits=LocalRateLimiter(), known_addresses=MemoryKnownAddresses())

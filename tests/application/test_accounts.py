@@ -28,10 +28,10 @@ def register(log, passwords):
 
 
 @pytest.fixture
-def update(log, passwords, tokens, attempts):
+def update(log, passwords, tokens, sign_in_limits):
     def update(user_id, *, by=None, profile=None, **changes):
         actor = by or Actor(id=user_id, role=Role.VIEWER)
-        about = {"command": command(actor), "log": log, "passwords": passwords, "tokens": tokens, "attempts": attempts}
+        about = {"command": command(actor), "log": log, "passwords": passwords, "tokens": tokens, "sign_in_limits": sign_in_limits}
         return accounts.update(user_id, profile=profile or {}, **changes, **about)
 
     return update

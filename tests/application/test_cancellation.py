@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import permutations
 
 import pytest
+from structlog.testing import capture_logs
 
 from application.cancellation import GRACE_SECONDS, cancel_and_wait, run_until_first_ends
 from infrastructure.embedded.stack import StackLimits
@@ -81,6 +84,70 @@ async def test_what_the_first_one_raised_is_raised():
         await run_until_first_ends(fails(), asyncio.sleep(60))
 
 
+async def fails_with(error):
+    raise error
+
+
+@pytest.mark.parametrize("errors", list(permutations([LookupError(), OSError(), ValueError()])))
+async def test_of_several_that_fail_together_the_first_argument_counts_and_the_others_are_logged(errors):
+    with capture_logs() as logs, pytest.raises(type(errors[0])):
+        await run_until_first_ends(*(fails_with(error) for error in errors))
+    assert [entry["error"] for entry in logs] == [type(error).__name__ for error in errors[1:]]
+
+
+async def test_an_error_is_raised_though_another_one_ended_well_at_the_same_moment():
+    with pytest.raises(LookupError):
+        await run_until_first_ends(asyncio.sleep(0), asyncio.sleep(60), fails_with(LookupError()))
+
+
+async def fails_when_cancelled():
+    try:
+        await asyncio.sleep(60)
+    finally:
+        raise OSError
+
+
+async def test_an_error_of_a_cancelled_one_is_logged():
+    with capture_logs() as logs:
+        await run_until_first_ends(asyncio.sleep(0), fails_when_cancelled())
+    assert [entry["error"] for entry in logs] == ["OSError"]
+
+
+async def test_a_caller_that_is_cancelled_leaves_no_error_unseen():
+    with capture_logs() as logs:
+        await cancel_and_wait(await started(run_until_first_ends(asyncio.sleep(60), fails_when_cancelled())))
+    assert [entry["error"] for entry in logs] == ["OSError"]
+
+
+async def test_a_caller_that_is_cancelled_again_still_waits_for_all():
+    ended = []
+
+    async def slow_to_end():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            for _ in range(3):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+            ended.append(True)
+
+    caller = await started(run_until_first_ends(slow_to_end(), asyncio.sleep(60)))
+    for _ in range(3):
+        caller.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended == [True]
+
+
+async def started(work):
+    """A task that has begun to wait."""
+    task = asyncio.create_task(work)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return task
+
+
 DEAF_RELAY = """
 import asyncio, contextlib
 from infrastructure.relay.process import _run_until_signal
@@ -88,7 +155,7 @@ from infrastructure.relay.process import _run_until_signal
 async def deaf():
     print("ready", flush=True)
     while True:
-        with contextlib.suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
 
 asyncio.run(_run_until_signal(deaf))

@@ -25,18 +25,20 @@ def ada(log, passwords):
 
 
 @pytest.fixture
-def sign_in(log, passwords, tokens, attempts):
+def sign_in(log, passwords, tokens, sign_in_limits):
     def sign_in(password=SECRET, email=EMAIL, network="192.0.2.1"):
         about = {"address": "192.0.2.1", "network": network, "agent": "Mozilla", "command": command()}
-        return sessions.sign_in(email=email, password=password, **about, log=log, passwords=passwords, tokens=tokens, attempts=attempts)
+        return sessions.sign_in(
+            email=email, password=password, **about, log=log, passwords=passwords, tokens=tokens, sign_in_limits=sign_in_limits
+        )
 
     return sign_in
 
 
 @pytest.fixture
-def refresh(log, tokens, attempts):
+def refresh(log, tokens, sign_in_limits):
     def refresh(token, *, at=NOW):
-        return sessions.refresh(token=token, **FROM, command=command(at=at), log=log, tokens=tokens, attempts=attempts)
+        return sessions.refresh(token=token, **FROM, command=command(at=at), log=log, tokens=tokens, sign_in_limits=sign_in_limits)
 
     return refresh
 

@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 
-from application.jobs.job_scheduler import Scheduler
+from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.tasks import Kind
 from application.jobs.work_queue import Worker
 from domain import classification
@@ -302,10 +302,15 @@ def test_a_row_that_was_never_there_can_be_deleted(stood, checkpoint):
     models.close()
 
 
+def plan_chunks(scenario, job, chunks):
+    """Each part of a plan has chunks of its own."""
+    for number, images in enumerate(chunks, 1):
+        scenario.plan(job, images, more=number < len(chunks))
+
+
 @pytest.fixture
-def deleted(scenario, monkeypatch):
+def deleted(scenario):
     """A deleted job with eight results, beside one that stays."""
-    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 4)
     ada = scenario.user()
     scenario.model()
     cells = scenario.dataset(ada)
@@ -314,7 +319,7 @@ def deleted(scenario, monkeypatch):
         scenario.accept(one)
     kept, deleted = scenario.job(ada, dataset=cells), scenario.job(ada, dataset=cells)
     for job in (kept, deleted):
-        scenario.plan(job, seen)
+        plan_chunks(scenario, job, [seen[:4], seen[4:]])
         for number in range(2):
             scenario.judge(job, number, seen[4 * number : 4 * number + 4])
     scenario.follow()
@@ -346,17 +351,23 @@ def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, scenario, delet
 
 
 @pytest.mark.parametrize("stood", ["postgres"], indirect=True)
-def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, scenario, deleted, monkeypatch):
-    monkeypatch.setattr(postgres_store, "HIDE", postgres_store.HIDE + " and false")
+def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, scenario, deleted):
     follow_in_small_statements(stood, scenario)
-    assert shown(stood, deleted) == (2, 8)
+    with postgres_store.connect(stood._url) as connection:
+        transactions = connection.execute("select count(*) from results where hidden group by xmin order by count(*) desc").fetchall()
+    assert transactions == [(3,), (3,), (2,)]
 
 
 # ---- open work -------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def step(stood, scenario):
+def scheduler_limits():
+    return SchedulerLimits()
+
+
+@pytest.fixture
+def step(stood, scenario, scheduler_limits):
     """Read models up to date, the scheduler's turn, and what it gives out."""
-    scheduler = Scheduler(stood.work, scenario.log, lease=60, attempts=2)
+    scheduler = Scheduler(stood.work, scenario.log, lease=60, attempts=2, limits=scheduler_limits)
 
     def step():
         scenario.follow()
@@ -404,8 +415,8 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, scenari
     work.close()
 
 
-def test_work_is_given_out_given_out_again_and_given_up(stood, scenario, step, monkeypatch):
-    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(images_per_command=1)])
+def test_work_is_given_out_given_out_again_and_given_up(stood, scenario, step):
     ada = scenario.user()
     scenario.model()
     cells = scenario.dataset(ada)
@@ -459,15 +470,14 @@ def test_what_was_given_up_is_marked(stood, scenario, step):
     work.close()
 
 
-def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apart(stood, scenario, monkeypatch):
-    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
+def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apart(stood, scenario):
     ada = scenario.user()
     scenario.model()
     cells = scenario.dataset(ada)
     images = [scenario.image(ada, cells) for _ in range(4)]
     old, new, single = scenario.job(ada, dataset=cells), scenario.job(ada, dataset=cells), scenario.job(ada, image=images[2])
-    scenario.plan(new, images)
-    scenario.plan(old, images)
+    for job in (new, old):
+        plan_chunks(scenario, job, [[one] for one in images])
     scenario.follow()
     work = stood.work()
     assert [(job.id, [chunk.number for chunk in job.waiting]) for job in work.waiting(urgent=False, maximum=3)] == [

@@ -1,7 +1,6 @@
 """The sweep finds differences. It uses the decoders that are installed; tifffile and Pillow always are."""
 
 import csv
-import sys
 
 import numpy as np
 import pytest
@@ -71,14 +70,12 @@ def folder(tmp_path):
 def test_a_sweep_leaves_nothing_in_the_temporary_folder(folder, monkeypatch, tmp_path_factory):
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(temporary))
-    monkeypatch.setattr(sys, "argv", ["sweep", str(folder)])
-    assert main() == 0
+    assert main([str(folder)]) == 0
     assert not list(temporary.glob("sweep-*"))
 
 
-def test_a_sweep_compares_every_image_below_a_folder(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sweep", str(folder), "--csv", str(folder / "all.csv")])
-    assert main() == 0
+def test_a_sweep_compares_every_image_below_a_folder(folder, capsys):
+    assert main([str(folder), "--csv", str(folder / "all.csv")]) == 0
     assert "4 files" in capsys.readouterr().out
     with (folder / "all.csv").open() as file:
         rows = {row["file"]: (row["outcome"], row["reason"], row["verdict"]) for row in csv.DictReader(file)}

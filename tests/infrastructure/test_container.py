@@ -18,13 +18,13 @@ FOREIGN = {"numpy", "PIL", "faust", "mode", "aiokafka", "s3fs", "botocore", "onn
 @pytest.mark.anyio
 async def test_everything_opens_answers_and_closes(settings):
     given = services(settings)
-    async with given.opened():
+    async with given.lifespan():
         assert given.log.head() == 0
-        assert await given.visible.wait(0, 2)
+        assert await given.read_position.wait(0, 2)
         assert {one.name for one in await given.health.examine()} >= {"postgres", "kafka", "redis", "blobs"}
         assert b"bioscope_log_events" in given.metrics()
-        assert not {*given.digests(b"a")} & {*given.digests(b"b")}
-        given.gate().feed(b"\xff\xd8\xff")
+        assert not {*given.request_digests(b"a")} & {*given.request_digests(b"b")}
+        given.upload_validator().feed(b"\xff\xd8\xff")
     with pytest.raises(Unavailable):
         given.log.head()
 
@@ -35,13 +35,13 @@ async def test_it_opens_while_every_dependency_is_away_and_reports_them(settings
         settings, postgres_url="postgresql://127.0.0.1:1/none", redis_url=f"unix://{tmp_path}/none", kafka_url="127.0.0.1:1"
     )
     given = services(away)
-    async with given.opened():
+    async with given.lifespan():
         found = {one.name: one.ok for one in await given.health.examine()}
         assert found.pop("blobs")
         assert not any(found.values())
         with pytest.raises(Unavailable):
             given.refresh_tokens.rotate("x", at=None)
-        given.attempts.registration("counted in the process")
+        given.sign_in_limits.registration("counted in the process")
 
 
 def test_a_log_is_verified_with_its_own_keys(settings):

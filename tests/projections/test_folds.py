@@ -20,9 +20,9 @@ BY_NAME = {table.name: table for table in TABLES}
 HISTORIES = st.lists(events(), max_size=25).map(lambda found: [PositionedEvent(number, event) for number, event in enumerate(found, 1)])
 
 
-def apply(state, batch):
+def apply(state, batch, *, tables=TABLES):
     """The read models in memory, as the projector treats them."""
-    taken = event_steps(TABLES, batch)
+    taken = event_steps(tables, batch)
     loaded = {name: {key: state[name][key] for key in keys if key in state[name]} for name, keys in needed_rows(taken).items()}
     for table, upserts, deletes in fold_batch(taken, loaded):
         rows = state[table.name]

@@ -2,6 +2,7 @@
 
 import base64
 import threading
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -11,11 +12,15 @@ from api.cli.stack import bring_read_models
 from domain.access import Role
 from domain.errors import UpgradeNeeded
 from infrastructure.postgres.advisory_locks import AdvisoryLock
+from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer
+from projections.engine.postgres_store import PostgresReadModels
+from projections.engine.projector import Projector
+from projections.process.composition import LogDecoder
 from projections.process.housekeeping import sweep
 from projections.process.rebuilds import rebuild, rebuild_if_folds_differ
-from projections.rebuild import bulk_schema
+from projections.rebuild import bulk_schema, rebuilding
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import AlreadyRebuilding, RebuildLimits
 from tests.older_release import without
@@ -263,12 +268,16 @@ def test_nothing_is_swept_while_the_read_models_are_those_of_another_release(fol
         sweep(settings)
 
 
-def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(scenario, log, projector, made_again, owner_url, monkeypatch):
+def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(scenario, log, projector, owner_url):
     scenario.user()
     scenario.follow()
-    monkeypatch.setattr("projections.engine.postgres_store.FOLD_VERSIONS", FOLD_VERSIONS | {"users": 2})
-    made_again(check=False)
-    monkeypatch.undo()
+
+    def newer_projector(schema):
+        connect = partial(postgres_store.connect, owner_url, schema=schema)
+        return Projector(lambda: PostgresReadModels(connect(), fold_versions=FOLD_VERSIONS | {"users": 2}), LogDecoder(log))
+
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        rebuilding.rebuild(owner, projector_over=newer_projector, log=log, check=False)
     scenario.user()
     with pytest.raises(CheckpointConflict):
         projector.apply(log.read(1, 1), Checkpoint(2))

@@ -25,6 +25,7 @@ from tests.rigs.scenario import SHA256
 from tests.rigs.waiting import wait_until
 
 LEASE = timedelta(seconds=60)
+ONE_IMAGE_CHUNKS = SchedulerLimits(images_per_command=1)  # each part of a plan has chunks of its own
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------------------
@@ -243,8 +244,8 @@ def test_a_single_image_goes_out_at_once_on_the_urgent_topic(scenario, step):
     assert (outgoing.topic, outgoing.task) == (URGENT, Task(kind=Kind.CLASSIFY, job=job, number=0))
 
 
-def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(scenario, step, connection, monkeypatch):
-    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
+@pytest.mark.parametrize("scheduler_limits", [ONE_IMAGE_CHUNKS])
+def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(scenario, step, connection):
     ada = scenario.user()
     scenario.model()
     cells = scenario.dataset(ada)
@@ -353,8 +354,8 @@ def test_an_answer_that_comes_late_is_the_only_one(scenario, step, log, schedule
     assert len(judged) == 1
 
 
-def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(scenario, step, log, monkeypatch):
-    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
+@pytest.mark.parametrize("scheduler_limits", [ONE_IMAGE_CHUNKS])
+def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(scenario, step, log):
     ada = scenario.user()
     scenario.model()
     cells, gone = scenario.dataset(ada), scenario.dataset(ada)

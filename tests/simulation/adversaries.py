@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime, timedelta
 from functools import partial
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from application.jobs.chunk_results import JobPlans
 from application.jobs.tasks import Kind, Task, encode
@@ -37,7 +37,7 @@ async def lying_worker(process: Process) -> None:
             if world.happens(0.3):
                 await send(world.chance.choice([BULK, URGENT]), b"", encode(_forged_task(world)))
             elif (lie := await asyncio.to_thread(_lie, world, log)) is not None:
-                await asyncio.to_thread(log.append, Command(id=uuid4(), actor=ACTOR, at=world.clock.today()), lie)
+                await asyncio.to_thread(log.append, Command(id=world.new_id(), actor=ACTOR, at=world.clock.today()), lie)
                 world.counted["lies taken"] += 1
         except Refused:
             world.counted["lies refused"] += 1
@@ -51,7 +51,7 @@ def _forged_task(world: World) -> Task:
     if jobs and world.happens(0.7):
         return Task(kind=Kind.CLASSIFY, job=world.chance.choice(jobs), number=world.chance.choice([0, 1, 2, NEVER_PLANNED]))
     streams = [one.stream for one in recorded]
-    return Task(kind=Kind.INSPECT, image_ids=(world.chance.choice(streams), uuid4()))
+    return Task(kind=Kind.INSPECT, image_ids=(world.chance.choice(streams), world.new_id()))
 
 
 def _lie(world: World, log: RecorderEventStore) -> Event | None:
@@ -60,7 +60,7 @@ def _lie(world: World, log: RecorderEventStore) -> Event | None:
     at = world.clock.today()
     if world.happens(0.3):
         uploads = [one.stream for one in recorded if one.type == ImageUploaded.__name__]
-        return _false_inspection(world.chance.choice(uploads) if uploads and world.happens(0.5) else uuid4(), at)
+        return _false_inspection(world.chance.choice(uploads) if uploads and world.happens(0.5) else world.new_id(), at)
     jobs = [one.stream for one in recorded if one.type == ClassificationRequested.__name__]
     return _false_judgement(world, log, world.chance.choice(jobs), at) if jobs else None
 
@@ -82,11 +82,11 @@ def _false_judgement(world: World, log: RecorderEventStore, job: UUID, at: datet
         case "never planned":
             number, stream = NEVER_PLANNED, chunk_id(job, NEVER_PLANNED)
         case "foreign":
-            images.append(PlannedImage(uuid4(), images[0].sha256))
+            images.append(PlannedImage(world.new_id(), images[0].sha256))
         case "swapped":
             images = [PlannedImage(one.id, "f" * 64) for one in images]
         case _:
-            stream = uuid4()
+            stream = world.new_id()
     return ChunkJudged(
         originator_id=stream,
         originator_version=1,

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -94,13 +94,13 @@ def opened(world: World, known: KnownIds, *, people: int = 3) -> None:
         role = (Role.RESEARCHER, Role.RESEARCHER, Role.ANALYST)[number % 3]
         member, at = uuid5(system_actor("people"), str(number)), world.clock.today()
         about = {"email": f"{number}@example.org", "username": f"person{number}", "first_name": "A", "last_name": "B"}
-        log.append(Command(id=uuid4(), actor=ADMIN, at=at), user.register(member, **about, role=role, by=member, at=at))
+        log.append(Command(id=world.new_id(), actor=ADMIN, at=at), user.register(member, **about, role=role, by=member, at=at))
         known.people.append(Actor(id=member, role=role))
         dataset = datasets.create(
-            name=f"set {number}", description=None, command=Command(id=uuid4(), actor=known.people[0], at=at), log=log
+            name=f"set {number}", description=None, command=Command(id=world.new_id(), actor=known.people[0], at=at), log=log
         )
         known.datasets.append(dataset.id)
-    _model(world, b"weights")(Command(id=uuid4(), actor=ADMIN, at=world.clock.today()), Direct(log, world.blobs))  # type: ignore[arg-type]
+    _model(world, b"weights")(Command(id=world.new_id(), actor=ADMIN, at=world.clock.today()), Direct(log, world.blobs))  # type: ignore[arg-type]
 
 
 class Direct:
@@ -127,10 +127,10 @@ class Client:
     # ---- asking ----
     async def do(self, kind: str, actor: Actor, act: Act, *, expected: int | None = None, keyed: bool = True) -> CommandResult | None:
         """Ask until somebody answers: with a key the same command again, without one a new command each time."""
-        key = uuid4()
+        key = self.world.new_id()
         digest = key.bytes if keyed else None
         for _ in range(TRIES):
-            command = self._command(actor, key if keyed else uuid4(), digest)
+            command = self._command(actor, key if keyed else self.world.new_id(), digest)
             try:
                 done = await self._ask(command, act)
             except (Lost, Unavailable):

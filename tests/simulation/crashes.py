@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from application import accounts, classifications, datasets, devices, images
 from application.ports import Command
@@ -77,7 +77,7 @@ def _at_work(world: World, known: KnownIds) -> None:
     api: Any = Direct(log, world.blobs)
 
     def command() -> Command:
-        return Command(id=uuid4(), actor=ADMIN, at=world.clock.today())
+        return Command(id=world.new_id(), actor=ADMIN, at=world.clock.today())
 
     about = {
         "width": 8,
@@ -106,7 +106,7 @@ def _at_work(world: World, known: KnownIds) -> None:
 
 def _asked_for(world: World, known: KnownIds) -> None:
     """A job, over the pictures."""
-    command = Command(id=uuid4(), actor=ADMIN, at=world.clock.today())
+    command = Command(id=world.new_id(), actor=ADMIN, at=world.clock.today())
     known.jobs.append(
         classifications.run(**_asked(dataset=known.datasets[0]), command=command, log=RecorderEventStore(world.recorder, ROOT)).id
     )

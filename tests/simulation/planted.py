@@ -16,7 +16,7 @@ from application.jobs import job_scheduler
 from application.jobs.job_scheduler import Scheduler
 from application.jobs.work_queue import Lease
 from application.ports import AppendRejected, AppendResult, ChainedEvent
-from domain import classification
+from domain.classification import chunk
 from domain.errors import ConcurrencyConflict, NotFound, Unavailable
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka import cloud_events
@@ -130,7 +130,7 @@ def lost_work_never_given_out_again() -> AbstractContextManager[None]:
 
 
 def chunk_judged_twice() -> AbstractContextManager[None]:
-    return planted((classification, "chunk_id", lambda job, number: uuid4()), (classification, "violation_of", lambda *_, **__: None))
+    return planted((chunk, "chunk_id", lambda job, number: uuid4()), (chunk, "violation_of", lambda *_, **__: None))
 
 
 def poison_skipped() -> AbstractContextManager[None]:
@@ -231,11 +231,11 @@ def notifications_believed() -> AbstractContextManager[None]:
     """A watcher goes on behind the position that it was notified of."""
 
     async def ring(self: Any) -> None:
-        async with self._services.live.subscribe() as news:
+        async with self._services.notifications.subscribe() as news:
             while True:
                 if await news.wait(1.0) and self._subscription is not None:
                     with suppress(msgspec.DecodeError, KeyError):
-                        self._subscription.position = msgspec.json.decode(self._services.live.said)["position"] - 1
+                        self._subscription.position = msgspec.json.decode(self._services.notifications.said)["position"] - 1
                 self._wake_up.set()
 
     return planted((LiveConnection, "_watch_notifications", ring))

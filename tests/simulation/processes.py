@@ -32,6 +32,7 @@ from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
 from infrastructure.relay.errors import Fenced
 from infrastructure.relay.process import RETRY_DELAY_SECONDS, STANDBY_INTERVAL_SECONDS
 from infrastructure.relay.publisher import Publisher, RelayLimits
+from infrastructure.retry import Retry
 from infrastructure.security.keys import WrongRootKey
 from projections.engine.projector import Projector
 from projections.engine.sequencer import Sequencer
@@ -46,7 +47,7 @@ from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
 from tests.twins.read_models import MemoryModels, MemoryWork, in_use
 
 LEASE, ATTEMPTS = 4.0, 3
-SCHEDULER_LIMITS = SchedulerLimits(images_per_command=4)
+SCHEDULER_LIMITS = SchedulerLimits(images_per_command=2)
 RELAY_LIMITS = RelayLimits(events_per_batch=9, republished_events=6)
 SEQUENCED_EVENTS_PER_BATCH = 11
 """Sizes for a world of some dozen events, so that something is divided at all."""
@@ -69,7 +70,7 @@ def kafka_away() -> Exception:
 
 
 def log_of(process: Process) -> RecorderEventStore:
-    return RecorderEventStore(Port(process, process.world.recorder, "database", store_away), ROOT)
+    return RecorderEventStore(Port(process, process.world.recorder, "database", store_away), ROOT, clock=process.world.clock.monotonic)
 
 
 def blobs_of(process: Process) -> Any:
@@ -211,6 +212,7 @@ async def projector(process: Process) -> None:
         lease=LEASE,
         attempts=ATTEMPTS,
         limits=SCHEDULER_LIMITS,
+        clock=world.clock.monotonic,
         now=world.clock.today,
         owns=lambda: member.owns(EVENTS),
     )
@@ -291,7 +293,8 @@ async def inference(process: Process) -> None:
     """As `infrastructure.inference.process.InferenceWorker`, its children made up."""
     world = process.world
     log, blobs, pool = log_of(process), blobs_of(process), MadeUpPool(process)
-    parts: dict[str, Any] = {"log": log, "blobs": blobs, "pool": pool, "threads": None, "now": world.clock.today}
+    retry = Retry(None, jitter=world.chance.uniform)
+    parts: dict[str, Any] = {"log": log, "blobs": blobs, "pool": pool, "retry": retry, "now": world.clock.today}
     classifier = ChunkClassifier(**parts, worker=process.name, cpu="made up", clock=world.clock.monotonic)
     inspector = ImageInspector(**parts, limits=ImageLimits())
 

@@ -1,18 +1,12 @@
 """One seed, one run: processes, clients and faults over a world in memory; then recovery, and a check of the invariants."""
 
 import asyncio
-import os
-import random
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 
-from domain import classification
-from infrastructure.eventstore import codec
 from projections.engine.checkpoints import CheckpointConflict
 from projections.process.dead_letters import retry_with
 from tests.simulation import invariants
@@ -35,11 +29,6 @@ from tests.simulation.world import Plan, Process, World, every_task_belongs_to_i
 
 RESTS_WITHIN = 240.0  # seconds after the last misfortune
 SERVICES = ("database", "kafka", "blobs")
-SMALL = (
-    (classification, "MAX_CHUNK_IMAGES", 2),
-    (classification, "MAX_PART_IMAGES", 3),
-)
-"""Sizes for a world of some dozen events, so that something is divided at all."""
 
 
 class Story:
@@ -90,7 +79,7 @@ def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> W
     """The world as the story leaves it; what must not be is in its `broken`."""
     world = World(seed, plan)
     world.published = MemoryCheckpointStore(world)
-    with made_up(world):
+    with nothing_logged():
         world.loop.set_task_factory(every_task_belongs_to_its_process)  # type: ignore[arg-type]
         try:
             world.loop.run_until_complete(_told(world, story or Story()))
@@ -223,23 +212,11 @@ MISFORTUNES: tuple[tuple[str, Callable[[World], Any]], ...] = (
 )
 
 
-# ---- what is made up ---------------------------------------------------------------------------------------------------------------
 @contextmanager
-def made_up(world: World) -> Iterator[None]:
-    """Time and chance as the world has them, and nothing logged."""
-    replaced = [
-        (time, "monotonic", world.clock.monotonic),
-        (os, "urandom", world.chance.randbytes),
-        (codec, "_random_ids", deque()),  # ids drawn before belong to another world
-        (codec, "IDS_PER_READ", 1),
-        (random, "uniform", world.chance.uniform),
-        *SMALL,
-    ]
+def nothing_logged() -> Iterator[None]:
     before = structlog.get_config()
-    with ExitStack() as undone:
-        undone.callback(structlog.configure, **before)
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-        for where, name, what in replaced:
-            undone.callback(setattr, where, name, getattr(where, name))
-            setattr(where, name, what)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    try:
         yield
+    finally:
+        structlog.configure(**before)

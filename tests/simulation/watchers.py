@@ -66,7 +66,7 @@ class MemoryReads:
         return [ActivityScan(items=found, reached=reached, more=is_full, visited=len(found))]
 
 
-class MemoryVisible:
+class MemoryReadPosition:
     """How far the read models are."""
 
     def __init__(self, world: World) -> None:
@@ -109,8 +109,8 @@ async def watcher(process: Process) -> None:
     services: Any = SimpleNamespace(
         access_tokens=SimpleNamespace(verify=lambda *_, **__: claims),
         live_reads=AsyncPort(process, MemoryReads(world), "database", store_away),
-        live=world.live,
-        visible=MemoryVisible(world),
+        notifications=world.live,
+        read_position=MemoryReadPosition(world),
     )
     identities: Any = SimpleNamespace(authenticate=lambda _: Identity(actor=WATCHER))
     options = WebOptions(base_url="http://localhost", live_rows_per_second=10**9)

@@ -154,6 +154,9 @@ class World:
         self.tell(f"BROKEN {what}")
         self.broken.append(what)
 
+    def new_id(self) -> UUID:
+        return UUID(bytes=self.chance.randbytes(16), version=4)
+
     def happens(self, chance: float) -> bool:
         return chance > 0 and self.chance.random() < chance
 
@@ -187,7 +190,7 @@ class Process:
         self.world, self.name = world, name
         self.is_alive = True
         self.died: asyncio.Future[None] = world.loop.create_future()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: sets would order them by address
         self._leaves: list[Callable[[], None]] = []
         world.alive.add(self)
 
@@ -197,8 +200,8 @@ class Process:
         return self.world.loop.create_task(work, context=context)
 
     def owns(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         if not self.is_alive:
             task.cancel()
 

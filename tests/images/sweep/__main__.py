@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -24,14 +24,14 @@ REPORT_WIDTH = 200
 processes = get_context("forkserver")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0 when nothing differs, crashes or hangs."""
     parser = argparse.ArgumentParser(prog="make sweep", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--csv", type=Path, help="write every comparison to this file")
     parser.add_argument("--pictures", type=Path, help="write a contact sheet of each difference to this folder")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     processes.set_forkserver_preload(["tests.images.sweep.files"])
     rows = sorted(_rows(given.folder, given.pictures, given.jobs), key=lambda row: row.name)
     if not rows:

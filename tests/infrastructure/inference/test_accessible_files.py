@@ -22,9 +22,10 @@ def temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(accessible_files.tempfile, "tempdir", str(tmp_path))
 
 
-def opened(given, path, rights=CONTENT, **environment):
+def opened(given, path, rights=CONTENT, *, prefix=sys.prefix, **environment):
     """Whether a rule gives any of `rights` on `path`."""
-    return any(rule.rights & rights and path.is_relative_to(rule.path) for rule in inference_rules(given, environment))
+    rules = inference_rules(given, environment, prefixes=[prefix])
+    return any(rule.rights & rights and path.is_relative_to(rule.path) for rule in rules)
 
 
 def test_a_folder_without_secrets_is_taken_whole(tmp_path):
@@ -39,21 +40,19 @@ def test_beside_a_secret_everything_else_is_taken_but_links(tmp_path):
     assert list(without([tmp_path], tmp_path)) == []
 
 
-def test_a_data_folder_among_pythons_own_is_closed(tmp_path, monkeypatch):
+def test_a_data_folder_among_pythons_own_is_closed(tmp_path):
     (tmp_path / "lib").mkdir()
     (tmp_path / "data" / "keys").mkdir(parents=True)
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     given = Settings(data=tmp_path / "data")
-    assert opened(given, tmp_path / "lib" / "module.py")
-    assert not opened(given, given.root_key_path)
-    assert not opened(given, tmp_path / "data" / "postgres" / "PG_VERSION")
+    assert opened(given, tmp_path / "lib" / "module.py", prefix=tmp_path)
+    assert not opened(given, given.root_key_path, prefix=tmp_path)
+    assert not opened(given, tmp_path / "data" / "postgres" / "PG_VERSION", prefix=tmp_path)
 
 
-def test_a_root_key_that_lies_elsewhere_is_closed_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+def test_a_root_key_that_lies_elsewhere_is_closed_too(tmp_path):
     (tmp_path / "root.key").write_text("secret")
     given = Settings(data=tmp_path / "data", root_key_file=tmp_path / "root.key")
-    assert not opened(given, tmp_path / "root.key")
+    assert not opened(given, tmp_path / "root.key", prefix=tmp_path)
 
 
 def test_of_a_checkout_only_the_packages_are_read():

@@ -17,7 +17,7 @@ from application.jobs.chunk_results import JobPlans
 from application.jobs.tasks import Kind, Task
 from application.models import add_version
 from domain import classification, image, model
-from domain.classification import PlannedImage, Verdict
+from domain.classification import MIN_CHUNK_IMAGES, TARGET_CHUNKS, PlannedImage, Verdict
 from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
 from infrastructure.eventstore.event_store import RecorderEventStore
@@ -28,7 +28,7 @@ from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.group_classifier import CLASSIFY
 from infrastructure.inference.models.bundled import micrographs, models
 from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
-from infrastructure.retry import RETRY_DELAYS_SECONDS
+from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
 from tests.process_tree import children
@@ -45,19 +45,13 @@ BREAKING = "tests.infrastructure.inference.breaking_child_functions:classify"
 SYSTEM = actor(None, kind="system")
 
 
-@pytest.fixture(autouse=True)
-def one_chunk(monkeypatch):
-    """A job over few images is one chunk."""
-    monkeypatch.setattr(classification, "MIN_CHUNK_IMAGES", classification.MAX_CHUNK_IMAGES)
-
-
 class ChunkClassifierRig:
     """A worker on its bench: a log, blobs, a job over pictures, and what was said of them."""
 
-    def __init__(self, log, blobs, pool, threads, look, retry_delays_seconds=RETRY_DELAYS_SECONDS):
+    def __init__(self, log, blobs, pool, retry, look):
         self.log, self.blobs, self._pool = log, blobs, pool
-        parts = {"log": log, "blobs": blobs, "pool": pool, "threads": threads}
-        self.worker = ChunkClassifier(**parts, worker="bench", cpu="test", function=look, retry_delays_seconds=retry_delays_seconds)
+        parts = {"log": log, "blobs": blobs, "pool": pool, "retry": retry}
+        self.worker = ChunkClassifier(**parts, worker="bench", cpu="test", function=look)
         record = load_manifest(PBC8)
         self.weights = (PBC8 / record.weights.file).read_bytes()
         blobs.keep(self.weights)
@@ -66,8 +60,10 @@ class ChunkClassifierRig:
         self.version = log.load(model_id("pbc8"), model.evolve).production
 
     def job(self, pictures, *, threshold=0.5):
-        """A planned job over pictures that are in the store."""
-        planned = [PlannedImage(uuid4(), self.blobs.keep(data)) for data in pictures]
+        """A planned job whose first chunk covers pictures that are in the store."""
+        chunk = [PlannedImage(uuid4(), self.blobs.keep(data)) for data in pictures]
+        other_chunks = [] if len(chunk) <= MIN_CHUNK_IMAGES else (TARGET_CHUNKS - 1) * chunk
+        planned = [*chunk, *(PlannedImage(uuid4(), image.sha256) for image in other_chunks)]
         about = {"model_id": model_id("pbc8"), "model_name": "pbc8", "model_version": 1, "model_sha256": self.version.sha256}
         requested = classification.request(uuid4(), dataset=uuid4(), image=None, **about, threshold=threshold, by=SYSTEM.id, at=NOW)
         self.log.append(command(SYSTEM), *requested)
@@ -103,7 +99,7 @@ async def started_rig(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=C
     with ThreadPoolExecutor(8) as threads:
         try:
             log = log or RecorderEventStore(MemoryRecorder(ROOT), ROOT)
-            yield ChunkClassifierRig(log, blobs or MemoryBlobs(), pool, threads, look, retry_delays_seconds)
+            yield ChunkClassifierRig(log, blobs or MemoryBlobs(), pool, Retry(threads, delays_seconds=retry_delays_seconds), look)
         finally:
             pool.close()
             fork_server.close()

@@ -23,6 +23,7 @@ from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.image_inspector import EXAMINE, ImageInspector
 from infrastructure.inference.models.bundled import micrographs
+from infrastructure.retry import Retry
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
 from tests.twins.blobs import MemoryBlobs
@@ -45,7 +46,7 @@ def stack():
 class ImageInspectorRig:
     def __init__(self, log, blobs, pool, threads, examine):
         self.log, self.blobs = log, blobs
-        self.inspector = ImageInspector(log=log, blobs=blobs, pool=pool, threads=threads, limits=ImageLimits(), function=examine)
+        self.inspector = ImageInspector(log=log, blobs=blobs, pool=pool, retry=Retry(threads), limits=ImageLimits(), function=examine)
 
     def uploaded(self, data):
         about = {"filename": "cell.jpg", "size": len(data), "media_type": "image/jpeg", "width": 360, "height": 363}

@@ -14,11 +14,10 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def site(tmp_path, monkeypatch):
-    """A folder at the end of the module search path."""
+def site(tmp_path):
+    """A folder in which modules are searched."""
     folder = tmp_path / "site"
     folder.mkdir()
-    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
     return folder
 
 
@@ -38,8 +37,13 @@ def write(path):
     path.write_text("")
 
 
-def levels():
-    return {finding.subject: finding.level for finding in package_clashes()}
+def clashes(*, before=(), behind=()):
+    """The findings where modules are searched in these folders too, before ours or behind it."""
+    return package_clashes([*map(str, before), *sys.path, *map(str, behind)])
+
+
+def levels(**folders):
+    return {finding.subject: finding.level for finding in clashes(**folders)}
 
 
 def test_every_package_of_the_wheel_is_examined():
@@ -54,7 +58,7 @@ def test_an_installation_of_its_own_has_no_clash():
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_distribution_that_installs_a_package_of_that_name_is_named(site, package):
     install(site, "acme-tools", f"{package}/__init__.py", f"{package}/views.py")
-    (finding,) = package_clashes()
+    (finding,) = clashes(behind=[site])
     assert (finding.level, finding.subject) == ("wrong", f"package {package}")
     assert finding.message.startswith("acme-tools installs one of that name too")
     assert "pipx install bioscope" in finding.message
@@ -62,12 +66,12 @@ def test_a_distribution_that_installs_a_package_of_that_name_is_named(site, pack
 
 def test_a_distribution_with_other_packages_is_no_clash(site):
     install(site, "acme-tools", "acme/api/__init__.py", "acme/domain.py")
-    assert levels() == {"packages": "good"}
+    assert levels(behind=[site]) == {"packages": "good"}
 
 
 def test_a_distribution_without_metadata_breaks_nothing(site):
     install(site, "half-removed", "api/__init__.py", metadata=False)
-    (finding,) = package_clashes()
+    (finding,) = clashes(behind=[site])
     assert finding.message.startswith("a distribution without a name installs one of that name too")
 
 
@@ -77,27 +81,25 @@ def test_a_single_module_and_an_old_list_of_packages_count_too(site):
     old.mkdir()
     (old / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: acme-old\nVersion: 1.0\n")
     (old / "top_level.txt").write_text("acme\ndomain\n")
-    assert levels() == {"package api": "wrong", "package domain": "wrong"}
+    assert levels(behind=[site]) == {"package api": "wrong", "package domain": "wrong"}
 
 
 @pytest.mark.parametrize("file", ["api/__init__.py", "api.py"])
 def test_a_module_behind_ours_is_a_weakness(site, file):
     write(site / file)
-    (finding,) = package_clashes()
+    (finding,) = clashes(behind=[site])
     assert (finding.level, finding.subject) == ("weak", "package api")
     assert str(site / file) in finding.message
 
 
-def test_a_module_before_ours_is_wrong(site, monkeypatch):
+def test_a_module_before_ours_is_wrong(site):
     write(site / "projections" / "__init__.py")
-    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
-    assert levels() == {"package projections": "wrong"}
+    assert levels(before=[site]) == {"package projections": "wrong"}
 
 
-def test_a_folder_that_is_no_package_is_no_clash(site, monkeypatch):
+def test_a_folder_that_is_no_package_is_no_clash(site):
     write(site / "api" / "README.md")
-    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
-    assert levels() == {"packages": "good"}
+    assert levels(before=[site]) == {"packages": "good"}
 
 
 def test_the_doctor_fails_with_the_name_of_the_other_distribution(site, tmp_path):

@@ -1,0 +1,117 @@
+"""The events of jobs and of their chunks, and the values that they carry."""
+
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from domain.events import Event
+from domain.values import ImageWarning
+
+
+class Verdict(StrEnum):
+    CLEAR = "clear"
+    NEEDS_REVIEW = "needs_review"
+    OUT_OF_DOMAIN = "out_of_domain"
+
+
+class PlannedImage(msgspec.Struct, frozen=True):
+    id: UUID
+    sha256: str
+
+
+class ClassificationRequested(Event, frozen=True, kw_only=True):
+    """A job was requested for a whole dataset, or for the image `image_id` of it. The model version is fixed by this event."""
+
+    dataset_id: UUID
+    image_id: UUID | None
+    model_id: UUID
+    model_name: str
+    model_version: int
+    model_sha256: str
+    threshold: float
+
+
+class ClassificationPlanned(Event, frozen=True, kw_only=True):
+    """Part `part` (0, 1, ...) of the job's plan. Chunk numbers continue through all parts; this part begins with `first_chunk`."""
+
+    part: int
+    last: bool
+    first_chunk: int
+    images: tuple[PlannedImage, ...]
+
+
+class ClassificationCancelled(Event, frozen=True, kw_only=True):
+    pass
+
+
+class ClassificationCompleted(Event, frozen=True, kw_only=True):
+    """Every image has a result or a failure."""
+
+    succeeded: int
+    failed: int
+
+
+class ClassificationFailed(Event, frozen=True, kw_only=True):
+    reason: str
+    failed: int
+
+
+class ClassificationDeleted(Event, frozen=True, kw_only=True):
+    """The job is hidden with its results, and its remaining work stops. The log keeps its events."""
+
+
+ENDING = (ClassificationCancelled, ClassificationCompleted, ClassificationFailed, ClassificationDeleted)
+
+
+class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The prediction for one image. `scores` are in the order of the chunk's labels and sum to 1; `confidence` is from 0 to 1.
+
+    `signals` are measures by name of how far the image is outside the model's domain. `warnings` lists parts of the file that were
+    ignored, assumed or converted.
+    """
+
+    image_id: UUID
+    sha256: str
+    label: str
+    confidence: float
+    verdict: Verdict
+    scores: tuple[float, ...]
+    signals: dict[str, float] = {}
+    warnings: tuple[ImageWarning, ...] = ()
+
+
+class ImageFailure(msgspec.Struct, frozen=True, kw_only=True):
+    image_id: UUID
+    reason: str
+    detail: str
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """The model, software and hardware that produced the results; `seconds` is the processing time of the whole chunk."""
+
+    model_sha256: str
+    preprocessing: str
+    runtime: str
+    provider: str
+    decoder: str
+    cpu: str
+    worker: str
+    seconds: float
+
+
+class ChunkJudged(Event, frozen=True, kw_only=True):
+    """The results of one chunk. It is the only event of its stream, so results are recorded once, even if a task is delivered twice.
+
+    The job id and the chunk number determine the stream.
+    """
+
+    job_id: UUID
+    number: int
+    dataset_id: UUID
+    model_name: str
+    model_version: int
+    labels: tuple[str, ...]
+    results: tuple[ImageResult, ...]
+    failures: tuple[ImageFailure, ...]
+    provenance: Provenance | None

@@ -1,0 +1,176 @@
+"""The state of a job, and the decisions on it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from domain.classification.chunk_sizes import MAX_PART_IMAGES, chunks_of
+from domain.classification.events import (
+    ClassificationCancelled,
+    ClassificationCompleted,
+    ClassificationDeleted,
+    ClassificationFailed,
+    ClassificationPlanned,
+    ClassificationRequested,
+    PlannedImage,
+)
+from domain.errors import Conflict, Invalid
+from domain.events import Event, State, new_stream, next_event
+
+
+class JobStatus(StrEnum):
+    """`pending` until the job is planned, `running` until every chunk has its results."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
+
+
+class Classification(State, frozen=True, kw_only=True):
+    dataset_id: UUID
+    image_id: UUID | None
+    model_id: UUID
+    model_name: str
+    model_version: int
+    model_sha256: str
+    threshold: float
+    created_by: UUID
+    created_at: datetime
+    updated_at: datetime
+    phase: JobStatus = JobStatus.PENDING
+    parts: int = 0
+    chunks: int = 0
+    images: int = 0
+    planned: bool = False
+    deleted: bool = False
+
+
+def request(
+    job: UUID,
+    *,
+    dataset: UUID,
+    image: PlannedImage | None,
+    model_id: UUID,
+    model_name: str,
+    model_version: int,
+    model_sha256: str,
+    threshold: float,
+    by: UUID,
+    at: datetime,
+) -> list[Event]:
+    """Request a job. A job over one image is planned at once, a job over a dataset when the scheduler has listed its images.
+
+    Raises Invalid for a threshold outside 0 to 1.
+    """
+    if not 0 <= threshold <= 1:
+        raise Invalid("threshold must lie between 0 and 1", errors=[{"loc": ["body", "threshold"], "msg": "must lie between 0 and 1"}])
+    requested = ClassificationRequested(
+        **new_stream(job, by=by, at=at),
+        dataset_id=dataset,
+        image_id=image.id if image else None,
+        model_id=model_id,
+        model_name=model_name,
+        model_version=model_version,
+        model_sha256=model_sha256,
+        threshold=threshold,
+    )
+    if image is None:
+        return [requested]
+    state = evolve(None, requested)
+    assert state is not None
+    return [requested, *plan(state, [image], by=by, at=at)]
+
+
+def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = False, by: UUID, at: datetime) -> list[Event]:
+    """Add `images` to the plan, in parts of at most `MAX_PART_IMAGES`. With `more`, the plan is not complete yet.
+
+    A job without images fails. No event if the job is planned completely, has ended or was deleted.
+    """
+    if job.planned or job.phase.ended or job.deleted:
+        return []
+    if not images and not job.parts and not more:
+        return [fail(job, reason="The dataset holds no image that can be classified", failed=0, by=by, at=at)]
+    events: list[Event] = []
+    chunk = job.chunks
+    starts = range(0, len(images) or 1, MAX_PART_IMAGES)
+    for index, start in enumerate(starts):
+        covered = tuple(images[start : start + MAX_PART_IMAGES])
+        meta = next_event(job, by=by, at=at, offset=index)
+        last = not more and start == starts[-1]
+        events.append(ClassificationPlanned(**meta, part=job.parts + index, last=last, first_chunk=chunk, images=covered))
+        chunk += len(chunks_of(covered))
+    return events
+
+
+def cancel(job: Classification, *, by: UUID, at: datetime) -> ClassificationCancelled:
+    if job.phase.ended:
+        raise Conflict(f"The job has ended already: {job.phase.value}")
+    return ClassificationCancelled(**next_event(job, by=by, at=at))
+
+
+def complete(job: Classification, *, succeeded: int, failed: int, by: UUID, at: datetime) -> list[Event]:
+    """End the job. It fails if no image succeeded. No event if it has ended or was deleted."""
+    if job.phase.ended or job.deleted:
+        return []
+    if not succeeded:
+        return [fail(job, reason="No image could be classified", failed=failed, by=by, at=at)]
+    return [ClassificationCompleted(**next_event(job, by=by, at=at), succeeded=succeeded, failed=failed)]
+
+
+def fail(job: Classification, *, reason: str, failed: int, by: UUID, at: datetime) -> ClassificationFailed:
+    return ClassificationFailed(**next_event(job, by=by, at=at), reason=reason, failed=failed)
+
+
+def delete(job: Classification, *, by: UUID, at: datetime) -> ClassificationDeleted:
+    return ClassificationDeleted(**next_event(job, by=by, at=at))
+
+
+def evolve(job: Classification | None, event: Event) -> Classification | None:
+    match event:
+        case ClassificationRequested():
+            return Classification(
+                id=event.originator_id,
+                version=event.originator_version,
+                dataset_id=event.dataset_id,
+                image_id=event.image_id,
+                model_id=event.model_id,
+                model_name=event.model_name,
+                model_version=event.model_version,
+                model_sha256=event.model_sha256,
+                threshold=event.threshold,
+                created_by=event.by,
+                created_at=event.at,
+                updated_at=event.at,
+            )
+        case _ if job is None:
+            return None
+        case ClassificationPlanned():
+            return msgspec.structs.replace(
+                job,
+                version=event.originator_version,
+                updated_at=event.at,
+                phase=JobStatus.RUNNING,
+                parts=job.parts + 1,
+                chunks=job.chunks + len(chunks_of(event.images)),
+                images=job.images + len(event.images),
+                planned=event.last,
+            )
+        case ClassificationCancelled():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.CANCELLED)
+        case ClassificationCompleted():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.COMPLETED)
+        case ClassificationFailed():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.FAILED)
+        case ClassificationDeleted():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, deleted=True)
+        case _:
+            return msgspec.structs.replace(job, version=event.originator_version)

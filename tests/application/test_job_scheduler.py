@@ -1,0 +1,119 @@
+"""The scheduler, over a log in memory that others write to at the same time."""
+
+import pytest
+
+from application.commands import MAX_ATTEMPTS
+from application.jobs.job_scheduler import Scheduler
+from application.jobs.tasks import Kind
+from application.jobs.work_queue import Lease, SchedulerSnapshot, ToFinish, Worker
+from domain import classification, image
+from domain.classification import JobStatus
+from domain.errors import ConcurrencyConflict
+from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.security.keys import RootKey
+from tests.given import NOW
+from tests.projections.laboratory import Laboratory
+from tests.twins.event_store import MemoryRecorder
+
+ROOT = RootKey(bytes(32))
+
+
+class BusyLog(RecorderEventStore):
+    """The next `conflicts` appends to the stream `busy` come too late: others were faster."""
+
+    busy, conflicts = None, 0
+
+    def append(self, command, *events, **conditions):
+        if self.conflicts and any(event.originator_id == self.busy for event in events):
+            self.conflicts -= 1
+            raise ConcurrencyConflict("The stream has newer events")
+        return super().append(command, *events, **conditions)
+
+
+class Queue:
+    """A work queue that always shows the same."""
+
+    closed = False
+
+    def __init__(self, snapshot):
+        self._shown, self.abandoned = snapshot, []
+
+    def snapshot(self):
+        return self._shown
+
+    def try_to_lead(self):
+        return True
+
+    def delete_done(self):
+        pass
+
+    def waiting(self, **_):
+        return []
+
+    def to_inspect(self, maximum):
+        return []
+
+    def mark_abandoned(self, work):
+        self.abandoned.append(work)
+
+
+def shown(*, leases=(), to_finish=()):
+    nothing = {"workers": [Worker(seen_at=NOW, slots=1, lane="bulk")], "to_plan": [], "orphans": []}
+    return Queue(SchedulerSnapshot(leases=list(leases), to_finish=list(to_finish), now=NOW, **nothing))
+
+
+@pytest.fixture
+def log():
+    return BusyLog(MemoryRecorder(ROOT), ROOT)
+
+
+@pytest.fixture
+def laboratory(log):
+    return Laboratory(log, projector=None)
+
+
+@pytest.fixture
+def jobs(laboratory):
+    """Two jobs, each over one image that has its result."""
+    ada = laboratory.user()
+    laboratory.model()
+    images = [laboratory.image(ada, laboratory.dataset(ada)) for _ in range(2)]
+    jobs = [laboratory.job(ada, image=one) for one in images]
+    for job, covered in zip(jobs, images, strict=True):
+        laboratory.judge(job, 0, [covered])
+    return jobs
+
+
+def phases(log, jobs):
+    return [log.load(job, classification.evolve).phase for job in jobs]
+
+
+def test_conflicts_that_end_within_the_attempts_do_not_show(log, jobs):
+    log.busy, log.conflicts = jobs[0], MAX_ATTEMPTS - 1
+    Scheduler(lambda: shown(to_finish=[ToFinish(job, 1, 0) for job in jobs]), log, lease=60, attempts=2).tick()
+    assert phases(log, jobs) == [JobStatus.COMPLETED] * 2
+
+
+def test_a_job_that_others_change_all_the_time_holds_up_no_other_and_is_finished_by_the_next_tick(log, jobs):
+    log.busy, log.conflicts = jobs[0], MAX_ATTEMPTS
+    scheduler = Scheduler(lambda: shown(to_finish=[ToFinish(job, 1, 0) for job in jobs]), log, lease=60, attempts=2)
+    scheduler.tick()
+    assert phases(log, jobs) == [JobStatus.RUNNING, JobStatus.COMPLETED]
+    assert not scheduler.is_idle
+    scheduler.tick()
+    assert phases(log, jobs) == [JobStatus.COMPLETED] * 2
+
+
+def test_an_image_that_others_change_all_the_time_is_abandoned_by_a_later_tick(log, laboratory):
+    ada = laboratory.user()
+    images = [laboratory.image(ada, laboratory.dataset(ada)) for _ in range(2)]
+    about = {"kind": Kind.INSPECT, "job": None, "number": None, "urgent": False, "attempts": 2, "abandoned": False}
+    queue = shown(leases=[Lease(id=one, held_at=NOW.replace(year=2000), **about) for one in images])
+    log.busy, log.conflicts = images[0], MAX_ATTEMPTS
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2)
+    scheduler.tick()
+    assert [log.load(one, image.evolve).rejected for one in images] == [None, "inspection_failed"]
+    assert queue.abandoned == images[1:]
+    scheduler.tick()
+    assert log.load(images[0], image.evolve).rejected == "inspection_failed"
+    assert queue.abandoned == [images[1], *images]
