@@ -2,16 +2,16 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from api.cli.client.image_folder import image_file
-from api.cli.client.terminal import Line, RunReport, as_csv, as_json, spreadsheet_safe, table
+from api.cli.client.terminal import Line, RunReport, as_csv, print_results, spreadsheet_safe
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)
 STARTS = st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "[/]", "[red]"])
@@ -45,14 +45,14 @@ def test_csv_reads_back_as_what_was_reported(start, file, error, confidence):
 def test_a_table_shows_any_name_and_any_error_as_it_is(start, file, error):
     out = io.StringIO()
     lines = (Line(file=start + file, label=file, verdict="clear"), Line(file="a.tif", error=error))
-    Console(file=out, width=400).print(table(reported(*lines)))
+    print_results(reported(*lines), console=Console(file=out))
     shown = " ".join(out.getvalue().split())
     assert all(word in shown for word in f"{file} {error}".split() if word.isascii())
 
 
 def test_names_that_look_like_markup_or_emoji_are_shown_as_they_are():
     out = io.StringIO()
-    Console(file=out, width=100).print(table(reported(Line(file="[/]img[red]:smile:.tif", error="[/bold] refused"))))
+    print_results(reported(Line(file="[/]img[red]:smile:.tif", error="[/bold] refused")), console=Console(file=out))
     assert "[/]img[red]:smile:.tif" in out.getvalue()
     assert "[/bold] refused" in out.getvalue()
 
@@ -62,6 +62,6 @@ def test_files_of_the_same_name_are_told_apart_in_every_form(name):
     image = image_file(Path("/data", name), Path("/data"))
     report = reported(Line(file=image.shown))
     out = io.StringIO()
-    Console(file=out, width=100).print(table(report))
+    print_results(report, console=Console(file=out))
     assert name in out.getvalue()
-    assert rows_of(report)[0]["file"] == json.loads(as_json(report))["lines"][0]["file"] == name
+    assert rows_of(report)[0]["file"] == msgspec.to_builtins(report)["lines"][0]["file"] == name

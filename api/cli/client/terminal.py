@@ -4,16 +4,16 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
+from api.cli.output import Column, out, print_message, print_table
 from domain.values import ImageWarning
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -21,18 +21,17 @@ COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome for one image. `file` is its path below the folder, as it is printed. `latency_ms` is measured from the job's request to
-    the result; `error` says why there is none; `warnings` are those of the file."""
+    """The outcome for one image. Fields without a value are empty or 0."""
 
-    file: str
+    file: Annotated[str, msgspec.Meta(description="path below the folder")]
     image_id: str = ""
     label: str = ""
-    confidence: float = 0.0
-    verdict: str = ""
-    truth: str = ""
-    latency_ms: float = 0.0
-    error: str = ""
-    warnings: tuple[ImageWarning, ...] = ()
+    confidence: Annotated[float, msgspec.Meta(description="from 0 to 1")] = 0.0
+    verdict: Annotated[str, msgspec.Meta(description="`clear`, `needs_review` or `out_of_domain`")] = ""
+    truth: Annotated[str, msgspec.Meta(description="label in manifest.csv")] = ""
+    latency_ms: Annotated[float, msgspec.Meta(description="from the start of the job to this result")] = 0.0
+    error: Annotated[str, msgspec.Meta(description="why there is no result")] = ""
+    warnings: Annotated[tuple[ImageWarning, ...], msgspec.Meta(description="warnings about the file")] = ()
 
     @property
     def is_correct(self) -> bool:
@@ -44,10 +43,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    job_id: str
-    status: str
-    lines: tuple[Line, ...]
-    seconds: float
+    """A job over the images of a folder."""
+
+    job_id: Annotated[str, msgspec.Meta(description="empty if no image was accepted")]
+    status: Annotated[str, msgspec.Meta(description="`completed`, `failed` or `cancelled`")]
+    lines: Annotated[tuple[Line, ...], msgspec.Meta(description="one for each image")]
+    seconds: Annotated[float, msgspec.Meta(description="duration of the job")]
 
     @property
     def failures(self) -> int:
@@ -55,7 +56,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def accuracy(self) -> float | None:
-        """The share of right labels among the pictures whose truth is known; None where none is."""
+        """The share of correct labels among the images whose truth is known; None if there are none."""
         labelled = [line for line in self.lines if line.truth]
         return sum(line.is_correct for line in labelled) / len(labelled) if labelled else None
 
@@ -86,19 +87,17 @@ def classify(
     return RunReport(job_id=job, status=state["status"], lines=lines, seconds=(ended - started).total_seconds())
 
 
-def table(report: RunReport) -> Table:
-    rows = Table(title=f"Classification {report.job_id}", title_justify="left")
+def print_results(report: RunReport, *, console: Console = out) -> None:
     with_truth = report.accuracy is not None
     with_warnings = any(line.warnings for line in report.lines)
-    for name in ("file", "label", *(("truth",) if with_truth else ())):
-        rows.add_column(name, overflow="fold")
-    for name in ("confidence", "latency"):
-        rows.add_column(name, justify="right")
+    columns = [Column("file"), Column("label", wraps=True), Column("confidence", right=True), Column("latency", right=True)]
+    if with_truth:
+        columns.insert(2, Column("truth"))
     if with_warnings:
-        rows.add_column("warnings", overflow="fold")
-    for line in report.lines:
-        rows.add_row(*_cells(line, with_truth=with_truth), *([Text(line.warning_codes)] if with_warnings else []))
-    return rows
+        columns.append(Column("warnings", wraps=True))
+    rows = [[*_cells(line, with_truth=with_truth), *([Text(line.warning_codes)] if with_warnings else [])] for line in report.lines]
+    print_message(f"Classification {report.job_id}", console=console)
+    print_table(columns, rows, console=console)
 
 
 def as_csv(report: RunReport) -> str:
@@ -112,12 +111,8 @@ def as_csv(report: RunReport) -> str:
 
 
 def spreadsheet_safe(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection): an apostrophe goes before such a text. Numbers stay."""
+    """A cell that no spreadsheet reads as a formula (OWASP, CSV injection): an apostrophe goes before such a text. Numbers stay."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-
-
-def as_json(report: RunReport) -> str:
-    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 
 def summary(report: RunReport) -> str:
