@@ -17,6 +17,7 @@ from domain.values import printable
 from infrastructure.configuration.urls import without_password
 
 MAX_SUGGESTIONS: Final = 3
+EXAMPLE_ID: Final = "74e02ed7-defc-5b5f-96eb-de056419e140"
 COLUMN_WIDTH: Final = 30  # of names in help; a longer one has a line of its own
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,6 +86,16 @@ class JsonOption(click.Option):
     @property
     def shape(self) -> Any:
         return resolve_name(self._shape) if isinstance(self._shape, str) else self._shape
+
+
+class Id(click.types.UUIDParameterType):
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not an id. Ids look like {EXAMPLE_ID}.", param, ctx)
 
 
 class Command(click.Command):

@@ -9,14 +9,15 @@ from uuid import UUID
 
 import click
 
-from api.cli.commands import argument, command, group, json_option
+from api.cli.commands import Id, argument, command, group, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.exit_codes import FAILED, TAMPERED, WRONG_USE
 from api.cli.output import Column, err, fail, out, print_json, print_message, print_table
 from api.cli.shapes import Applied, DeadLetter, Rebuilt, TrailEntry, Verification, shaped
+from domain.values import model_id
 
 MAX_SHOWN: Final = 50  # discrepancies
-PBC8_ID: Final = "74e02ed7-defc-5b5f-96eb-de056419e140"
+PBC8_ID: Final = model_id("pbc8")
 
 
 @group()
@@ -69,7 +70,7 @@ def verification_of(result: Any) -> Verification:
 
 
 @audit.command(example=f"bioscope audit trail {PBC8_ID}")
-@argument("about", metavar="ID", type=click.UUID, help="Id of a user, dataset, image, model or job.")
+@argument("about", metavar="ID", type=Id(), help="Id of a user, dataset, image, model or job.")
 @DATA
 @json_option(list[TrailEntry])
 def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
@@ -91,7 +92,7 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
 
 
 @audit.command(example=f"bioscope audit state {PBC8_ID} --as-of 2030-01-01T00:00:00Z")
-@argument("about", metavar="ID", type=click.UUID, help="Id of a user, session, dataset, image, device, model or job.")
+@argument("about", metavar="ID", type=Id(), help="Id of a user, session, dataset, image, device, model or job.")
 @click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")
 @DATA
 @json_option(dict[str, Any])

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from api.cli.commands import group, json_option
+from api.cli.commands import Id, group, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.exit_codes import FAILED
 from api.cli.operator import operator
@@ -26,7 +26,7 @@ def images() -> None:
 
 
 @images.command(example="bioscope images recheck --dry-run")
-@click.option("--dataset", type=click.UUID, metavar="ID", help="Only the images of this dataset.")
+@click.option("--dataset", type=Id(), metavar="ID", help="Only the images of this dataset.")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @click.option("--csv", "output_format", flag_value="csv", help="Print all findings as CSV.")
 @json_option("api.cli.admin.recheck_report:ReportRow", lines=True, name="output_format", flag_value="json")
