@@ -171,8 +171,6 @@ class Group(click.Group):
 class CommandLine(Group):
     """The root of all commands: no operator error ends in a traceback, and no message is broken within a word."""
 
-    group_class = Group
-
     def make_context(self, *arguments: Any, **keywords: Any) -> click.Context:
         with _whole_usage_errors():
             return super().make_context(*arguments, **keywords)

@@ -48,7 +48,7 @@ class TrailEntry(msgspec.Struct, frozen=True, kw_only=True):
     data: Annotated[Any, Described(description="fields of the event")]
 
 
-class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
     """A rebuild of the read models, or a comparison with `--check`."""
 
     events: Annotated[int, Described(description="last position that was read")]
@@ -67,14 +67,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     parked: Annotated[int, Described(description="later events that wait for it")]
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
+class RetryReport(msgspec.Struct, frozen=True, kw_only=True):
     """The result of applying dead letters."""
 
     applied: Annotated[int, Described(description="events applied, dead letters and parked ones")]
     remaining: Annotated[int, Described(description="dead letters that remain")]
 
 
-class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
+class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
     """A backup."""
 
     folder: str
@@ -83,7 +83,7 @@ class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
     missing: Annotated[tuple[str, ...], Described(description="sha256 of files that the log names and the blob store lacks")]
 
 
-class Restored(msgspec.Struct, frozen=True, kw_only=True):
+class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     """A restored installation, whose log was verified."""
 
     events: Annotated[int, Described(description="events in the log")]
@@ -152,7 +152,7 @@ class MigratedModel(msgspec.Struct, frozen=True, kw_only=True):
     is_new: Annotated[bool, Described(description="whether it was registered now")]
 
 
-class Migrated(msgspec.Struct, frozen=True, kw_only=True):
+class MigrationReport(msgspec.Struct, frozen=True, kw_only=True):
     """A migrated database."""
 
     migration: Annotated[int, Described(description="number of the last migration")]

@@ -14,7 +14,7 @@ from api.cli.commands import command, json_option
 from api.cli.common import DATA, PORT, load_settings, open_event_log, require_settings
 from api.cli.exit_codes import FAILED
 from api.cli.output import Column, err, out, print_json, print_message, print_table
-from api.cli.shapes import Finding, Migrated, MigratedModel, Running, shaped
+from api.cli.shapes import Finding, MigratedModel, MigrationReport, Running, shaped
 from domain.model import CANDIDATE
 from infrastructure.configuration.settings import Settings
 
@@ -135,7 +135,7 @@ def bring_read_models(settings: Settings) -> None:
 
 
 @command(example="bioscope migrate")
-@json_option(Migrated)
+@json_option(MigrationReport)
 def migrate(*, as_json: bool) -> None:
     """Upgrade the database to this release and register its models.
 
@@ -152,7 +152,7 @@ def migrate(*, as_json: bool) -> None:
     require_settings(settings, "postgres_url")
     shipped, migration = prepare(settings), max(migrations())
     if as_json:
-        print_json(Migrated(migration=migration, models=tuple(map(_migrated_model, shipped))))
+        print_json(MigrationReport(migration=migration, models=tuple(map(_migrated_model, shipped))))
         return
     click.echo(f"The database is at migration {migration}.")
     for model in shipped:

@@ -13,7 +13,7 @@ from api.cli.commands import Id, argument, command, group, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.exit_codes import FAILED, TAMPERED, WRONG_USE
 from api.cli.output import Column, err, fail, out, print_json, print_message, print_table
-from api.cli.shapes import Applied, DeadLetter, Rebuilt, TrailEntry, Verification, shaped
+from api.cli.shapes import DeadLetter, RebuildReport, RetryReport, TrailEntry, Verification, shaped
 from domain.values import model_id
 
 MAX_SHOWN: Final = 50  # discrepancies
@@ -91,7 +91,7 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     print_table(columns, [(str(one.position), f"{one.at:%Y-%m-%d %H:%M:%S}", one.type, one.sentence) for one in entries])
 
 
-@audit.command(example=f"bioscope audit state {PBC8_ID} --as-of 2030-01-01T00:00:00Z")
+@audit.command(example=f"bioscope audit state {PBC8_ID}")
 @argument("about", metavar="ID", type=Id(), help="Id of a user, session, dataset, image, device, model or job.")
 @click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")
 @DATA
@@ -116,7 +116,7 @@ def state(about: UUID, as_of: str | None, data: Path | None, *, as_json: bool) -
 @command(example="bioscope rebuild --check")
 @click.option("--check", is_flag=True, help="Only compare the live read models with rebuilt ones; change nothing.")
 @DATA
-@json_option(Rebuilt)
+@json_option(RebuildReport)
 def rebuild(data: Path | None, *, check: bool, as_json: bool) -> None:
     """Rebuild the read models from the log.
 
@@ -132,7 +132,7 @@ def rebuild(data: Path | None, *, check: bool, as_json: bool) -> None:
     for difference in rebuilt.differing:
         print_message(str(difference), prefix="differs: ", style="red")
     if as_json:
-        print_json(Rebuilt(events=rebuilt.events, swapped=not check, differences=tuple(map(str, rebuilt.differing))))
+        print_json(RebuildReport(events=rebuilt.events, swapped=not check, differences=tuple(map(str, rebuilt.differing))))
     else:
         same = "live and rebuilt read models differ" if rebuilt.differing else "live and rebuilt read models are the same"
         click.echo(f"{rebuilt.events} events; {same if check else 'the read models were rebuilt'}")
@@ -184,7 +184,7 @@ def list_dead_letters(data: Path | None, *, as_json: bool) -> None:
 @dead_letters.command(example="bioscope dead-letters retry")
 @argument("position", type=int, required=False, help="Position of the dead letter; without it, all are retried.")
 @DATA
-@json_option(Applied)
+@json_option(RetryReport)
 def retry(position: int | None, data: Path | None, *, as_json: bool) -> None:
     """Apply dead letters again, and the events that are parked behind them.
 
@@ -194,17 +194,17 @@ def retry(position: int | None, data: Path | None, *, as_json: bool) -> None:
 
     result = retry_dead_letters(running_installation(data), position)
     if as_json:
-        print_json(Applied(applied=result.applied, remaining=result.remaining))
+        print_json(RetryReport(applied=result.applied, remaining=result.remaining))
     else:
         click.echo(f"{result.applied} events applied, {result.remaining} dead letters left.")
     sys.exit(FAILED if result.remaining else 0)
 
 
-@dead_letters.command(example='bioscope dead-letters discard 4711 --reason "the file was lost with the old disk"')
+@dead_letters.command(example='bioscope dead-letters discard 4711 --reason "the file is lost"')
 @argument("position", type=int, help="Position of the dead letter: see `bioscope dead-letters list`.")
 @click.option("--reason", metavar="TEXT", required=True, help="Why it is discarded; recorded encrypted in the log.")
 @DATA
-@json_option(Applied)
+@json_option(RetryReport)
 def discard(position: int, reason: str, data: Path | None, *, as_json: bool) -> None:
     """Discard a dead letter for good, and apply the events that are parked behind it.
 
@@ -219,7 +219,7 @@ def discard(position: int, reason: str, data: Path | None, *, as_json: bool) -> 
         by = operator_command(settings, log)
     result = discard_dead_letter(settings, position, reason=reason, command=by)
     if as_json:
-        print_json(Applied(applied=result.applied, remaining=result.remaining))
+        print_json(RetryReport(applied=result.applied, remaining=result.remaining))
     else:
         parked = max(0, result.applied - 1)
         click.echo(f"Discarded; {parked} applied that waited for it, {result.remaining} dead letters left.")

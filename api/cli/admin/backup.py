@@ -11,14 +11,14 @@ from api.cli.commands import argument, command, json_option
 from api.cli.common import DATA, load_settings, open_event_log, running_installation
 from api.cli.exit_codes import TAMPERED
 from api.cli.output import err, fail, out, print_json, print_message
-from api.cli.shapes import BackedUp, Restored
+from api.cli.shapes import BackupReport, RestoreReport
 from infrastructure.configuration.settings import Settings
 
 
 @command(example="bioscope backup ./backup")
 @argument("folder", type=click.Path(path_type=Path, file_okay=False), help="Folder of the backup, new or of an earlier backup.")
 @DATA
-@json_option(BackedUp)
+@json_option(BackupReport)
 def backup(folder: Path, data: Path | None, *, as_json: bool) -> None:
     """Copy the log, the images and the models into a folder.
 
@@ -44,7 +44,7 @@ def backup(folder: Path, data: Path | None, *, as_json: bool) -> None:
         )
     if as_json:
         events, files = manifest.position, len(manifest.blobs)
-        print_json(BackedUp(folder=str(folder), events=events, files=files, missing=tuple(map(str, manifest.missing))))
+        print_json(BackupReport(folder=str(folder), events=events, files=files, missing=tuple(map(str, manifest.missing))))
         return
     copied = f"{manifest.position} events and {len(manifest.blobs)} images and models"
     print_message(f"{copied} are in {folder}. Keep {settings.root_key_path} apart from it.", console=out)
@@ -59,7 +59,7 @@ def backup(folder: Path, data: Path | None, *, as_json: bool) -> None:
     help="Your copy of the root key file. [default: keys/root.key in the data folder]",
 )
 @DATA
-@json_option(Restored)
+@json_option(RestoreReport)
 def restore(folder: Path, root_key: Path | None, data: Path | None, *, as_json: bool) -> None:
     """Restore a backup into a new data folder or an empty database.
 
@@ -96,7 +96,7 @@ def restore(folder: Path, root_key: Path | None, data: Path | None, *, as_json: 
     if result.problem:
         fail(f"restored, but {result.problem}", TAMPERED)
     if as_json:
-        print_json(Restored(events=result.events, hash=result.hash))
+        print_json(RestoreReport(events=result.events, hash=result.hash))
         return
     restored = f"Restored: {result.events} events, hash {result.hash[:16]}…; the read models were rebuilt."
     print_message(f"{restored} Start the system with `bioscope up`.", console=out)
