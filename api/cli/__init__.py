@@ -38,6 +38,9 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
     Exit codes: 0 done, 1 failed, 2 wrong command line or setting, 3 another process uses the data folder, 4 the log was changed after it
     was written, 5 a server that is needed does not answer.
     """
+    import structlog
+
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for data
     remove_libpq_variables(os.environ)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # no command fails because the terminal lacks a character

@@ -55,7 +55,7 @@ def up(data: Path | None, port: int | None, *, verbose: bool, as_json: bool) -> 
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="FOLDER",
-    help="Folder with images and a manifest.csv with the columns file and label. [default: 48 micrographs that come with bioscope]",
+    help="Folder with images and a manifest.csv with the columns file and label. [default: the micrographs that come with bioscope]",
 )
 @click.option("--stay/--no-stay", default=None, help="Keep the system running at the end. [default: only at a terminal]")
 @json_option("api.cli.client.demo:DemoResult")

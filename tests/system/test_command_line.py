@@ -138,7 +138,7 @@ def test_every_example_is_run():
 def test_the_demo_tells_programs_what_it_found(after_the_demo):
     assert after_the_demo["succeeded"]
     assert after_the_demo["verification"]["intact"]
-    assert len(after_the_demo["run"]["lines"]) == 48
+    assert len(after_the_demo["run"]["lines"]) > 48
 
 
 def test_the_running_system_tells_programs_its_address(machine, running):
