@@ -102,7 +102,7 @@ def _command(name: str, command: Command) -> Iterator[str]:
     yield f"```sh\n{command.example}\n```\n"
     usage = " ".join([name, *command.collect_usage_pieces(ctx)])
     yield f"Usage: `{usage}`\n"
-    items = [f"`{one.make_metavar(ctx)}`: {one.help}" for one in command.params if isinstance(one, Argument)]
+    items = [f"`{one.make_metavar(ctx)}`: {one.explanation}" for one in command.params if isinstance(one, Argument)]
     items += [_option(one, ctx) for one in command.params if isinstance(one, click.Option)]
     items += [f"`{variable}` in the environment: {meaning}" for variable, meaning in command.variables.items()]
     if items:

@@ -59,6 +59,21 @@ class Argument(click.Argument):
         super().__init__(*names, **attributes)
         self.help = help
 
+    @property
+    def explanation(self) -> str:
+        return f"{self.help} [{'|'.join(self.type.choices)}]" if isinstance(self.type, Choice) else self.help
+
+
+class Choice(click.Choice[str]):
+    """Suggests the nearest value for a wrong one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            error.message += _did_you_mean(get_close_matches(str(value).casefold(), self.choices, n=1))
+            raise
+
 
 class SettingOption(click.Option):
     """An option that overrides an environment variable; `fallback` is the default without both."""
@@ -108,7 +123,7 @@ class Command(click.Command):
         self.example, self.variables = example, variables or {}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        arguments = [(one.make_metavar(ctx), one.help) for one in self.params if isinstance(one, Argument)]
+        arguments = [(one.make_metavar(ctx), one.explanation) for one in self.params if isinstance(one, Argument)]
         if arguments:
             with formatter.section("Arguments"):
                 formatter.write_dl(arguments)

@@ -5,14 +5,14 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from api.cli.commands import argument, command
+from api.cli.commands import Choice, argument, command
 
 PROGRAM: Final = "bioscope"
 COMPLETION_VARIABLE: Final = "_BIOSCOPE_COMPLETE"  # by which a shell asks the program for completions
 
 
 @command(example='eval "$(bioscope completion bash)"')
-@argument("shell", type=click.Choice(["bash", "zsh", "fish"]), help="Your shell.")
+@argument("shell", metavar="SHELL", type=Choice(["bash", "zsh", "fish"]), help="Your shell.")
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print a script for completion in your shell.

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from api.cli.commands import argument, command, json_option
+from api.cli.commands import Choice, argument, command, json_option
 from api.cli.common import load_settings, require_settings
 from api.cli.errors import friendly_errors
 from api.cli.exit_codes import WRONG_USE
@@ -125,7 +125,7 @@ def _refuse_weak_settings(settings: Settings) -> None:
 
 
 @command(example="bioscope health api")
-@argument("process", type=click.Choice(["api", "relay", "projector", "inference"]), help="Process to check.")
+@argument("process", metavar="PROCESS", type=Choice(["api", "relay", "projector", "inference"]), help="Process to check.")
 @json_option(ProcessHealth)
 def health(process: str, *, as_json: bool) -> None:
     """Check whether a process works.

@@ -96,7 +96,7 @@ def test_every_parameter_is_explained(name):
     for one in COMMANDS[name].params:
         assert isinstance(one, Argument | click.Option)
         assert one.help
-        assert in_one_line(one.help) in shown
+        assert in_one_line(one.explanation if isinstance(one, Argument) else one.help) in shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -176,6 +176,10 @@ def test_a_command_without_a_data_folder_refuses_it():
         (["--dta", "x", "up"], "No such option: --dta. Did you mean '--data'?"),
         (["xyzzy"], "No such command 'xyzzy'."),
         (["up", "--xyzzy"], "No such option: --xyzzy."),
+        (
+            ["users", "set-role", "x", "reviewer"],
+            "Invalid value for 'ROLE': 'reviewer' is not one of 'viewer', 'analyst', 'researcher', 'admin'. Did you mean 'viewer'?",
+        ),
     ],
 )
 def test_a_misspelled_name_is_answered_with_the_nearest(arguments, suggestion):

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from api.cli.client.api_client import UploadResult
 from api.cli.client.image_folder import image_file
-from api.cli.client.terminal import Line, RunReport, as_csv, print_results, spreadsheet_safe
+from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, spreadsheet_safe
+from domain.values import ImageWarning
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)
 STARTS = st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "[/]", "[red]"])
@@ -65,3 +67,56 @@ def test_files_of_the_same_name_are_told_apart_in_every_form(name):
     print_results(report, console=Console(file=out))
     assert name in out.getvalue()
     assert rows_of(report)[0]["file"] == msgspec.to_builtins(report)["lines"][0]["file"] == name
+
+
+def test_results_fit_80_columns_and_warnings_are_in_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    warning = ImageWarning("planes_ignored", "The file has 20 focal planes. The middle one was classified, and all others were ignored.")
+    line = Line(
+        file="encodings/SNE_209892_big_endian.tif",
+        label="immature granulocyte",
+        verdict="needs_review",
+        truth="neutrophil",
+        confidence=0.51,
+        warnings=(warning,),
+    )
+    print_results(reported(line, line), console=Console(file=out))
+    lines = out.getvalue().splitlines()
+    assert lines[1].split() == ["file", "label", "truth", "confidence"]
+    assert max(map(len, lines)) <= 80
+    assert warning.detail in " ".join(out.getvalue().replace(line.file, "").split())
+
+
+class ClientInterruptedWhile:
+    """Accepts everything, until the user presses Ctrl-C."""
+
+    def __init__(self, doing):
+        self._doing = doing
+
+    def create_dataset(self, name):
+        return "the-dataset"
+
+    def upload_all(self, dataset, images):
+        if self._doing == "upload":
+            raise KeyboardInterrupt
+        return [UploadResult(image, id="an-image") for image in images]
+
+    def run(self, dataset, model):
+        return "the-job"
+
+    def watch(self, job):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("doing", "remaining"),
+    [("upload", ["images are in the dataset the-dataset"]), ("watch", ["the-job continues on the server", "in the dataset the-dataset"])],
+)
+def test_an_interrupted_run_says_what_remains_on_the_server(doing, remaining):
+    out = io.StringIO()
+    image = image_file(Path("/data/a.tif"), Path("/data"))
+    with pytest.raises(KeyboardInterrupt):
+        classify(ClientInterruptedWhile(doing), [image], dataset_name="x", model=None, truth={}, console=Console(file=out))
+    assert all(text in out.getvalue() for text in remaining)
+    assert ("the-job" in out.getvalue()) == (doing == "watch")

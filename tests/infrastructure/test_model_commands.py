@@ -80,8 +80,8 @@ def test_stdout_is_json_alone_while_models_are_registered(settings, release):
 
 def test_a_version_that_is_not_registered_is_not_promoted(bioscope, release):
     bioscope("migrate")
-    assert "Model pbc8 has no version 7" in bioscope("models", "promote", "pbc8", "7", code=1)
-    assert "Model cells not found" in bioscope("models", "promote", "cells", "1", code=1)
+    assert "Model pbc8 has no version 7; it has 1" in bioscope("models", "promote", "pbc8", "7", code=1)
+    assert "Model cells not found; this release comes with pbc8" in bioscope("models", "promote", "cells", "1", code=1)
     assert "not in the range" in bioscope("models", "promote", "pbc8", "0", code=2)
 
 

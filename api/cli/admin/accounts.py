@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from api.cli.admin.new_password import Origin, new_password
-from api.cli.commands import argument, command, json_option
+from api.cli.commands import Choice, argument, command, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
 from api.cli.output import Column, print_fields, print_json, print_message, print_table
@@ -34,10 +34,8 @@ PROJECTION_TIMEOUT_SECONDS: Final = 2.0
 
 
 @command("list", example="bioscope users list --role admin")
-@click.option("--role", type=click.Choice([role.value for role in Role], case_sensitive=False), help="Only accounts with this role.")
-@click.option(
-    "--status", type=click.Choice([status.value for status in Status], case_sensitive=False), help="Only accounts with this status."
-)
+@click.option("--role", type=Choice([role.value for role in Role], case_sensitive=False), help="Only accounts with this role.")
+@click.option("--status", type=Choice([status.value for status in Status], case_sensitive=False), help="Only accounts with this status.")
 @click.option("--search", metavar="TEXT", help="Only accounts whose e-mail address, user name or name contains TEXT, ignoring case.")
 @click.option(
     "--limit", type=click.IntRange(1, MAX_PAGE), metavar="NUMBER", default=50, show_default=True, help="Maximum number of accounts."
@@ -204,7 +202,7 @@ async def _list(settings: Settings, filters: "Filter", cursor: str | None, limit
 
 
 def _print_accounts(rows: "list[User]") -> None:
-    columns = [Column(title) for title in ("e-mail", "user name", "name", "role", "status", "registered")]
+    columns = [Column(title, wraps=title == "name") for title in ("e-mail", "user name", "name", "role", "status", "registered")]
     print_table(
         columns,
         [

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from api.cli.commands import argument, group, json_option
+from api.cli.commands import Choice, argument, group, json_option
 from api.cli.common import DATA, load_settings
 from api.cli.output import Column, fail, print_json, print_message, print_table
 from api.cli.shapes import KeyPurpose
@@ -19,7 +19,7 @@ def keys() -> None:
 
 
 @keys.command("export", example="bioscope keys export relay relay.keys")
-@argument("process", type=click.Choice(WITH_KEYS), help="Process that will hold the keys. Inference needs none.")
+@argument("process", metavar="PROCESS", type=Choice(WITH_KEYS), help="Process that will hold the keys. Inference needs none.")
 @argument("file", type=click.Path(path_type=Path, dir_okay=False), help="File to write; only its owner can read it.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @DATA

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from api.cli.admin import accounts
-from api.cli.commands import argument, group, json_option
+from api.cli.commands import Choice, argument, group, json_option
 from api.cli.common import DATA, load_settings, open_event_log, running_installation
 from api.cli.operator import operator_command
 from api.cli.output import print_json, print_message
@@ -60,7 +60,7 @@ def create_admin(email: str, username: str | None, data: Path | None) -> None:
 
 @users.command("set-role", example="bioscope users set-role you@example.org admin")
 @accounts.ACCOUNT
-@argument("role", type=click.Choice([role.value for role in Role], case_sensitive=False), help="The new role.")
+@argument("role", metavar="ROLE", type=Choice([role.value for role in Role], case_sensitive=False), help="The new role.")
 @DATA
 def set_role(account: str, role: str, data: Path | None) -> None:
     """Change the role of an account.
@@ -108,7 +108,7 @@ def tokens() -> None:
 @tokens.command("create", example="bioscope tokens create archive --scope events:read --days 30")
 @argument("name", help="Name of the program.")
 @click.option(
-    "--scope", "scopes", multiple=True, required=True, type=click.Choice(["images:read", "events:read"]), help="What it may do; repeatable."
+    "--scope", "scopes", multiple=True, required=True, type=Choice(["images:read", "events:read"]), help="What it may do; repeatable."
 )
 @click.option("--days", type=click.IntRange(1, 3650), metavar="NUMBER", default=90, show_default=True, help="Lifetime in days.")
 @DATA

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -71,14 +72,15 @@ def classify(
     console: Console,
 ) -> RunReport:
     """Upload, run, watch, collect. `truth` has the labels of images by their names."""
-    with _progress(console) as progress:
-        dataset = client.create_dataset(dataset_name)
+    dataset = client.create_dataset(dataset_name)
+    with _after_interruption(f"The uploaded images are in the dataset {dataset}.", console), _progress(console) as progress:
         uploaded = _upload(client, dataset, images, progress)
         accepted = [upload for upload in uploaded if upload.id]
         if not accepted:
             return RunReport(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
         job = client.run(dataset, model)
-        state = _watch(client, job, len(accepted), progress)
+        with _after_interruption(f"The job {job} continues on the server.", console):
+            state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
     failures = {failure["image_id"]: failure["detail"] for failure in state.get("failures", [])}
     started = datetime.fromisoformat(state["created_at"])
@@ -88,16 +90,16 @@ def classify(
 
 
 def print_results(report: RunReport, *, console: Console = out) -> None:
+    """A table that fits 80 columns as long as the paths are short; warnings have a table of their own."""
     with_truth = report.accuracy is not None
-    with_warnings = any(line.warnings for line in report.lines)
-    columns = [Column("file"), Column("label", wraps=True), Column("confidence", right=True), Column("latency", right=True)]
-    if with_truth:
-        columns.insert(2, Column("truth"))
-    if with_warnings:
-        columns.append(Column("warnings", wraps=True))
-    rows = [[*_cells(line, with_truth=with_truth), *([Text(line.warning_codes)] if with_warnings else [])] for line in report.lines]
+    columns = [Column("file"), Column("label", wraps=True), *([Column("truth", wraps=True)] if with_truth else [])]
+    columns.append(Column("confidence", right=True))
     print_message(f"Classification {report.job_id}", console=console)
-    print_table(columns, rows, console=console)
+    print_table(columns, [_cells(line, with_truth=with_truth) for line in report.lines], console=console)
+    warnings = [(line.file, warning.detail) for line in report.lines for warning in line.warnings]
+    if warnings:
+        console.print()
+        print_table([Column("file"), Column("warning", wraps=True)], warnings, console=console)
 
 
 def as_csv(report: RunReport) -> str:
@@ -119,6 +121,16 @@ def summary(report: RunReport) -> str:
     accuracy = "" if report.accuracy is None else f", accuracy {report.accuracy:.1%}"
     rate = f", {len(report.lines) / report.seconds:.0f} images/s" if report.seconds else ""
     return f"{len(report.lines)} images, {report.failures} failures{accuracy}{rate} (job {report.job_id or 'none'}: {report.status})"
+
+
+@contextmanager
+def _after_interruption(message: str, console: Console) -> Iterator[None]:
+    """Say what remains on the server if the user presses Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_message(message, console=console)
+        raise
 
 
 def _progress(console: Console) -> Progress:
@@ -170,9 +182,8 @@ def _refused(upload: UploadResult, truth: Mapping[str, str]) -> Line:
 
 
 def _cells(line: Line, *, with_truth: bool) -> list[Text]:
+    truth = [Text(line.truth, "" if line.error or line.is_correct else "red")] if with_truth else []
     if line.error:
-        return [Text(line.file), Text(line.error, "red"), *([Text(line.truth)] if with_truth else []), Text(), Text()]
+        return [Text(line.file), Text(line.error, "red"), *truth, Text()]
     label = line.label if line.verdict == "clear" else f"{line.label} ({line.verdict.replace('_', ' ')})"
-    truth = [] if not with_truth else [Text(line.truth, "" if line.is_correct else "red")]
-    numbers = [Text(f"{line.confidence:.1%}"), Text(f"{line.latency_ms:.0f} ms")]
-    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, *numbers]
+    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, Text(f"{line.confidence:.1%}")]
