@@ -124,14 +124,19 @@ def _printed(shape: Any) -> str:
     described = inspect.type_info(shape)
     match described:
         case inspect.StructType():
-            return f"a {_type(described)}"
+            return _one(described)
         case inspect.ListType():
             return f"a list of {_type(described.item_type)}"
         case inspect.DictType(value_type=inspect.AnyType()):
             return "an object"
         case inspect.DictType():
-            return f"an object with a {_type(described.value_type)} for each name"
+            return f"an object with {_one(described.value_type)} for each name"
     raise NotImplementedError(shape)
+
+
+def _one(described: inspect.StructType) -> str:
+    article = "an" if described.cls.__name__.startswith(tuple("AEIOU")) else "a"
+    return f"{article} {_type(described)}"
 
 
 def _types() -> Iterator[str]:

@@ -67,6 +67,6 @@ def test_every_command_in_a_document_exists(document):
 
 
 def test_commands_are_found_and_wrong_ones_noticed():
-    text = "`bioscope users\nlist --role admin` or `bioscope user list`:\nexport X=$(bioscope tokens create x --scop y)\nbioscope up  # now\n"
+    text = "`bioscope users\nlist --role admin`, `bioscope user list`\nX=$(bioscope tokens create x --scop y)\nbioscope up  # now\n"
     assert [wrong_words(words) for words in named_commands(text)] == [[], ["user"], ["--scop"], []]
     assert sum(len(named_commands(document.read_text(encoding="utf-8"))) for document in DOCUMENTS) > 150

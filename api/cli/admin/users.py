@@ -49,7 +49,7 @@ for command in (
 def create_admin(email: str, username: str | None, data: Path | None) -> None:
     """Create an account with the role admin.
 
-    The password has 15 characters or more.
+    The password needs 15 characters or more.
     """
     settings = running_installation(data)
     password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
