@@ -9,7 +9,7 @@ define make_environment
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
 endef
 
-.PHONY: help setup demo test test-fast test-pythons test-release encodings simulate chaos overload limits sweep bench gates train evaluate lock
+.PHONY: help setup demo test test-fast test-pythons test-release encodings simulate chaos overload limits commands sweep bench gates train evaluate lock
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ chaos: setup  ## Break the real processes KILLS times while clients work; goes o
 
 limits: setup  ## Write the table of limits in docs/api.md from the settings
 	@$(BIN)/python -m scripts.limits
+
+commands: setup  ## Write docs/commands.md from the command line
+	@$(BIN)/python -m scripts.commands
 
 overload: setup  ## Four times what the API can take, for 60 s; strangers at each limit; slow clients; SIGTERM under load
 	@$(BIN)/python -m tests.overload

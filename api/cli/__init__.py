@@ -1,65 +1,66 @@
 """The command line, and the composition root of every process but the projector.
 
-Each command imports what it needs when it runs, so that no process carries another's drivers.
+Each command imports what it needs when it runs, so that no process loads the drivers of another one.
 """
 
 import io
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from api.cli import processes, remote, stack
 from api.cli.admin import audit, backup, config, documents, images, keys, models, users
-from api.cli.common import CommandGroup
+from api.cli.commands import CommandLine
+from api.cli.common import DATA
+from api.cli.completion import completion
 from infrastructure.postgres.environment import remove_libpq_variables
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110})
 @click.version_option(package_name="bioscope")
-def main() -> None:
-    """Classify microscopy images, and prove years later what was seen, by which model, by whom.
+@DATA
+def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command reads it
+    """Classify microscopy images, and prove years later who found what with which model.
 
     \b
-    Begin with:
-      bioscope demo                      see it at work, on real micrographs
-      bioscope up                        start everything on this machine
-      bioscope users create-admin EMAIL  make the first administrator
-      bioscope login                     sign in
-      bioscope classify FOLDER           upload a folder, run a model, show the results
+    First steps:
+      bioscope demo                                try it on real micrographs
+      bioscope up                                  start the whole system
+      bioscope users create-admin you@example.org  create an administrator
+      bioscope login                               sign in
+      bioscope classify examples/micrographs       classify a folder of images
 
-    Settings are BIOSCOPE_* variables: `bioscope config show` prints them, .env.example explains each. Exit codes: 0 done, 1 failed,
-    2 wrong use or setting, 3 somebody else has the data folder, 4 the record was tampered with, 5 something needed is away.
+    `bioscope COMMAND --help` explains a command and gives an example. Settings are BIOSCOPE_* variables: `bioscope config show` prints
+    them, .env.example explains each.
+
+    Exit codes: 0 done, 1 failed, 2 wrong command line or setting, 3 another process uses the data folder, 4 the log was changed after it
+    was written, 5 a server that is needed does not answer.
     """
+    import structlog
+
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for data
     remove_libpq_variables(os.environ)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character ends no command
+        sys.stdout.reconfigure(errors="replace")  # no command fails because the terminal lacks a character
 
 
-for command in (
-    stack.up,
-    stack.demo,
-    stack.migrate,
+main.add_section("Everyday commands", stack.demo, stack.up, remote.login, remote.classify, audit.audit)
+main.add_section(
+    "Administration",
+    users.users,
+    users.tokens,
+    models.models,
+    images.images,
     stack.doctor,
     config.config,
     keys.keys,
-    processes.api,
-    processes.relay,
-    processes.projector,
-    processes.inference,
-    processes.health,
-    audit.audit,
-    audit.rebuild,
-    audit.dead_letters,
-    images.images,
-    models.models,
+    stack.migrate,
     backup.backup,
     backup.restore,
-    users.users,
-    users.tokens,
-    remote.login,
-    remote.classify,
-    documents.asyncapi,
-    documents.openapi,
-):
-    main.add_command(command)
+    audit.rebuild,
+    audit.dead_letters,
+)
+main.add_section("Processes", processes.api, processes.relay, processes.projector, processes.inference, processes.health)
+main.add_section("Interfaces", documents.openapi, documents.asyncapi, completion)

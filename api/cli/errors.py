@@ -1,21 +1,23 @@
-"""Errors that an operator or a user can act on, each as a sentence and an exit code; all others are faults of ours."""
+"""Errors that an operator or a user can act on, each as a sentence and an exit code; all others are defects and keep their traceback."""
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-FAILED, WRONG_USE, ALREADY_RUNNING, TAMPERED, AWAY = 1, 2, 3, 4, 5
+from api.cli.exit_codes import ALREADY_RUNNING, AWAY, FAILED, WRONG_USE
+from api.cli.output import fail
 
 REMEDIES: Final = {
-    errno.EACCES: "give this user access, or name another place",
-    errno.EPERM: "give this user access, or name another place",
+    errno.EACCES: "give this user access, or choose another path",
+    errno.EPERM: "give this user access, or choose another path",
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
-    errno.EISDIR: "name a file",
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EROFS: "name a place that can be written to",
+    errno.EISDIR: "give the path of a file",
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some disk space",
+    errno.EROFS: "choose a path on a writable file system",
 }
 
 
@@ -30,8 +32,19 @@ class Rule(NamedTuple):
     sentence: Callable[[Any], str] = str
 
 
+@contextmanager
+def friendly_errors() -> Iterator[None]:
+    """End the process with a sentence on an error that the user can act on; all others keep their traceback."""
+    try:
+        yield
+    except Exception as error:
+        if (operator_error := operator_error_of(error)) is None:
+            raise
+        fail(operator_error.sentence, operator_error.exit_code)
+
+
 def operator_error_of(error: Exception) -> OperatorError | None:
-    """What to print for `error` instead of a traceback; None where only a traceback helps."""
+    """The sentence to print for `error` instead of a traceback; None where only a traceback helps."""
     from infrastructure.postgres.errors import database_error
 
     error = database_error(error) or error
@@ -39,7 +52,7 @@ def operator_error_of(error: Exception) -> OperatorError | None:
         if isinstance(error, rule.errors):
             return OperatorError(rule.sentence(error), rule.exit_code)
     if isinstance(error, OSError) and error.filename is not None and error.errno in REMEDIES:
-        return OperatorError(f"{error.filename}: {os.strerror(error.errno)}. Mend it: {REMEDIES[error.errno]}", FAILED)
+        return OperatorError(f"{error.filename}: {os.strerror(error.errno)}; {REMEDIES[error.errno]}", FAILED)
     return None
 
 
@@ -77,11 +90,11 @@ def _wrong_url(error: Exception) -> str:
 
 
 def _no_answer(error: Exception) -> str:
-    return f"no answer from the API ({type(error).__name__}): is `bioscope up` running, and is --url right?"
+    return f"the API does not answer ({type(error).__name__}): is `bioscope up` running, and is --url correct?"
 
 
 def _cause(error: Exception) -> str:
-    """The file that could not be used, where that is the reason."""
+    """The file that could not be used, if that is the reason."""
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.filename is not None:
         return f" ({cause.filename}: {cause.strerror})"

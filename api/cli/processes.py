@@ -5,15 +5,24 @@ from typing import Any, Final
 
 import click
 
-from api.cli.common import WRONG_USE, err, fail, friendly_errors, load_settings, require_settings
+from api.cli.commands import Choice, argument, command, json_option
+from api.cli.common import load_settings, require_settings
+from api.cli.errors import friendly_errors
+from api.cli.exit_codes import WRONG_USE
+from api.cli.output import fail, print_json, print_message
+from api.cli.shapes import ProcessHealth
 from infrastructure.configuration.settings import Settings
 
 DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
 
 
-@click.command()
+@command(example="bioscope api")
 def api() -> None:
-    """Serve the API (a process of its own in production)."""
+    """Serve the HTTP API.
+
+    In production, start it as a process of its own, as often as you like behind a proxy. `bioscope up` starts one. The address is
+    BIOSCOPE_HOST and BIOSCOPE_PORT.
+    """
     settings = _process("api", "postgres_url", "redis_url")
 
     from infrastructure.embedded.supervisor import with_free_port
@@ -36,9 +45,12 @@ def asgi() -> Any:
         return create_app(services(settings), web_options(settings))
 
 
-@click.command()
+@command(example="bioscope relay")
 def relay() -> None:
-    """Publish the log to Kafka, in order, once; sign its head (a process of its own; one leads, others wait)."""
+    """Publish the log to Kafka in order, and sign its head.
+
+    In production, start it as a process of its own. One relay leads; others wait to replace it.
+    """
     settings = _process("relay", "postgres_url", "kafka_url")
     _serve_metrics(settings)
 
@@ -47,9 +59,12 @@ def relay() -> None:
     run_relay(settings)
 
 
-@click.command()
+@command(example="bioscope projector")
 def projector() -> None:
-    """Build the read models from the log, and schedule jobs (a process of its own; a second one is a hot standby)."""
+    """Apply events to the read models, and schedule jobs.
+
+    In production, start it as a process of its own. A second projector is a hot standby.
+    """
     settings = _process("projector", "postgres_url", "kafka_url")
     _serve_metrics(settings)
 
@@ -58,9 +73,12 @@ def projector() -> None:
     run_projector(settings)
 
 
-@click.command()
+@command(example="bioscope inference")
 def inference() -> None:
-    """Decode images and run models (a process of its own; as many as you like)."""
+    """Decode images and run models.
+
+    In production, start it as a process of its own, as often as you like.
+    """
     from infrastructure.child_environment import ONE_THREAD
 
     os.environ.update(ONE_THREAD)
@@ -77,7 +95,7 @@ def inference() -> None:
 
 
 def _process(name: str, *needed: str) -> Settings:
-    """The settings of one of our processes, which logs from now on. In production weak settings end it.
+    """The settings of one of our processes, which logs from now on. In production it refuses weak settings.
 
     Raises WrongRootKey, and for a database that does not answer or does not fit what `check_when_reachable` raises.
     """
@@ -101,18 +119,22 @@ def _refuse_weak_settings(settings: Settings) -> None:
 
     findings = refusals(settings)
     for finding in findings:
-        err.print(f"[red]{finding.subject}[/red]: {finding.message}", highlight=False, soft_wrap=True)
+        print_message(finding.message, prefix=f"{finding.subject}: ", style="red")
     if findings:
         fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
 
 
-@click.command()
-@click.argument("process", type=click.Choice(["api", "relay", "projector", "inference"]))
-def health(process: str) -> None:
-    """Ask whether PROCESS works, for the health check of its container. Exit code 1 when it does not.
+@command(example="bioscope health api")
+@argument("process", metavar="PROCESS", type=Choice(["api", "relay", "projector", "inference"]), help="Process to check.")
+@json_option(ProcessHealth)
+def health(process: str, *, as_json: bool) -> None:
+    """Check whether a process works.
 
-    The API is asked on BIOSCOPE_HOST and BIOSCOPE_PORT, any other process on BIOSCOPE_METRICS_HOST and BIOSCOPE_METRICS_PORT. A process
-    is healthy while its event loop runs; servers that are away do not count: a restart would not help.
+    This is the health check of its container. The API is asked on BIOSCOPE_HOST and BIOSCOPE_PORT, the other processes on
+    BIOSCOPE_METRICS_HOST and BIOSCOPE_METRICS_PORT. A process is healthy while its event loop runs. Unreachable servers do not count,
+    since a restart would not help.
+
+    The exit code is 1 if the process is not healthy.
     """
     from infrastructure.observability.metrics_server import is_healthy
 
@@ -122,9 +144,13 @@ def health(process: str) -> None:
     else:
         require_settings(settings, "metrics_port")
         host, port, path = settings.metrics_host, settings.metrics_port, "/health"
-    if not is_healthy(host, port, path):
+    healthy = is_healthy(host, port, path)
+    if as_json:
+        print_json(ProcessHealth(process=process, healthy=healthy))
+    if not healthy:
         fail(f"the process {process} does not answer on {host}:{port}{path}, or is not healthy")
-    click.echo(f"the process {process} is healthy")
+    if not as_json:
+        click.echo(f"the process {process} is healthy")
 
 
 def _require_metrics_token(settings: Settings) -> None:

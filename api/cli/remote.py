@@ -3,56 +3,80 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
-from api.cli.common import FAILED, URL, WRONG_USE, err, fail, out
+from api.cli.commands import SettingOption, argument, command, json_option
+from api.cli.exit_codes import FAILED, WRONG_USE
+from api.cli.output import fail, print_json, print_message
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 
-@click.command()
-@URL
-@click.option("--email", help="Asked for when missing.")
+@command(
+    example="bioscope login --email you@example.org",
+    variables={"BIOSCOPE_PASSWORD": "The password; without it, the command asks for one."},
+)
+@click.option("--url", cls=SettingOption, variable="BIOSCOPE_URL", fallback=DEFAULT_URL, metavar="URL", help="Address of the API.")
+@click.option("--email", metavar="ADDRESS", help="E-mail address of your account; without it, the command asks for one.")
 def login(url: str | None, email: str | None) -> None:
-    """Sign in; the token is kept in a file that only you can read. In scripts, set BIOSCOPE_TOKEN (and BIOSCOPE_URL) instead."""
+    """Sign in to the API.
+
+    The token is stored in a file that only you can read. Scripts can set BIOSCOPE_TOKEN and BIOSCOPE_URL instead.
+    """
     from api.cli.client.api_client import Client
     from api.cli.client.credentials import store_credentials, token_file
 
-    address = email or click.prompt("E-mail")
-    password = os.environ.get("BIOSCOPE_PASSWORD") or click.prompt("Password", hide_input=True)
-    Client.sign_in(url or os.environ.get("BIOSCOPE_URL") or "http://127.0.0.1:8000", address, password, store=store_credentials)
-    out.print(f"Signed in; the token is in {token_file()}.")
+    address = email or click.prompt("E-mail", err=True)
+    password = os.environ.get("BIOSCOPE_PASSWORD") or click.prompt("Password", hide_input=True, err=True)
+    Client.sign_in(url or os.environ.get("BIOSCOPE_URL") or DEFAULT_URL, address, password, store=store_credentials)
+    print_message(f"Signed in. The token is in {token_file()}.")
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True))
-@click.option("--model", help="Name of a model [the installation's own choice].")
-@click.option("--dataset", help="Name of the dataset that is made [the folder's name].")
-@click.option("--csv", "output_format", flag_value="csv", help="The results as CSV.")
-@click.option("--json", "output_format", flag_value="json", help="The results as JSON.")
-@URL
+@command(
+    example="bioscope classify examples/micrographs",
+    variables={"BIOSCOPE_TOKEN": "An access token, used instead of the one that `bioscope login` stored."},
+)
+@argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with images.")
+@click.option("--model", metavar="NAME", help="Name of the model. [default: the one that the server is configured with]")
+@click.option("--dataset", metavar="NAME", help="Name of the new dataset. [default: the name of the folder]")
+@click.option("--csv", "output_format", flag_value="csv", help="Print the results as CSV.")
+@json_option("api.cli.client.terminal:RunReport", name="output_format", flag_value="json")
+@click.option(
+    "--url",
+    cls=SettingOption,
+    variable="BIOSCOPE_URL",
+    fallback="the address that you signed in to",
+    metavar="URL",
+    help="Address of the API.",
+)
 def classify(folder: Path, model: str | None, dataset: str | None, output_format: str | None, url: str | None) -> None:
-    """Upload the images of FOLDER (JPEG, PNG, TIFF; sub-folders too) as a dataset, run a model over it, show the results.
+    """Upload a folder of images, run a model, print the results.
 
-    A manifest.csv in the folder, with the columns file and label, is taken as the truth. Hidden files are ignored; how many others were
-    skipped is printed to stderr. Exit code 1 when an image has no result.
+    The images become a new dataset. JPEG, PNG and TIFF files are uploaded, those of subfolders too. Hidden files are ignored; the number
+    of other files that were skipped is printed on stderr. The labels in a manifest.csv with the columns file and label are shown beside
+    the results.
+
+    The exit code is 1 if an image has no result.
     """
     from api.cli.client import terminal
     from api.cli.client.api_client import Client
     from api.cli.client.credentials import store_credentials, stored_credentials
     from api.cli.client.image_folder import folder_name, scan, shown, skipped_files
     from api.cli.client.manifest import read_manifest
+    from api.cli.output import err
 
     credentials = stored_credentials()
     if credentials is None:
-        fail("sign in first: bioscope login", WRONG_USE)
+        fail("you are not signed in: run `bioscope login` first", WRONG_USE)
     contents = scan(folder)
     manifest = read_manifest(folder, [image.name for image in contents.images])
     for notice in filter(None, (skipped_files(contents.skipped), manifest.warning)):
-        err.print(notice, markup=False, highlight=False, soft_wrap=True)
+        print_message(notice)
     if not contents.images:
-        fail(f"{shown(folder)} holds no .jpg, .jpeg, .png, .tif or .tiff file", WRONG_USE)
+        fail(f"{shown(folder)} contains no .jpg, .jpeg, .png, .tif or .tiff file: give the folder of your images", WRONG_USE)
     credentials = msgspec.structs.replace(credentials, url=url or credentials.url)
     with Client(credentials, store=store_credentials) as client:
         _require_model(client, model)
@@ -63,10 +87,10 @@ def classify(folder: Path, model: str | None, dataset: str | None, output_format
         case "csv":
             click.echo(terminal.as_csv(report), nl=False)
         case "json":
-            click.echo(terminal.as_json(report))
+            print_json(report)
         case _:
-            out.print(terminal.table(report))
-    err.print(terminal.summary(report), highlight=False)
+            terminal.print_results(report)
+    print_message(terminal.summary(report))
     sys.exit(FAILED if report.failures or report.status != "completed" else 0)
 
 
@@ -74,4 +98,4 @@ def _require_model(client: Any, name: str | None) -> None:
     """Before anything is uploaded."""
     names = [model["name"] for model in client.get("/api/models")] if name else []
     if name and name not in names:
-        fail(f"there is no model {name!r}; there are: {', '.join(names) or 'none'}", WRONG_USE)
+        fail(f"there is no model {name!r}; choose one of: {', '.join(names) or 'none is registered'}", WRONG_USE)

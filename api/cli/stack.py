@@ -6,41 +6,67 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
+from rich.text import Text
 
+from api.cli.admin.audit import verification_of
 from api.cli.admin.users import first_admin
-from api.cli.common import DATA, FAILED, PORT, err, load_settings, open_event_log, out, require_settings
+from api.cli.commands import command, json_option
+from api.cli.common import DATA, PORT, load_settings, open_event_log, require_settings
+from api.cli.exit_codes import FAILED
+from api.cli.output import Column, err, out, print_json, print_message, print_table
+from api.cli.shapes import Finding, MigratedModel, MigrationReport, Running, shaped
 from domain.model import CANDIDATE
 from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
     from infrastructure.inference.models.bundled import BundledModel
 
+MARKS = {"good": ("ok", "green"), "weak": ("weak", "yellow"), "wrong": ("wrong", "red")}
 
-@click.command()
+
+@command(example="bioscope up")
 @DATA
 @PORT
-@click.option("--verbose", is_flag=True, help="Show the processes' logs too.")
-def up(data: Path | None, port: int | None, *, verbose: bool) -> None:
-    """Start everything on this machine and keep it running; Ctrl-C stops it.
+@click.option("--verbose", is_flag=True, help="Print the logs of the processes, too.")
+@json_option(Running)
+def up(data: Path | None, port: int | None, *, verbose: bool, as_json: bool) -> None:
+    """Start the whole system on this machine; Ctrl-C stops it.
 
-    Parts whose URL is set (BIOSCOPE_POSTGRES_URL, _KAFKA_URL, _REDIS_URL, _BLOBS_URL) are used as they are; the others are
-    embedded. Prints `ready: URL` once it serves.
+    It prints `ready: URL` on stdout when it serves requests.
+
+    Servers whose URL is set (BIOSCOPE_POSTGRES_URL, BIOSCOPE_KAFKA_URL, BIOSCOPE_REDIS_URL, BIOSCOPE_BLOBS_URL) are used; the others are
+    embedded and keep their files in the data folder.
     """
     from infrastructure.embedded.supervisor import up as supervise
 
-    settings = load_settings(data=data, port=port)
-    sys.exit(supervise(settings, prepare=prepare, on_ready=lambda running: click.echo(f"ready: {running.base_url}"), verbose=verbose))
+    def report_ready(running: Settings) -> None:
+        if as_json:
+            print_json(Running(url=running.base_url, data=str(running.data)))
+        else:
+            click.echo(f"ready: {running.base_url}")
+
+    sys.exit(supervise(load_settings(data=data, port=port), prepare=prepare, on_ready=report_ready, verbose=verbose))
 
 
-@click.command()
+@command(example="bioscope demo")
 @DATA
 @PORT
-@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A folder with a manifest.csv (file,label).")
-@click.option("--stay/--no-stay", default=None, help="Stay up when done [only at a terminal].")
-def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool | None) -> None:
-    """Start everything, classify real micrographs as a dataset, verify the record, say where to look."""
-    from api.cli.client.demo import run_demo
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Folder with images and a manifest.csv with the columns file and label. [default: the micrographs that come with bioscope]",
+)
+@click.option("--stay/--no-stay", default=None, help="Keep the system running at the end. [default: only at a terminal]")
+@json_option("api.cli.client.demo:DemoResult")
+def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool | None, as_json: bool) -> None:
+    """Start the system, classify real micrographs, verify the log.
+
+    At the end it prints where to look next, and with --stay keeps running until Ctrl-C.
+
+    The exit code is 1 if an image has no result or the log is not intact.
+    """
+    from api.cli.client.demo import print_demo, run_demo
     from infrastructure.container import verify_log
     from infrastructure.embedded.supervisor import SupervisedStack
     from infrastructure.inference.models.bundled import micrographs
@@ -50,18 +76,22 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
         email, password = f"demo-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(18)
         with open_event_log(running) as log:
             first_admin(running, log, email, password)
-            succeeded = run_demo(
+            result = run_demo(
                 url=running.base_url,
                 email=email,
                 password=password,
                 folder=images or micrographs(),
-                verify=lambda: verify_log(running, log),
-                console=out,
+                verify=lambda: verification_of(verify_log(running, log)),
+                progress=err,
             )
+        if as_json:
+            print_json(result)
+        else:
+            print_demo(result, options="" if data is None else f" --data {data}", console=out)
         if stay if stay is not None else sys.stdout.isatty():
-            out.print("[dim]Still running; Ctrl-C stops it.[/dim]")
+            print_message("The system is still running; Ctrl-C stops it.")
             stack.wait()
-    sys.exit(0 if succeeded else FAILED)
+    sys.exit(0 if result.succeeded else FAILED)
 
 
 def prepare(settings: Settings) -> "list[BundledModel]":
@@ -84,44 +114,60 @@ def prepare(settings: Settings) -> "list[BundledModel]":
 
 
 def bring_read_models(settings: Settings) -> None:
-    """Make them anew where an older release folded them by other rules; say why, or why that must wait."""
+    """Rebuild them if an older release folded them by other rules; print why, or why that must wait."""
     from domain.errors import UpgradeNeeded
     from projections.engine.checkpoints import FoldsDiffer
     from projections.process.rebuilds import rebuild_if_folds_differ
 
     def report_start(reason: str) -> None:
-        err.print(f"Making the read models anew beside the live ones: {reason}", highlight=False, soft_wrap=True)
+        print_message(f"Rebuilding the read models beside the live ones: {reason}")
 
     try:
         if rebuild_if_folds_differ(settings, on_start=report_start):
-            err.print("The read models are those of this release.")
+            print_message("The read models are those of this release.")
     except UpgradeNeeded as needed:
-        err.print(f"They stay as they are, and the projector of this release pauses: {needed.detail}", highlight=False, soft_wrap=True)
+        print_message(f"The read models stay as they are, and the projector of this release pauses: {needed.detail}")
     except FoldsDiffer as difference:
-        err.print(
+        print_message(
             f"The read models stay as they are, and the projector of this release pauses: {difference.reason}."
-            " To go back to this release on purpose, make them anew with `bioscope rebuild`.",
-            highlight=False,
-            soft_wrap=True,
+            " To go back to this release on purpose, run `bioscope rebuild`."
         )
 
 
-@click.command()
-def migrate() -> None:
-    """Bring the database to this version and register the shipped models. Harmless to repeat.
+@command(example="bioscope migrate")
+@json_option(MigrationReport)
+def migrate(*, as_json: bool) -> None:
+    """Upgrade the database to this release and register its models.
 
-    Read models that an older release folded by other rules are made anew beside the live ones; this needs the keys of the API. Those of a
-    newer release stay as they are: to go back on purpose, use `bioscope rebuild`.
-    A model that is new here goes into production; a new version of a known one becomes its candidate: `bioscope models promote`.
+    Run it once after each upgrade, before the processes start; `bioscope up` does it itself. Repeating it is harmless.
+
+    Read models that an older release folded by other rules are rebuilt beside the live ones; this needs the keys of the API. Read models
+    of a newer release stay as they are: to go back on purpose, run `bioscope rebuild`.
+
+    A new model goes into production. A new version of a known model becomes its candidate: see `bioscope models promote`.
     """
     from infrastructure.postgres.schema import migrations
 
     settings = load_settings()
     require_settings(settings, "postgres_url")
-    shipped = prepare(settings)
-    click.echo(f"The database is at migration {max(migrations())}.")
+    shipped, migration = prepare(settings), max(migrations())
+    if as_json:
+        print_json(MigrationReport(migration=migration, models=tuple(map(_migrated_model, shipped))))
+        return
+    click.echo(f"The database is at migration {migration}.")
     for model in shipped:
         click.echo(_describe(model))
+
+
+def _migrated_model(shipped: "BundledModel") -> MigratedModel:
+    return MigratedModel(
+        name=shipped.name,
+        version=shipped.number,
+        release=shipped.release,
+        sha256=shipped.sha256,
+        aliases=shipped.aliases,
+        is_new=shipped.is_new,
+    )
 
 
 def _describe(shipped: "BundledModel") -> str:
@@ -132,16 +178,23 @@ def _describe(shipped: "BundledModel") -> str:
     return f"{description}, {', '.join(shipped.aliases) or 'not in use'}"
 
 
-@click.command()
+@command(example="bioscope doctor")
 @DATA
-def doctor(data: Path | None) -> None:
-    """Look at the settings and at what they name; say what is wrong and what to do. Fails when something must be mended."""
+@json_option(list[Finding])
+def doctor(data: Path | None, *, as_json: bool) -> None:
+    """Check the settings and say what to correct.
+
+    It also checks what the settings name: servers, keys, folders. A finding is ok, weak (it works, and should be corrected) or wrong (it
+    must be corrected).
+
+    The exit code is 1 if a finding is wrong.
+    """
     from infrastructure.operations.doctor import examine
 
-    table = Table("", "what", "finding", show_header=False, box=None)
     findings = examine(load_settings(data=data))
-    for finding in findings:
-        mark = {"good": "[green]ok[/green]", "weak": "[yellow]weak[/yellow]", "wrong": "[red]wrong[/red]"}[finding.level]
-        table.add_row(mark, finding.subject, finding.message)
-    out.print(table)
+    if as_json:
+        print_json([shaped(finding, Finding) for finding in findings])
+    else:
+        columns = [Column("level"), Column("subject"), Column("finding", wraps=True)]
+        print_table(columns, [(Text(*MARKS[finding.level]), finding.subject, finding.message) for finding in findings])
     sys.exit(FAILED if any(finding.level == "wrong" for finding in findings) else 0)

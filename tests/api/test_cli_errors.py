@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli import main
-from api.cli.common import CommandGroup
+from api.cli.commands import CommandLine
 from infrastructure.embedded.data_folder import locked
 from infrastructure.embedded.installation import environment
 from infrastructure.postgres.environment import remove_libpq_variables
@@ -332,18 +332,12 @@ def test_an_api_that_is_away_is_named():
         refused(run("login", "--email", "a@example.org", "--url", url, BIOSCOPE_PASSWORD="x"), AWAY, "is `bioscope up` running")
 
 
-def test_a_misspelled_command_is_answered_with_the_nearest():
-    exit_code, output = run("clasify")
-    assert exit_code == WRONG_USE
-    assert "Did you mean 'classify'?" in output
-
-
 def test_an_error_that_nobody_can_mend_keeps_its_traceback():
-    @click.group(cls=CommandGroup)
+    @click.group(cls=CommandLine)
     def commands():
         pass
 
-    @commands.command()
+    @commands.command(example="commands fail")
     def fail():
         raise ZeroDivisionError
 

@@ -1,5 +1,6 @@
 """`bioscope migrate` and `bioscope models promote`, from a new installation to an upgrade."""
 
+import json
 import shutil
 
 import msgspec
@@ -69,10 +70,18 @@ def test_an_upgrade_says_how_its_candidate_is_promoted(bioscope, release, settin
     assert "known: model pbc8 version 2 " in bioscope("migrate")
 
 
+def test_stdout_is_json_alone_while_models_are_registered(settings, release):
+    variables = environment(settings, {}) | {"BIOSCOPE_POSTGRES_OWNER_URL": settings.postgres_owner_url}
+    done = CliRunner().invoke(main, ["migrate", "--json"], env=variables)
+    (registered,) = json.loads(done.stdout)["models"]
+    assert (registered["name"], registered["version"], registered["is_new"]) == ("pbc8", 1, True)
+    assert "model registered" in done.stderr
+
+
 def test_a_version_that_is_not_registered_is_not_promoted(bioscope, release):
     bioscope("migrate")
-    assert "Model pbc8 has no version 7" in bioscope("models", "promote", "pbc8", "7", code=1)
-    assert "Model cells not found" in bioscope("models", "promote", "cells", "1", code=1)
+    assert "Model pbc8 has no version 7; it has 1" in bioscope("models", "promote", "pbc8", "7", code=1)
+    assert "Model cells not found; this release comes with pbc8" in bioscope("models", "promote", "cells", "1", code=1)
     assert "not in the range" in bioscope("models", "promote", "pbc8", "0", code=2)
 
 

@@ -1,5 +1,6 @@
 """`bioscope dead-letters` and `bioscope audit`, on the server's machine."""
 
+import json
 import socket
 
 import pytest
@@ -28,9 +29,11 @@ async def test_a_dead_letter_is_listed_discarded_and_shown_in_the_trail(lab_sett
         listed = (await bioscope("dead-letters", "list")).stdout
         (line,) = [one for one in listed.splitlines() if str(image) in one]
         assert str(position) in line
+        (letter,) = json.loads((await bioscope("dead-letters", "list", "--json")).stdout)
+        assert (letter["position"], letter["stream"], letter["parked"]) == (position, str(image), 1)
         await bioscope("dead-letters", "discard", str(position), code=2)  # without a reason
-        done = await bioscope("dead-letters", "discard", str(position), "--reason", "torn")
-        assert "1 applied that waited for it, 0 dead letters left" in done.stdout
+        done = await bioscope("dead-letters", "discard", str(position), "--reason", "torn", "--json")
+        assert json.loads(done.stdout) == {"applied": 2, "remaining": 0}
         assert "There are none." in (await bioscope("dead-letters", "list")).stdout
         await bioscope("dead-letters", "discard", str(position), "--reason", "torn", code=1)
         scenario.follow(projector=projector)

@@ -2,16 +2,18 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from api.cli.client.api_client import UploadResult
 from api.cli.client.image_folder import image_file
-from api.cli.client.terminal import Line, RunReport, as_csv, as_json, spreadsheet_safe, table
+from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, spreadsheet_safe
+from domain.values import ImageWarning
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)
 STARTS = st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "[/]", "[red]"])
@@ -45,14 +47,14 @@ def test_csv_reads_back_as_what_was_reported(start, file, error, confidence):
 def test_a_table_shows_any_name_and_any_error_as_it_is(start, file, error):
     out = io.StringIO()
     lines = (Line(file=start + file, label=file, verdict="clear"), Line(file="a.tif", error=error))
-    Console(file=out, width=400).print(table(reported(*lines)))
+    print_results(reported(*lines), console=Console(file=out))
     shown = " ".join(out.getvalue().split())
     assert all(word in shown for word in f"{file} {error}".split() if word.isascii())
 
 
 def test_names_that_look_like_markup_or_emoji_are_shown_as_they_are():
     out = io.StringIO()
-    Console(file=out, width=100).print(table(reported(Line(file="[/]img[red]:smile:.tif", error="[/bold] refused"))))
+    print_results(reported(Line(file="[/]img[red]:smile:.tif", error="[/bold] refused")), console=Console(file=out))
     assert "[/]img[red]:smile:.tif" in out.getvalue()
     assert "[/bold] refused" in out.getvalue()
 
@@ -62,6 +64,59 @@ def test_files_of_the_same_name_are_distinguished_in_every_format(name):
     image = image_file(Path("/data", name), Path("/data"))
     report = reported(Line(file=image.shown))
     out = io.StringIO()
-    Console(file=out, width=100).print(table(report))
+    print_results(report, console=Console(file=out))
     assert name in out.getvalue()
-    assert rows_of(report)[0]["file"] == json.loads(as_json(report))["lines"][0]["file"] == name
+    assert rows_of(report)[0]["file"] == msgspec.to_builtins(report)["lines"][0]["file"] == name
+
+
+def test_results_fit_80_columns_and_warnings_are_in_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    warning = ImageWarning("planes_ignored", "The file has 20 focal planes. The middle one was classified, and all others were ignored.")
+    line = Line(
+        file="encodings/SNE_209892_big_endian.tif",
+        label="immature granulocyte",
+        verdict="needs_review",
+        truth="neutrophil",
+        confidence=0.51,
+        warnings=(warning,),
+    )
+    print_results(reported(line, line), console=Console(file=out))
+    lines = out.getvalue().splitlines()
+    assert lines[1].split() == ["file", "label", "truth", "confidence"]
+    assert max(map(len, lines)) <= 80
+    assert warning.detail in " ".join(out.getvalue().replace(line.file, "").split())
+
+
+class ClientInterruptedWhile:
+    """Accepts everything, until the user presses Ctrl-C."""
+
+    def __init__(self, doing):
+        self._doing = doing
+
+    def create_dataset(self, name):
+        return "the-dataset"
+
+    def upload_all(self, dataset, images):
+        if self._doing == "upload":
+            raise KeyboardInterrupt
+        return [UploadResult(image, id="an-image") for image in images]
+
+    def run(self, dataset, model):
+        return "the-job"
+
+    def watch(self, job):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("doing", "remaining"),
+    [("upload", ["images are in the dataset the-dataset"]), ("watch", ["the-job continues on the server", "in the dataset the-dataset"])],
+)
+def test_an_interrupted_run_says_what_remains_on_the_server(doing, remaining):
+    out = io.StringIO()
+    image = image_file(Path("/data/a.tif"), Path("/data"))
+    with pytest.raises(KeyboardInterrupt):
+        classify(ClientInterruptedWhile(doing), [image], dataset_name="x", model=None, truth={}, console=Console(file=out))
+    assert all(text in out.getvalue() for text in remaining)
+    assert ("the-job" in out.getvalue()) == (doing == "watch")

@@ -217,11 +217,11 @@ async def test_a_disabled_account_is_out_until_it_is_enabled(api, bioscope):
     api.account("admin")
     address = api.account("analyst")
     before = (await login(api, address)).json()
-    assert "is suspended now" in (await bioscope("users", "disable", address)).stdout
-    assert "was suspended already" in (await bioscope("users", "disable", address)).stdout
+    assert "is suspended now" in (await bioscope("users", "disable", address)).stderr
+    assert "was suspended already" in (await bioscope("users", "disable", address)).stderr
     assert (await login(api, address)).status_code == 401
-    assert "is active again" in (await bioscope("users", "enable", address)).stdout
-    assert "was active already; nothing has changed" in (await bioscope("users", "enable", address)).stdout
+    assert "is active again" in (await bioscope("users", "enable", address)).stderr
+    assert "was active already; nothing has changed" in (await bioscope("users", "enable", address)).stderr
     assert (await api.anonymous().post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
     assert (await login(api, address)).status_code == 200
 

@@ -237,11 +237,11 @@ def test_read_models_stay_as_they_are_where_a_newer_release_wrote_events(folded_
 def test_an_upgrade_says_why_the_read_models_are_made_anew_or_why_they_stay(folded_before, settings, capsys):
     with without("ImageDescribed"):
         bring_read_models(settings)
-    assert "They stay as they are, and the projector of this release pauses: position" in capsys.readouterr().err
+    assert "The read models stay as they are, and the projector of this release pauses: position" in capsys.readouterr().err
     bring_read_models(settings)
     said = capsys.readouterr().err
     first = said.partition("\n")[0]
-    assert first.startswith("Making the read models anew beside the live ones: the read models were folded by another release")
+    assert first.startswith("Rebuilding the read models beside the live ones: the read models were folded by another release")
     assert first.endswith("users (version 0 there, version 1 here)")
     assert said.endswith("The read models are those of this release.\n")
     bring_read_models(settings)

@@ -1,22 +1,21 @@
-"""Accounts: looked at and managed on the server's own machine."""
+"""Commands that list and manage accounts, on the server's machine."""
 
 import asyncio
 import re
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from api.cli.admin.new_password import Origin, new_password
-from api.cli.common import DATA, err, open_event_log, out, running_installation
+from api.cli.commands import Choice, argument, command, json_option
+from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
+from api.cli.output import Column, print_fields, print_json, print_message, print_table
+from api.cli.shapes import Account, NewPassword, shaped
 from domain.access import Actor, Role
 from domain.errors import NotFound
 from domain.user import Status
@@ -28,45 +27,29 @@ if TYPE_CHECKING:
     from projections.pagination import Page
     from projections.users import Filter, User
 
-ACCOUNT = click.argument("account", metavar="ACCOUNT")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="All fields, as JSON.")
-UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-MAX_PAGE = 200
-PROJECTION_TIMEOUT_SECONDS = 2.0
+ACCOUNT: Final = argument("account", metavar="ACCOUNT", help="E-mail address, user name or id of the account.")
+UUID_FORM: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+MAX_PAGE: Final = 200
+PROJECTION_TIMEOUT_SECONDS: Final = 2.0
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """As `--json` prints it."""
-
-    id: UUID
-    email: str
-    username: str
-    first_name: str
-    last_name: str
-    role: Role
-    status: Status
-    institution: str | None
-    department: str | None
-    phone: str | None
-    registered_at: datetime
-    deleted: bool
-    erased: bool
-
-
-@click.command("list")
-@click.option("--role", type=click.Choice([role.value for role in Role], case_sensitive=False), help="Only accounts with this role.")
+@command("list", example="bioscope users list --role admin")
+@click.option("--role", type=Choice([role.value for role in Role], case_sensitive=False), help="Only accounts with this role.")
+@click.option("--status", type=Choice([status.value for status in Status], case_sensitive=False), help="Only accounts with this status.")
+@click.option("--search", metavar="TEXT", help="Only accounts whose e-mail address, user name or name contains TEXT, ignoring case.")
 @click.option(
-    "--status", type=click.Choice([status.value for status in Status], case_sensitive=False), help="Only accounts in this status."
+    "--limit", type=click.IntRange(1, MAX_PAGE), metavar="NUMBER", default=50, show_default=True, help="Maximum number of accounts."
 )
-@click.option("--search", metavar="TEXT", help="Only accounts whose e-mail address, user name or name contains TEXT, in any case.")
-@click.option("--limit", type=click.IntRange(1, MAX_PAGE), default=50, show_default=True, help="At most so many.")
-@click.option("--cursor", help="Go on where the previous page ended; that page says how.")
-@AS_JSON
+@click.option("--cursor", metavar="TEXT", help="Continue after the previous page, which prints the value on stderr.")
+@json_option(list[Account])
 @DATA
 def list_accounts(
     role: str | None, status: str | None, search: str | None, limit: int, cursor: str | None, data: Path | None, *, as_json: bool
 ) -> None:
-    """List accounts, oldest first. Deleted ones are not listed."""
+    """List accounts, oldest first.
+
+    Deleted accounts are not listed.
+    """
     from projections.users import Filter
 
     settings = running_installation(data)
@@ -74,23 +57,25 @@ def list_accounts(
     with open_event_log(settings) as log:
         page, lag = asyncio.run(_list(settings, filters, cursor, limit, position=log.head()))
     if as_json:
-        click.echo(_json([_view(row) for row in page.items]))
+        print_json([shaped(row, Account) for row in page.items])
+    elif page.items:
+        _print_accounts(page.items)
     else:
-        out.print(_table(page.items) if page.items else "No account matches.")
+        click.echo("No account matches.")
     if lag:
-        _print(f"The list may be out of date: {lag} events are not in the read models yet. Is the projector running?", console=err)
+        print_message(f"The list may be out of date: {lag} events are not in the read models yet. Is the projector running?")
     if page.next_cursor:
-        _print(f"There are more: repeat the command with --cursor {page.next_cursor}", console=err)
+        print_message(f"There are more accounts: repeat the command with --cursor {page.next_cursor}")
 
 
-@click.command("show")
+@command("show", example="bioscope users show you@example.org")
 @ACCOUNT
-@AS_JSON
+@json_option(Account)
 @DATA
 def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
-    """Show one account, as the log has it.
+    """Show one account, as it is in the log.
 
-    ACCOUNT is an e-mail address, a user name or an id; a deleted account has only its id.
+    A deleted account is found by its id only.
     """
     from domain import user
 
@@ -98,25 +83,26 @@ def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
         user_state = log.load(account_id(log, account), user.evolve)
         if user_state is None:
             raise _unknown(account)
-    view = _view(user_state)
+    view = shaped(user_state, Account)
     if as_json:
-        click.echo(_json(view))
+        print_json(view)
         return
-    table = Table(show_header=False, box=None)
-    for name, value in msgspec.to_builtins(view).items():
-        table.add_row(name, Text(printable(str(value))) if value is not None else "")
-    out.print(table)
+    print_fields([(name, "" if value is None else str(value)) for name, value in msgspec.to_builtins(view).items()])
 
 
-@click.command("reset-password")
+@command(
+    "reset-password",
+    example="bioscope users reset-password you@example.org",
+    variables={"BIOSCOPE_PASSWORD": "The new password, if --prompt is not given."},
+)
 @ACCOUNT
-@click.option("--prompt", is_flag=True, help="Ask for the new password instead of making one up.")
+@click.option("--prompt", is_flag=True, help="Ask for the new password instead of making a random one.")
 @DATA
-def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
-    """Set another password and end all sessions.
+@json_option(NewPassword)
+def reset_password(account: str, data: Path | None, *, prompt: bool, as_json: bool) -> None:
+    """Set a new password and end all sessions of an account.
 
-    ACCOUNT is an e-mail address, a user name or an id. A random password is printed, once; it is kept nowhere. With --prompt the password
-    is asked for; in scripts, BIOSCOPE_PASSWORD may hold it.
+    A random password is printed once and stored nowhere.
     """
     from application import accounts
     from infrastructure.container import passwords, refresh_tokens
@@ -128,39 +114,44 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
         accounts.reset_password(
             user_id, password, command=operator_command(settings, log), log=log, passwords=passwords(settings), tokens=tokens
         )
-    if origin is Origin.RANDOM:
-        click.echo(password)
-    _print(f"{account} has {origin}; all its sessions have ended.", console=err)
+    shown = password if origin is Origin.RANDOM else None
+    if as_json:
+        print_json(NewPassword(account=user_id, password=shown))
+    elif shown is not None:
+        click.echo(shown)
+    print_message(f"{printable(account)} has {origin}; all its sessions have ended.")
 
 
-@click.command("disable")
+@command("disable", example="bioscope users disable you@example.org")
 @ACCOUNT
 @DATA
 def disable_account(account: str, data: Path | None) -> None:
     """Suspend an account and end all its sessions.
 
-    ACCOUNT is an e-mail address, a user name or an id. Nothing of it is deleted.
+    Nothing is deleted.
     """
     changed = _set_status(account, Status.SUSPENDED, data)
-    _print(f"{account} {'is suspended now' if changed else 'was suspended already'}: it cannot sign in, and all its sessions have ended.")
+    when = "is suspended now" if changed else "was suspended already"
+    print_message(f"{printable(account)} {when}: it cannot sign in, and all its sessions have ended.")
 
 
-@click.command("enable")
+@command("enable", example="bioscope users enable you@example.org")
 @ACCOUNT
 @DATA
 def enable_account(account: str, data: Path | None) -> None:
-    """Let an account sign in again.
+    """Let a suspended account sign in again.
 
-    ACCOUNT is an e-mail address, a user name or an id. Sessions of the time before stay ended.
+    Its earlier sessions remain ended.
     """
     changed = _set_status(account, Status.ACTIVE, data)
-    _print(f"{account} is active again: it has to sign in anew." if changed else f"{account} was active already; nothing has changed.")
+    result = "is active again: it has to sign in anew." if changed else "was active already; nothing has changed."
+    print_message(f"{printable(account)} {result}")
 
 
 def account_id(log: "RecorderEventStore", account: str) -> UUID:
     """The account with an e-mail address, a user name or an id. Raises NotFound.
 
-    A user name that looks like an e-mail address or an id is not found by it: it could name another account.
+    A user name that looks like an e-mail address or an id is not searched for, since it could name another account.
     """
     if UUID_FORM.fullmatch(account):
         return UUID(account)
@@ -171,7 +162,7 @@ def account_id(log: "RecorderEventStore", account: str) -> UUID:
 
 
 def _unknown(account: str) -> NotFound:
-    return NotFound(f"there is no account {printable(account)}: `bioscope users list` shows all")
+    return NotFound(f"there is no account {printable(account)}: `bioscope users list` shows all accounts")
 
 
 def _set_status(account: str, status: Status, data: Path | None) -> bool:
@@ -194,7 +185,7 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
 
 
 async def _list(settings: Settings, filters: "Filter", cursor: str | None, limit: int, *, position: int) -> "tuple[Page[User], int]":
-    """A page, and by how many events the read models are behind `position` after a moment's wait."""
+    """A page, and by how many events the read models are behind `position` after a short wait."""
     from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
     from projections import users
 
@@ -210,26 +201,12 @@ async def _list(settings: Settings, filters: "Filter", cursor: str | None, limit
         await reads.close()
 
 
-def _table(rows: "list[User]") -> Table:
-    table = Table(box=None)
-    for title in ("e-mail", "user name", "name"):
-        table.add_column(title, overflow="fold")
-    for title in ("role", "status", "registered"):
-        table.add_column(title, no_wrap=True)
-    for row in rows:
-        name = f"{row.first_name} {row.last_name}"
-        texts = (row.email, row.username, name, row.role, row.status, f"{row.registered_at:%Y-%m-%d}")
-        table.add_row(*(Text(printable(text)) for text in texts))
-    return table
-
-
-def _view(row: object) -> Account:
-    return msgspec.convert(row, Account, from_attributes=True)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-
-
-def _print(sentence: str, *, console: Console = out) -> None:
-    console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True, emoji=False)
+def _print_accounts(rows: "list[User]") -> None:
+    columns = [Column(title, wraps=title == "name") for title in ("e-mail", "user name", "name", "role", "status", "registered")]
+    print_table(
+        columns,
+        [
+            (row.email, row.username, f"{row.first_name} {row.last_name}", row.role, row.status, f"{row.registered_at:%Y-%m-%d}")
+            for row in rows
+        ],
+    )

@@ -1,49 +1,83 @@
 """Commands of the audit: verify the log, read it, rebuild the read models, handle dead letters."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 from uuid import UUID
 
 import click
-import msgspec
-from rich.markup import escape
-from rich.table import Table
 
-from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, open_event_log, out, running_installation
+from api.cli.commands import Id, argument, command, group, json_option
+from api.cli.common import DATA, open_event_log, running_installation
+from api.cli.exit_codes import FAILED, TAMPERED, WRONG_USE
+from api.cli.output import Column, err, fail, out, print_json, print_message, print_table
+from api.cli.shapes import DeadLetter, RebuildReport, RetryReport, TrailEntry, Verification, shaped
+from domain.values import model_id
 
-MAX_SHOWN = 50  # discrepancies
+MAX_SHOWN: Final = 50  # discrepancies
+PBC8_ID: Final = model_id("pbc8")
 
 
-@click.group()
+@group()
 def audit() -> None:
-    """Prove that the record is intact; read what happened and how things stood."""
+    """Verify the log, show what happened, and show earlier states."""
 
 
-@audit.command()
+@audit.command(example="bioscope audit verify")
 @DATA
-def verify(data: Path | None) -> None:
-    """Walk the whole log; name the first position that was edited, deleted, reordered, inserted or cut off, or that breaks a rule of the
-    record. Then compare commands, claims, passwords and data keys with it. Exit code 4 where something is not as it was written."""
+@json_option(Verification)
+def verify(data: Path | None, *, as_json: bool) -> None:
+    """Verify that the log is as it was written.
+
+    The command reads the whole log. It names the first position at which an event was changed, deleted, moved, inserted or cut off, or
+    breaks a rule. Then it compares commands, claims, passwords and data keys with the log.
+
+    The exit code is 4 if something is not as it was written.
+    """
     from infrastructure.container import verify_log
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
-        result = verify_log(settings, log)
-    for discrepancy in result.discrepancies[1:MAX_SHOWN]:
-        err.print(discrepancy, highlight=False)
+        result = verification_of(verify_log(settings, log))
+    if as_json:
+        print_json(result)
+    else:
+        for discrepancy in result.discrepancies[1:MAX_SHOWN]:
+            print_message(discrepancy)
     if result.problem:
         fail(result.problem, TAMPERED)
     if result.unchecked:
-        err.print(f"The content of {result.unchecked} events was not checked: a newer release wrote them. Verify again with that release.")
-    out.print(f"[green]intact[/green]: {result.events} events, {result.heads} signed heads, hash {result.hash[:16]}…")
+        print_message(
+            f"The content of {result.unchecked} events was not checked, since a newer release wrote them. Verify again with that release."
+        )
+    if not as_json:
+        summary = f"{result.events} events, {result.heads} signed heads, hash {result.hash[:16]}…"
+        print_message(summary, prefix="intact: ", style="green", console=out)
 
 
-@audit.command()
-@click.argument("about", metavar="ID", type=click.UUID)
+def verification_of(result: Any) -> Verification:
+    return Verification(
+        intact=result.problem is None,
+        events=result.events,
+        heads=result.heads,
+        hash=result.hash,
+        unchecked=result.unchecked,
+        problem=result.problem,
+        discrepancies=result.discrepancies,
+    )
+
+
+@audit.command(example=f"bioscope audit trail {PBC8_ID}")
+@argument("about", metavar="ID", type=Id(), help="Id of a user, dataset, image, model or job.")
 @DATA
-@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+@json_option(list[TrailEntry])
 def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
-    """Everything that happened to a user, dataset, image, model or job, oldest first."""
+    """Show all that happened to a user, dataset, image, model or job, oldest first.
+
+    The id in the example is that of the model pbc8.
+    """
     from application.history.audit import trail as events_about
     from projections.process.audit_positions import positions_about
 
@@ -51,20 +85,22 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     with open_event_log(settings) as log:
         entries = events_about(about, others=positions_about(settings, about), log=log)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2))
+        print_json([shaped(entry, TrailEntry) for entry in entries])
         return
-    table = Table("position", "when (UTC)", "type", "what", box=None)
-    for entry in entries:
-        table.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, escape(entry.sentence))
-    out.print(table)
+    columns = [Column("position", right=True), Column("when (UTC)"), Column("type"), Column("what", wraps=True)]
+    print_table(columns, [(str(one.position), f"{one.at:%Y-%m-%d %H:%M:%S}", one.type, one.sentence) for one in entries])
 
 
-@audit.command()
-@click.argument("about", metavar="ID", type=click.UUID)
-@click.option("--as-of", "as_of", help="A time (2026-03-01T12:00:00Z) or a position (4711) [now].")
+@audit.command(example=f"bioscope audit state {PBC8_ID}")
+@argument("about", metavar="ID", type=Id(), help="Id of a user, session, dataset, image, device, model or job.")
+@click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")
 @DATA
-def state(about: UUID, as_of: str | None, data: Path | None) -> None:
-    """How a thing stood at a moment, folded from the record alone."""
+@json_option(dict[str, Any])
+def state(about: UUID, as_of: str | None, data: Path | None, *, as_json: bool) -> None:  # noqa: ARG001 - its only format
+    """Show the state of something now or at an earlier moment, from the log alone.
+
+    The output is always JSON; --json changes nothing. The id in the example is that of the model pbc8.
+    """
     from application.history.as_of import position_of
     from application.history.audit import state_of
     from domain.errors import Invalid
@@ -74,83 +110,116 @@ def state(about: UUID, as_of: str | None, data: Path | None) -> None:
             state = state_of(about, until=position_of(as_of, log=log), log=log)
         except Invalid as error:
             fail(error.detail, WRONG_USE)
-    click.echo(msgspec.json.format(msgspec.json.encode(state), indent=2))
+    print_json(state)
 
 
-@click.command()
-@click.option("--check", is_flag=True, help="Only compare: the live read models with those made anew. Exit code 1 when they differ.")
+@command(example="bioscope rebuild --check")
+@click.option("--check", is_flag=True, help="Only compare the live read models with rebuilt ones; change nothing.")
 @DATA
-def rebuild(data: Path | None, *, check: bool) -> None:
-    """Make the read models again from the log, beside the live ones, and change over in one transaction."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@json_option(RebuildReport)
+def rebuild(data: Path | None, *, check: bool, as_json: bool) -> None:
+    """Rebuild the read models from the log.
 
+    They are rebuilt beside the live ones, and swapped in one transaction.
+
+    With --check, the exit code is 1 if live and rebuilt read models differ.
+    """
     from projections.process.rebuilds import rebuild as rebuild_read_models
 
     settings = running_installation(data)
+    with open_event_log(settings) as log, _progress_bars(log.head()) as progress:
+        rebuilt = rebuild_read_models(settings, check=check, progress=progress)
+    for difference in rebuilt.differing:
+        print_message(str(difference), prefix="differs: ", style="red")
+    if as_json:
+        print_json(RebuildReport(events=rebuilt.events, swapped=not check, differences=tuple(map(str, rebuilt.differing))))
+    else:
+        same = "live and rebuilt read models differ" if rebuilt.differing else "live and rebuilt read models are the same"
+        click.echo(f"{rebuilt.events} events; {same if check else 'the read models were rebuilt'}")
+    sys.exit(FAILED if rebuilt.differing else 0)
+
+
+@contextmanager
+def _progress_bars(events: int) -> Iterator[Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with open_event_log(settings) as log, Progress(*columns, console=err) as progress:
-        bars = {"events": progress.add_task("events", total=log.head())}
+    with Progress(*columns, console=err) as progress:
+        bars = {"events": progress.add_task("events", total=events)}
 
         def advance(step: str, completed: int) -> None:
             if step not in bars:
                 bars[step] = progress.add_task(step, total=None)
             progress.update(bars[step], completed=completed)
 
-        rebuilt = rebuild_read_models(settings, check=check, progress=advance)
-    for difference in rebuilt.differing:
-        err.print(f"[red]differs[/red]: {difference}")
-    same = "live and rebuilt differ" if rebuilt.differing else "live and rebuilt are the same"
-    out.print(f"{rebuilt.events} events; {same if check else 'the read models were made again'}")
-    sys.exit(FAILED if rebuilt.differing else 0)
+        yield advance
 
 
-@click.group("dead-letters")
+@group("dead-letters")
 def dead_letters() -> None:
-    """Events that could not be applied, and what waits behind them."""
+    """List, retry and discard events that could not be applied."""
 
 
-@dead_letters.command("list")
+@dead_letters.command("list", example="bioscope dead-letters list")
 @DATA
-def list_dead_letters(data: Path | None) -> None:
-    """Show each with its reason, and how many events are parked behind it, of other streams too."""
+@json_option(list[DeadLetter])
+def list_dead_letters(data: Path | None, *, as_json: bool) -> None:
+    """List dead letters with their reasons, and how many later events are parked behind each."""
     from projections.process.dead_letters import list_dead_letters as find_dead_letters
 
-    letters = find_dead_letters(running_installation(data))
-    table = Table("position", "stream", "type", "reason", "parked", "since (UTC)", box=None)
-    for column in table.columns[:3]:
-        column.no_wrap = True  # the reason is the long one
-    for letter in letters:
-        at = f"{letter.at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(str(letter.position), str(letter.stream), letter.type, letter.reason, str(letter.parked), at)
-    out.print(table if letters else "There are none.")
+    letters = [shaped(letter, DeadLetter) for letter in find_dead_letters(running_installation(data))]
+    if as_json:
+        print_json(letters)
+    elif not letters:
+        click.echo("There are none.")
+    else:
+        columns = [Column("position", right=True), *map(Column, ("stream", "type"))]
+        columns += [Column("reason", wraps=True), Column("parked", right=True), Column("since (UTC)")]
+        print_table(
+            columns,
+            [(str(one.position), str(one.stream), one.type, one.reason, str(one.parked), f"{one.at:%Y-%m-%d %H:%M:%S}") for one in letters],
+        )
 
 
-@dead_letters.command()
-@click.argument("position", type=int, required=False)
+@dead_letters.command(example="bioscope dead-letters retry")
+@argument("position", type=int, required=False, help="Position of the dead letter; without it, all are retried.")
 @DATA
-def retry(position: int | None, data: Path | None) -> None:
-    """Apply a dead letter (or all) again, and what is parked behind it. Harmless to repeat."""
+@json_option(RetryReport)
+def retry(position: int | None, data: Path | None, *, as_json: bool) -> None:
+    """Apply dead letters again, and the events that are parked behind them.
+
+    Repeating it is harmless. The exit code is 1 if dead letters remain.
+    """
     from projections.process.dead_letters import retry_dead_letters
 
-    applied, remaining = retry_dead_letters(running_installation(data), position)
-    out.print(f"{applied} applied, {remaining} left.")
-    sys.exit(FAILED if remaining else 0)
+    result = retry_dead_letters(running_installation(data), position)
+    if as_json:
+        print_json(RetryReport(applied=result.applied, remaining=result.remaining))
+    else:
+        click.echo(f"{result.applied} events applied, {result.remaining} dead letters left.")
+    sys.exit(FAILED if result.remaining else 0)
 
 
-@dead_letters.command()
-@click.argument("position", type=int)
-@click.option("--reason", required=True, help="Why it is given up; recorded, and sealed as all free text.")
+@dead_letters.command(example='bioscope dead-letters discard 4711 --reason "the file is lost"')
+@argument("position", type=int, help="Position of the dead letter: see `bioscope dead-letters list`.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why it is discarded; recorded encrypted in the log.")
 @DATA
-def discard(position: int, reason: str, data: Path | None) -> None:
-    """Give a dead letter up for good: record who did it and why, pass the event over, and apply what is parked behind it.
+@json_option(RetryReport)
+def discard(position: int, reason: str, data: Path | None, *, as_json: bool) -> None:
+    """Discard a dead letter for good, and apply the events that are parked behind it.
 
-    The event stays in the log. Nothing shows it, now or after a rebuild. Harmless to repeat.
+    The command records who discarded it and why. The event stays in the log, but no read model shows it, now or after a rebuild.
+    Repeating it is harmless.
     """
     from api.cli.operator import operator_command
     from projections.process.dead_letters import discard_dead_letter
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
-        command = operator_command(settings, log)
-    applied, remaining = discard_dead_letter(settings, position, reason=reason, command=command)
-    out.print(f"Discarded; {max(0, applied - 1)} applied that waited for it, {remaining} dead letters left.")
+        by = operator_command(settings, log)
+    result = discard_dead_letter(settings, position, reason=reason, command=by)
+    if as_json:
+        print_json(RetryReport(applied=result.applied, remaining=result.remaining))
+    else:
+        parked = max(0, result.applied - 1)
+        click.echo(f"Discarded; {parked} applied that waited for it, {result.remaining} dead letters left.")

@@ -7,17 +7,24 @@ from typing import Any
 
 import click
 
-from api.cli.common import DATA, TAMPERED, err, fail, load_settings, open_event_log, out, running_installation
+from api.cli.commands import argument, command, json_option
+from api.cli.common import DATA, load_settings, open_event_log, running_installation
+from api.cli.exit_codes import TAMPERED
+from api.cli.output import err, fail, out, print_json, print_message
+from api.cli.shapes import BackupReport, RestoreReport
 from infrastructure.configuration.settings import Settings
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@command(example="bioscope backup ./backup")
+@argument("folder", type=click.Path(path_type=Path, file_okay=False), help="Folder of the backup, new or of an earlier backup.")
 @DATA
-def backup(folder: Path, data: Path | None) -> None:
-    """Copy the log and the images into FOLDER, while everything runs. Into the same folder again, only what is new is copied.
+@json_option(BackupReport)
+def backup(folder: Path, data: Path | None, *, as_json: bool) -> None:
+    """Copy the log, the images and the models into a folder.
 
-    The root key is not in it: keep a copy of that file (keys/root.key in the data folder) somewhere else.
+    Everything keeps running meanwhile. A second backup into the same folder copies only what is new.
+
+    The root key is not in the backup: keep a copy of that file (keys/root.key in the data folder) somewhere else.
     """
     from infrastructure.container import blobs
     from infrastructure.eventstore.capabilities import require_understood
@@ -31,19 +38,36 @@ def backup(folder: Path, data: Path | None) -> None:
         owner = settings.postgres_owner_url or settings.postgres_url
         manifest = copy(owner, blobs(settings), folder, root=operator_keys(settings), progress=progress)
     if manifest.missing:
-        err.print(
-            f"{len(manifest.missing)} files that the log names are not in the store, or damaged: those of deleted images, or lost ones."
+        print_message(
+            f"{len(manifest.missing)} files that the log names are missing or damaged in the blob store;"
+            " the files of deleted images are among them."
         )
+    if as_json:
+        events, files = manifest.position, len(manifest.blobs)
+        print_json(BackupReport(folder=str(folder), events=events, files=files, missing=tuple(map(str, manifest.missing))))
+        return
     copied = f"{manifest.position} events and {len(manifest.blobs)} images and models"
-    out.print(f"{copied} are in {folder}. Keep {settings.root_key_path} apart from it.")
+    print_message(f"{copied} are in {folder}. Keep {settings.root_key_path} apart from it.", console=out)
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--root-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The copy of the root key file.")
+@command(example="bioscope restore ./backup --data restored --root-key .bioscope/keys/root.key")
+@argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the backup.")
+@click.option(
+    "--root-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Your copy of the root key file. [default: keys/root.key in the data folder]",
+)
 @DATA
-def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
-    """Bring a backup into a new data folder (or the empty database that is set), verify the chain, make the read models again."""
+@json_option(RestoreReport)
+def restore(folder: Path, root_key: Path | None, data: Path | None, *, as_json: bool) -> None:
+    """Restore a backup into a new data folder or an empty database.
+
+    The settings name the empty database; without them, the data folder gets a new one. Then the command verifies the log and rebuilds the
+    read models. It writes nothing if a file of the backup is damaged.
+
+    The exit code is 4 if the log is not as it was written.
+    """
     from infrastructure.container import verify_log
     from infrastructure.embedded.supervisor import SupervisedStack, root_key_of, take_root_key
     from infrastructure.operations.backup import checked
@@ -64,13 +88,18 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
                 rebuild_read_models(target, check=False)
     if lost_events:
         fail(
-            f"restored up to position {manifest.position}, but signed heads beside the blobs know of later events, which are lost"
-            f" ({lost_events.what}). Keep derived/heads of the blob store as evidence, and move it away: until then `audit verify` says so",
+            f"restored up to position {manifest.position}, but signed heads in the blob store prove that there were later events, which are"
+            f" lost ({lost_events.what}). Move derived/heads out of the blob store and keep it as evidence: until then"
+            " `bioscope audit verify` reports it",
             TAMPERED,
         )
     if result.problem:
         fail(f"restored, but {result.problem}", TAMPERED)
-    out.print(f"Restored: {result.events} events, hash {result.hash[:16]}…, read models made again. Start it with `bioscope up`.")
+    if as_json:
+        print_json(RestoreReport(events=result.events, hash=result.hash))
+        return
+    restored = f"Restored: {result.events} events, hash {result.hash[:16]}…; the read models were rebuilt."
+    print_message(f"{restored} Start the system with `bioscope up`.", console=out)
 
 
 def _restore_into(target: Settings, folder: Path, manifest: Any, progress: Any) -> None:

@@ -4,37 +4,36 @@ import os
 from pathlib import Path
 from typing import Any
 
-import click
-import msgspec
+from api.cli.commands import group, json_option
+from api.cli.common import DATA, PORT
+from api.cli.exit_codes import WRONG_USE
+from api.cli.output import Column, fail, print_json, print_table
+from api.cli.shapes import ConfigValue
 
-from api.cli.common import DATA, PORT, WRONG_USE, fail
 
-
-@click.group()
+@group()
 def config() -> None:
-    """The settings of this installation."""
+    """Show the settings of this installation."""
 
 
-@config.command()
+@config.command(example="bioscope config show")
 @DATA
 @PORT
-@click.option("--json", "as_json", is_flag=True, help="As JSON: the value and the source of each variable.")
+@json_option(dict[str, ConfigValue])
 def show(data: Path | None, port: int | None, *, as_json: bool) -> None:
-    """Print every setting with its value and its source: default, environment or command line. Passwords and keys are hidden.
+    """Print each setting with its value and its source: default, environment or command line.
 
-    Exit code 2 when a variable is unknown or refused; the reasons are printed to stderr.
+    Passwords and keys are hidden. The exit code is 2 if a variable is unknown or its value is refused; stderr says why.
     """
     from infrastructure.configuration.sources import shown_settings
 
     options = {name: value for name, value in (("data", data), ("port", port)) if value is not None}
     settings, problems = shown_settings(os.environ, options)
     if as_json:
-        values = {setting.variable: {"value": setting.value, "source": setting.source} for setting in settings}
-        click.echo(msgspec.json.format(msgspec.json.encode(values), indent=2))
+        print_json({setting.variable: ConfigValue(value=setting.value, source=setting.source) for setting in settings})
     else:
-        width = max(len(setting.variable) for setting in settings)
-        for setting in settings:
-            click.echo(f"{setting.variable:{width}}  {setting.source:12}  {_text(setting.value)}".rstrip())
+        columns = [Column("variable"), Column("source"), Column("value", wraps=True)]
+        print_table(columns, [(setting.variable, setting.source, _text(setting.value)) for setting in settings])
     if problems:
         fail("\n".join(problems), WRONG_USE)
 

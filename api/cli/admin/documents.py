@@ -1,30 +1,40 @@
-"""The interfaces, described for those who call them."""
+"""Export the documents that describe the interfaces."""
 
-import click
-import msgspec
+from typing import Any
+
+from api.cli.commands import group, json_option
+from api.cli.output import print_json
 
 
-@click.group()
+@group()
 def asyncapi() -> None:
-    """The event stream, described for its consumers."""
+    """Export the description of the event stream (AsyncAPI)."""
 
 
-@asyncapi.command("export")
-def export_asyncapi() -> None:
-    """Print the AsyncAPI document (JSON)."""
+@asyncapi.command("export", example="bioscope asyncapi export > asyncapi.json")
+@json_option(dict[str, Any])
+def export_asyncapi(*, as_json: bool) -> None:  # noqa: ARG001 - its only format
+    """Print the AsyncAPI document.
+
+    The output is always JSON; --json changes nothing.
+    """
     from application.history.event_schemas import document
 
-    click.echo(msgspec.json.format(msgspec.json.encode(document()), indent=2))
+    print_json(document())
 
 
-@click.group()
+@group()
 def openapi() -> None:
-    """The HTTP API, described for its clients."""
+    """Export the description of the HTTP API (OpenAPI)."""
 
 
-@openapi.command("export")
-def export_openapi() -> None:
-    """Print the OpenAPI document (JSON)."""
+@openapi.command("export", example="bioscope openapi export > openapi.json")
+@json_option(dict[str, Any])
+def export_openapi(*, as_json: bool) -> None:  # noqa: ARG001 - its only format
+    """Print the OpenAPI document.
+
+    The output is always JSON; --json changes nothing.
+    """
     from api.documents.openapi import document
 
-    click.echo(msgspec.json.format(msgspec.json.encode(document()), indent=2))
+    print_json(document())

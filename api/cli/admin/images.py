@@ -1,4 +1,4 @@
-"""Stored images, from the server's own machine."""
+"""Commands for stored images, on the server's machine."""
 
 import sys
 from datetime import UTC, datetime
@@ -9,31 +9,35 @@ from uuid import UUID
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from api.cli.common import DATA, FAILED, err, open_event_log, out, running_installation
+from api.cli.commands import Id, group, json_option
+from api.cli.common import DATA, open_event_log, running_installation
+from api.cli.exit_codes import FAILED
 from api.cli.operator import operator
+from api.cli.output import err, out, print_message
 from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
     from api.cli.admin.recheck_report import RecheckReport
 
 
-@click.group()
+@group()
 def images() -> None:
-    """Stored images, from the server's own machine."""
+    """Check stored images again after an upgrade."""
 
 
-@images.command()
-@click.option("--dataset", type=click.UUID, help="Only the images of this dataset.")
+@images.command(example="bioscope images recheck --dry-run")
+@click.option("--dataset", type=Id(), metavar="ID", help="Only the images of this dataset.")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
-@click.option("--csv", "output_format", flag_value="csv", help="Everything that was found as CSV.")
-@click.option("--json", "output_format", flag_value="json", help="The same as JSON, one object a line.")
+@click.option("--csv", "output_format", flag_value="csv", help="Print all findings as CSV.")
+@json_option("api.cli.admin.recheck_report:ReportRow", lines=True, name="output_format", flag_value="json")
 @DATA
 def recheck(dataset: UUID | None, data: Path | None, output_format: str | None, *, dry_run: bool) -> None:
-    """Decode stored images again with the reader of this release, while everything runs. Run it once after an upgrade.
+    """Decode stored images again with the reader of this release, while everything runs.
 
-    Pictures are made again, and what was recorded of an image is corrected. Results that were computed from other pixels are listed
-    and get a warning: run the model again over these images. It may be interrupted and repeated. Exit code 1 when something could
-    not be checked.
+    Run it once after an upgrade. It makes thumbnails and previews again, and corrects what was recorded of an image. Results that were
+    computed from other pixels are listed and get a warning: run the model again on these images.
+
+    The command may be interrupted and repeated. The exit code is 1 if something could not be checked.
     """
     from api.cli.admin.recheck_report import RecheckReport, output_to
     from infrastructure.observability.log_setup import configure_logging
@@ -43,7 +47,7 @@ def recheck(dataset: UUID | None, data: Path | None, output_format: str | None, 
     report = RecheckReport(output_to(output_format, sys.stdout, out), dry_run=dry_run)
     with open_event_log(settings) as log, _progress(output_format) as progress:
         _recheck(settings, log, dataset, report, progress, dry_run=dry_run)
-    err.print(report.close(), highlight=False, soft_wrap=True)
+    print_message(report.close())
     sys.exit(0 if report.complete else FAILED)
 
 

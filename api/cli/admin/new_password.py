@@ -1,4 +1,4 @@
-"""A password that an operator sets for somebody."""
+"""A new password for an account."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ PASSWORD_GROUPS, PASSWORD_GROUP_LENGTH = 5, 5
 class Origin(StrEnum):
     """Where a new password comes from; the value is the text for the operator."""
 
-    RANDOM = "a new password, printed once and kept nowhere"
+    RANDOM = "a new password, printed once and stored nowhere"
     PROMPT = "the password that you typed"
     ENVIRONMENT = "the password of BIOSCOPE_PASSWORD"
 
@@ -21,13 +21,13 @@ class Origin(StrEnum):
 def new_password(*, prompt: bool) -> tuple[str, Origin]:
     """Typed, or that of BIOSCOPE_PASSWORD, or a random one."""
     if prompt:
-        return click.prompt("New password", hide_input=True, confirmation_prompt=True), Origin.PROMPT
+        return click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True), Origin.PROMPT
     if given := os.environ.get("BIOSCOPE_PASSWORD"):
         return given, Origin.ENVIRONMENT
     return random_password(), Origin.RANDOM
 
 
 def random_password() -> str:
-    """About 124 bits, easy to read out."""
+    """About 124 bits, easy to read aloud."""
     groups = ("".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(PASSWORD_GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
     return "-".join(groups)

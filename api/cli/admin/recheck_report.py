@@ -3,34 +3,36 @@
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Final, Literal, Protocol, TextIO
+from typing import Annotated, Final, Literal, Protocol, TextIO
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from api.cli.client.terminal import spreadsheet_safe
+from api.cli.output import Column, print_message, print_table
 from application.recheck.image_recheck import RecheckResult
 
 MAX_ROWS_SHOWN: Final = 500  # in a table; CSV and JSON are written row by row, however many there are
 
 
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`changed`: a field of an image. `other_pixels`: a result. `not_checked`: an image, or one of its results; `detail` says why."""
+    """A finding about an image. Fields without a value are left out."""
 
-    kind: Literal["changed", "other_pixels", "not_checked"]
+    kind: Annotated[
+        Literal["changed", "other_pixels", "not_checked"],
+        msgspec.Meta(description="what was found"),
+    ]
     image_id: str
-    field: str = ""
-    before: str = ""
-    after: str = ""
-    classification_id: str = ""
-    model: str = ""
-    label: str = ""
-    confidence: float | None = None
-    label_now: str = ""
-    confidence_now: float | None = None
-    detail: str = ""
+    field: Annotated[str, msgspec.Meta(description="field of the image")] = ""
+    before: Annotated[str, msgspec.Meta(description="value in the log")] = ""
+    after: Annotated[str, msgspec.Meta(description="value by this release")] = ""
+    classification_id: Annotated[str, msgspec.Meta(description="id of the job")] = ""
+    model: Annotated[str, msgspec.Meta(description="name and version")] = ""
+    label: Annotated[str, msgspec.Meta(description="recorded label")] = ""
+    confidence: Annotated[float | None, msgspec.Meta(description="recorded confidence, from 0 to 1")] = None
+    label_now: Annotated[str, msgspec.Meta(description="label by this release")] = ""
+    confidence_now: Annotated[float | None, msgspec.Meta(description="confidence by this release")] = None
+    detail: Annotated[str, msgspec.Meta(description="why it could not be checked")] = ""
 
 
 class Output(Protocol):
@@ -82,11 +84,21 @@ class TableOutput:
     def close(self) -> None:
         for kind, (title, columns) in TABLES.items():
             if rows := self._rows[kind]:
-                self._console.print(_table(title, columns, rows))
+                self._print(title, columns, rows)
             if self._omitted[kind]:
-                self._console.print(f"… and {self._omitted[kind]} more: --csv lists all")
+                print_message(f"… and {self._omitted[kind]} more: --csv lists all", console=self._console)
+
+    def _print(self, title: str, columns: dict[str, Callable[[ReportRow], str]], rows: list[ReportRow]) -> None:
+        print_message(title, console=self._console)
+        print_table(
+            [Column(name, wraps=name in PROSE) for name in columns],
+            [[cell(row) for cell in columns.values()] for row in rows],
+            console=self._console,
+        )
+        self._console.print()
 
 
+PROSE: Final = frozenset({"what", "before", "after", "model", "recorded", "now", "why"})
 TABLES: Final[dict[str, tuple[str, dict[str, Callable[[ReportRow], str]]]]] = {
     "changed": (
         "Corrected",
@@ -171,12 +183,3 @@ def rows_of(recheck: RecheckResult) -> Iterator[ReportRow]:
         )
     for missed in recheck.not_checked:
         yield ReportRow(kind="not_checked", image_id=image, classification_id=str(missed.job or ""), detail=missed.detail)
-
-
-def _table(title: str, columns: dict[str, Callable[[ReportRow], str]], rows: list[ReportRow]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(row)) for cell in columns.values()))
-    return table

@@ -1,25 +1,30 @@
-"""Accounts and tokens, from the server's own machine."""
+"""Commands for accounts and service tokens, on the server's machine."""
 
 import os
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from api.cli.admin import accounts
-from api.cli.common import DATA, load_settings, open_event_log, out, running_installation
+from api.cli.commands import Choice, argument, group, json_option
+from api.cli.common import DATA, load_settings, open_event_log, running_installation
 from api.cli.operator import operator_command
+from api.cli.output import print_json, print_message
+from api.cli.shapes import ServiceToken
 from domain.access import Role
+from domain.values import printable
 from infrastructure.configuration.settings import Settings
 
 
-@click.group()
+@group()
 def users() -> None:
-    """Accounts, from the server's own machine.
+    """Create, list and change accounts.
 
-    What these commands do is recorded under the administrator who is signed in here (`bioscope login`), otherwise as "root on HOST".
+    The commands run on the server's machine. The log records them under the administrator who is signed in there (`bioscope login`),
+    otherwise as "root on HOST".
     """
 
 
@@ -33,45 +38,55 @@ for command in (
     users.add_command(command)
 
 
-@users.command("create-admin")
-@click.argument("email")
-@click.option("--username", help="3 to 50 characters [the part of EMAIL before the @].")
+@users.command(
+    "create-admin",
+    example="bioscope users create-admin you@example.org",
+    variables={"BIOSCOPE_ADMIN_PASSWORD": "The password; without it, the command asks for one."},
+)
+@argument("email", help="E-mail address of the new account.")
+@click.option("--username", metavar="NAME", help="User name, 3 to 50 characters. [default: the part of EMAIL before the @]")
 @DATA
 def create_admin(email: str, username: str | None, data: Path | None) -> None:
-    """Make an administrator. The password (15 characters or more) is asked for, or taken from BIOSCOPE_ADMIN_PASSWORD."""
+    """Create an account with the role admin.
+
+    The password needs 15 characters or more.
+    """
     settings = running_installation(data)
-    password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     with open_event_log(settings) as log:
         first_admin(settings, log, email, password, username=username)
-    out.print(f"{email} is an administrator.")
+    print_message(f"{printable(email)} is an administrator.")
 
 
-@users.command("set-role")
+@users.command("set-role", example="bioscope users set-role you@example.org admin")
 @accounts.ACCOUNT
-@click.argument("role", type=click.Choice([role.value for role in Role], case_sensitive=False))
+@argument("role", metavar="ROLE", type=Choice([role.value for role in Role], case_sensitive=False), help="The new role.")
 @DATA
 def set_role(account: str, role: str, data: Path | None) -> None:
-    """Say what an account may do.
+    """Change the role of an account.
 
-    ACCOUNT is an e-mail address, a user name or an id. Viewers read what is shared with them, analysts run models too, researchers share
-    and delete too, admins do everything.
+    \b
+      viewer      reads what is shared with it
+      analyst     also creates datasets, uploads images and runs models
+      researcher  also shares and deletes
+      admin       sees and does everything
     """
     from application.accounts import change_role
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
         change_role(accounts.account_id(log, account), Role(role), command=operator_command(settings, log), log=log)
-    out.print(f"{account} is {role}.", markup=False, highlight=False, soft_wrap=True)
+    print_message(f"{printable(account)} is {role}.")
 
 
-@users.command()
+@users.command(example="bioscope users erase you@example.org --yes")
 @accounts.ACCOUNT
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @DATA
 def erase(account: str, data: Path | None, *, yes: bool) -> None:
-    """Destroy a person's key: nothing private about them can be read again.
+    """Delete an account and destroy its data key, so that nobody can read its personal data again.
 
-    ACCOUNT is an e-mail address, a user name or an id. The record still verifies. There is no way back.
+    The log can still be verified. This cannot be undone.
     """
     from application.accounts import erase as erase_user
     from infrastructure.container import refresh_tokens
@@ -80,35 +95,43 @@ def erase(account: str, data: Path | None, *, yes: bool) -> None:
     with open_event_log(settings) as log, closing(refresh_tokens(settings)) as tokens:
         user_id = accounts.account_id(log, account)
         if not yes:
-            click.confirm(f"Erase {account} for ever?", abort=True)
+            click.confirm(f"Erase {printable(account)} for ever?", abort=True, err=True)
         erase_user(user_id, command=operator_command(settings, log), log=log, tokens=tokens)
-    out.print(f"{user_id} was erased.")
+    print_message(f"{user_id} was erased.")
 
 
-@click.group()
+@group()
 def tokens() -> None:
-    """Access for programs: a classifier, an archive, a consumer of the event feed."""
+    """Create access tokens for programs."""
 
 
-@tokens.command("create")
-@click.argument("name")
-@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(["images:read", "events:read"]), help="Repeatable.")
-@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is taken.")
+@tokens.command("create", example="bioscope tokens create archive --scope events:read --days 30")
+@argument("name", help="Name of the program.")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, type=Choice(["images:read", "events:read"]), help="What it may do; repeatable."
+)
+@click.option("--days", type=click.IntRange(1, 3650), metavar="NUMBER", default=90, show_default=True, help="Lifetime in days.")
 @DATA
-def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | None) -> None:
-    """Print a token for the service NAME, once. It can do what its scopes say, and nothing else.
+@json_option(ServiceToken)
+def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | None, *, as_json: bool) -> None:
+    """Print a new access token for a program.
 
     \b
       images:read   read any image, its preview and its download
       events:read   read the event feed
-    It is not kept anywhere, and ends by itself: a lost one can only be waited for, or the root key changed.
+
+    The token is shown once, is stored nowhere, and expires. It cannot be revoked before, except by a new root key.
     """
     from infrastructure.security.access_tokens import SignedAccessTokens
     from infrastructure.security.process_keys import operator_keys
 
-    settings = load_settings(data=data)
+    settings, now, lifetime = load_settings(data=data), datetime.now(UTC), timedelta(days=days)
     signing = SignedAccessTokens(operator_keys(settings), ttl=settings.access_ttl)
-    click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
+    token = signing.issue_service(name=name, scopes=frozenset(scopes), seconds=int(lifetime.total_seconds()), at=now)
+    if as_json:
+        print_json(ServiceToken(token=token, name=name, scopes=scopes, expires_at=now + lifetime))
+    else:
+        click.echo(token)
 
 
 def first_admin(settings: Settings, log: Any, email: str, password: str, *, username: str | None = None) -> None:

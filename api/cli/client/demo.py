@@ -3,23 +3,37 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import msgspec
 from rich.console import Console
-from rich.panel import Panel
 
 from api.cli.client import terminal
 from api.cli.client.api_client import Client
 from api.cli.client.image_folder import scan
 from api.cli.client.manifest import read_manifest
+from api.cli.client.terminal import RunReport
+from api.cli.output import print_fields, print_message
+from api.cli.shapes import Verification
 
 
-def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Callable[[], Any], console: Console) -> bool:
-    """Classify the pictures of `folder`, show the results, verify the record. Whether all went well."""
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The demonstration."""
+
+    succeeded: Annotated[bool, msgspec.Meta(description="false with exit code 1")]
+    url: Annotated[str, msgspec.Meta(description="address of the API")]
+    email: Annotated[str, msgspec.Meta(description="address of the demonstration's account")]
+    password: Annotated[str, msgspec.Meta(description="its password")]
+    run: RunReport
+    verification: Verification
+
+
+def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Callable[[], Verification], progress: Console) -> DemoResult:
+    """Classify the images of `folder`, then verify the log."""
     images = scan(folder).images
     manifest = read_manifest(folder, [image.name for image in images])
     if manifest.warning:
-        console.print(manifest.warning, markup=False, highlight=False, soft_wrap=True)
+        print_message(manifest.warning, console=progress)
     with Client.sign_in(url, email, password) as client:
         report = terminal.classify(
             client,
@@ -27,23 +41,28 @@ def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Calla
             dataset_name=f"Demonstration {time.strftime('%Y-%m-%d %H:%M:%S')}",
             model=None,
             truth=manifest.labels,
-            console=console,
+            console=progress,
         )
-    console.print(terminal.table(report))
     verification = verify()
-    console.print(
-        Panel(
-            f"API and its documentation  {url}/docs   {url}/redoc\n"
-            f"sign in as                 {email}\n"
-            f"password (this run's)      {password}\n"
-            f"what happened to the job   bioscope audit trail {report.job_id}",
-            title="Where to look",
-            title_align="left",
-        )
+    succeeded = not report.failures and report.status == "completed" and verification.intact
+    return DemoResult(succeeded=succeeded, url=url, email=email, password=password, run=report, verification=verification)
+
+
+def print_demo(result: DemoResult, *, options: str, console: Console) -> None:
+    """`options` are those that a command needs to find this installation."""
+    report = result.run
+    terminal.print_results(report, console=console)
+    console.print()
+    print_fields(
+        [
+            ("API documentation", f"{result.url}/docs"),
+            ("sign in as", result.email),
+            ("password", f"{result.password} (of this run only)"),
+            ("history of the job", f"bioscope audit trail {report.job_id}{options}"),
+        ],
+        console=console,
     )
+    console.print()
     accuracy = "unknown" if report.accuracy is None else f"{report.accuracy:.1%}"
-    chain = verification.problem or f"verified to position {verification.events}"
-    console.print(
-        f"demo: {len(report.lines)} images, accuracy {accuracy}, {report.failures} failures, audit {chain}", highlight=False, soft_wrap=True
-    )
-    return not report.failures and report.status == "completed" and verification.problem is None
+    log = result.verification.problem or f"verified to position {result.verification.events}"
+    print_message(f"demo: {len(report.lines)} images, accuracy {accuracy}, {report.failures} failures, audit {log}", console=console)

@@ -2,18 +2,19 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
+from api.cli.output import Column, out, print_message, print_table
 from domain.values import ImageWarning
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -21,18 +22,17 @@ COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome for one image. `file` is its path below the folder, as it is printed. `latency_ms` is measured from the job's request to
-    the result; `error` says why there is none; `warnings` are those of the file."""
+    """The outcome for one image. Fields without a value are empty or 0."""
 
-    file: str
+    file: Annotated[str, msgspec.Meta(description="path below the folder")]
     image_id: str = ""
     label: str = ""
-    confidence: float = 0.0
-    verdict: str = ""
-    truth: str = ""
-    latency_ms: float = 0.0
-    error: str = ""
-    warnings: tuple[ImageWarning, ...] = ()
+    confidence: Annotated[float, msgspec.Meta(description="from 0 to 1")] = 0.0
+    verdict: Annotated[str, msgspec.Meta(description="`clear`, `needs_review` or `out_of_domain`")] = ""
+    truth: Annotated[str, msgspec.Meta(description="label in manifest.csv")] = ""
+    latency_ms: Annotated[float, msgspec.Meta(description="from the start of the job to this result")] = 0.0
+    error: Annotated[str, msgspec.Meta(description="why there is no result")] = ""
+    warnings: Annotated[tuple[ImageWarning, ...], msgspec.Meta(description="warnings about the file")] = ()
 
     @property
     def is_correct(self) -> bool:
@@ -44,10 +44,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    job_id: str
-    status: str
-    lines: tuple[Line, ...]
-    seconds: float
+    """A job over the images of a folder."""
+
+    job_id: Annotated[str, msgspec.Meta(description="empty if no image was accepted")]
+    status: Annotated[str, msgspec.Meta(description="`completed`, `failed` or `cancelled`")]
+    lines: Annotated[tuple[Line, ...], msgspec.Meta(description="one for each image")]
+    seconds: Annotated[float, msgspec.Meta(description="duration of the job")]
 
     @property
     def failures(self) -> int:
@@ -55,7 +57,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def accuracy(self) -> float | None:
-        """The share of right labels among the pictures whose truth is known; None where none is."""
+        """The share of correct labels among the images whose truth is known; None if there are none."""
         labelled = [line for line in self.lines if line.truth]
         return sum(line.is_correct for line in labelled) / len(labelled) if labelled else None
 
@@ -70,14 +72,15 @@ def classify(
     console: Console,
 ) -> RunReport:
     """Upload, run, watch, collect. `truth` has the labels of images by their names."""
-    with _progress(console) as progress:
-        dataset = client.create_dataset(dataset_name)
+    dataset = client.create_dataset(dataset_name)
+    with _after_interruption(f"The uploaded images are in the dataset {dataset}.", console), _progress(console) as progress:
         uploaded = _upload(client, dataset, images, progress)
         accepted = [upload for upload in uploaded if upload.id]
         if not accepted:
             return RunReport(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
         job = client.run(dataset, model)
-        state = _watch(client, job, len(accepted), progress)
+        with _after_interruption(f"The job {job} continues on the server.", console):
+            state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
     failures = {failure["image_id"]: failure["detail"] for failure in state.get("failures", [])}
     started = datetime.fromisoformat(state["created_at"])
@@ -86,19 +89,17 @@ def classify(
     return RunReport(job_id=job, status=state["status"], lines=lines, seconds=(ended - started).total_seconds())
 
 
-def table(report: RunReport) -> Table:
-    rows = Table(title=f"Classification {report.job_id}", title_justify="left")
+def print_results(report: RunReport, *, console: Console = out) -> None:
+    """A table that fits 80 columns as long as the paths are short; warnings have a table of their own."""
     with_truth = report.accuracy is not None
-    with_warnings = any(line.warnings for line in report.lines)
-    for name in ("file", "label", *(("truth",) if with_truth else ())):
-        rows.add_column(name, overflow="fold")
-    for name in ("confidence", "latency"):
-        rows.add_column(name, justify="right")
-    if with_warnings:
-        rows.add_column("warnings", overflow="fold")
-    for line in report.lines:
-        rows.add_row(*_cells(line, with_truth=with_truth), *([Text(line.warning_codes)] if with_warnings else []))
-    return rows
+    columns = [Column("file"), Column("label", wraps=True), *([Column("truth", wraps=True)] if with_truth else [])]
+    columns.append(Column("confidence", right=True))
+    print_message(f"Classification {report.job_id}", console=console)
+    print_table(columns, [_cells(line, with_truth=with_truth) for line in report.lines], console=console)
+    warnings = [(line.file, warning.detail) for line in report.lines for warning in line.warnings]
+    if warnings:
+        console.print()
+        print_table([Column("file"), Column("warning", wraps=True)], warnings, console=console)
 
 
 def as_csv(report: RunReport) -> str:
@@ -112,18 +113,24 @@ def as_csv(report: RunReport) -> str:
 
 
 def spreadsheet_safe(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection): an apostrophe goes before such a text. Numbers stay."""
+    """A cell that no spreadsheet reads as a formula (OWASP, CSV injection): an apostrophe goes before such a text. Numbers stay."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-
-
-def as_json(report: RunReport) -> str:
-    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 
 def summary(report: RunReport) -> str:
     accuracy = "" if report.accuracy is None else f", accuracy {report.accuracy:.1%}"
     rate = f", {len(report.lines) / report.seconds:.0f} images/s" if report.seconds else ""
     return f"{len(report.lines)} images, {report.failures} failures{accuracy}{rate} (job {report.job_id or 'none'}: {report.status})"
+
+
+@contextmanager
+def _after_interruption(message: str, console: Console) -> Iterator[None]:
+    """Say what remains on the server if the user presses Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_message(message, console=console)
+        raise
 
 
 def _progress(console: Console) -> Progress:
@@ -175,9 +182,8 @@ def _refused(upload: UploadResult, truth: Mapping[str, str]) -> Line:
 
 
 def _cells(line: Line, *, with_truth: bool) -> list[Text]:
+    truth = [Text(line.truth, "" if line.error or line.is_correct else "red")] if with_truth else []
     if line.error:
-        return [Text(line.file), Text(line.error, "red"), *([Text(line.truth)] if with_truth else []), Text(), Text()]
+        return [Text(line.file), Text(line.error, "red"), *truth, Text()]
     label = line.label if line.verdict == "clear" else f"{line.label} ({line.verdict.replace('_', ' ')})"
-    truth = [] if not with_truth else [Text(line.truth, "" if line.is_correct else "red")]
-    numbers = [Text(f"{line.confidence:.1%}"), Text(f"{line.latency_ms:.0f} ms")]
-    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, *numbers]
+    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, Text(f"{line.confidence:.1%}")]

@@ -1,0 +1,177 @@
+"""What `--json` prints, a contract with the programs that read it: fields are added, never renamed or removed.
+
+docs/commands.md shows these types, with their descriptions.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from domain.access import Role
+from domain.user import Status
+
+Described = msgspec.Meta
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A running installation."""
+
+    url: Annotated[str, Described(description="address of the API")]
+    data: Annotated[str, Described(description="data folder")]
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the log is as it was written."""
+
+    intact: Annotated[bool, Described(description="false with exit code 4")]
+    events: Annotated[int, Described(description="events in the log")]
+    heads: Annotated[int, Described(description="signed heads that were compared")]
+    hash: Annotated[str, Described(description="hash of the last event")]
+    unchecked: Annotated[int, Described(description="events of a newer release, whose content was not checked")]
+    problem: Annotated[str | None, Described(description="the first problem")]
+    discrepancies: Annotated[tuple[str, ...], Described(description="where other tables differ from the log")]
+
+
+class TrailEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of an audit trail."""
+
+    position: Annotated[int, Described(description="position in the log")]
+    at: datetime
+    type: Annotated[str, Described(description="event type, see docs/events.md")]
+    stream: Annotated[UUID, Described(description="stream of the event")]
+    version: Annotated[int, Described(description="number of the event in its stream")]
+    actor: Annotated[dict[str, Any], Described(description="who caused it: `id`, `kind`, `role`, `name`")]
+    sentence: Annotated[str, Described(description="the event in a sentence")]
+    data: Annotated[Any, Described(description="fields of the event")]
+
+
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A rebuild of the read models, or a comparison with `--check`."""
+
+    events: Annotated[int, Described(description="last position that was read")]
+    swapped: Annotated[bool, Described(description="whether the rebuilt read models replaced the live ones")]
+    differences: Annotated[tuple[str, ...], Described(description="with `--check`: rows that differ")]
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that could not be applied to the read models."""
+
+    position: Annotated[int, Described(description="position in the log")]
+    stream: UUID
+    type: Annotated[str, Described(description="event type")]
+    reason: Annotated[str, Described(description="error of the last attempt")]
+    at: Annotated[datetime, Described(description="time of that attempt")]
+    parked: Annotated[int, Described(description="later events that wait for it")]
+
+
+class RetryReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of applying dead letters."""
+
+    applied: Annotated[int, Described(description="events applied, dead letters and parked ones")]
+    remaining: Annotated[int, Described(description="dead letters that remain")]
+
+
+class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A backup."""
+
+    folder: str
+    events: Annotated[int, Described(description="events in the backup")]
+    files: Annotated[int, Described(description="images and models in the backup")]
+    missing: Annotated[tuple[str, ...], Described(description="sha256 of files that the log names and the blob store lacks")]
+
+
+class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A restored installation, whose log was verified."""
+
+    events: Annotated[int, Described(description="events in the log")]
+    hash: Annotated[str, Described(description="hash of the last event")]
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """An account."""
+
+    id: UUID
+    email: str
+    username: str
+    first_name: str
+    last_name: str
+    role: Role
+    status: Status
+    institution: str | None
+    department: str | None
+    phone: str | None
+    registered_at: datetime
+    deleted: bool
+    erased: bool
+
+
+class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
+    """A password that was reset."""
+
+    account: Annotated[UUID, Described(description="id of the account")]
+    password: Annotated[str | None, Described(description="the random password; null if you gave one")]
+
+
+class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token for a program."""
+
+    token: Annotated[str, Described(description="shown once, stored nowhere")]
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: datetime
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding of `bioscope doctor`."""
+
+    level: Annotated[Literal["good", "weak", "wrong"], Described(description="`wrong` must be corrected, `weak` should be")]
+    subject: str
+    message: str
+
+
+class KeyPurpose(msgspec.Struct, frozen=True, kw_only=True):
+    """What keys are for. No key is shown."""
+
+    purpose: str
+    key_ids: Annotated[tuple[str, ...], Described(description="newest first; empty if this machine does not have them")]
+    held_by: Annotated[tuple[str, ...], Described(description="processes that hold the keys; empty: only the root key gives them")]
+    verified_by: Annotated[tuple[str, ...], Described(description="processes that hold the public key only")]
+
+
+class MigratedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version of this release."""
+
+    name: str
+    version: Annotated[int, Described(description="its number in this installation")]
+    release: Annotated[str, Described(description="its number in its manifest")]
+    sha256: str
+    aliases: Annotated[tuple[str, ...], Described(description="`production`, `candidate`")]
+    is_new: Annotated[bool, Described(description="whether it was registered now")]
+
+
+class MigrationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A migrated database."""
+
+    migration: Annotated[int, Described(description="number of the last migration")]
+    models: tuple[MigratedModel, ...]
+
+
+class ConfigValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a setting. Secrets are hidden."""
+
+    value: Annotated[str | int | float | bool | tuple[str, ...] | None, Described(description="null if it is refused")]
+    source: Literal["default", "environment", "command line"]
+
+
+class ProcessHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a process works."""
+
+    process: str
+    healthy: Annotated[bool, Described(description="false with exit code 1")]
+
+
+def shaped(value: object, shape: type[Shape]) -> Shape:
+    return msgspec.convert(value, shape, from_attributes=True)
