@@ -12,7 +12,7 @@ def asyncapi() -> None:
 @asyncapi.command("export")
 def export_asyncapi() -> None:
     """Print the AsyncAPI document (JSON)."""
-    from application.history.event_schemas import document
+    from api.documents.asyncapi import document
 
     click.echo(msgspec.json.format(msgspec.json.encode(document()), indent=2))
 
