@@ -13,7 +13,8 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Contact, License
 from litestar.routes import HTTPRoute
 
-from api.documents.operations import Operation, complete, components, described_schemas
+from api.documents.operation import METHODS, Operation
+from api.documents.operations import complete, components, described_schemas
 from api.routes import ROUTES
 
 DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "live_hub")
@@ -50,7 +51,6 @@ TAGS: Final = {
 }
 """In working order."""
 
-METHODS: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")
 PUBLISHED_NAMES: Final = {  # of schemas whose classes were renamed: clients generate code from the published ones
     "DependencyHealth": "Dependency",
     "FeedEvent": "Followed",

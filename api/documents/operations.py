@@ -1,60 +1,16 @@
-"""What OpenAPI says of one operation beyond its signature: texts, examples, headers, and every error that it can answer with."""
+"""What the OpenAPI document says of an operation beyond the signature of its handler: texts, examples, headers and errors."""
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from litestar.handlers import HTTPRouteHandler
-
-from api.documents import descriptions, examples
-from api.problems import MEDIA_TYPE, TITLES
-
-Json = dict[str, Any]
+from api.documents import descriptions, examples, refusals
+from api.documents.operation import Json, Operation
 
 SCHEMA_REFERENCE: Final = "#/components/schemas/"
 BINARY: Final = {"type": "string", "format": "binary"}
 FORM: Final = "multipart/form-data"
 
-WITHOUT_COMMAND_HEADERS: Final = {"sessions"}  # their results hold tokens, which are not kept for a repeat
-WITHOUT_MIN_POSITION: Final = {"usersMe", "imagesBlob", "auditState"}  # they read the log, or show what is needed at once
-TAGS_WITHOUT_MIN_POSITION: Final = {"events", "health"}
-WITHOUT_IF_MATCH: Final = {"devicesReport"}  # a sign of life does not depend on other changes
-POST_WITH_IF_MATCH: Final = {"classificationsCancel"}
-
 SUCCESS: Final = {200: "Success", 201: "Created", 204: "Done"}
-REFUSALS: Final = {
-    400: ("Malformed", "The body is not valid JSON, or the form is damaged."),
-    401: ("NotAuthenticated", "The token or the password is missing, wrong or expired."),
-    403: ("Forbidden", "The account or service may not do this. `detail` names the role, grant or scope that is needed."),
-    404: ("NotFound", "It does not exist, or you may not see it."),
-    408: ("TooSlow", "The body did not arrive in time."),
-    409: ("Conflict", "The present state does not allow it. `detail` says why."),
-    412: ("VersionMismatch", "`If-Match` names a version that is not the newest one. Read it again."),
-    413: ("TooLarge", "The body or the image is too large."),
-    415: ("UnsupportedMediaType", "The `Content-Type` or the type of the image is not supported."),
-    416: ("NoSuchRange", "The file does not have the bytes that `Range` names."),
-    422: ("Invalid", "A value is invalid. `errors` names the fields."),
-    429: ("TooMany", "A limit of calls was exceeded. `Retry-After` says when to try again."),
-}
-"""The 4xx answers of single operations: the name and description of each component."""
-
-BEFORE_ROUTES: Final = "Refused before the operation: 414 (long query), 415 (`Content-Encoding`), 421 (unknown host) or 431 (long headers)."
-EVERY_OPERATION: Final = {422}  # `as_of`, where it is not supported
-WITH_TOKEN: Final = {401, 403}
-WITH_BODY: Final = {400, 408, 413, 415}
-OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
-    "auditImages": {404},
-    "classificationsRun": {404},
-    "imagesBlob": {403, 416},
-    "imagesUpload": {404},
-    "sessionsLogin": {401, 429},
-    "sessionsLoginByForm": {401, 429},
-    "sessionsLogout": {401, 403, 429},
-    "sessionsRefresh": {401, 403, 429},
-    "sessionsRegister": {409, 429},
-}
-"""By operation id, what does not follow from method, path and security."""
-
-RETRY_AFTER: Final = {"description": "After how many seconds to try again", "schema": {"type": "integer"}}
 HEADERS: Final = {
     "Content-Range": {"description": "Which bytes of the file these are", "schema": {"type": "string"}},
     "ETag": {"description": "Version of the resource, for `If-Match`", "schema": {"type": "string"}},
@@ -95,37 +51,6 @@ UPLOAD: Final = {
 }
 
 
-class Operation(NamedTuple):
-    """A handler under one path and method, and its place in the document."""
-
-    id: str
-    path: str
-    method: str
-    handler: HTTPRouteHandler
-    body: Json
-
-    @property
-    def tag(self) -> str:
-        return str(self.body["tags"][0])
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self.handler.opt.get("exclude_from_auth"))
-
-    @property
-    def is_command(self) -> bool:
-        return self.method != "GET" and self.tag not in WITHOUT_COMMAND_HEADERS
-
-    @property
-    def takes_if_match(self) -> bool:
-        by_method = self.is_command and self.method != "POST" and self.id not in WITHOUT_IF_MATCH
-        return by_method or self.id in POST_WITH_IF_MATCH
-
-    @property
-    def takes_min_position(self) -> bool:
-        return self.method == "GET" and self.tag not in TAGS_WITHOUT_MIN_POSITION and self.id not in WITHOUT_MIN_POSITION
-
-
 def complete(operation: Operation) -> None:
     """Change `operation.body` into what the document shows."""
     body = operation.body
@@ -139,27 +64,9 @@ def complete(operation: Operation) -> None:
     _complete_responses(operation)
 
 
-def refusals(operation: Operation) -> set[int]:
-    """Every 4xx status that the operation itself can answer with."""
-    found = EVERY_OPERATION | OTHER_REFUSALS.get(operation.id, set())
-    if not operation.is_open:
-        found |= WITH_TOKEN
-    if "{" in operation.path:
-        found |= {404}
-    if operation.method != "GET":
-        found |= WITH_BODY
-    if operation.is_command:
-        found |= {409}
-        if "{" in operation.path:
-            found |= {429}
-    if operation.takes_if_match:
-        found |= {412}
-    return found
-
-
 def components() -> Json:
     """The parts of the document that operations refer to, except schemas."""
-    return {"parameters": SHARED_PARAMETERS, "responses": _problem_responses()}
+    return {"parameters": SHARED_PARAMETERS, "responses": refusals.responses()}
 
 
 # ---- parameters --------------------------------------------------------------------------------------------------------------------
@@ -223,14 +130,8 @@ def _complete_responses(operation: Operation) -> None:
             content["example"] = example
     if headers := _response_headers(operation):
         success["headers"] = {name: HEADERS[name] for name in headers}
-    others = {str(one): {"$ref": f"#/components/responses/{REFUSALS[one][0]}"} for one in sorted(refusals(operation))}
-    operation.body["responses"] = {
-        status: success,
-        **_other_answers(operation, success),
-        **others,
-        "4XX": {"$ref": "#/components/responses/RefusedBefore"},
-        "default": {"$ref": "#/components/responses/Problem"},
-    }
+    answers = {status: success} | _other_answers(operation, success)
+    operation.body["responses"] = answers | refusals.references_of(operation)
 
 
 def _other_answers(operation: Operation, success: Json) -> Json:
@@ -273,61 +174,10 @@ def _example(schema: Json) -> Any:
     return examples.SCHEMAS.get(schema.get("$ref", "").removeprefix(SCHEMA_REFERENCE))
 
 
-def _problem_responses() -> Json:
-    content = {"schema": {"$ref": f"{SCHEMA_REFERENCE}Problem"}}
-    common = {
-        "Problem": {"description": "Any other error, such as 500 and 503", "content": {MEDIA_TYPE: content}},
-        "RefusedBefore": {"description": BEFORE_ROUTES, "content": {MEDIA_TYPE: content}},
-    }
-    return common | {
-        name: {
-            "description": description,
-            "content": {MEDIA_TYPE: content | {"example": examples.problem_example(status)}},
-            **({"headers": {"Retry-After": RETRY_AFTER}} if status == 429 else {}),
-        }
-        for status, (name, description) in REFUSALS.items()
-    }
-
-
 # ---- schemas -----------------------------------------------------------------------------------------------------------------------
-PROBLEM: Final = {
-    "type": "object",
-    "title": "Problem",
-    "description": "An error (RFC 9457).",
-    "properties": {
-        "type": {"type": "string", "description": "`urn:bioscope:problem:` and the code"},
-        "title": {"type": "string", "description": "Title of the status"},
-        "status": {"type": "integer", "enum": sorted(TITLES), "description": "Status of the answer"},
-        "detail": {"type": "string", "description": "What is wrong, as a sentence"},
-        "code": {"type": "string", "description": "Stable code of the error. Programs depend on it"},
-        "instance": {"type": "string", "description": "Id of the request, under which the server's log has more"},
-        "reason": {"type": "string", "description": "Stable word that says more than the code"},
-        "errors": {
-            "type": "array",
-            "description": "Each invalid value",
-            "items": {
-                "type": "object",
-                "title": "InvalidValue",
-                "description": "One invalid value.",
-                "properties": {
-                    "loc": {
-                        "type": "array",
-                        "description": "Where it is: `body`, `query`, `path` or `header`, then names and indexes",
-                        "items": {"type": ["string", "integer"]},
-                    },
-                    "msg": {"type": "string", "description": "What is wrong with it"},
-                },
-                "required": ["loc", "msg"],
-            },
-        },
-    },
-    "required": ["type", "title", "status", "detail", "code"],
-}
-
-
 def described_schemas(schemas: Mapping[str, Json]) -> Json:
     """The schemas with a description of each property, and of those whose structs have none."""
-    return {name: _described_schema(name, schema) for name, schema in schemas.items()} | {"Problem": PROBLEM}
+    return {name: _described_schema(name, schema) for name, schema in schemas.items()} | {"Problem": refusals.PROBLEM}
 
 
 def _described_schema(name: str, schema: Json) -> Json:
