@@ -35,7 +35,7 @@ class CreateDataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class DescribeDataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields to change."""
+    """The fields to change. Null clears the description."""
 
     name: str | UnsetType = UNSET
     description: str | None | UnsetType = UNSET

@@ -56,7 +56,6 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
 """By operation id."""
 
 SCHEMAS: Final[Texts] = {
-    "DescribeDataset": "The fields to change. Null clears the description.",
     "Dependency": "Something that the API depends on.",
     "Failure": "An image for which a job has no result.",
     "Feed": "Events without a gap between them.",
@@ -69,6 +68,7 @@ SCHEMAS: Final[Texts] = {
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
     "Login": "The credentials of an account.",
     "ModelVersion": "One version of a model. It never changes.",
+    "Named": "The id and name of something new.",
     "Phase": "The status of a job: `pending` until its images are listed, `running` until each has a result or a failure.",
     "RefreshToken": "A refresh token, unless it is sent as a header or cookie.",
     "Registered": "The new account.",

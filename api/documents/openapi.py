@@ -1,11 +1,14 @@
 """The OpenAPI document, generated from the routes."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
+from enum import Enum
 from functools import cache
 from importlib.metadata import version as installed
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
@@ -70,7 +73,7 @@ TITLES: Final = {  # where two schemas would have the same one, which generators
 def document(base_path: str = "") -> dict[str, Any]:
     """OpenAPI 3.1 of all routes, which clients find below `base_path`. Takes a second; callers must not change it."""
     schema, found = _described_operations()
-    schemas = described_schemas(schema["components"]["schemas"])
+    schemas = described_schemas(schema["components"]["schemas"], _docstrings())
     return schema | {
         "servers": [{"url": base_path or "/"}],
         "security": [{"password": []}, {"bearer": []}],
@@ -178,6 +181,16 @@ def _in_working_order(unordered: list[Operation]) -> dict[str, Any]:
 def _place(operation: Operation) -> tuple[int, int, int]:
     function = operation.handler.fn
     return list(TAGS).index(operation.tag), _modules().index(function.__module__), function.__code__.co_firstlineno
+
+
+def _docstrings() -> dict[str, str]:
+    """Those of the structs and enumerations beside the routes, under both names that Litestar may give to a schema."""
+    found: dict[str, str] = {}
+    for module in _modules():
+        for name, member in vars(sys.modules[module]).items():
+            if isinstance(member, type) and member.__module__ == module and issubclass(member, msgspec.Struct | Enum):
+                found |= dict.fromkeys((name, f"{module}_{name}".replace(".", "_")), member.__doc__ or "")
+    return found
 
 
 @cache

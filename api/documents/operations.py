@@ -1,6 +1,7 @@
 """What the OpenAPI document says of an operation beyond the signature of its handler: texts, examples, headers and errors."""
 
 from collections.abc import Mapping
+from inspect import cleandoc
 from typing import Any, Final
 
 from api.documents import descriptions, examples, refusals
@@ -175,13 +176,14 @@ def _example(schema: Json) -> Any:
 
 
 # ---- schemas -----------------------------------------------------------------------------------------------------------------------
-def described_schemas(schemas: Mapping[str, Json]) -> Json:
-    """The schemas with a description of each property, and of those whose structs have none."""
-    return {name: _described_schema(name, schema) for name, schema in schemas.items()} | {"Problem": refusals.PROBLEM}
+def described_schemas(schemas: Mapping[str, Json], docstrings: Mapping[str, str]) -> Json:
+    """The schemas with descriptions of themselves and of each property."""
+    described = {name: _described_schema(name, schema, docstrings) for name, schema in schemas.items()}
+    return described | {"Problem": refusals.PROBLEM}
 
 
-def _described_schema(name: str, schema: Json) -> Json:
-    described = schema | ({"description": descriptions.SCHEMAS[name]} if name in descriptions.SCHEMAS else {})
+def _described_schema(name: str, schema: Json, docstrings: Mapping[str, str]) -> Json:
+    described = schema | {"description": descriptions.SCHEMAS.get(name) or cleandoc(docstrings[name])}
     if "properties" in schema:
         texts = descriptions.PROPERTIES[name]
         described["properties"] = {key: value | {"description": texts[key]} for key, value in schema["properties"].items()}

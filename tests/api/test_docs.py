@@ -68,7 +68,7 @@ def test_everything_has_a_description():
     places |= document["components"]["securitySchemes"]
     assert len(places) > 400
     missing = [place for place, described in places.items() if len(described.get("description", "")) < 4]
-    assert not missing
+    assert missing == []
 
 
 def test_every_description_is_used():
