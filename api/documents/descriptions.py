@@ -333,7 +333,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
 
 UPLOAD: Final[Texts] = {
     "dataset_id": "Dataset to add the image to",
-    "device_id": "Device that took the image. Optional",
+    "device_id": "Device that took the image. Optional, may be empty",
     "path": f"Path of the file below the folder that is uploaded, at most {MAX_PATH_LENGTH} characters. Optional. It is relative, with `/` "
     "or `\\` between its parts, and has no `..` or empty part. Its last part becomes the file name",
     "file": "JPEG, PNG or TIFF, with a file name: UTF-8 as browsers send it, or `filename*` (RFC 5987), which takes precedence. "

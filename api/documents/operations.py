@@ -37,17 +37,16 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
 
 UPLOAD: Final = {
     "type": "object",
-    "title": "ImageUpload",
     "description": "A file, and where it belongs.",
     "properties": {
-        name: schema | {"description": descriptions.UPLOAD[name]}
+        name: schema | {"description": descriptions.UPLOAD[name], "examples": [examples.UPLOAD.get(name, "")]}
         for name, schema in {
             "dataset_id": {"type": "string", "format": "uuid"},
             "device_id": {"type": "string", "format": "uuid"},
             "path": {"type": "string"},
-            "file": BINARY,
         }.items()
-    },
+    }
+    | {"file": BINARY | {"description": descriptions.UPLOAD["file"]}},
     "required": ["dataset_id", "file"],
 }
 
@@ -137,7 +136,7 @@ def _complete_responses(operation: Operation) -> None:
 
 def _other_answers(operation: Operation, success: Json) -> Json:
     if operation.id == "imagesBlob":
-        success["content"] = {"image/*": {"schema": BINARY}}
+        success["content"] = {media_type: {"schema": BINARY} for media_type in ("image/*", "application/octet-stream")}
         part = success | {"description": "The part that `Range` names", "headers": success["headers"] | _headers("Content-Range")}
         return {"206": part, "304": {"description": "The client has the file already", "headers": success["headers"]}}
     if operation.tag == "health" and operation.handler.handler_name == "ready":

@@ -63,7 +63,7 @@ def test_everything_has_a_description():
     places = {f"operation {body['operationId']}": body for _, _, body in operations()}
     places |= {f"{body['operationId']} {one['name']}": one for _, _, body in operations() for one in parameters_of(body)}
     places |= {f"schema {name}": schema for name, schema in schemas.items()}
-    places |= {f"{schema['title']}.{name}": one for schema in schemas_in(document) for name, one in schema["properties"].items()}
+    places |= {f"{one['description']}.{name}": inner for one in schemas_in(document) for name, inner in one["properties"].items()}
     places |= {f"tag {tag['name']}": tag for tag in document["tags"]}
     places |= document["components"]["securitySchemes"]
     assert len(places) > 400

@@ -1,4 +1,4 @@
-"""A client library that a common generator makes from the OpenAPI document signs in, uploads, runs a model and pages through the results."""
+"""A client library that a common generator makes from the OpenAPI document signs in, uploads, runs a model and pages."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ from {PACKAGE}.api.datasets import datasets_create
 from {PACKAGE}.api.images import images_one, images_upload
 from {PACKAGE}.api.results import results_listed
 from {PACKAGE}.api.sessions import sessions_login
-from {PACKAGE}.models import CreateDataset, ImageUpload, Login, Problem, RunClassification
+from {PACKAGE}.models import CreateDataset, ImagesUploadBody, Login, RunClassification
 from {PACKAGE}.types import File
 
 url, address, password, *files = sys.argv[1:]
@@ -43,7 +43,7 @@ dataset = datasets_create.sync(client=client, body=CreateDataset(name="cells"))
 
 uploaded = []
 for name in files:
-    body = ImageUpload(dataset_id=dataset.id, file=File(payload=BytesIO(Path(name).read_bytes()), file_name=Path(name).name))
+    body = ImagesUploadBody(dataset_id=dataset.id, file=File(payload=BytesIO(Path(name).read_bytes()), file_name=Path(name).name))
     uploaded.append(images_upload.sync(client=client, body=body).id)
 
 job = classifications_run.sync(client=client, body=RunClassification(dataset_id=dataset.id, model_name="pbc8"))
@@ -82,7 +82,16 @@ def generated(tmp_path_factory):
     (folder / "openapi.json").write_bytes(msgspec.json.encode(openapi.document()))
     generator = python.with_name("openapi-python-client")
     printed = run(
-        generator, "generate", "--path", "openapi.json", "--meta", "none", "--output-path", PACKAGE, cwd=folder, timeout=INSTALL_TIMEOUT_SECONDS
+        generator,
+        "generate",
+        "--path",
+        "openapi.json",
+        "--meta",
+        "none",
+        "--output-path",
+        PACKAGE,
+        cwd=folder,
+        timeout=INSTALL_TIMEOUT_SECONDS,
     )
     return python, folder, printed
 
