@@ -315,8 +315,10 @@ PROBLEM_DETAILS: Final[Mapping[int, str]] = {
     413: "The body is larger than 1,048,576 bytes, which is the most that is taken here",
     415: "Send the body as application/json in UTF-8",
     416: "The file has 15,204 bytes, and none of those that were asked for",
+    421: "This host is not served here",
     422: "name must have 1 to 255 characters, has 0",
     429: "Too many attempts; try again in 38 s",
+    503: "The file store is slow; try again",
 }
 
 

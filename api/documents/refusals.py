@@ -24,6 +24,7 @@ REFUSALS: Final = {
 """The 4xx answers of single operations: the name and description of each component."""
 
 BEFORE_ROUTES: Final = "Refused before the operation: 414 (long query), 415 (`Content-Encoding`), 421 (unknown host) or 431 (long headers)."
+OTHERS: Final = "Any other error, such as 500 and 503"
 EVERY_OPERATION: Final = {422}  # `as_of`, where it is not supported
 WITH_TOKEN: Final = {401, 403}
 WITH_BODY: Final = {400, 408, 413, 415}
@@ -102,8 +103,8 @@ def references_of(operation: Operation) -> Json:
 def responses() -> Json:
     content = {"schema": {"$ref": "#/components/schemas/Problem"}}
     common = {
-        "Problem": {"description": "Any other error, such as 500 and 503", "content": {MEDIA_TYPE: content}},
-        "RefusedBefore": {"description": BEFORE_ROUTES, "content": {MEDIA_TYPE: content}},
+        "Problem": {"description": OTHERS, "content": {MEDIA_TYPE: content | {"example": examples.problem_example(503)}}},
+        "RefusedBefore": {"description": BEFORE_ROUTES, "content": {MEDIA_TYPE: content | {"example": examples.problem_example(421)}}},
     }
     return common | {
         name: {
