@@ -11,8 +11,10 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from api.documents import descriptions, examples, openapi
+from domain.access import Role
 from tests.api.conftest import PASSWORD
 from tests.api.declared import operations, parameters_of, schemas_in
+from tests.api.people import id_of
 from tests.application.test_schemas import references
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +111,28 @@ def test_a_body_is_required_where_it_is():
     bodies = {body["operationId"]: body["requestBody"]["required"] for _, _, body in operations() if "requestBody" in body}
     assert {name for name, required in bodies.items() if not required} == {"sessionsRefresh", "sessionsLogout"}
     assert len(bodies) > 10
+
+
+async def test_a_length_in_a_description_is_the_one_that_is_enforced(laboratory):
+    http = await laboratory.client(Role.ADMIN)
+    routes = {
+        "CreateDataset": ("POST", "/api/datasets"),
+        "RegisterDevice": ("POST", "/api/devices"),
+        "UpdateUser": ("PATCH", f"/api/users/users/{await id_of(http)}"),
+    }
+    lengths = [
+        (schema, name, int(found[1]))
+        for schema in routes
+        for name, text in descriptions.PROPERTIES[schema].items()
+        if name not in {"email", "password"} and (found := re.search(r"(\d+) characters", text))
+    ]
+    assert len(lengths) > 10
+    for schema, name, most in lengths:
+        for length in (most, most + 1):
+            others = {"name": "scope", "hostname": f"{name}-{length}"} if schema == "RegisterDevice" else {}
+            others |= {"name": "cells"} if schema == "CreateDataset" else {}
+            answer = await http.request(*routes[schema], json=others | {name: "x" * length})
+            assert answer.is_success == (length == most), (schema, name, answer.text)
 
 
 async def test_the_page_can_sign_in_with_the_password_flow(laboratory):
