@@ -107,6 +107,7 @@ lock: setup  ## Bring the locked requirements up to date, and see that each pack
 	$(BIN)/$(LOCK) pyproject.toml --extra embedded --extra dev -o requirements/dev.txt
 	$(BIN)/$(LOCK) pyproject.toml -o requirements/production.txt
 	$(BIN)/$(LOCK) pyproject.toml --extra train -o requirements/train.txt
-	@for version in 3.11 3.12 3.13 3.14; do for lock in dev production train; do \
+	$(BIN)/$(LOCK) --group sdk -o requirements/sdk.txt
+	@for version in 3.11 3.12 3.13 3.14; do for lock in dev production train sdk; do \
 	  echo "wheels for Python $$version: $$lock"; $(BIN)/$(WHEELS) --python-version $$version requirements/$$lock.txt || exit; \
 	done; done

@@ -23,6 +23,8 @@ PROFILE = CLEARED_BY_NULL | {"email", "first_name", "last_name"}
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
+    """An account."""
+
     id: UUID
     email: str
     username: str
@@ -36,8 +38,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpdateUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Null clears institution, department and phone; of the other fields it changes nothing. `role` and `status` are for administrators,
-    `password` is one's own, with `current_password` unless the sign-in is younger than 15 minutes."""
+    """The fields to change. Null clears institution, department and phone; in other fields it changes nothing."""
 
     email: str | None | UnsetType = UNSET
     first_name: str | None | UnsetType = UNSET
@@ -64,29 +65,33 @@ class Users(Controller):
     path = "/api/users"
     tags = ("users",)
 
-    @get("/me")
+    @get("/me", summary="Read your own account")
     async def me(self, context: NamedDependency[RequestContext]) -> Response[User]:
-        """Whoever asks, as the log knows them: true at once after signing in, however far the read models are."""
+        """The account of the access token. It is read from the log, so that it is current even if the read models are behind."""
         require_role(context.actor, Role.VIEWER)
         account = await context.read_log(accounts.load_account, user_id=context.actor.id)
         return context.versioned(view(account), version=account.version)
 
-    @get("/users", operation_id="usersListed")
+    @get("/users", operation_id="usersListed", summary="List accounts")
     async def list_users(
         self, context: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[User]]:
-        """Everybody, oldest first; for administrators."""
+        """All accounts, oldest first. For administrators."""
         return context.page(await context.read(read_model.listed, cursor=cursor, size=page_size), view)
 
-    @get("/users/{user_id:uuid}", operation_id="usersOne")
+    @get("/users/{user_id:uuid}", operation_id="usersOne", summary="Read an account")
     async def get_user(self, context: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[User]:
-        """One's own account, or anybody's for an administrator."""
+        """Your own account. Administrators may read any account."""
         row = await context.read(read_model.get, user_id)
         return context.versioned(view(row), version=row.version)
 
-    @patch("/users/{user_id:uuid}")
+    @patch("/users/{user_id:uuid}", summary="Update an account")
     async def update(self, context: NamedDependency[RequestContext], user_id: FromPath[UUID], data: JSONBody[UpdateUser]) -> Response[User]:
-        """All parts or none of them. A new password ends all other sessions, any status but active ends all."""
+        """Change a profile, password, role or status. Either all changes are made or none.
+
+        A new password ends all other sessions of the account. Any status but `active` ends all sessions. Role and status are for
+        administrators.
+        """
         services = context.services
         result = await context.execute(
             accounts.update,
@@ -104,9 +109,12 @@ class Users(Controller):
         account = await context.read_log(accounts.load_account, user_id=user_id)
         return context.changed(view(account), result)
 
-    @delete("/users/{user_id:uuid}", status_code=204)
+    @delete("/users/{user_id:uuid}", status_code=204, summary="Delete an account")
     async def remove(self, context: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[None]:
-        """Closes the account; also when there is none. Its traces stay in the record, its names are free again."""
+        """Close an account. For administrators.
+
+        Its events stay in the log. Its e-mail address and user name can be used again. An account that does not exist is not an error.
+        """
         try:
             result = await context.execute(
                 accounts.delete, user_id, expected=context.expected_version, tokens=context.services.refresh_tokens

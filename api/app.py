@@ -45,7 +45,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         return RequestContext(request, services, options, identities, request.scope.get("auth"))
 
     app = Litestar(
-        route_handlers=[*ROUTES, *(pages.PAGES if options.docs else ())],
+        route_handlers=[*ROUTES, *pages.PAGES],
         dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
         guards=[reject_unsupported_as_of],
         middleware=[

@@ -22,7 +22,7 @@ AsOf = FromQuery[str | None]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. `sentence` is for people, by the names of now; `data` has its private fields in clear, as far as their keys exist."""
+    """One event of an audit trail."""
 
     position: int
     at: datetime
@@ -45,28 +45,28 @@ class Audit(Controller):
     path = "/api/audit/{about:uuid}"
     tags = ("audit",)
 
-    @get("/trail")
+    @get("/trail", summary="Read the audit trail")
     async def trail(
         self, context: NamedDependency[RequestContext], about: FromPath[UUID], after: After = 0, limit: PageSize = 200
     ) -> Response[list[Entry]]:
-        """Everything that touched a thing, oldest first: an image's trail has the chunk that judged it. For administrators.
+        """All events that touched one thing, oldest first. The trail of an image includes its results. For administrators.
 
-        At most 200 events that follow position `after`; where there are more, `X-Next-Cursor` is the next `after`.
+        If there are more events, `X-Next-Cursor` is the next `after`.
         """
         require_role(context.actor, Role.ADMIN)
         others = await context.read(activity.about, about, after=after, maximum=limit + 1)
         entries = await context.read_log(audit.trail, about, others=others, after=after, maximum=limit + 1)
         return _page([view(entry) for entry in entries[:limit]], entries[limit - 1].position if len(entries) > limit else None)
 
-    @get("/state")
+    @get("/state", summary="Read a state as of a time")
     async def state(self, context: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
-        """How a thing stood at a time or position, folded from the record alone; now, where none is named. For administrators."""
+        """One thing as it was at a time or position, calculated from the log alone. For administrators."""
         require_role(context.actor, Role.ADMIN)
         until = await _position_of(context, as_of)
         state = await context.read_log(audit.state_of, about, until=until)
         return Response(msgspec.to_builtins(state))
 
-    @get("/images")
+    @get("/images", summary="List images of a dataset as of a time")
     async def images(
         self,
         context: NamedDependency[RequestContext],
@@ -77,8 +77,8 @@ class Audit(Controller):
     ) -> Response[list[dict[str, Any]]]:
         """The images that a dataset held at a time or position, in the order of their uploads. For administrators.
 
-        `limit` counts uploads: images that were deleted by then are left out of a page. `X-Next-Cursor` is the next `after`; name the same
-        `as_of` with it. 404 where there was no such dataset then.
+        Images that had been deleted by then are left out, so that a page may be shorter than `limit`. If there are more,
+        `X-Next-Cursor` is the next `after`; send the same `as_of` with it. The answer is 404 if the dataset did not exist then.
         """
         require_role(context.actor, Role.ADMIN)
         until = await _position_of(context, as_of)
@@ -92,14 +92,15 @@ class Audit(Controller):
             [msgspec.to_builtins(image) for image in images], uploads[maximum - 1].position if len(uploads) > maximum else None, until
         )
 
-    @get("/results")
+    @get("/results", summary="List results as of a time")
     async def results(
         self, context: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
     ) -> Response[list[lists_as_of.Result]]:
-        """The results of an image or job that were known at a time or position, oldest first. For administrators.
+        """The results of an image or job that existed at a time or position, oldest first. For administrators.
 
-        A page has those of at most 20 chunks. Results whose image, job or dataset was deleted by then are left out. `X-Next-Cursor` is the
-        next `after`; name the same `as_of` with it. 404 where there was no such image or job then.
+        A page has the results of at most 20 chunks. Results whose image, job or dataset had been deleted by then are left out. If there
+        are more, `X-Next-Cursor` is the next `after`; send the same `as_of` with it. The answer is 404 if the image or job did not
+        exist then.
         """
         require_role(context.actor, Role.ADMIN)
         until = await _position_of(context, as_of)

@@ -47,12 +47,12 @@ class OpenedBlob(NamedTuple):
     first: bytes
 
 
-@get("/api/blobs/{token:str}", opt=OPEN, tags=["images"])
+@get("/api/blobs/{token:str}", opt=OPEN, tags=["images"], summary="Read a file by its signed address")
 async def blob(context: NamedDependency[RequestContext], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
-    """What a preview or download address leads to. Takes `Range` (one), `If-Range` and `If-None-Match`.
+    """The file behind an address from `preview`, `thumbnail` or `download`. It supports `Range` (one), `If-Range` and `If-None-Match`.
 
-    It gives nothing any more when the image is deleted, the share withdrawn or the session ended. Browsers may keep what they loaded until
-    the end of the address.
+    The address stops working when the image is deleted, the share withdrawn or the session ended. Browsers may keep the file in their
+    caches until the address expires.
     """
     signed = await _resolve(context, token)
     mark_recognised(context.request.scope)

@@ -19,8 +19,7 @@ from projections.classifications import Failure
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
-    """`images` is how many are covered, `succeeded` and `failed` how many of them have an answer; `reason` says why a job failed.
-    Results less certain than `threshold` (0 to 1) need a review."""
+    """A job: one model version run over an image or a dataset."""
 
     id: UUID
     dataset_id: UUID
@@ -42,18 +41,20 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watched(Classification, frozen=True, kw_only=True):
-    """`failures` are the first of them, once the job has ended; all are at `/failures`."""
+    """A job with its first failures."""
 
     failures: list[Failure]
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
+    """The new job."""
+
     id: UUID
     status: JobStatus = JobStatus.PENDING
 
 
 class RunClassification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Exactly one of `image_id` and `dataset_id`. Without a `threshold` (0 to 1) the model's own holds."""
+    """A model, and the image or the dataset to classify: exactly one of `image_id` and `dataset_id`."""
 
     image_id: UUID | None = None
     dataset_id: UUID | None = None
@@ -69,9 +70,12 @@ class Classifications(Controller):
     path = "/api/classifications"
     tags = ("classifications",)
 
-    @post("/run")
+    @post("/run", summary="Run a model")
     async def run(self, context: NamedDependency[RequestContext], data: JSONBody[RunClassification]) -> Response[Requested]:
-        """Of the model's version in production, which is pinned now."""
+        """Start a job with the model's current production version, over one image or a whole dataset.
+
+        Read the job, or follow the WebSocket `/api/ws`, until it has ended. Needs the role analyst and the grant analyst.
+        """
         names = await context.read(lambda db, _: models.names(db))
         default = context.options.default_model
         result = await context.execute(
@@ -84,7 +88,7 @@ class Classifications(Controller):
         )
         return context.created(Requested(id=result.id), result)
 
-    @get("/", operation_id="classificationsListed")
+    @get("/", operation_id="classificationsListed", summary="List classifications")
     async def list_classifications(
         self,
         context: NamedDependency[RequestContext],
@@ -95,7 +99,7 @@ class Classifications(Controller):
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Classification]]:
-        """Newest first."""
+        """The jobs of all datasets that you may see, newest first."""
         page = await context.read(
             read_model.listed,
             status=status_filter,
@@ -107,14 +111,15 @@ class Classifications(Controller):
         )
         return context.page(page, view)
 
-    @get("/{job_id:uuid}", operation_id="classificationsOne")
+    @get("/{job_id:uuid}", operation_id="classificationsOne", summary="Read a classification")
     async def get_classification(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Watched]:
+        """One job and its progress."""
         row = await context.read(read_model.get, job_id)
         ended = row.status not in {JobStatus.PENDING, JobStatus.RUNNING}
         failures = (await context.read(read_model.failures, job_id)).items if ended and row.failed else []
         return context.versioned(from_row(row, Watched, created_by_id=row.created_by, failures=failures), version=row.version)
 
-    @get("/{job_id:uuid}/failures", operation_id="classificationsFailures", summary="Failures")
+    @get("/{job_id:uuid}/failures", operation_id="classificationsFailures", summary="List failures of a classification")
     async def list_failures(
         self,
         context: NamedDependency[RequestContext],
@@ -122,17 +127,17 @@ class Classifications(Controller):
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Failure]]:
-        """The images that have no result, and why."""
+        """The images for which the job has no result, and the reasons."""
         await context.read(read_model.get, job_id)
         return context.page(await context.read(read_model.failures, job_id, cursor=cursor, size=page_size), lambda failure: failure)
 
-    @post("/{job_id:uuid}/cancel", status_code=200)
+    @post("/{job_id:uuid}/cancel", status_code=200, summary="Cancel a classification")
     async def cancel(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Classification]:
-        """What is not judged yet stays so; what is, stays readable."""
+        """Stop a job. Images not yet classified are skipped; existing results stay. Needs the role analyst and the grant analyst."""
         result = await context.execute(classifications.cancel, job_id, expected=context.expected_version)
         return context.changed(view(await context.read(read_model.get, job_id)), result)
 
-    @delete("/{job_id:uuid}", status_code=204)
+    @delete("/{job_id:uuid}", status_code=204, summary="Delete a classification")
     async def remove(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[None]:
-        """Its results are hidden with it; the record keeps them."""
+        """Hide a job with its results. The log keeps them. Needs the role researcher and the grant editor."""
         return context.no_content(await context.execute(classifications.delete, job_id, expected=context.expected_version))

@@ -18,7 +18,7 @@ from projections import devices as read_model
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """`last_seen`: its last sign of life."""
+    """A microscope or camera."""
 
     id: UUID
     name: str
@@ -31,6 +31,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegisterDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new device."""
+
     name: str
     hostname: str
     location: str | None = None
@@ -38,6 +40,8 @@ class RegisterDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class DescribeDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields to change. Null clears location and firmware version."""
+
     name: str | UnsetType = UNSET
     hostname: str | UnsetType = UNSET
     location: str | None | UnsetType = UNSET
@@ -45,6 +49,8 @@ class DescribeDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ReportDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The present state of a device."""
+
     is_online: bool
 
 
@@ -63,7 +69,7 @@ class Devices(Controller):
     path = "/api/devices"
     tags = ("devices",)
 
-    @get("/", operation_id="devicesListed")
+    @get("/", operation_id="devicesListed", summary="List devices")
     async def list_devices(
         self,
         context: NamedDependency[RequestContext],
@@ -72,13 +78,13 @@ class Devices(Controller):
         page_size: FromQuery[int] = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Device]]:
-        """Oldest first; `location` must be met exactly."""
+        """All devices, oldest first. Needs the role analyst."""
         page = await context.read(read_model.listed, is_online=is_online, location=location, cursor=cursor, size=page_size)
         return context.page(page, view)
 
-    @post("/")
+    @post("/", summary="Register a device")
     async def register(self, context: NamedDependency[RequestContext], data: JSONBody[RegisterDevice]) -> Response[NamedBody]:
-        """For administrators. No two devices have the same host name."""
+        """Add a microscope or camera. No two devices have the same host name. For administrators."""
         result = await context.execute(
             devices.register,
             name=data.name,
@@ -88,31 +94,33 @@ class Devices(Controller):
         )
         return context.created(NamedBody(result.id, data.name), result)
 
-    @get("/{device_id:uuid}", operation_id="devicesOne")
+    @get("/{device_id:uuid}", operation_id="devicesOne", summary="Read a device")
     async def get_device(self, context: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[Device]:
+        """One device. Needs the role analyst."""
         row = await context.read(read_model.get, device_id)
         return context.versioned(view(row), version=row.version)
 
-    @patch("/{device_id:uuid}")
+    @patch("/{device_id:uuid}", summary="Update a device")
     async def describe(
         self, context: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[DescribeDevice]
     ) -> Response[Device]:
+        """Change what is known of a device. For administrators."""
         return await changed(
             context, await context.execute(devices.describe, device_id, sent_fields(data), expected=context.expected_version)
         )
 
-    @patch("/{device_id:uuid}/status")
+    @patch("/{device_id:uuid}/status", summary="Report the status of a device")
     async def report(
         self, context: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[ReportDevice]
     ) -> Response[Device]:
-        """A sign of life, or that it went offline."""
+        """Report that a device is online, which also updates `last_seen`, or that it went offline. For administrators."""
         return await changed(
             context, await context.execute(devices.report, device_id, online=data.is_online, last_seen=context.services.last_seen)
         )
 
-    @delete("/{device_id:uuid}", status_code=204)
+    @delete("/{device_id:uuid}", status_code=204, summary="Delete a device")
     async def remove(self, context: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[None]:
-        """Its images stay."""
+        """Remove a device. Its images stay. For administrators."""
         return context.no_content(
             await context.execute(devices.remove, device_id, expected=context.expected_version, last_seen=context.services.last_seen)
         )

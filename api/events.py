@@ -27,7 +27,7 @@ Wait = Annotated[float, QueryParameter(ge=0, le=MAX_WAIT_SECONDS)]
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
-    """An event type; `versions` are those that the log may hold."""
+    """An event type."""
 
     type: str
     noun: str
@@ -58,7 +58,7 @@ class Events(Controller):
     tags = ("events",)
     opt = for_services(Scope.EVENTS_READ)
 
-    @get("/")
+    @get("/", summary="Follow events")
     async def follow(
         self,
         context: NamedDependency[RequestContext],
@@ -68,29 +68,31 @@ class Events(Controller):
         wait: Wait = 0.0,
         sealed: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
     ) -> Response[FeedPage]:
-        """What follows position `after`, for administrators and for services with the scope `events:read`.
+        """The events after position `after`, in order and without a gap. For administrators and services.
 
-        At most `limit` (1000) events, without a gap. Where there are none yet, the answer waits up to `wait` (20) seconds.
-        Private fields are in clear for an administrator who does not ask for `sealed`.
+        If there are none yet, the answer waits up to `wait` seconds. Ask again with `after` set to `next` of the answer.
         """
         event_feed.require_follower(context.actor)
         return Response(await next_page(context, feed_slots, after, limit=limit, wait=wait, sealed=sealed))
 
-    @get("/heads", operation_id="eventsSignedHeads", summary="Signed heads")
+    @get("/heads", operation_id="eventsSignedHeads", summary="List signed heads")
     async def list_signed_heads(self, context: NamedDependency[RequestContext], after: After = 0, limit: Limit = 100) -> Response[Heads]:
-        """What the log had come to, signed about once a minute: compare your own hash at that position with it."""
+        """The position and hash of the log, signed about once a minute. For administrators and services.
+
+        Compare them with the hash that you calculated at the same position.
+        """
         services = context.services
         return Response(await event_feed.heads(after, limit=limit, actor=context.actor, reads=services.reads, keys=services.head_keys))
 
-    @get("/schemas", operation_id="eventsDescribed", summary="Described")
+    @get("/schemas", operation_id="eventsDescribed", summary="List event types")
     async def list_schemas(self, context: NamedDependency[RequestContext]) -> list[Described]:  # noqa: ARG002 - it requires an authenticated actor
-        """Every type that there is."""
+        """All event types, with their meaning and the versions of their schemas."""
         return [
             Described(type=kind, noun=NOUN_OF[kind], meaning=meaning, versions=event_schemas.versions(kind))
             for kind, meaning in event_schemas.MEANINGS.items()
         ]
 
-    @get("/schemas/{kind:str}", operation_id="eventsSchema", summary="Schema")
+    @get("/schemas/{kind:str}", operation_id="eventsSchema", summary="Read the schema of an event type")
     async def get_schema(
         self,
         context: NamedDependency[RequestContext],  # noqa: ARG002 - it requires an authenticated actor
@@ -98,7 +100,7 @@ class Events(Controller):
         version: FromQuery[int | None] = None,
         sealed: FromQuery[bool] = True,  # noqa: FBT002 - a query parameter
     ) -> Response[dict[str, Any]]:
-        """The JSON Schema of a payload: as Kafka carries it, or as an administrator reads it (`sealed=false`)."""
+        """The JSON Schema of an event's data: as Kafka carries it, or as an administrator reads it (`sealed=false`)."""
         return Response(event_schemas.schema(kind, version, sealed=sealed), media_type="application/schema+json")
 
 

@@ -14,25 +14,30 @@ ESSENTIAL = {"postgres"}  # without it there are neither commands nor queries
 
 
 class Alive(msgspec.Struct, frozen=True):
+    """The process runs."""
+
     status: str = "ok"
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """`status` is ok, or degraded when something is away; `dependencies` says what."""
+    """The state of everything that the API depends on."""
 
     status: str
     dependencies: list[DependencyHealth]
 
 
-@get(["/api/health", "/health", "/health/live", "/api/health/live"], opt=OPEN, tags=["health"])
+@get(["/api/health", "/health", "/health/live", "/api/health/live"], opt=OPEN, tags=["health"], summary="Check the process")
 async def live() -> Alive:
-    """Nothing is asked but this process."""
+    """Answer if the process runs. Nothing else is checked."""
     return Alive()
 
 
-@get(["/health/ready", "/api/health/ready"], opt=OPEN, tags=["health"])
+@get(["/health/ready", "/api/health/ready"], opt=OPEN, tags=["health"], summary="Check the dependencies")
 async def ready(context: NamedDependency[RequestContext]) -> Response[Ready]:
-    """Says what is away. 503 only where that leaves nothing to be asked of us: all else degrades."""
+    """Name the dependencies that are unavailable.
+
+    The status is 503 only without Postgres. Without another dependency, some operations are slower or unavailable.
+    """
     dependencies = await context.services.health.examine()
     unavailable = {dependency.name for dependency in dependencies if not dependency.ok}
     body = Ready("degraded" if unavailable else "ok", dependencies)

@@ -26,7 +26,7 @@ PageNumber = Annotated[int, QueryParameter(ge=1)]
 
 
 class Status(StrEnum):
-    """What became of the first full decode."""
+    """The state of the inspection, the first complete decoding of the file."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
@@ -34,10 +34,7 @@ class Status(StrEnum):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """`width`, `height` in pixels: as the header claims, until the status is accepted. `pixel_size_um` is a pixel's edge in micrometres.
-    `warnings` say what of the file was not used, assumed or converted. `reason` and `detail` say why an image was rejected.
-    `thumbnail` is where to ask for the thumbnail's address, once there is one.
-    `path` is the file's place in the folder that was uploaded, null where the upload named none."""
+    """An uploaded file, and what its inspection found."""
 
     id: UUID
     filename: str
@@ -66,12 +63,16 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The new image."""
+
     id: UUID
     filename: str
     analyzed: bool = False
 
 
 class DescribeImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields to change. Null removes the device."""
+
     filename: str | UnsetType = UNSET
     analyzed: bool | UnsetType = UNSET
     device_id: UUID | None | UnsetType = UNSET
@@ -94,11 +95,13 @@ class Images(Controller):
     path = "/api/images"
     tags = ("images",)
 
-    @post("/upload", opt={"body": "stream"})
+    @post("/upload", opt={"body": "stream"}, summary="Upload an image")
     async def upload(self, context: NamedDependency[RequestContext], store_slots: NamedDependency[Semaphore]) -> Response[Uploaded]:
-        """A form with the parts `dataset_id`, `device_id`, `path` (these two may be left out) and `file`, best in this order.
+        """Store a JPEG, PNG or TIFF file in a dataset. Needs the role analyst and the grant analyst.
 
-        `path` is the file's path below the folder that is uploaded, such as `A1/img.tif`; its last part becomes the file name.
+        Send the parts of the form in the order `dataset_id`, `device_id`, `path`, `file`: then permissions are checked before the file
+        is sent. The file is checked while it arrives, and nothing of a refused file is kept. Its inspection follows: read the image again
+        until its status is no longer `pending`.
         """
         command = context.command()
         require_role(command.actor, Role.ANALYST)
@@ -116,7 +119,7 @@ class Images(Controller):
         )
         return context.created(Uploaded(id=result.id, filename=form.filename), result)
 
-    @get("/", operation_id="imagesListed")
+    @get("/", operation_id="imagesListed", summary="List images")
     async def list_images(
         self,
         context: NamedDependency[RequestContext],
@@ -132,10 +135,7 @@ class Images(Controller):
         order_by: FromQuery[str] = "-uploaded_at",
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Image]]:
-        """`q` is searched in file names and paths, in any case and Unicode form.
-
-        The times bound the upload's, both inclusive. A cursor wins over `page`.
-        """
+        """The images of all datasets that you may see, the newest upload first. Filters can be combined."""
         filters = read_model.Filter(
             dataset_id=dataset_id,
             device_id=device_id,
@@ -148,19 +148,21 @@ class Images(Controller):
         rows = await context.read(read_model.listed, where=filters, order_by=order_by, page=page, size=page_size, cursor=cursor)
         return context.page(rows, view)
 
-    @get("/{image_id:uuid}", opt=FOR_READERS, operation_id="imagesOne")
+    @get("/{image_id:uuid}", opt=FOR_READERS, operation_id="imagesOne", summary="Read an image")
     async def get_image(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[Image]:
+        """One image, without its pixels."""
         row = await context.read(read_model.get, image_id)
         return context.versioned(view(row), version=row.version)
 
-    @patch("/{image_id:uuid}")
+    @patch("/{image_id:uuid}", summary="Update an image")
     async def describe(
         self, context: NamedDependency[RequestContext], image_id: FromPath[UUID], data: JSONBody[DescribeImage]
     ) -> Response[Image]:
+        """Change the file name, the device or the mark `analyzed`. Needs the role analyst and the grant editor."""
         result = await context.execute(images.describe, image_id, **sent_fields(data), expected=context.expected_version)
         return context.changed(view(await context.read(read_model.get, image_id)), result)
 
-    @delete("/{image_id:uuid}", status_code=204)
+    @delete("/{image_id:uuid}", status_code=204, summary="Delete an image")
     async def remove(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[None]:
-        """Its results are hidden with it; the record keeps them."""
+        """Hide an image with its results. The log keeps them. Needs the role researcher and the grant editor."""
         return context.no_content(await context.execute(images.delete, image_id, expected=context.expected_version))

@@ -14,7 +14,7 @@ from projections.models import ModelVersion
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`labels`, `review_below` and `sha256` are those of the version in production, which is what a run uses."""
+    """A model that images can be classified with. A run uses its version in production."""
 
     id: UUID
     name: str
@@ -45,12 +45,13 @@ class Models(Controller):
     path = "/api/models"
     tags = ("models",)
 
-    @get("/", operation_id="modelsListed")
+    @get("/", operation_id="modelsListed", summary="List models")
     async def list_models(self, context: NamedDependency[RequestContext]) -> list[Model]:
-        """By name; those that were retired are not listed."""
+        """The models that can be run, by name. Retired models are left out."""
         return [view(row) for row in await context.read(lambda db, _: read_model.listed(db))]
 
-    @get("/{name_or_id:str}", operation_id="modelsOne")
+    @get("/{name_or_id:str}", operation_id="modelsOne", summary="Read a model")
     async def get_model(self, context: NamedDependency[RequestContext], name_or_id: FromPath[str]) -> Response[Model]:
+        """One model with all its versions, retired models included."""
         row = await context.read(lambda db, _: read_model.get(db, name_or_id=name_or_id))
         return context.versioned(view(row), version=row.version)

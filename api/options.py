@@ -85,7 +85,6 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_websockets_per_address: int = 32
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
-    docs: bool = True
     preview_wait_seconds: float = 2.0  # for an image that is being inspected
     max_preview_waits: int = 64  # requests at once; more are answered without waiting
     visible_timeout_seconds: float = 2.0  # that an answer waits until the read models show its effect

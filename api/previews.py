@@ -35,9 +35,11 @@ Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """`url` needs no header. It works for at least `expires_in` seconds, unless the image is deleted, the share withdrawn or the session
-    ended before (not on S3). Repeated requests of a session get the same one for a while, so that browsers can cache what it leads to.
-    `filename` is the image's."""
+    """A signed address of a file.
+
+    It works until it expires, or until the image is deleted, the share withdrawn or the session ended (not on S3). Repeated requests of a
+    session get the same address for a while, so that browsers can cache the file.
+    """
 
     url: str
     expires_in: int
@@ -49,7 +51,7 @@ class Previews(Controller):
     tags = ("images",)
     opt = for_services(Scope.IMAGES_READ)
 
-    @get("/{image_id:uuid}/preview")
+    @get("/{image_id:uuid}/preview", summary="Get a preview address")
     async def preview(
         self,
         context: NamedDependency[RequestContext],
@@ -57,9 +59,9 @@ class Previews(Controller):
         image_id: FromPath[UUID],
         expires_in: Seconds = 3600,
     ) -> Address:
-        """The address of something that a browser can draw: the image itself, or a JPEG of it.
+        """The address of a picture that browsers display: the uploaded file, or a JPEG made from it (at most 2048 pixels an edge).
 
-        While the image is inspected, an answer that depends on the result waits up to 2 seconds; then it is 404 with `Retry-After`.
+        If the picture depends on the inspection, the answer waits for it up to 2 seconds. Then it is 404 with `Retry-After`.
         """
         row = await context.read(read_model.get, image_id)
         name = await asyncio.to_thread(_preview_name, context.services.blobs, row)
@@ -70,7 +72,7 @@ class Previews(Controller):
             raise _no_picture(row)
         return await _address(context, row, name, expires_in)
 
-    @get("/{image_id:uuid}/thumbnail")
+    @get("/{image_id:uuid}/thumbnail", summary="Get a thumbnail address")
     async def thumbnail(
         self,
         context: NamedDependency[RequestContext],
@@ -80,16 +82,16 @@ class Previews(Controller):
     ) -> Address:
         """The address of a JPEG of at most 256 pixels an edge.
 
-        While the image is inspected the answer waits up to 2 seconds; then it is 404 with `Retry-After`.
+        The answer waits for the inspection up to 2 seconds. Then it is 404 with `Retry-After`.
         """
         row = await _inspected(context, wait_slots, image_id)
         if not row.accepted:
             raise _no_picture(row)
         return await _address(context, row, derivatives.thumbnail_of(row.sha256, _reader(row)), expires_in)
 
-    @get("/{image_id:uuid}/download")
+    @get("/{image_id:uuid}/download", summary="Get a download address")
     async def download(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
-        """The address of the very bytes that were uploaded. A service gets an address inside the installation."""
+        """The address of the file exactly as it was uploaded. A service gets an address inside the installation."""
         row = await context.read(read_model.get, image_id)
         return await _address(context, row, row.sha256, expires_in, inline=False, internal=context.actor.kind == "service")
 

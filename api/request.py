@@ -195,7 +195,7 @@ def _position_header(result: CommandResult) -> dict[str, str]:
 
 
 class NamedBody(msgspec.Struct, frozen=True):
-    """What was made."""
+    """The new thing."""
 
     id: UUID
     name: str

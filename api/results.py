@@ -18,8 +18,7 @@ from projections.statistics import HourlyCount
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """`confidence` 0 to 1; `scores` by label, adding up to 1; `verdict` says whether it is clear, or wants a look;
-    `warnings` what of the image file was not used, assumed or converted."""
+    """What a model found in one image."""
 
     id: UUID
     image_id: UUID
@@ -36,7 +35,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """`average_confidence` is 0 when nothing was classified; `hourly_counts` are 25, oldest first."""
+    """Figures of the last 24 hours."""
 
     classified_last_24_hours: int
     average_confidence: float
@@ -52,7 +51,7 @@ class Results(Controller):
     path = "/api/classification-results"
     tags = ("results",)
 
-    @get("/", operation_id="resultsListed")
+    @get("/", operation_id="resultsListed", summary="List results")
     async def list_results(
         self,
         context: NamedDependency[RequestContext],
@@ -61,20 +60,21 @@ class Results(Controller):
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
-        """Newest first."""
+        """The results of all datasets that you may see, newest first."""
         return await _page(context, classification_id=classification_id, image_id=image_id, size=page_size, cursor=cursor)
 
-    @get("/today/statistics", operation_id="resultsToday", summary="Today")
+    @get("/today/statistics", operation_id="resultsToday", summary="Read statistics of the last 24 hours")
     async def get_statistics(self, context: NamedDependency[RequestContext]) -> Statistics:
-        """The last 24 hours, of what the caller may read."""
+        """Figures of the last 24 hours. They count only results that you may read."""
         row = await context.read(statistics.today, now=utc_now())
         return from_row(row, Statistics)
 
-    @get("/{result_id:uuid}", operation_id="resultsOne")
+    @get("/{result_id:uuid}", operation_id="resultsOne", summary="Read a result")
     async def get_result(self, context: NamedDependency[RequestContext], result_id: FromPath[UUID]) -> Result:
+        """One result."""
         return view(await context.read(read_model.get, result_id))
 
-    @get("/classification/{job_id:uuid}", operation_id="resultsOfClassification", summary="Of classification")
+    @get("/classification/{job_id:uuid}", operation_id="resultsOfClassification", summary="List results of a classification")
     async def list_results_of_classification(
         self,
         context: NamedDependency[RequestContext],
@@ -82,9 +82,10 @@ class Results(Controller):
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
+        """The results of one job, newest first. Empty for a job that does not exist."""
         return await _page(context, classification_id=job_id, size=page_size, cursor=cursor)
 
-    @get("/image/{image_id:uuid}", operation_id="resultsOfImage", summary="Of image")
+    @get("/image/{image_id:uuid}", operation_id="resultsOfImage", summary="List results of an image")
     async def list_results_of_image(
         self,
         context: NamedDependency[RequestContext],
@@ -92,6 +93,7 @@ class Results(Controller):
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
+        """The results of one image, newest first. Empty for an image that does not exist."""
         return await _page(context, image_id=image_id, size=page_size, cursor=cursor)
 
 

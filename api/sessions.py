@@ -55,7 +55,7 @@ class Login(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LoginForm(Struct, frozen=True, kw_only=True):
-    """As OAuth 2 names it (RFC 6749, 4.3.2): `username` is the e-mail address."""
+    """The password grant of OAuth 2 (RFC 6749, 4.3.2). Other fields of that grant, such as `grant_type`, are ignored."""
 
     username: EmailAddress
     password: Password
@@ -66,7 +66,7 @@ class RefreshToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Tokens(Struct, frozen=True, kw_only=True):
-    """`expires_in` seconds the access token is taken; the refresh token can be used once, for the next pair."""
+    """An access token for the next requests, and a refresh token for the next pair."""
 
     access_token: str
     token_type: str = "bearer"  # noqa: S105 - a scheme, not a secret
@@ -79,9 +79,12 @@ class Sessions(Controller):
     tags = ("sessions",)
     opt = OPEN
 
-    @post("/register")
+    @post("/register", summary="Register an account")
     async def register(self, context: NamedDependency[RequestContext], data: JSONBody[Registration]) -> Response[Registered]:
-        """A new account: a viewer, usable at once."""
+        """Create an account with the role viewer. It can sign in at once.
+
+        An administrator changes the role (`PATCH /api/users/users/{user_id}`).
+        """
         await asyncio.to_thread(context.services.sign_in_limits.registration, context.network)
         result = await context.execute(
             accounts.register,
@@ -97,18 +100,29 @@ class Sessions(Controller):
         account = await context.read_log(accounts.load_account, user_id=result.id)
         return context.created(Registered(account.id, account.email), result)
 
-    @post("/login", status_code=200)
+    @post("/login", status_code=200, summary="Sign in")
     async def login(self, context: NamedDependency[RequestContext], data: JSONBody[Login]) -> Response[Tokens]:
+        """Start a session with an e-mail address and a password.
+
+        The answer holds both tokens, and sets the refresh token as a cookie. The reason of a refusal is always the same.
+        """
         return await sign_in(context, data.email, data.password)
 
-    @post("/login-swagger", status_code=200, opt={"body": "form"})
+    @post("/login-swagger", status_code=200, opt={"body": "form"}, summary="Sign in with a form")
     async def login_by_form(self, context: NamedDependency[RequestContext], data: URLEncodedBody[LoginForm]) -> Response[Tokens]:
-        """The same, for the form of the API's documentation."""
+        """Sign in as OAuth 2 describes it (password grant): the same as `POST /api/auth/login`, with a form instead of JSON.
+
+        "Authorize" in the documentation pages uses this operation.
+        """
         return await sign_in(context, data.username, data.password)
 
-    @post("/refresh", status_code=200)
+    @post("/refresh", status_code=200, summary="Refresh the tokens")
     async def refresh(self, context: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[Tokens]:
-        """The next pair of tokens. The same token again within 10 s gets the same pair; later it ends the session."""
+        """Exchange a refresh token for a new pair of tokens.
+
+        Send the refresh token in the body, as `Authorization: Bearer`, or as the cookie. Each one can be used once. The same token again
+        within 10 seconds gets the same pair; later it ends the session.
+        """
         token = refresh_token_of(context, data)
         if token is None:
             raise NotAuthenticated(REFRESH_TOKEN_MISSING)
@@ -128,9 +142,9 @@ class Sessions(Controller):
             raise
         return tokens_for(context, signed_in)
 
-    @post("/logout", status_code=204)
+    @post("/logout", status_code=204, summary="Sign out")
     async def logout(self, context: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[None]:
-        """Ends the session that the access token or the refresh token belongs to; one that has ended is no error."""
+        """End the session of the access token or refresh token that is sent. A session that has already ended is not an error."""
         for session_id in await asyncio.to_thread(sessions_to_end, context, data):
             command, tokens = anonymous_command(context), context.services.refresh_tokens
             user_id = await context.execute(sessions.sign_out, session_id, tokens=tokens, command=command)

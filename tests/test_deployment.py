@@ -249,7 +249,7 @@ def test_the_locks_pin_every_package_with_hashes_and_name_no_index():
     for lock in locks:
         text = lock.read_text()
         pinned = re.findall(r"^([a-zA-Z0-9_.\[\]-]+)==", text, re.MULTILINE)
-        assert len(pinned) > 50, lock
+        assert len(pinned) > 20, lock
         assert text.count("--hash=sha256:") >= len(pinned)
         assert not re.search(r"https?://|--index|--find-links", text), lock
 

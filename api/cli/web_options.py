@@ -23,6 +23,5 @@ def web_options(settings: Settings) -> WebOptions:
         anonymous_websockets_per_address=settings.anonymous_websockets_per_address,
         upload_max_bytes=settings.upload_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
-        docs=settings.environment != "production",
         live_rows_per_second=settings.live_rows_per_second,
     )

@@ -1,51 +1,59 @@
 """The OpenAPI document, generated from the routes."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from enum import Enum
 from functools import cache
 from importlib.metadata import version as installed
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Contact, License
 from litestar.routes import HTTPRoute
 
-from api.problems import MEDIA_TYPE, TITLES
+from api.documents.operation import METHODS, Operation
+from api.documents.operations import complete, components, described_schemas
 from api.routes import ROUTES
-from domain.values import MAX_PATH_LENGTH
 
 DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "live_hub")
+TOKEN_PATH: Final = "/api/auth/login-swagger"  # noqa: S105 - a path
 DESCRIPTION: Final = """\
-Upload micrographs, run models over an image or a whole dataset, watch the results arrive, and prove years later what was seen.
+Upload micrographs, run models over an image or a whole dataset, follow the results, and prove later what was found.
 
-**Signing in.** `POST /api/auth/login` answers with an access token; send it as `Authorization: Bearer TOKEN`. It ends after ten
-minutes: `POST /api/auth/refresh` gives another for the refresh token, which is used up by that.
+**Sign in.** `POST /api/auth/login` answers with an access token. Send it as `Authorization: Bearer TOKEN`. It is valid for `expires_in`
+seconds. `POST /api/auth/refresh` exchanges the refresh token for a new pair. On this page, use "Authorize".
 
-**Lists** are bare arrays, a page each: `Link` and `X-Next-Cursor` lead on, `X-Total-Count` counts where that is cheap.
+**Lists** are bare arrays, one page at a time. `Link` and `X-Next-Cursor` lead to the next page.
 
-**Changes** answer once they can be read, with `X-Event-Position` and the new `ETag`. `If-Match` guards a change, `Idempotency-Key`
-makes a repeated POST the same command, `Prefer: respond-async` does not wait. `?min_position=` makes a query wait for a position.
+**Changes** are answered once queries show them, with `X-Event-Position` and the new `ETag`. `If-Match` protects the changes of others. A
+repeated POST with the same `Idempotency-Key` is the same command. `Prefer: respond-async` does not wait. `?min_position=` makes a query
+wait for a change.
 
-**Errors** are RFC 9457 problems: `code` is stable, `detail` is a sentence for people, `errors` names the fields.
+**Errors** are problems (RFC 9457): `code` is stable, `detail` is a sentence for people, `errors` names the fields.
 
-**While it happens**: the WebSocket `/api/ws` tells what happens as far as one may see it; `GET /api/events` is the whole log."""
+**Events.** The WebSocket `/api/ws` sends the events of the datasets that you may see, and `GET /api/events` returns the whole log.
+[/api/asyncapi.json](asyncapi.json) describes the messages of the WebSocket and of Kafka (AsyncAPI 3.0)."""
 
 TAGS: Final = {
-    "sessions": "Register, sign in, refresh, sign out",
-    "users": "Accounts and roles",
-    "datasets": "Groups of images, and who may see them",
-    "images": "Micrographs: upload, look at, download",
+    "sessions": "Register, sign in, refresh the tokens, sign out",
+    "datasets": "Groups of images, and who may use them",
+    "images": "Upload micrographs, look at them, download them",
+    "models": "Models that images can be classified with",
+    "classifications": "Jobs: run a model over an image or a dataset",
+    "results": "What the models found",
     "devices": "Microscopes and cameras",
-    "models": "What can be run",
-    "classifications": "Jobs: a model over an image or a dataset",
-    "results": "What the models saw",
-    "events": "The event stream, and its schemas",
-    "audit": "What happened to a thing, and how it stood",
-    "health": "Whether it lives, and all that it needs",
+    "events": "The event stream, and the schemas of its events",
+    "users": "Accounts and roles",
+    "audit": "The history of one thing, and its earlier states",
+    "health": "Checks for monitoring",
 }
-VERBS: Final = {"list": "List", "get": "Read", "create": "Create", "describe": "Change", "update": "Change", "remove": "Delete"}
+"""In working order."""
+
 PUBLISHED_NAMES: Final = {  # of schemas whose classes were renamed: clients generate code from the published ones
     "DependencyHealth": "Dependency",
     "FeedEvent": "Followed",
@@ -54,82 +62,35 @@ PUBLISHED_NAMES: Final = {  # of schemas whose classes were renamed: clients gen
     "NamedBody": "Named",
     "application_history_lists_as_of_Result": "application_past_Result",
 }
-WITHOUT_IDEMPOTENCY_KEY: Final = {"sessions"}  # their results hold tokens, which are not kept for a repeat
-WITHOUT_MIN_POSITION: Final = {"events", "health"}  # they read the log, or nothing
-UPLOAD_PATH: Final = """\
-The file's path below the folder that is uploaded: relative, with "/" (a backslash is taken as one), without ".." and empty parts. Its \
-last part becomes the file name. May be left out."""
-UPLOAD_FILE: Final = """\
-JPEG, PNG or TIFF, with a file name: raw UTF-8 as browsers send it, or `filename*` (RFC 5987), which wins. The name is kept in NFC, \
-without folders, at most 255 characters long."""
-UPLOAD: Final = {
-    "type": "object",
-    "properties": {
-        "dataset_id": {"type": "string", "format": "uuid"},
-        "device_id": {"type": "string", "format": "uuid", "description": "may be left out"},
-        "path": {"type": "string", "maxLength": MAX_PATH_LENGTH, "description": UPLOAD_PATH, "examples": ["A1/img.tif"]},
-        "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": UPLOAD_FILE},
-    },
-    "required": ["dataset_id", "file"],
-}
-STREAMED_BODIES: Final = {"/api/images/upload": {"multipart/form-data": {"schema": UPLOAD}}}
-
-PROBLEM: Final = {
-    "type": "object",
-    "description": "RFC 9457. `instance` is the request's id, under which the log has more.",
-    "properties": {
-        "type": {"type": "string", "examples": ["urn:bioscope:problem:not_found"]},
-        "title": {"type": "string", "examples": ["Not found"]},
-        "status": {"type": "integer", "enum": sorted(TITLES)},
-        "detail": {"type": "string", "description": "a sentence for people"},
-        "code": {"type": "string", "description": "stable", "examples": ["not_found"]},
-        "instance": {"type": "string"},
-        "reason": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"loc": {"type": "array", "items": {"type": ["string", "integer"]}}, "msg": {"type": "string"}},
-                "required": ["loc", "msg"],
-            },
-        },
-    },
-    "required": ["type", "title", "status", "detail", "code"],
-}
-
-
-def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"} | schema}
-
-
-PARAMETERS: Final = {
-    "IdempotencyKey": _header("Idempotency-Key", "The same key makes a repeat the same command", minLength=1, maxLength=255),
-    "IfMatch": _header("If-Match", 'The ETag that must still hold, like `"3"`; else 412'),
-    "Prefer": _header("Prefer", "`respond-async`: answer before the change can be read"),
-    "MinPosition": {
-        "name": "min_position",
-        "in": "query",
-        "required": False,
-        "description": "Not before the read models have reached this `X-Event-Position`",
-        "schema": {"type": "integer", "minimum": 0},
-    },
-}
-POSITION: Final = {"description": "From which position on it can be read", "schema": {"type": "integer"}}
-SHARED: Final = {
-    "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
-    "responses": {
-        "Problem": {
-            "description": "It was refused, or failed",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-    },
-    "parameters": PARAMETERS,
+TITLES: Final = {  # where two schemas would have the same one, which generators take as the name of a class
+    "api_images_Status": "ImageStatus",
+    "application_past_Result": "PastResult",
+    "domain_user_Status": "AccountStatus",
 }
 
 
 @cache
-def document() -> dict[str, Any]:
-    """OpenAPI 3.1 of all routes. Takes a second; callers must not change it."""
+def document(base_path: str = "") -> dict[str, Any]:
+    """OpenAPI 3.1 of all routes, which clients find below `base_path`. Takes a second; callers must not change it."""
+    schema, found = _described_operations()
+    schemas = described_schemas(schema["components"]["schemas"], _docstrings())
+    return schema | {
+        "servers": [{"url": base_path or "/"}],
+        "security": [{"password": []}, {"bearer": []}],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
+        "paths": _in_working_order(found),
+        "components": {"schemas": schemas, "securitySchemes": _security_schemes(base_path)} | components(),
+    }
+
+
+def operations() -> list[Operation]:
+    """All operations, complete. Callers must not change them."""
+    return _described_operations()[1]
+
+
+@cache
+def _described_operations() -> tuple[dict[str, Any], list[Operation]]:
+    """What Litestar generates, and the operations in it, completed."""
     app = Litestar(
         route_handlers=ROUTES,
         dependencies={name: Provide(_placeholder()) for name in DEPENDENCIES},
@@ -144,16 +105,10 @@ def document() -> dict[str, Any]:
         logging_config=None,
     )
     schema = _with_published_names(app.openapi_schema.to_schema())
-    operation_ids: set[str] = set()
-    for route in sorted((route for route in app.routes if isinstance(route, HTTPRoute)), key=lambda route: route.path_format):
-        for method, (handler, _) in route.route_handler_map.items():
-            if (operation := schema["paths"].get(route.path_format, {}).get(method.lower())) is not None:
-                _complete(operation, method, route.path_format, handler, operation_ids)
-    schema["components"]["schemas"]["Problem"] = PROBLEM
-    schema["components"] |= SHARED
-    schema["paths"] = dict(sorted(schema["paths"].items()))
-    tags = [{"name": name, "description": description} for name, description in TAGS.items()]
-    return schema | {"security": [{"bearer": []}], "tags": tags}
+    found = list(_operations(app, schema["paths"]))
+    for operation in found:
+        complete(operation)
+    return schema, found
 
 
 def _placeholder() -> Callable[[], Any]:
@@ -164,46 +119,42 @@ def _placeholder() -> Callable[[], Any]:
     return placeholder
 
 
+def _security_schemes(base_path: str) -> dict[str, Any]:
+    return {
+        "password": {
+            "type": "oauth2",
+            "description": "Sign in with the e-mail address of your account as username. Leave the client's fields empty.",
+            "flows": {"password": {"tokenUrl": base_path + TOKEN_PATH, "scopes": {}}},
+        },
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "An access token from `POST /api/auth/login`, or the token of a service (`bioscope tokens create`).",
+        },
+    }
+
+
 def _with_published_names(schema: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(schema)
     for name, published in PUBLISHED_NAMES.items():
         text = text.replace(f'"#/components/schemas/{name}"', f'"#/components/schemas/{published}"')
     schema = json.loads(text)
     schemas = {PUBLISHED_NAMES.get(name, name): definition for name, definition in schema["components"]["schemas"].items()}
-    for definition in schemas.values():
-        definition["title"] = PUBLISHED_NAMES.get(definition["title"], definition["title"])
+    for name, definition in schemas.items():
+        definition["title"] = TITLES.get(name) or PUBLISHED_NAMES.get(definition["title"], definition["title"])
     schema["components"]["schemas"] = dict(sorted(schemas.items()))
     return schema
 
 
-def _complete(operation: dict[str, Any], method: str, path: str, handler: Any, operation_ids: set[str]) -> None:
-    """Add what is common to all routes: errors, headers, security. A handler may set its own operation id and summary."""
-    tag, name = operation["tags"][0], handler.handler_name
-    operation["summary"] = handler.summary or VERBS.get(name.partition("_")[0], name.replace("_", " ").capitalize())
-    operation["operationId"] = _unique(handler.operation_id or tag + name.title().replace("_", ""), operation_ids)
-    if handler.opt.get("exclude_from_auth"):
-        operation["security"] = []
-    if path in STREAMED_BODIES:
-        operation["requestBody"] = {"required": True, "content": STREAMED_BODIES[path]}
-    shared = _parameters(method, tag)
-    operation["parameters"] = [
-        *operation.get("parameters", []),
-        *({"$ref": f"#/components/parameters/{parameter}"} for parameter in shared),
-    ]
-    responses = operation["responses"]
-    responses.pop("400", None)
-    if "Prefer" in shared:
-        for status in responses:
-            responses[status].setdefault("headers", {})["X-Event-Position"] = POSITION
-    responses["default"] = {"$ref": "#/components/responses/Problem"}
-
-
-def _parameters(method: str, tag: str) -> list[str]:
-    if method == "GET":
-        return [] if tag in WITHOUT_MIN_POSITION else ["MinPosition"]
-    if tag in WITHOUT_IDEMPOTENCY_KEY:
-        return []
-    return [*(["IdempotencyKey"] if method == "POST" else ["IfMatch"]), "Prefer"]
+def _operations(app: Litestar, paths: dict[str, Any]) -> Iterator[Operation]:
+    """Everything that the document describes, in the order of the paths, which decides the ids of handlers with several paths."""
+    ids: set[str] = set()
+    for route in sorted((route for route in app.routes if isinstance(route, HTTPRoute)), key=lambda route: route.path_format):
+        for method, (handler, _) in route.route_handler_map.items():
+            if (body := paths.get(route.path_format, {}).get(method.lower())) is not None:
+                name = handler.operation_id or body["tags"][0] + handler.handler_name.title().replace("_", "")
+                yield Operation(_unique(str(name), ids), route.path_format, method, handler, body)
 
 
 def _unique(name: str, names: set[str]) -> str:
@@ -214,3 +165,35 @@ def _unique(name: str, names: set[str]) -> str:
         unique = f"{name}{number}"
     names.add(unique)
     return unique
+
+
+def _in_working_order(unordered: list[Operation]) -> dict[str, Any]:
+    """The paths by tag, then in the order of the controllers and their handlers; of one path, what creates comes before what deletes."""
+    first: dict[str, tuple[int, int, int]] = {}
+    for operation in unordered:
+        first[operation.path] = min(first.get(operation.path, (len(TAGS), 0, 0)), _place(operation))
+    paths: dict[str, Any] = {}
+    for operation in sorted(unordered, key=lambda one: (first[one.path], one.path, METHODS.index(one.method))):
+        paths.setdefault(operation.path, {})[operation.method.lower()] = operation.body
+    return paths
+
+
+def _place(operation: Operation) -> tuple[int, int, int]:
+    function = operation.handler.fn
+    return list(TAGS).index(operation.tag), _modules().index(function.__module__), function.__code__.co_firstlineno
+
+
+def _docstrings() -> dict[str, str]:
+    """Those of the structs and enumerations beside the routes, under both names that Litestar may give to a schema."""
+    found: dict[str, str] = {}
+    for module in _modules():
+        for name, member in vars(sys.modules[module]).items():
+            if isinstance(member, type) and member.__module__ == module and issubclass(member, msgspec.Struct | Enum):
+                found |= dict.fromkeys((name, f"{module}_{name}".replace(".", "_")), member.__doc__ or "")
+    return found
+
+
+@cache
+def _modules() -> list[str]:
+    owners = (route.fn if isinstance(route, HTTPRouteHandler) else route for route in ROUTES)
+    return list(dict.fromkeys(owner.__module__ for owner in owners))

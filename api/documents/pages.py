@@ -14,10 +14,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from api.documents.openapi import document
+from api.documents import asyncapi, openapi
 from api.middleware.authentication import OPEN
 from api.request import RequestContext
-from application.history import event_schemas
 from domain.errors import NotFound
 
 P = ParamSpec("P")
@@ -117,8 +116,8 @@ async def openapi_document(context: NamedDependency[RequestContext]) -> Response
 
 
 @get("/api/asyncapi.json", opt=OPEN, include_in_schema=False)
-async def asyncapi_document() -> Response[bytes]:
-    return Response(await asyncio.to_thread(_build_once, _asyncapi), media_type="application/json")
+async def asyncapi_document(context: NamedDependency[RequestContext]) -> Response[bytes]:
+    return Response(await asyncio.to_thread(_build_once, _asyncapi, context.options.base_url), media_type="application/json")
 
 
 def _build_once(build: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs) -> bytes:
@@ -129,12 +128,12 @@ def _build_once(build: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs) ->
 
 @cache
 def _openapi(base_path: str) -> bytes:
-    return msgspec.json.encode(document() | {"servers": [{"url": base_path or "/"}]})
+    return msgspec.json.encode(openapi.document(base_path))
 
 
 @cache
-def _asyncapi() -> bytes:
-    return msgspec.json.encode(event_schemas.document())
+def _asyncapi(base_url: str) -> bytes:
+    return msgspec.json.encode(asyncapi.document(base_url))
 
 
 @get(["/docs", "/api/docs"], opt=OPEN, include_in_schema=False)

@@ -20,6 +20,7 @@ from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.postgres.wake_ups import PROJECTED, WakeUps
 from projections.engine.checkpoints import Checkpoint
 from projections.process.composition import projector_over
+from tests.api.declared import refuse_undeclared
 from tests.given import NOW
 
 PASSWORD = "correct horse battery 9"
@@ -46,7 +47,8 @@ class ApiWithProjector:
         return ApiWithProjector(msgspec.structs.replace(self.services, **changes), self.options)
 
     def anonymous(self, **headers):
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=self.url, headers=headers)
+        hooks = {"response": [refuse_undeclared]}
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=self.url, headers=headers, event_hooks=hooks)
 
     def account(self, role=Role.RESEARCHER):
         """The address of somebody new."""

@@ -284,7 +284,7 @@ def assert_shape(option: JsonOption, text):
 
 
 @pytest.mark.anyio
-async def test_json_has_the_documented_shape(laboratory, bioscope, lab_settings, monkeypatch, tmp_path):
+async def test_json_has_the_documented_shape(api, bioscope, lab_settings, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIOSCOPE_POSTGRES_OWNER_URL", lab_settings.postgres_owner_url)
     monkeypatch.setenv("BIOSCOPE_ADMIN_PASSWORD", "correct horse battery 9")

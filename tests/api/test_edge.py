@@ -392,7 +392,7 @@ async def test_requests_beyond_the_limit_get_retry_after(api):
 
     held = HeldPosition()
     http = await browsing(api)
-    api = api.with_options(admission=AdmissionLimits(normal=3)).with_services(visible=held)
+    api = api.with_options(admission=AdmissionLimits(normal=3)).with_services(read_position=held)
     http = api.anonymous(**http.headers)
     waiting = [asyncio.create_task(http.get(DATASETS, params={"min_position": 10**6})) for _ in range(3)]
     for _ in waiting:

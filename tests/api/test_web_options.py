@@ -8,8 +8,3 @@ def test_cookies_are_secure_when_the_world_reaches_us_by_tls():
     assert web_options(Settings(public_url="https://lab.example.org/")).secure_cookies
     assert web_options(Settings(public_url="https://lab.example.org/")).base_url == "https://lab.example.org"
     assert not web_options(Settings()).secure_cookies
-
-
-def test_pages_for_people_are_off_in_production():
-    assert web_options(Settings()).docs
-    assert not web_options(Settings(environment="production")).docs

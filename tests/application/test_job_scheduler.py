@@ -12,7 +12,7 @@ from domain.errors import ConcurrencyConflict
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from tests.given import NOW
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(bytes(32))
@@ -68,19 +68,19 @@ def log():
 
 
 @pytest.fixture
-def laboratory(log):
-    return Laboratory(log, projector=None)
+def scenario(log):
+    return Scenario(log, projector=None)
 
 
 @pytest.fixture
-def jobs(laboratory):
+def jobs(scenario):
     """Two jobs, each over one image that has its result."""
-    ada = laboratory.user()
-    laboratory.model()
-    images = [laboratory.image(ada, laboratory.dataset(ada)) for _ in range(2)]
-    jobs = [laboratory.job(ada, image=one) for one in images]
+    ada = scenario.user()
+    scenario.model()
+    images = [scenario.image(ada, scenario.dataset(ada)) for _ in range(2)]
+    jobs = [scenario.job(ada, image=one) for one in images]
     for job, covered in zip(jobs, images, strict=True):
-        laboratory.judge(job, 0, [covered])
+        scenario.judge(job, 0, [covered])
     return jobs
 
 
@@ -104,9 +104,9 @@ def test_a_job_that_others_change_all_the_time_holds_up_no_other_and_is_finished
     assert phases(log, jobs) == [JobStatus.COMPLETED] * 2
 
 
-def test_an_image_that_others_change_all_the_time_is_abandoned_by_a_later_tick(log, laboratory):
-    ada = laboratory.user()
-    images = [laboratory.image(ada, laboratory.dataset(ada)) for _ in range(2)]
+def test_an_image_that_others_change_all_the_time_is_abandoned_by_a_later_tick(log, scenario):
+    ada = scenario.user()
+    images = [scenario.image(ada, scenario.dataset(ada)) for _ in range(2)]
     about = {"kind": Kind.INSPECT, "job": None, "number": None, "urgent": False, "attempts": 2, "abandoned": False}
     queue = shown(leases=[Lease(id=one, held_at=NOW.replace(year=2000), **about) for one in images])
     log.busy, log.conflicts = images[0], MAX_ATTEMPTS

@@ -18,7 +18,7 @@ def export_asyncapi(*, as_json: bool) -> None:  # noqa: ARG001 - its only format
 
     The output is always JSON; --json changes nothing.
     """
-    from application.history.event_schemas import document
+    from api.documents.asyncapi import document
 
     print_json(document())
 

@@ -1,0 +1,331 @@
+"""One example of each request and response body in the OpenAPI document. Together they are one story, with the same ids throughout."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from api.problems import problem
+from application.history import event_schemas
+
+USER: Final = "5f0c1c0e-7d0c-4c57-9a59-7f2f7f1f6a01"
+COLLEAGUE: Final = "c2a7b8de-0a43-4f0e-8f0b-1d2a5c6e7f02"
+DATASET: Final = "0b9bb4ae-1c4f-4e3e-9a54-5f0c0a3d7c03"
+IMAGE: Final = "9d8f2f36-6a0b-4d55-8b6e-2e9a4b7c1d04"
+DEVICE: Final = "e1b6a0a4-3f5c-4d11-9f2f-8c7d6e5f4a05"
+MODEL: Final = "3a4f7c1d-8e2b-5b6c-9d0e-1f2a3b4c5d06"
+JOB: Final = "7c6d5e4f-1a2b-4c3d-8e9f-0a1b2c3d4e07"
+RESULT: Final = "f4e3d2c1-b0a9-5888-9776-65544332210a"
+FAILURE: Final = "1d2c3b4a-5968-5776-8594-a3b2c1d0e0fb"
+EVENT: Final = "b2a7c4d6-e8f0-4a1b-8c2d-3e4f5a6b7c0c"
+COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
+SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
+SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
+HASH: Final = "c0ffee254729296a45a3885639ac7e10f9d54979c0ffee254729296a45a38856"
+ACCESS_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI1ZjBjMWMwZSJ9.c2lnbmF0dXJl"  # noqa: S105 - signed by nobody
+REFRESH_TOKEN: Final = "q3Hn0vUu4m0Jr5mE1xY7kzT2bW8cQdL6sAfGhPiOjNy"  # noqa: S105 - issued by nobody
+SIGNED_TOKEN: Final = "AZbX3kY4v1Q7sT2uW5zR8nM0pL6jH9gF"  # noqa: S105 - issued by nobody
+EMAIL: Final = "ada@example.org"
+PASSWORD: Final = "correct horse battery 9"  # noqa: S105 - of an example
+MORNING: Final = "2026-03-02T09:00:00Z"
+UPLOADED: Final = "2026-03-02T09:30:00.250000Z"
+CLASSIFIED: Final = "2026-03-02T09:31:00.500000Z"
+FILENAME: Final = "cell.jpg"
+PATH: Final = f"A1/{FILENAME}"
+
+SCORES: Final = {"lymphocyte": 0.94, "neutrophil": 0.06}
+WARNING: Final = {"code": "transparency_on_white", "detail": "Transparent pixels are shown and classified on white"}
+PROFILE: Final = {
+    "id": USER,
+    "email": EMAIL,
+    "username": "ada",
+    "first_name": "Ada",
+    "last_name": "Byron",
+    "role": "researcher",
+    "status": "active",
+    "institution": "Institute of Haematology",
+    "department": None,
+    "phone": None,
+}
+CLASSIFICATION: Final = {
+    "id": JOB,
+    "dataset_id": DATASET,
+    "image_id": None,
+    "model_name": "pbc8",
+    "status": "completed",
+    "created_by_id": USER,
+    "created_at": "2026-03-02T09:30:59Z",
+    "updated_at": CLASSIFIED,
+    "model_id": MODEL,
+    "model_version": 1,
+    "model_sha256": SHA256_OF_MODEL,
+    "threshold": 0.6309,
+    "planned": True,
+    "images": 2,
+    "succeeded": 1,
+    "failed": 1,
+    "reason": None,
+}
+FAILED: Final = {
+    "id": FAILURE,
+    "image_id": "d0e1f2a3-b4c5-4d6e-8f7a-8b9c0d1e2f0e",
+    "reason": "damaged_image",
+    "detail": "The image file ends too early.",
+    "created_at": CLASSIFIED,
+}
+FOUND: Final = {
+    "id": RESULT,
+    "image_id": IMAGE,
+    "classification_id": JOB,
+    "label": "lymphocyte",
+    "confidence": 0.94,
+    "model_name": "pbc8",
+    "created_at": CLASSIFIED,
+    "verdict": "clear",
+    "scores": SCORES,
+    "warnings": [],
+    "model_version": 1,
+    "dataset_id": DATASET,
+}
+DATASET_CREATED: Final = {
+    "position": 12,
+    "type": "DatasetCreated",
+    "stream": DATASET,
+    "version": 1,
+    "actor": {"id": USER, "kind": "user", "role": "researcher"},
+}
+CREATED_DATA: Final = {"at": MORNING, "by": USER, "name": "Blood smears", "description": "Ward 3, March", "owner_id": USER}
+
+SCHEMAS: Final[Mapping[str, Any]] = {
+    "Address": {"url": f"http://127.0.0.1:8000/api/blobs/{SIGNED_TOKEN}", "expires_in": 3600, "filename": FILENAME},
+    "Alive": {"status": "ok"},
+    "Classification": CLASSIFICATION,
+    "CreateDataset": {"name": "Blood smears", "description": "Ward 3, March"},
+    "Dataset": {
+        "id": DATASET,
+        "name": "Blood smears",
+        "description": "Ward 3, March",
+        "owner_username": "ada",
+        "created_at": MORNING,
+        "owner_id": USER,
+        "grant": "owner",
+    },
+    "DescribeDataset": {"description": "Wards 3 and 4, March"},
+    "DescribeDevice": {"location": "Room 2.17", "firmware_version": "4.2.1"},
+    "DescribeImage": {"filename": "lymphocyte.jpg"},
+    "Described": {"type": "DatasetDeleted", "noun": "dataset", "meaning": event_schemas.MEANINGS["DatasetDeleted"], "versions": [1]},
+    "Device": {
+        "id": DEVICE,
+        "name": "Slide scanner",
+        "hostname": "scanner-1.example.org",
+        "location": "Room 2.17",
+        "firmware_version": "4.2.0",
+        "is_online": True,
+        "last_seen": "2026-03-02T09:29:30Z",
+        "registered_at": "2026-02-01T08:00:00Z",
+    },
+    "Entry": {**DATASET_CREATED, "at": MORNING, "sentence": "ada created the dataset Blood smears", "data": CREATED_DATA},
+    "Failure": FAILED,
+    "Feed": {
+        "events": [
+            {
+                **DATASET_CREATED,
+                "id": EVENT,
+                "schema_version": 1,
+                "time": MORNING,
+                "correlation_id": COMMAND,
+                "causation_id": COMMAND,
+                "traceparent": None,
+                "hash": HASH,
+                "data": CREATED_DATA,
+            }
+        ],
+        "next": 12,
+    },
+    "Heads": {
+        "public_keys": ["11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="],
+        "heads": [
+            {
+                "position": 12,
+                "hash": HASH,
+                "signed_text": f"12:{HASH}:2026-03-02T09:01:00+00:00",
+                "signature": "5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw==",
+            }
+        ],
+    },
+    "Image": {
+        "id": IMAGE,
+        "filename": FILENAME,
+        "analyzed": True,
+        "dataset_id": DATASET,
+        "uploaded_by_id": USER,
+        "device_id": None,
+        "filepath": f"sha256/{SHA256_OF_IMAGE}",
+        "uploaded_at": UPLOADED,
+        "status": "accepted",
+        "reason": None,
+        "detail": None,
+        "media_type": "image/jpeg",
+        "size": 15_204,
+        "width": 360,
+        "height": 363,
+        "bands": 3,
+        "dtype": "uint8",
+        "pages": 1,
+        "axes": "YXS",
+        "pixel_size_um": 0.25,
+        "warnings": [WARNING],
+        "sha256": SHA256_OF_IMAGE,
+        "thumbnail": f"/api/images/{IMAGE}/thumbnail",
+        "path": PATH,
+    },
+    "Login": {"email": EMAIL, "password": PASSWORD},
+    "LoginForm": {"username": EMAIL, "password": PASSWORD},
+    "Model": {
+        "id": MODEL,
+        "name": "pbc8",
+        "description": "Eight classes of normal peripheral blood cells, and other. Not for diagnosis.",
+        "production": 1,
+        "labels": list(SCORES),
+        "review_below": 0.6309,
+        "sha256": SHA256_OF_MODEL,
+        "aliases": {"production": 1},
+        "versions": [
+            {
+                "number": 1,
+                "sha256": SHA256_OF_MODEL,
+                "size": 4_701_234,
+                "labels": list(SCORES),
+                "review_below": 0.6309,
+                "added_at": "2026-02-01T08:00:00Z",
+            }
+        ],
+        "created_at": "2026-02-01T08:00:00Z",
+        "retired": False,
+    },
+    "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None}]},
+    "RefreshToken": {"refresh_token": REFRESH_TOKEN},
+    "RegisterDevice": {"name": "Slide scanner", "hostname": "scanner-1.example.org", "location": "Room 2.16", "firmware_version": "4.2.0"},
+    "Registered": {"id": USER, "email": EMAIL},
+    "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
+    "ReportDevice": {"is_online": True},
+    "Requested": {"id": JOB, "status": "pending"},
+    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8"},
+    "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
+    "ShareDataset": {"grant": "analyst"},
+    "Statistics": {
+        "classified_last_24_hours": 1,
+        "average_confidence": 0.94,
+        "last_10_results": [FOUND],
+        "hourly_counts": [{"hour": "2026-03-02T09:00:00Z", "count": 1}],
+    },
+    "Tokens": {"access_token": ACCESS_TOKEN, "token_type": "bearer", "refresh_token": REFRESH_TOKEN, "expires_in": 3600},
+    "UpdateUser": {"institution": "Institute of Haematology", "department": None},
+    "Uploaded": {"id": IMAGE, "filename": FILENAME, "analyzed": False},
+    "User": PROFILE,
+    "Watched": {**CLASSIFICATION, "failures": [FAILED]},
+    "api_results_Result": FOUND,
+    "application_past_Result": {
+        **{name: value for name, value in FOUND.items() if name not in {"created_at", "warnings", "dataset_id"}},
+        "position": 21,
+        "outdated": False,
+    },
+}
+"""Of a body, by the name of its schema. A list has one entry."""
+
+RESPONSES: Final[Mapping[str, Any]] = {
+    "auditImages": [
+        {
+            "id": IMAGE,
+            "version": 2,
+            "dataset_id": DATASET,
+            "device_id": None,
+            "filename": FILENAME,
+            "sha256": SHA256_OF_IMAGE,
+            "size": 15_204,
+            "media_type": "image/jpeg",
+            "uploaded_by": USER,
+            "uploaded_at": UPLOADED,
+            "path": PATH,
+            "analyzed": False,
+            "accepted": True,
+            "rejected": None,
+            "deleted": False,
+            "inspection": {
+                "width": 360,
+                "height": 363,
+                "bands": 3,
+                "dtype": "uint8",
+                "pages": 1,
+                "axes": "YXS",
+                "pixel_size_um": 0.25,
+                "reader": 2,
+                "warnings": [WARNING],
+            },
+            "outdated": [],
+        }
+    ],
+    "auditState": {
+        "id": DATASET,
+        "version": 1,
+        "name": "Blood smears",
+        "description": "Ward 3, March",
+        "owner_id": USER,
+        "created_at": MORNING,
+        "grants": {},
+        "deleted": False,
+    },
+    "datasetsCreate": {"id": DATASET, "name": "Blood smears"},
+    "devicesRegister": {"id": DEVICE, "name": "Slide scanner"},
+    "eventsSchema": event_schemas.schema("DatasetDeleted"),
+}
+"""By operation id, where the schema of the body does not say enough."""
+
+PARAMETERS: Final[Mapping[str, str]] = {
+    "about": DATASET,
+    "dataset_id": DATASET,
+    "device_id": DEVICE,
+    "image_id": IMAGE,
+    "job_id": JOB,
+    "kind": "DatasetDeleted",
+    "name_or_id": "pbc8",
+    "result_id": RESULT,
+    "token": SIGNED_TOKEN,
+    "user_id": USER,
+}
+"""Of parameters in a path, by name."""
+
+OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "auditResults": {"about": IMAGE},
+    "datasetsShare": {"user_id": COLLEAGUE},
+    "datasetsWithdraw": {"user_id": COLLEAGUE},
+    "usersRemove": {"user_id": COLLEAGUE},
+}
+"""By operation id."""
+
+UPLOAD: Final[Mapping[str, str]] = {"dataset_id": DATASET, "path": PATH}
+"""The parts of an upload beside the file and the parts that are rarely needed."""
+
+PROBLEM_DETAILS: Final[Mapping[int, str]] = {
+    400: "The body is not valid JSON in UTF-8",
+    401: "Not authenticated",
+    403: "Insufficient permissions: this needs the role analyst or higher",
+    404: "Dataset not found",
+    408: "The body did not arrive within 5 seconds; send it again",
+    409: "Email already used",
+    412: "This has changed: it stands at version 4, not 3. Load it again",
+    413: "The body is larger than 1,048,576 bytes, which is the most that is taken here",
+    415: "Send the body as application/json in UTF-8",
+    416: "The file has 15,204 bytes, and none of those that were asked for",
+    421: "This host is not served here",
+    422: "name must have 1 to 255 characters, has 0",
+    429: "Too many attempts; try again in 38 s",
+    503: "The file store is slow; try again",
+}
+
+
+def problem_example(status: int) -> dict[str, Any]:
+    """An error response with that status."""
+    body = problem(status, PROBLEM_DETAILS[status], request_id="37bc25b9511b42d28aadf6de2c0e71b8")
+    example: dict[str, Any] = {name: getattr(body, name) for name in ("type", "title", "status", "detail", "code", "instance")}
+    if status == 422:
+        example["errors"] = [{"loc": ["body", "name"], "msg": "must have 1 to 255 characters, has 0"}]
+    return example

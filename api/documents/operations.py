@@ -1,0 +1,189 @@
+"""What the OpenAPI document says of an operation beyond the signature of its handler: texts, examples, headers and errors."""
+
+from collections.abc import Mapping
+from inspect import cleandoc
+from typing import Any, Final
+
+from api.documents import descriptions, examples, refusals
+from api.documents.operation import Json, Operation
+
+SCHEMA_REFERENCE: Final = "#/components/schemas/"
+BINARY: Final = {"type": "string", "format": "binary"}
+FORM: Final = "multipart/form-data"
+
+SUCCESS: Final = {200: "Success", 201: "Created", 204: "Done"}
+HEADERS: Final = {
+    "Content-Range": {"description": "Which bytes of the file these are", "schema": {"type": "string"}},
+    "ETag": {"description": "Version of the resource, for `If-Match`", "schema": {"type": "string"}},
+    "Link": {"description": 'Address of the next page, with `rel="next"`', "schema": {"type": "string"}},
+    "Set-Cookie": {"description": "The refresh token, for browsers of the same site", "schema": {"type": "string"}},
+    "X-As-Of-Position": {"description": "Position of the log that the page shows", "schema": {"type": "integer"}},
+    "X-Event-Position": {"description": "Position of the change in the log", "schema": {"type": "integer"}},
+    "X-Next-Cursor": {"description": "Cursor of the next page, if there is one", "schema": {"type": "string"}},
+    "X-Total-Count": {"description": "How many entries all pages have, if counting is cheap", "schema": {"type": "integer"}},
+}
+VERSIONED: Final = {"usersMe", "usersOne", "datasetsOne", "imagesOne", "modelsOne", "classificationsOne", "devicesOne"}
+OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "auditTrail": ("X-Next-Cursor",),
+    "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
+    "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),
+    "imagesBlob": ("ETag",),
+    "sessionsLogin": ("Set-Cookie",),
+    "sessionsLoginByForm": ("Set-Cookie",),
+    "sessionsLogout": ("Set-Cookie",),
+    "sessionsRefresh": ("Set-Cookie",),
+    "sessionsRegister": ("ETag", "X-Event-Position"),
+}
+
+UPLOAD: Final = {
+    "type": "object",
+    "description": "A file, and where it belongs.",
+    "properties": {
+        name: schema | {"description": descriptions.UPLOAD[name], "examples": [examples.UPLOAD.get(name, "")]}
+        for name, schema in {
+            "dataset_id": {"type": "string", "format": "uuid"},
+            "device_id": {"type": "string", "format": "uuid"},
+            "path": {"type": "string"},
+        }.items()
+    }
+    | {"file": BINARY | {"description": descriptions.UPLOAD["file"]}},
+    "required": ["dataset_id", "file"],
+}
+
+
+def complete(operation: Operation) -> None:
+    """Change `operation.body` into what the document shows."""
+    body = operation.body
+    body["operationId"] = operation.id
+    if operation.is_open:
+        body["security"] = []
+    if scope := operation.handler.opt.get("scope"):
+        body["description"] += f"\n\nA service needs a token with the scope `{scope}`."
+    body["parameters"] = [*(_described(operation, one) for one in body.get("parameters", [])), *_shared_parameters(operation)]
+    _complete_request(operation)
+    _complete_responses(operation)
+
+
+def components() -> Json:
+    """The parts of the document that operations refer to, except schemas."""
+    return {"parameters": SHARED_PARAMETERS, "responses": refusals.responses()}
+
+
+# ---- parameters --------------------------------------------------------------------------------------------------------------------
+def _header(name: str, description: str, **schema: Any) -> Json:
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"} | schema}
+
+
+SHARED_PARAMETERS: Final = {
+    "IdempotencyKey": _header("Idempotency-Key", "A repeat with the same key is the same command", minLength=1, maxLength=255),
+    "IfMatch": _header("If-Match", 'The `ETag` of the version to change, such as `"3"`. If there is a newer version, the answer is 412'),
+    "Prefer": _header("Prefer", "`respond-async`: answer before queries show the change"),
+    "MinPosition": {
+        "name": "min_position",
+        "in": "query",
+        "required": False,
+        "description": "Wait until queries show the change at this position (`X-Event-Position`)",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
+
+
+def _shared_parameters(operation: Operation) -> list[Json]:
+    names = {
+        "IdempotencyKey": operation.is_command and operation.method == "POST",
+        "IfMatch": operation.takes_if_match,
+        "Prefer": operation.is_command,
+        "MinPosition": operation.takes_min_position,
+    }
+    return [{"$ref": f"#/components/parameters/{name}"} for name, is_taken in names.items() if is_taken]
+
+
+def _described(operation: Operation, parameter: Json) -> Json:
+    name = parameter["name"]
+    description = descriptions.OTHER_PARAMETERS.get(operation.id, {}).get(name) or descriptions.PARAMETERS[name]
+    described = parameter | {"description": description}
+    if parameter["in"] == "path":
+        described["example"] = examples.OTHER_PARAMETERS.get(operation.id, {}).get(name) or examples.PARAMETERS[name]
+    return described
+
+
+# ---- bodies ------------------------------------------------------------------------------------------------------------------------
+def _complete_request(operation: Operation) -> None:
+    if operation.id == "imagesUpload":
+        content = {"schema": UPLOAD, "example": examples.UPLOAD}
+        operation.body["requestBody"] = {"required": True, "content": {FORM: content}}
+    elif (request := operation.body.get("requestBody")) is not None:
+        request["required"] = not operation.handler.parsed_fn_signature.parameters["data"].has_default
+        for content in request["content"].values():
+            content["schema"] = _without_null(content["schema"])
+            content["example"] = _example(content["schema"])
+
+
+def _complete_responses(operation: Operation) -> None:
+    status = str(operation.handler.status_code)
+    success = operation.body["responses"][status] | {"description": SUCCESS[operation.handler.status_code]}
+    if operation.handler.status_code == 204:
+        del success["content"]
+    for content in success.get("content", {}).values():
+        example = examples.RESPONSES.get(operation.id) or _example(content["schema"])
+        if example is not None:
+            content["example"] = example
+    if headers := _response_headers(operation):
+        success["headers"] = {name: HEADERS[name] for name in headers}
+    answers = {status: success} | _other_answers(operation, success)
+    operation.body["responses"] = answers | refusals.references_of(operation)
+
+
+def _other_answers(operation: Operation, success: Json) -> Json:
+    if operation.id == "imagesBlob":
+        success["content"] = {media_type: {"schema": BINARY} for media_type in ("image/*", "application/octet-stream")}
+        part = success | {"description": "The part that `Range` names", "headers": success["headers"] | _headers("Content-Range")}
+        return {"206": part, "304": {"description": "The client has the file already", "headers": success["headers"]}}
+    if operation.tag == "health" and operation.handler.handler_name == "ready":
+        return {"503": success | {"description": "Postgres is unavailable, so that nothing works"}}
+    if operation.id == "eventsSchema":
+        success["content"] = {"application/schema+json": next(iter(success["content"].values()))}
+    return {}
+
+
+def _response_headers(operation: Operation) -> list[str]:
+    names = set(OTHER_HEADERS.get(operation.id, ()))
+    if operation.is_command:
+        names |= {"X-Event-Position"} if operation.handler.status_code == 204 else {"ETag", "X-Event-Position"}
+    if operation.id in VERSIONED:
+        names |= {"ETag"}
+    if "cursor" in operation.handler.parsed_fn_signature.parameters:
+        names |= {"Link", "X-Next-Cursor", "X-Total-Count"}
+    return sorted(names)
+
+
+def _headers(*names: str) -> Json:
+    return {name: HEADERS[name] for name in names}
+
+
+def _without_null(schema: Json) -> Json:
+    """The schema of a body that may be left out, without the null that stands for none."""
+    return next((one for one in schema.get("oneOf", ()) if "$ref" in one), schema)
+
+
+def _example(schema: Json) -> Any:
+    """None where there is none."""
+    if schema.get("type") == "array":
+        item = _example(schema["items"])
+        return None if item is None else [item]
+    return examples.SCHEMAS.get(schema.get("$ref", "").removeprefix(SCHEMA_REFERENCE))
+
+
+# ---- schemas -----------------------------------------------------------------------------------------------------------------------
+def described_schemas(schemas: Mapping[str, Json], docstrings: Mapping[str, str]) -> Json:
+    """The schemas with descriptions of themselves and of each property."""
+    described = {name: _described_schema(name, schema, docstrings) for name, schema in schemas.items()}
+    return described | {"Problem": refusals.PROBLEM}
+
+
+def _described_schema(name: str, schema: Json, docstrings: Mapping[str, str]) -> Json:
+    described = schema | {"description": descriptions.SCHEMAS.get(name) or cleandoc(docstrings[name])}
+    if "properties" in schema:
+        texts = descriptions.PROPERTIES[name]
+        described["properties"] = {key: value | {"description": texts[key]} for key, value in schema["properties"].items()}
+    return described
