@@ -144,7 +144,7 @@ def test_signed_heads_that_outlived_the_database_tell_what_is_lost(copied, tmp_p
     arguments = ("--data", str(tmp_path / "data"), "--root-key", str(copied.settings.root_key_path))
     said = bioscope("restore", str(copied.place / "early"), *arguments, good=False, BIOSCOPE_BLOBS_URL=str(tmp_path / "blobs"))
     position = read_manifest(copied.place / "early").position
-    assert f"restored up to position {position}, but signed heads beside the blobs know of later events" in said
+    assert f"restored up to position {position}, but signed heads in the blob store prove that there were later events" in said
     subprocess.run(["mv", str(tmp_path / "blobs" / "derived" / "heads"), str(tmp_path / "evidence")], check=True)
     with SupervisedStack(
         msgspec.structs.replace(stack_settings(tmp_path / "data"), blobs_url=str(tmp_path / "blobs")), prepare=prepare
