@@ -396,7 +396,7 @@ async def test_requests_beyond_the_limit_get_retry_after(api):
     http = api.anonymous(**http.headers)
     waiting = [asyncio.create_task(http.get(DATASETS, params={"min_position": 10**6})) for _ in range(3)]
     for _ in waiting:
-        await held.arrived.acquire()
+        await asyncio.wait_for(held.arrived.acquire(), 10)
     refused = await http.get(DATASETS)
     check_problem(refused, 503)
     assert refused.headers["retry-after"] == "1"
@@ -420,7 +420,7 @@ async def test_slow_clients_do_not_delay_others(api):
     slow = []
     for _ in range(8):
         slow.append(asyncio.create_task(http.post(DATASETS, content=slowly(), headers=JSON)))
-        await reading.acquire()
+        await asyncio.wait_for(reading.acquire(), 10)
     assert (await http.get(DATASETS)).status_code == 200
     go_on.set()
     assert {answer.status_code for answer in await asyncio.gather(*slow)} == {201}
