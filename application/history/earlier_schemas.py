@@ -9,11 +9,11 @@ from application.history.event_meanings import EVERY_EVENT, FIELDS, MEANINGS
 
 TEXT: Final = {"type": "string"}
 OPTIONAL_TEXT: Final = {"anyOf": [TEXT, {"type": "null"}]}
-COMMON: Final = {
+COMMON: Final[dict[str, dict[str, Any]]] = {
     "at": {"type": "string", "format": "date-time", "description": EVERY_EVENT["at"]},
     "by": {"type": "string", "format": "uuid", "description": EVERY_EVENT["by"]},
 }
-DEVICE: Final = {"name": TEXT, "hostname": TEXT, "location": OPTIONAL_TEXT, "firmware_version": OPTIONAL_TEXT}
+DEVICE: Final[dict[str, dict[str, Any]]] = {"name": TEXT, "hostname": TEXT, "location": OPTIONAL_TEXT, "firmware_version": OPTIONAL_TEXT}
 
 
 def _properties(kind: str) -> dict[str, Any]:
