@@ -120,6 +120,7 @@ sweep: setup  ## Compare the images in FOLDER with other decoders; CSV=file and 
 
 bench: setup  ## Every figure beside its goal, and a chart; ROWS="append latency" measures some of them
 	@$(BIN)/python -m benchmarks $(ROWS)
+	@$(BIN)/python -m scripts.scaling
 
 DATA ?= $(BIOSCOPE_TRAINING_DATA)
 DATA_FLAG = $(if $(DATA),--data "$(DATA)")
