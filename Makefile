@@ -9,10 +9,11 @@ define make_environment
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
 endef
 
-.PHONY: help setup demo test test-fast test-pythons test-release encodings simulate chaos overload limits commands sweep bench gates train evaluate lock
+.PHONY: help setup hooks demo lint types imports gates test coverage test-fast test-pythons s3-server test-release wheel image documents
+.PHONY: limits schema events commands scaling encodings simulate chaos overload sweep bench train evaluate lock
 
 help:  ## Show what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready  ## Make .venv with all that is needed
 
@@ -21,17 +22,31 @@ $(VENV)/.ready: pyproject.toml requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+hooks: setup  ## Check each commit with the gates
+	$(BIN)/pre-commit install
+
 demo: setup  ## Start everything, classify real micrographs, verify the record
 	@$(BIN)/bioscope demo
 
-gates: setup  ## Lint, types, dependency rule
+lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup  ## mypy
 	$(BIN)/mypy
+
+imports: setup  ## import-linter: which package may import which
 	$(BIN)/lint-imports
 
+gates: lint types imports  ## Lint, types, imports
+
+TESTS := --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # on two cores: many of them wait
+
 test: gates  ## All gates, and all tests but the long ones and those of the release
-	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # on two cores: many of them wait
+	$(BIN)/pytest $(TESTS)
+
+coverage: gates  ## The same, and which lines and branches of the packages the tests execute; writes coverage.xml
+	$(BIN)/pytest $(TESTS) --cov --cov-report term:skip-covered --cov-report xml
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
 # the whole system once. About six minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
@@ -48,10 +63,25 @@ test-pythons: setup  ## test-fast on every other supported Python of this machin
 	  [ "$$version" = "$$own" ] || $(MAKE) VENV=.venv-$$version PYTHON="$$python" test-fast </dev/null || exit; \
 	done <<<"$$found"
 
+S3_SERVER = $(shell grep -o 'github.com/versity[^"]*' tests/contracts/s3.py)
+
+s3-server:  ## Build the S3 server of the tests, where Go is installed
+	@if ! command -v go >/dev/null; then echo "Go is not installed: the tests that need an S3 server are skipped" >&2; \
+	else go install $(S3_SERVER) || echo "no S3 server could be built: the tests that need one are skipped" >&2; fi
+
 test-release: setup  ## The long tests; build the wheel, install it elsewhere and use it; run the build steps of the image
 	$(BIN)/pytest --ignore tests/release -m long
 	$(BIN)/pytest tests/system/test_overload.py  # alone: it measures how the whole machine is used
 	$(BIN)/pytest tests/release
+
+wheel: setup  ## Build the wheel into dist/
+	$(BIN)/hatchling build --target wheel
+
+VERSION = $(shell $(BIN)/python -c 'from importlib.metadata import version; print(version("bioscope"))')
+
+image: setup  ## Build the container image, where Docker runs
+	@if docker info >/dev/null 2>&1; then docker build --tag bioscope:$(VERSION) .; \
+	else echo "Docker does not run here: make test-release carries out the steps of the Dockerfile without it" >&2; fi
 
 ENCODINGS ?= 2000
 
@@ -68,8 +98,19 @@ KILLS ?= 100
 chaos: setup  ## Break the real processes KILLS times while clients work; goes on where it was interrupted; writes docs/reliability.md
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STATE),--state $(STATE))
 
-limits: setup  ## Write the table of limits in docs/api.md from the settings
+documents: limits schema events commands scaling  ## Write all generated documents but those of measurements
+
+limits: setup  ## Write the limits in docs/api.md from the settings
 	@$(BIN)/python -m scripts.limits
+
+scaling: setup  ## Write the figures of docs/scaling.md from docs/performance.md and the last benchmark
+	@$(BIN)/python -m scripts.scaling
+
+schema: setup  ## Write docs/schema and docs/ERD.md from the migrations
+	@$(BIN)/python -m scripts.schema
+
+events: setup  ## Write docs/event-types.md, and the table in docs/events.md, from the code
+	@$(BIN)/python -m scripts.event_types
 
 commands: setup  ## Write docs/commands.md from the command line
 	@$(BIN)/python -m scripts.commands
@@ -82,6 +123,7 @@ sweep: setup  ## Compare the images in FOLDER with other decoders; CSV=file and 
 
 bench: setup  ## Every figure beside its goal, and a chart; ROWS="append latency" measures some of them
 	@$(BIN)/python -m benchmarks $(ROWS)
+	@$(BIN)/python -m scripts.scaling
 
 DATA ?= $(BIOSCOPE_TRAINING_DATA)
 DATA_FLAG = $(if $(DATA),--data "$(DATA)")

@@ -15,6 +15,7 @@ from api.options import FeedLimits
 from api.request import RequestContext
 from application.history import event_feed, event_schemas
 from application.history.event_feed import MAX_EVENTS, FeedPage, Heads
+from application.history.event_meanings import MEANINGS
 from domain.access import Scope
 from domain.registry import NOUN_OF
 
@@ -89,7 +90,7 @@ class Events(Controller):
         """All event types, with their meaning and the versions of their schemas."""
         return [
             Described(type=kind, noun=NOUN_OF[kind], meaning=meaning, versions=event_schemas.versions(kind))
-            for kind, meaning in event_schemas.MEANINGS.items()
+            for kind, meaning in MEANINGS.items()
         ]
 
     @get("/schemas/{kind:str}", operation_id="eventsSchema", summary="Read the schema of an event type")

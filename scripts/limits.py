@@ -12,6 +12,7 @@ from infrastructure.configuration.settings import Settings, variable
 from infrastructure.http import connections, websockets
 from infrastructure.security import passwords
 from projections import pagination
+from scripts.blocks import with_block
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "api.md"
 BEGIN: Final = "<!-- `make limits` writes the table from here ... -->\n"
@@ -82,9 +83,7 @@ def table() -> str:
 
 def page(text: str) -> str:
     """`text` with the table in its place."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return f"{before}{begin}\n{table()}\n{end}{after}"
+    return with_block(text, BEGIN, END, table())
 
 
 def _told(name: str, value: float) -> str:

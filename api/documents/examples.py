@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.problems import problem
-from application.history import event_schemas
+from application.history.event_meanings import MEANINGS
 
 USER: Final = "5f0c1c0e-7d0c-4c57-9a59-7f2f7f1f6a01"
 COLLEAGUE: Final = "c2a7b8de-0a43-4f0e-8f0b-1d2a5c6e7f02"
@@ -111,7 +111,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "DescribeDataset": {"description": "Wards 3 and 4, March"},
     "DescribeDevice": {"location": "Room 2.17", "firmware_version": "4.2.1"},
     "DescribeImage": {"filename": "lymphocyte.jpg"},
-    "Described": {"type": "DatasetDeleted", "noun": "dataset", "meaning": event_schemas.MEANINGS["DatasetDeleted"], "versions": [1]},
+    "Described": {"type": "DatasetDeleted", "noun": "dataset", "meaning": MEANINGS["DatasetDeleted"], "versions": [1]},
     "Device": {
         "id": DEVICE,
         "name": "Slide scanner",

@@ -5,27 +5,34 @@ Whoever raises a `schema_version` keeps the old schema here. In these versions n
 
 from typing import Any, Final
 
+from application.history.event_meanings import EVERY_EVENT, FIELDS, MEANINGS
+
 TEXT: Final = {"type": "string"}
 OPTIONAL_TEXT: Final = {"anyOf": [TEXT, {"type": "null"}]}
-COMMON: Final = {
-    "at": {"type": "string", "format": "date-time", "description": "when it happened (UTC)"},
-    "by": {"type": "string", "format": "uuid", "description": "who did it"},
+COMMON: Final[dict[str, dict[str, Any]]] = {
+    "at": {"type": "string", "format": "date-time", "description": EVERY_EVENT["at"]},
+    "by": {"type": "string", "format": "uuid", "description": EVERY_EVENT["by"]},
 }
-DEVICE: Final = COMMON | {"name": TEXT, "hostname": TEXT, "location": OPTIONAL_TEXT, "firmware_version": OPTIONAL_TEXT}
+DEVICE: Final[dict[str, dict[str, Any]]] = {"name": TEXT, "hostname": TEXT, "location": OPTIONAL_TEXT, "firmware_version": OPTIONAL_TEXT}
+
+
+def _properties(kind: str) -> dict[str, Any]:
+    return COMMON | {name: schema | {"description": FIELDS[kind][name]} for name, schema in DEVICE.items()}
+
 
 EARLIER: Final[dict[tuple[str, int], dict[str, Any]]] = {
     ("DeviceRegistered", 1): {
         "title": "DeviceRegistered",
-        "description": "A microscope or camera is known.",
+        "description": MEANINGS["DeviceRegistered"],
         "type": "object",
-        "properties": DEVICE,
-        "required": list(DEVICE),
+        "properties": _properties("DeviceRegistered"),
+        "required": [*COMMON, *DEVICE],
     },
     ("DeviceDescribed", 1): {
         "title": "DeviceDescribed",
-        "description": "What is said of a device changed. Fields left out did not change; null means cleared.",
+        "description": MEANINGS["DeviceDescribed"],
         "type": "object",
-        "properties": DEVICE,
+        "properties": _properties("DeviceDescribed"),
         "required": list(COMMON),
     },
 }

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from application.history.earlier_schemas import EARLIER
+from application.history.event_meanings import EVERY_EVENT, FIELDS, MEANINGS
 from application.jobs.topics import EVENTS as TOPIC
 from domain.errors import NotFound
 from domain.events import ERASED, SEALED_PREFIX, SEALED_V1_PREFIX, Event, private_fields
@@ -16,48 +17,6 @@ COLUMNS: Final = ("originator_id", "originator_version")  # told beside the data
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 CIPHERTEXT: Final = {"type": "string", "pattern": f"^({SEALED_V1_PREFIX}|{SEALED_PREFIX})[A-Za-z0-9+/]+={{0,2}}$"}
 OWNERS: Final = {"originator_id": "the event's own stream", "user_id": "the user named by `user_id`"}
-
-MEANINGS: Final = {
-    "UserRegistered": "A person has an account.",
-    "UserProfileChanged": "A person's names, address or place of work changed.",
-    "UserRoleChanged": "An administrator said what the person may do.",
-    "UserStatusChanged": "The account was suspended, or is active again.",
-    "PasswordChanged": "The password changed.",
-    "PasswordRehashed": "The hash of the same password became a stronger one.",
-    "UserDeleted": "The account is closed.",
-    "UserErased": "The person's key was destroyed: their private fields can be read no more.",
-    "SessionStarted": "Somebody signed in.",
-    "SessionRevoked": "A session ended before its time: sign-out, reuse of a token, a new password, a closed account.",
-    "RefreshReuseDetected": "A refresh token came a second time: it may have been stolen.",
-    "DatasetCreated": "There is a new dataset, and who owns it.",
-    "DatasetDescribed": "A dataset's name or description changed.",
-    "DatasetShared": "Somebody may read a dataset, or work with it.",
-    "DatasetShareWithdrawn": "Somebody may read a dataset no more.",
-    "DatasetDeleted": "A dataset is hidden, with its images and results.",
-    "ImageUploaded": "An image's file is stored, under its sha256.",
-    "ImageAccepted": "The whole file was decoded; what it is.",
-    "ImageRejected": "The file could not be decoded; why.",
-    "ImageReinspected": "A stored image was decoded again, after an upgrade; what it is, and results that were computed from other pixels.",
-    "ImageDescribed": "An image's file name, device or mark changed.",
-    "ImageDeleted": "An image is hidden, with its results.",
-    "DeviceRegistered": "A microscope or camera is known.",
-    "DeviceDescribed": "What is said of a device changed.",
-    "DeviceCameOnline": "A device came online. Earlier releases recorded every sign of life.",
-    "DeviceWentOffline": "A device is away.",
-    "DeviceRemoved": "A device is known no more; its images stay.",
-    "ModelVersionAdded": "A model has a new, immutable version, named by its sha256.",
-    "ModelAliasMoved": "An alias such as `production` names another version.",
-    "ModelRetired": "A model takes no new jobs.",
-    "ClassificationRequested": "Somebody asked for a job: one model version over one image or a whole dataset.",
-    "ClassificationPlanned": "A part of what the job covers was listed, image by image.",
-    "ClassificationCancelled": "A job was stopped by hand.",
-    "ClassificationCompleted": "Every image of a job has its result or its failure.",
-    "ClassificationFailed": "A job ended with no result at all.",
-    "ClassificationDeleted": "A job is hidden, with its results.",
-    "ChunkJudged": "Results: what the model saw in up to 64 images of a job, with raw scores and provenance.",
-    "DeadLetterDiscarded": "An event that could not be applied was given up: it is in the log, and shown nowhere.",
-}
-"""What each event tells, in a sentence."""
 
 SHA256_HEX: Final = {"pattern": "^[0-9a-f]{64}$"}
 HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -196,21 +155,29 @@ def _event_schema(kind: type[Event], ref_template: str, *, sealed: bool) -> dict
         name: _field_schema(kind, name, described, sealed=sealed) for name, described in own["properties"].items() if name not in COLUMNS
     }
     own["required"] = [name for name in own["required"] if name not in COLUMNS]
-    own["description"] = " ".join(filter(None, [MEANINGS[kind.__name__], own.get("description")]))
-    return own | ({"$defs": found} if found else {})
+    own["description"] = MEANINGS[kind.__name__]
+    return own | ({"$defs": {name: _part_schema(name, part) for name, part in found.items()}} if found else {})
+
+
+def _part_schema(name: str, described: dict[str, Any]) -> dict[str, Any]:
+    """Of a struct or an enumeration in the fields of an event."""
+    if "properties" not in described:
+        return described
+    fields = {field: schema | {"description": FIELDS[name][field]} for field, schema in described["properties"].items()}
+    return described | {"properties": fields}
 
 
 def _field_schema(kind: type[Event], name: str, described: dict[str, Any], *, sealed: bool) -> dict[str, Any]:
-    if name in {"at", "by"}:
-        more = {"at": {"format": "date-time", "description": "when it happened (UTC)"}, "by": {"description": "who did it"}}
-        return described | more[name]
+    if name in EVERY_EVENT:
+        return described | {"description": EVERY_EVENT[name]} | ({"format": "date-time"} if name == "at" else {})
+    meaning = FIELDS[kind.__name__][name]
     owner = private_fields(kind).get(name)
     if owner is None:
-        return described
+        return described | {"description": meaning}
     if not sealed:
-        return described | {"description": f"private; reads `{ERASED}`, or nothing, once the key of {OWNERS[owner]} was destroyed"}
-    closed = CIPHERTEXT | {"description": f"private: AES-256-GCM, opened by the key of {OWNERS[owner]}"}
-    return {"anyOf": [closed, {"type": "null"}]} if {"type": "null"} in described.get("anyOf", ()) else closed
+        return described | {"description": f"{meaning} Private: `{ERASED}` or missing after the key of {OWNERS[owner]} was destroyed."}
+    private = {"description": f"{meaning} Private: AES-256-GCM with the key of {OWNERS[owner]}."}
+    return ({"anyOf": [CIPHERTEXT, {"type": "null"}]} if {"type": "null"} in described.get("anyOf", ()) else CIPHERTEXT) | private
 
 
 def _registered(kind: str) -> type[Event]:

@@ -12,13 +12,12 @@ from domain.classification import ClassificationDeleted
 from domain.events import Event
 from domain.image import ImageDeleted
 from domain.user import UserErased
-from projections import activity, classifications, datasets, devices, images, models, results, sessions, users, work_items
+from projections import activity, classifications, datasets, devices, images, models, results, users, work_items
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projection import EventStep, Key, PositionedEvent, Row, Table, TableChanges, event_steps, fold_batch, needed_rows
 
 TABLES: tuple[Table, ...] = (
     users.TABLE,
-    sessions.TABLE,
     datasets.TABLE,
     datasets.ACCESS,
     images.TABLE,

@@ -1,6 +1,6 @@
 """The schemas of events as consumers get them."""
 
-from pathlib import Path
+import re
 from uuid import UUID
 
 import jsonschema
@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.history import event_schemas
+from application.history.event_meanings import FIELDS, MEANINGS
 from application.history.hash_chain import START
 from application.ports import ChainedEvent, RecordedEvent
 from domain.errors import NotFound
 from domain.events import private_fields
-from domain.registry import EVENTS, NOUN_OF
+from domain.registry import EVENTS
 from infrastructure.eventstore.codec import UPCASTERS
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.security.keys import RootKey
+from scripts import event_types
 from tests.given import NOW
 from tests.golden.make import golden
 from tests.golden.test_golden import FILES, NAMES
@@ -118,7 +120,7 @@ def test_there_is_no_schema_of_what_is_not_registered():
 
 
 def test_every_type_is_told_with_its_meaning_and_no_other():
-    assert set(event_schemas.MEANINGS) == set(EVENTS)
+    assert set(MEANINGS) == set(EVENTS)
     document = event_schemas.document()
     channel = document["channels"]["events"]
     assert channel["address"] == "bioscope.events"
@@ -152,15 +154,27 @@ def test_the_document_is_json():
     assert msgspec.json.decode(msgspec.json.encode(event_schemas.document())) == event_schemas.document()
 
 
-def test_the_page_about_events_has_the_table_of_types():
-    page = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
-    assert table() in page, "put this into docs/events.md:\n" + table()
-    assert all(f"`{name}`" in page for name in event_schemas.HEADERS)
+def test_the_documents_are_what_make_events_writes():
+    text = event_types.OVERVIEW.read_text()
+    assert event_types.overview_page(text) == text, "run `make events`"
+    assert event_types.REFERENCE.read_text() == event_types.reference_page(), "run `make events`"
+    assert all(f"`{name}`" in text for name in event_schemas.HEADERS)
 
 
-def table():
-    rows = ["| of | type | it tells | private fields |", "|---|---|---|---|"]
-    for kind, event in EVENTS.items():
-        private = ", ".join(f"`{name}`" for name in private_fields(event))
-        rows.append(f"| {NOUN_OF[kind]} | `{kind}` | {event_schemas.MEANINGS[kind]} | {private} |")
-    return "\n".join(rows)
+def test_every_field_of_an_event_has_a_meaning_and_no_other():
+    described = {kind: set(event_types.field_names(event)) for kind, event in EVENTS.items()}
+    described |= {part.__name__: set(part.__struct_fields__) for part in event_types.parts_of_events()}
+    assert {kind: set(fields) for kind, fields in FIELDS.items()} == {kind: fields for kind, fields in described.items() if fields}
+
+
+@pytest.mark.parametrize("meaning", [*MEANINGS.values(), *(meaning for fields in FIELDS.values() for meaning in fields.values())])
+def test_a_meaning_is_a_sentence(meaning):
+    assert re.fullmatch(r"[A-Z].{10,}\.", meaning)
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_every_property_of_a_schema_is_described(kind):
+    for sealed in (True, False):
+        schema = event_schemas.schema(kind, sealed=sealed)
+        described = [schema, *(part for part in schema.get("$defs", {}).values() if "properties" in part)]
+        assert all(field.get("description") for one in described for field in one["properties"].values())

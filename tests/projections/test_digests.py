@@ -7,7 +7,7 @@ from projections.rebuild.digests import TABLES_COMPARED, ComparedTable, Digest, 
 from tests.rigs.scenario import record_full_history
 
 IMAGES = ComparedTable("images", ("id",))
-SESSIONS = ComparedTable("sessions", ("id",))
+OUTDATED = ComparedTable("outdated_results", ("id",))
 ACCESS = ComparedTable("dataset_access", ("subject", "dataset"))
 
 
@@ -109,10 +109,10 @@ def test_a_range_is_small_in_both_of_two_tables_that_have_no_key_in_common(owner
         owner.execute("call ops.create_read_models('other')")
         for schema, first in (("read", 0), ("other", 20)):
             numbers = f"generate_series({first + 1}, {first + 20}) n"
-            keys = f"select (repeat('0', 30) || lpad(n::text, 2, '0'))::uuid, gen_random_uuid(), now(), false from {numbers}"
-            owner.execute(f"insert into {schema}.sessions {keys}")
-        spans = list(ranges(owner, ["read", "other"], SESSIONS, rows=6))
-        found = [[digest_at(owner, schema, SESSIONS, span, salt=b"")[1].rows for span in spans] for schema in ("read", "other")]
+            keys = f"select (repeat('0', 30) || lpad(n::text, 2, '0'))::uuid, gen_random_uuid(), 1 from {numbers}"
+            owner.execute(f"insert into {schema}.outdated_results {keys}")
+        spans = list(ranges(owner, ["read", "other"], OUTDATED, rows=6))
+        found = [[digest_at(owner, schema, OUTDATED, span, salt=b"")[1].rows for span in spans] for schema in ("read", "other")]
         assert [sum(counts) for counts in found] == [20, 20]
         assert max(map(max, found)) <= 6
         owner.execute("drop schema other cascade")

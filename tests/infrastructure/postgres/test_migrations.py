@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -21,11 +22,15 @@ from infrastructure.postgres.schema import (
     oldest_release,
     this_release,
 )
+from projections.engine import postgres_store
+from projections.engine.batches import FOLD_VERSIONS
+from projections.engine.postgres_store import PostgresReadModels
 from tests.rigs.waiting import wait_until
 
 COLUMNS = """select table_name, ordinal_position, column_name, data_type, is_nullable, collation_name from information_schema.columns
   where table_schema = %s order by table_name, ordinal_position"""
 INDEXES = "select tablename, indexname, replace(indexdef, schemaname || '.', '') from pg_indexes where schemaname = %s order by indexname"
+LAST_WITH_SESSIONS = 20
 OLD_IMAGE = """insert into read.images (id, version, dataset_id, filename, sha256, size, media_type, width, height, uploaded_by,
     uploaded_at, analyzed, accepted, deleted, position)
   values (gen_random_uuid(), 1, gen_random_uuid(), %s, '', 1, 'image/png', 1, 1, gen_random_uuid(), now(), false, false, false, 1)"""
@@ -54,6 +59,42 @@ def test_the_roles_of_the_processes_have_the_same_rights_on_rebuilt_read_models(
     live, rebuilt = (owner.execute(GRANTS, (schema,)).fetchall() for schema in ("read", "read_next"))
     assert live == rebuilt
     assert {role for _, role, _ in live} == {"bioscope_app", "bioscope_api", "bioscope_relay", "bioscope_projector", "bioscope_inference"}
+
+
+COMMENTS = """select c.relname, d.objsubid, d.description from pg_description d join pg_class c on c.oid = d.objoid
+  where d.classoid = 'pg_class'::regclass and c.relnamespace = %s::regnamespace order by 1, 2"""
+
+
+def test_rebuilt_read_models_have_the_comments_of_the_live_ones(owner):
+    owner.execute("call ops.create_read_models('read_next')")
+    live, rebuilt = (owner.execute(COMMENTS, (schema,)).fetchall() for schema in ("read", "read_next"))
+    assert live == rebuilt
+    assert len(live) > 100
+
+
+def test_one_procedure_defines_the_read_models(owner):
+    procedures = owner.execute(
+        "select proname from pg_proc where pronamespace = 'ops'::regnamespace and prokind = 'p' order by 1"
+    ).fetchall()
+    assert [name for (name,) in procedures] == ["create_read_models", "fill_open_chunks"]
+
+
+def test_the_unread_table_of_sessions_is_dropped_and_the_other_read_models_stay(postgres):
+    with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as server:
+        server.execute("create database with_sessions")
+    url = postgres.url(user="postgres", database="with_sessions")
+    migrate(url, known={number: text for number, text in migrations().items() if number <= LAST_WITH_SESSIONS})
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("insert into read.sessions values (gen_random_uuid(), gen_random_uuid(), now(), false)")
+        connection.execute("insert into read.folds select unnest(%s::text[]), 1", (["sessions", *FOLD_VERSIONS],))
+        connection.execute(OLD_IMAGE, ("kept.png",))
+        (generation,) = connection.execute("select generation from read.checkpoint").fetchone()
+        migrate(url)
+        assert connection.execute("select to_regclass('read.sessions')").fetchone() == (None,)
+        assert connection.execute("select filename from read.images").fetchall() == [("kept.png",)]
+        with closing(PostgresReadModels(postgres_store.connect(url))) as models:
+            token = models.read_checkpoint()
+        assert token.generation == generation + 1, "a projector of an earlier release must notice"
 
 
 def test_images_of_before_paths_get_none_and_names_in_nfc(postgres):

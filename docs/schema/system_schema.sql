@@ -1,0 +1,1436 @@
+-- The event store (es) and the state of the processes (ops): tables, functions and rights.
+-- `make schema` writes this file from infrastructure/postgres/migrations. Do not edit it; rows that migrations insert are not shown.
+
+set check_function_bodies = off;
+
+create schema es;
+create schema ops;
+
+CREATE OR REPLACE FUNCTION es.refuse()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if tg_op = 'INSERT' and current_setting('es.appending', true) = 'with streams' then
+    return null;
+  end if;
+  if tg_op = 'INSERT' and current_setting('es.appending', true) = 'on' then
+    raise exception 'the log was partitioned meanwhile' using errcode = 'serialization_failure';
+  end if;
+  raise exception 'the log is append-only: % is refused', tg_op using errcode = 'insufficient_privilege';
+end $function$;
+
+CREATE OR REPLACE FUNCTION es.refuse_directly()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  raise exception 'the log is append-only: % of a partition is refused', tg_op using errcode = 'insufficient_privilege';
+end $function$;
+
+-- Values that only one stream may hold, such as e-mail addresses.
+create table es.claims (
+  scope  text not null,   -- Kind of the value.
+  digest bytea not null,  -- HMAC of the value.
+  stream uuid not null,   -- Holder. Refers to es.streams.
+  primary key (scope, digest)
+);
+create index claims_stream on es.claims using btree (stream);
+
+-- Commands that were appended, by which a repeat is recognised.
+create table es.commands (
+  id          uuid not null,    -- Random, or derived from the Idempotency-Key.
+  digest      bytea,            -- HMAC of the request; null without an Idempotency-Key.
+  subject     uuid,             -- Stream that the command created or changed. Refers to es.streams.
+  position    bigint not null,  -- Position of its last event.
+  recorded_at timestamptz not null,
+  primary key (id)
+);
+
+-- The log: append-only, in one total order, hash-chained. Partitioned by position.
+create table es.events (
+  notification_id    bigint not null,       -- Position: 1, 2, 3, ... without gaps.
+  originator_id      uuid not null,         -- Stream. Refers to es.streams.
+  originator_version integer not null,      -- Version in the stream: 1, 2, 3, ... without gaps.
+  topic              text not null,         -- Event type.
+  schema_version     integer not null,      -- Schema version of the payload.
+  state              bytea not null,        -- Payload: JSON, with private fields encrypted.
+  meta               bytea not null,        -- Actor, request and trace: JSON.
+  event_id           uuid not null,         -- Random id of the event.
+  recorded_at        timestamptz not null,  -- Time of the append, by the clock of the database.
+  hash               bytea not null,        -- SHA-256 over the event and the hash before it.
+  primary key (notification_id),
+  constraint events_originator_version_check check ((originator_version >= 1)),
+  constraint events_schema_version_check check ((schema_version >= 1)),
+  constraint events_state_check check ((octet_length(state) <= 262144))
+) partition by range (notification_id);
+alter table es.events alter column state set storage main;
+create index events_administrators on only es.events using btree (originator_id, notification_id) where ((topic = any (array['UserRegistered'::text, 'UserRoleChanged'::text])) and (POSITION(('\x22726f6c65223a2261646d696e22'::bytea) IN (state)) > 0));
+create index events_discarded on only es.events using btree (notification_id) where (topic = 'DeadLetterDiscarded'::text);
+create index events_long_streams on only es.events using btree (originator_id) where ((originator_version = 1001) and (not starts_with(topic, 'Classification'::text)));
+create trigger append_only before insert or delete or update or truncate on es.events for each statement execute function es.refuse();
+
+-- The last position of the log, and its hash. One row, locked by each append.
+create table es.head (
+  one      boolean not null default true,  -- Always true.
+  position bigint not null,
+  hash     bytea not null,                 -- Hash of the last event.
+  primary key (one),
+  constraint head_one_check check (one)
+) with (fillfactor=10);
+
+-- Refresh tokens that were issued.
+create table es.refresh_tokens (
+  digest      bytea not null,        -- SHA-256 of the token.
+  session_id  uuid not null,         -- Stream of the session. Refers to es.streams.
+  user_id     uuid not null,         -- Stream of the user. Refers to es.streams.
+  issued_at   timestamptz not null,
+  expires_at  timestamptz not null,  -- End of this token.
+  absolute_at timestamptz not null,  -- End of the session.
+  used_at     timestamptz,           -- Time when the token was exchanged; null before.
+  mac         bytea,                 -- MAC of the other columns, so that an edited row is refused.
+  primary key (digest)
+);
+create index refresh_tokens_session on es.refresh_tokens using btree (session_id);
+create index refresh_tokens_user on es.refresh_tokens using btree (user_id);
+
+-- What must be erasable, and therefore is not in the log.
+create table es.secrets (
+  kind  text not null,  -- password: a hash; key: a wrapped data key.
+  owner uuid not null,  -- Stream to which it belongs. Refers to es.streams.
+  value bytea not null,
+  primary key (kind, owner)
+);
+
+-- Version and extent of each stream. es.append writes it with each event.
+create table es.streams (
+  first   bigint not null,   -- Position of the first event.
+  newest  bigint not null,   -- Position of the newest event.
+  stream  uuid not null,
+  version integer not null,  -- Version of the newest event.
+  primary key (stream)
+) with (fillfactor=90);
+
+-- Event types that each running process understands.
+create table ops.capabilities (
+  id       uuid not null,       -- Random, known to the process alone.
+  role     name not null,       -- Database role of the process.
+  kind     text not null,       -- api, projector or inference.
+  process  text not null,       -- Host and process id.
+  release  text not null,
+  types    text[] not null,     -- Event types.
+  versions integer[] not null,  -- Newest schema version of each type.
+  paused   text not null,       -- Why the process pauses; empty if it does not.
+  seen_at  timestamptz not null,
+  primary key (id)
+) with (fillfactor=50);
+
+-- Counts of the projector, for metrics.
+create table ops.counters (
+  name  text not null,
+  label text not null,
+  value bigint not null,
+  primary key (name, label)
+);
+
+-- Last heartbeat of each device.
+create table ops.devices_seen (
+  device  uuid not null,  -- Device. Refers to read.devices.
+  seen_at timestamptz not null,
+  primary key (device)
+) with (fillfactor=50);
+
+-- Signed heads of the log.
+create table ops.heads (
+  position  bigint not null,
+  hash      text not null,                   -- Hash of the event at this position, in hexadecimal.
+  signed_at timestamptz not null,
+  signature text not null,                   -- Ed25519 signature.
+  key_id    text not null default ''::text,  -- Id of the signing key; empty for heads of release 0.1.0.
+  primary key ("position")
+);
+
+-- Migrations that were applied.
+create table ops.migrations (
+  number         integer not null,
+  applied_at     timestamptz not null default now(),
+  oldest_release text,  -- Oldest release that may run on this database.
+  primary key (number)
+);
+
+-- Planned chunks without a result. es.append accepts results of these only.
+create table ops.open_chunks (
+  job           uuid not null,     -- Stream of the job. Refers to es.streams.
+  number        integer not null,  -- Number of the chunk in its job.
+  dataset_id    uuid not null,
+  model_name    text not null,
+  model_version integer not null,
+  model_sha256  text not null,
+  images        uuid[] not null,   -- Ids of the images.
+  sha256        text[] not null,   -- SHA-256 of each image.
+  primary key (job, number)
+);
+
+-- Checkpoint of the relay. One row.
+create table ops.relay (
+  one         boolean not null default true,  -- Always true.
+  epoch       bigint not null,                -- Rises when a relay becomes the leader.
+  position    bigint not null,                -- Position of the last event that Kafka has confirmed.
+  cluster     text not null,                  -- Kafka cluster that has it.
+  next_offset bigint not null,                -- Offset after its record.
+  primary key (one),
+  constraint relay_one_check check (one)
+) with (fillfactor=10);
+
+-- Leases: work items that were dispatched to workers.
+create table ops.releases (
+  id          uuid not null,                   -- Work item. Refers to read.work.
+  attempts    integer not null,                -- How often it was dispatched.
+  released_at timestamptz not null,            -- Time of the last dispatch.
+  given_up    boolean not null default false,  -- The work item was abandoned.
+  held_at     timestamptz,                     -- Last heartbeat of its worker; null before the first.
+  primary key (id)
+);
+
+-- Lanes of the running inference processes.
+create table ops.workers (
+  id      text not null,
+  seen_at timestamptz not null,  -- Last heartbeat.
+  slots   integer not null,      -- Child processes of the lane.
+  lane    text not null,         -- urgent or bulk.
+  primary key (id)
+);
+
+-- Which database role may append which event types.
+create table ops.writers (
+  role   text not null,     -- Database role.
+  topics text[] not null,   -- Event types; * stands for all.
+  actor  uuid,              -- The only actor for whom the role may append; null: any.
+  keeps  boolean not null,  -- The role may change claims and secrets.
+  primary key (role)
+);
+
+-- Event types and schema versions that may be written.
+create table ops.written_types (
+  topic          text not null,  -- Event type.
+  schema_version integer not null,
+  since          timestamptz not null default clock_timestamp(),
+  primary key (topic, schema_version)
+);
+
+-- Addresses from which an account signed in.
+create table ops.known_addresses (
+  digest  bytea not null,                          -- Keyed digest of account and address.
+  user_id uuid not null,                           -- Account. Refers to es.secrets.
+  kind    text not null default 'password'::text,  -- Always password: the row is deleted with the password.
+  seen_at timestamptz not null default now(),
+  primary key (digest),
+  constraint known_addresses_kind_check check ((kind = 'password'::text)),
+  constraint known_addresses_kind_user_id_fkey foreign key (kind, user_id) references es.secrets(kind, owner) on delete cascade
+);
+create index known_addresses_account on ops.known_addresses using btree (kind, user_id);
+create index known_addresses_seen on ops.known_addresses using btree (seen_at);
+
+create table es.events_0000 (
+  notification_id    bigint not null,
+  originator_id      uuid not null,
+  originator_version integer not null,
+  topic              text not null,
+  schema_version     integer not null,
+  state              bytea not null,
+  meta               bytea not null,
+  event_id           uuid not null,
+  recorded_at        timestamptz not null,
+  hash               bytea not null,
+  primary key (notification_id),
+  constraint events_0000_originator_id_originator_version_key unique (originator_id, originator_version),
+  constraint events_originator_version_check check ((originator_version >= 1)),
+  constraint events_schema_version_check check ((schema_version >= 1)),
+  constraint events_state_check check ((octet_length(state) <= 262144))
+);
+alter table es.events_0000 alter column state set storage main;
+create index events_0000_administrators on es.events_0000 using btree (originator_id, notification_id) where ((topic = any (array['UserRegistered'::text, 'UserRoleChanged'::text])) and (POSITION(('\x22726f6c65223a2261646d696e22'::bytea) IN (state)) > 0));
+create index events_0000_long_streams on es.events_0000 using btree (originator_id) where ((originator_version = 1001) and (not starts_with(topic, 'Classification'::text)));
+create index events_0000_notification_id_idx on es.events_0000 using btree (notification_id) where (topic = 'DeadLetterDiscarded'::text);
+alter table es.events attach partition es.events_0000 for values from (minvalue) to ('16777216');
+create trigger append_only before insert or delete or update or truncate on es.events_0000 for each statement execute function es.refuse_directly();
+
+CREATE OR REPLACE FUNCTION es.framed(part bytea)
+ RETURNS bytea
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN (int4send(octet_length(part)) || part);
+
+CREATE OR REPLACE FUNCTION es.append(k_id uuid[], k_digest bytea[], k_subject uuid[], k_meta bytea[], e_cmd integer[], e_stream uuid[], e_version integer[], e_topic text[], e_schema integer[], e_state bytea[], e_id uuid[], g_cmd integer[], g_stream uuid[], g_version integer[], g_closers text[], c_cmd integer[], c_scope text[], c_digest bytea[], c_stream uuid[], c_claimed boolean[], s_cmd integer[], s_kind text[], s_owner uuid[], s_value bytea[])
+ RETURNS TABLE(outcome text, "position" bigint, subject uuid, detail text)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  head      record;
+  known     record;
+  last      bigint;
+  chain     bytea;
+  stamp     timestamptz;
+  micros    bytea;
+  e         int := 1;
+  g         int := 1;
+  c         int := 1;
+  s         int := 1;
+  until     int;
+  verdict   text;
+  why       text;
+  newest    int;
+  stream    es.streams;
+  -- Events of several commands are written in one statement, unless something reads them before.
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected}';
+  positions bigint[];                                  -- of the events that are to be written so, and their hashes
+  hashes    bytea[];
+  holder    uuid;
+  writer    ops.writers := ops.writer();
+  checked   record;
+  jobs      uuid[];
+  numbers   integer[];
+begin
+  select h.position, h.hash into head from es.head h for update;
+  last := head.position;
+  chain := head.hash;
+  stamp := clock_timestamp();
+  micros := es.framed(int8send((extract(epoch from stamp) * 1000000)::bigint));
+  perform set_config('es.appending', 'with streams', true);
+  if to_regclass('es.' || es.partition_name(es.partition_number(last + cardinality(e_cmd)))) is null then
+    call es.prepare_partitions(last + cardinality(e_cmd));
+  end if;
+  if together then                                     -- whole, since `unnest` goes by places
+    positions := array_fill(null::bigint, array[cardinality(e_cmd)]);
+    hashes := array_fill(null::bytea, array[cardinality(e_cmd)]);
+  end if;
+
+  for i in 1 .. cardinality(k_id) loop
+    verdict := 'appended';
+    why := null;
+    select k.position, k.digest, k.subject into known from es.commands k where k.id = k_id[i];
+    if found then
+      verdict := case when known.digest is distinct from k_digest[i] then 'reused' else 'replayed' end;
+    end if;
+
+    while g <= cardinality(g_cmd) and g_cmd[g] = i loop
+      if verdict = 'appended' then
+        select * into stream from es.streams v where v.stream = g_stream[g];
+        if stream.version is null then
+          verdict := 'missing';
+          why := g_stream[g]::text;
+        elsif g_version[g] is not null and stream.version <> g_version[g] then
+          verdict := 'conflict';
+        elsif g_closers[g] <> '' and (
+          es.stream_holds(stream, string_to_array(g_closers[g], ','))
+        or together and stream.newest > head.position and exists (
+          select from unnest(e_stream, e_topic, positions) as n (stream, topic, position)
+            where n.stream = g_stream[g] and n.topic = any (string_to_array(g_closers[g], ',')) and n.position is not null
+        )) then
+          verdict := 'closed';
+          why := g_stream[g]::text;
+        end if;
+      end if;
+      g := g + 1;
+    end loop;
+
+    until := e;
+    while until <= cardinality(e_cmd) and e_cmd[until] = i loop
+      if verdict = 'appended' and (until = e or e_stream[until] <> e_stream[until - 1]) then
+        select v.version into newest from es.streams v where v.stream = e_stream[until];
+        if coalesce(newest, 0) <> e_version[until] - 1 then
+          verdict := 'conflict';
+        end if;
+      end if;
+      until := until + 1;
+    end loop;
+
+    if verdict = 'appended' then
+      for j in c .. cardinality(c_cmd) loop
+        exit when c_cmd[j] <> i;
+        select l.stream into holder from es.claims l where l.scope = c_scope[j] and l.digest = c_digest[j];
+        if c_claimed[j] and found and holder <> c_stream[j] then
+          verdict := 'taken';
+          why := c_scope[j];
+        end if;
+      end loop;
+    end if;
+
+    if verdict = 'appended' and not writer.keeps and (
+      (c <= cardinality(c_cmd) and c_cmd[c] = i) or (s <= cardinality(s_cmd) and s_cmd[s] = i)
+    ) then
+      verdict := 'refused';
+      why := format('%s may not change claims or secrets', writer.role);
+    end if;
+    if verdict = 'appended' and writer.actor is not null
+      and (ops.as_json(k_meta[i]) #>> '{actor,id}')::uuid is distinct from writer.actor then
+      verdict := 'refused';
+      why := format('%s may not act for others', writer.role);
+    end if;
+    jobs := '{}';
+    numbers := '{}';
+    for j in e .. until - 1 loop
+      exit when verdict <> 'appended';
+      if not (e_topic[j] = any (writer.topics) or '*' = any (writer.topics)) then
+        verdict := 'refused';
+        why := format('%s may not append %s', writer.role, e_topic[j]);
+      elsif e_topic[j] in ('ChunkJudged', 'ImageAccepted', 'ImageRejected') and e_schema[j] <> 1 then
+        verdict := 'refused';
+        why := format('%s has no schema version %s', e_topic[j], e_schema[j]);
+      elsif e_topic[j] = 'ChunkJudged' then
+        select * into checked from ops.check_judgement(e_stream[j], e_version[j], e_state[j]);
+        jobs := jobs || checked.job;
+        numbers := numbers || checked.number;
+        if checked.why is not null then
+          verdict := 'refused';
+          why := checked.why;
+        end if;
+      elsif e_topic[j] in ('ImageAccepted', 'ImageRejected') then
+        why := ops.check_inspection(e_stream[j], e_state[j],
+          case when j > e and e_stream[j - 1] = e_stream[j] and e_topic[j - 1] = 'ImageUploaded' then e_state[j - 1] end);
+        if why is not null then
+          verdict := 'refused';
+        end if;
+      end if;
+    end loop;
+
+    while c <= cardinality(c_cmd) and c_cmd[c] = i loop
+      if verdict = 'appended' and c_claimed[c] then
+        insert into es.claims (scope, digest, stream) values (c_scope[c], c_digest[c], c_stream[c]) on conflict do nothing;
+      elsif verdict = 'appended' and c_digest[c] is null then
+        delete from es.claims l where l.stream = c_stream[c];
+      elsif verdict = 'appended' then
+        delete from es.claims l where l.scope = c_scope[c] and l.digest = c_digest[c] and l.stream = c_stream[c];
+      end if;
+      c := c + 1;
+    end loop;
+
+    while s <= cardinality(s_cmd) and s_cmd[s] = i loop
+      if verdict = 'appended' and s_value[s] is null then
+        delete from es.secrets x where x.kind = s_kind[s] and x.owner = s_owner[s];
+      elsif verdict = 'appended' then
+        insert into es.secrets (kind, owner, value) values (s_kind[s], s_owner[s], s_value[s])
+          on conflict (kind, owner) do update set value = excluded.value;
+      end if;
+      s := s + 1;
+    end loop;
+
+    if verdict = 'appended' then
+      for j in e .. until - 1 loop
+        last := last + 1;
+        chain := sha256(chain || es.framed(int8send(last)) || es.framed(uuid_send(e_stream[j])) || es.framed(int4send(e_version[j]))
+          || es.framed(convert_to(e_topic[j], 'UTF8')) || es.framed(int4send(e_schema[j])) || es.framed(e_state[j])
+          || es.framed(k_meta[i]) || es.framed(uuid_send(e_id[j])) || micros);
+        if together then
+          positions[j] := last;
+          hashes[j] := chain;
+        else
+          insert into es.events (notification_id, originator_id, originator_version, topic, schema_version, state, meta, event_id, recorded_at, hash)
+            values (last, e_stream[j], e_version[j], e_topic[j], e_schema[j], e_state[j], k_meta[i], e_id[j], stamp, chain);
+        end if;
+        if e_version[j] = 1 then
+          insert into es.streams (stream, version, first, newest) values (e_stream[j], 1, last, last);
+        elsif j = until - 1 or e_stream[j + 1] <> e_stream[j] then
+          update es.streams v set version = e_version[j], newest = last where v.stream = e_stream[j];
+        end if;
+        if e_topic[j] = 'ClassificationPlanned' then
+          perform ops.open_plan(e_stream[j], ops.as_json(e_state[j]));
+        elsif e_topic[j] in ('ClassificationCancelled', 'ClassificationCompleted', 'ClassificationFailed', 'ClassificationDeleted') then
+          delete from ops.open_chunks o where o.job = e_stream[j];
+        end if;
+      end loop;
+      if cardinality(jobs) > 0 then
+        delete from ops.open_chunks o using unnest(jobs, numbers) as judged (job, number)
+          where o.job = judged.job and o.number = judged.number;
+      end if;
+      insert into es.commands (id, digest, subject, position, recorded_at) values (k_id[i], k_digest[i], k_subject[i], last, stamp);
+      outcome := verdict;
+      position := last;
+      subject := k_subject[i];
+    else
+      outcome := verdict;
+      position := known.position;
+      subject := known.subject;
+    end if;
+    e := until;
+    detail := why;
+    return next;
+  end loop;
+
+  if together then
+    insert into es.events (notification_id, originator_id, originator_version, topic, schema_version, state, meta, event_id, recorded_at, hash)
+      select n.position, n.stream, n.version, n.topic, n.schema, n.state, k_meta[n.cmd], n.id, stamp, n.hash
+        from unnest(positions, e_cmd, e_stream, e_version, e_topic, e_schema, e_state, e_id, hashes)
+          as n (position, cmd, stream, version, topic, schema, state, id, hash)
+        where n.position is not null;
+  end if;
+  if last > head.position then
+    update es.head h set position = last, hash = chain;
+    if current_setting('bioscope.wakes', true) is distinct from 'after_commit' then
+      perform pg_notify('bioscope_appended', last::text);
+    end if;
+    if to_regclass('es.' || es.partition_name(es.partition_number(last + es.partition_size() / 2))) is null then
+      call es.prepare_partitions_unless_locked(last + es.partition_size() / 2);
+    end if;
+  end if;
+  perform set_config('es.appending', '', true);
+end $function$;
+
+CREATE OR REPLACE FUNCTION es.use_refresh_token(token_digest bytea, at timestamp with time zone)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  update es.refresh_tokens t set used_at = at where t.digest = token_digest and t.used_at is null and t.expires_at > at;
+  return found;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.tally()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare
+  added  constant text := 'select dataset_id, created_at, confidence, 1 as way from added where not hidden';
+  gone   constant text := 'select dataset_id, created_at, confidence, -1 as way from gone where not hidden';
+begin
+  execute format(
+    'insert into %I.tallies as t (dataset_id, minute, count, micros)
+      select dataset_id, date_bin(''1 minute'', created_at, ''2000-01-01 00:00Z''), sum(way), sum(way * round(confidence * 1000000)::bigint)
+      from (%s) changed group by 1, 2
+      on conflict (dataset_id, minute) do update set count = t.count + excluded.count, micros = t.micros + excluded.micros',
+    tg_table_schema,
+    case tg_op when 'INSERT' then added when 'DELETE' then gone else added || ' union all ' || gone end
+  );
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.log_hash(at bigint)
+ RETURNS bytea
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select case when at = 0 then sha256('bioscope') else (select e.hash from es.event_at(at) e) end
+$function$;
+
+CREATE OR REPLACE FUNCTION ops.advance(was bigint, was_generation bigint, becomes bigint, becomes_hash bytea, at_cluster text, at_offset bigint, generations integer)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update checkpoint
+    set position = becomes, hash = becomes_hash,
+        cluster = coalesce(at_cluster, cluster), next_offset = coalesce(at_offset, next_offset),
+        generation = generation + generations
+    where projection = 'main' and position = was and generation = was_generation;
+  if not found then
+    raise exception 'the checkpoint was moved by somebody else' using errcode = 'BS001';
+  end if;
+  if becomes_hash is distinct from ops.log_hash(becomes) then
+    raise exception 'the log does not hold this event at position %', becomes using errcode = 'BS002';
+  end if;
+  if current_schema() = 'read' then
+    if current_setting('bioscope.wakes', true) is distinct from 'after_commit' then perform pg_notify('bioscope_projected', becomes::text); end if;
+  end if;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.sha1(message bytea)
+ RETURNS bytea
+ LANGUAGE plpgsql
+ IMMUTABLE PARALLEL SAFE STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  mask   constant bigint := 4294967295;
+  padded bytea := message || '\x80'::bytea
+    || decode(repeat('00', (119 - octet_length(message) % 64) % 64), 'hex') || int8send(octet_length(message) * 8::bigint);
+  h0 bigint := 1732584193; h1 bigint := 4023233417; h2 bigint := 2562383102; h3 bigint := 271733878; h4 bigint := 3285377520;
+  a bigint; b bigint; c bigint; d bigint; e bigint; f bigint; k bigint; x bigint;
+  w bigint[];
+begin
+  for block in 0 .. octet_length(padded) / 64 - 1 loop
+    for i in 0 .. 15 loop
+      w[i] := (get_byte(padded, block * 64 + i * 4)::bigint << 24) | (get_byte(padded, block * 64 + i * 4 + 1) << 16)
+        | (get_byte(padded, block * 64 + i * 4 + 2) << 8) | get_byte(padded, block * 64 + i * 4 + 3);
+    end loop;
+    for i in 16 .. 79 loop
+      x := w[i - 3] # w[i - 8] # w[i - 14] # w[i - 16];
+      w[i] := ((x << 1) | (x >> 31)) & mask;
+    end loop;
+    a := h0; b := h1; c := h2; d := h3; e := h4;
+    for i in 0 .. 79 loop
+      if i < 20 then
+        f := (b & c) | ((~b & mask) & d); k := 1518500249;
+      elsif i < 40 then
+        f := b # c # d; k := 1859775393;
+      elsif i < 60 then
+        f := (b & c) | (b & d) | (c & d); k := 2400959708;
+      else
+        f := b # c # d; k := 3395469782;
+      end if;
+      x := ((((a << 5) | (a >> 27)) & mask) + f + e + k + w[i]) & mask;
+      e := d; d := c; c := ((b << 30) | (b >> 2)) & mask; b := a; a := x;
+    end loop;
+    h0 := (h0 + a) & mask; h1 := (h1 + b) & mask; h2 := (h2 + c) & mask; h3 := (h3 + d) & mask; h4 := (h4 + e) & mask;
+  end loop;
+  return substr(int8send(h0), 5) || substr(int8send(h1), 5) || substr(int8send(h2), 5) || substr(int8send(h3), 5) || substr(int8send(h4), 5);
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.chunk_stream(job uuid, number integer)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ IMMUTABLE PARALLEL SAFE STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  name bytea := substr(ops.sha1(uuid_send(job) || convert_to('chunk/' || number, 'UTF8')), 1, 16);
+begin
+  name := set_byte(name, 6, (get_byte(name, 6) & 15) | 80);
+  name := set_byte(name, 8, (get_byte(name, 8) & 63) | 128);
+  return encode(name, 'hex')::uuid;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.chunk_size(images integer)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN LEAST(64, GREATEST(8, ((images + 7) / 8)));
+
+CREATE OR REPLACE FUNCTION ops.as_json(state bytea)
+ RETURNS json
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN (convert_from(state, 'UTF8'::name))::json;
+
+CREATE OR REPLACE FUNCTION ops.open_plan(of_job uuid, plan json)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  request json;
+  size    integer := ops.chunk_size(json_array_length(plan -> 'images'));
+begin
+  select ops.as_json(e.state) into request from es.streams s, es.event_at(s.first) e
+    where s.stream = of_job and e.topic = 'ClassificationRequested';
+  if request is null then
+    return;
+  end if;
+  insert into ops.open_chunks (job, number, dataset_id, model_name, model_version, model_sha256, images, sha256)
+    select of_job, (plan ->> 'first_chunk')::integer + (one.place - 1) / size, (request ->> 'dataset_id')::uuid, request ->> 'model_name',
+      (request ->> 'model_version')::integer, request ->> 'model_sha256',
+      array_agg((one.image ->> 'id')::uuid order by one.place), array_agg(one.image ->> 'sha256' order by one.place)
+    from json_array_elements(plan -> 'images') with ordinality as one (image, place)
+    group by (one.place - 1) / size
+    on conflict do nothing;
+end $function$;
+
+CREATE OR REPLACE PROCEDURE ops.fill_open_chunks()
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $procedure$
+declare
+  part record;
+begin
+  perform from es.head for update;                     -- nothing is appended meanwhile
+  delete from ops.open_chunks;
+  for part in
+    select p.originator_id as job, p.state from es.events p where p.topic = 'ClassificationPlanned' and not exists (
+      select from es.events x where x.originator_id = p.originator_id
+        and x.topic in ('ClassificationCancelled', 'ClassificationCompleted', 'ClassificationFailed', 'ClassificationDeleted'))
+  loop
+    perform ops.open_plan(part.job, ops.as_json(part.state));
+  end loop;
+  delete from ops.open_chunks c where exists (select from es.streams s where s.stream = ops.chunk_stream(c.job, c.number));
+end $procedure$;
+
+CREATE OR REPLACE FUNCTION ops.check_judgement(stream uuid, version integer, state bytea, OUT why text, OUT job uuid, OUT number integer)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  judged   record;
+  chunk    ops.open_chunks;
+  labels   text[];
+  named    uuid[];
+  foreign_sha256 boolean;
+  wrong_label    boolean;
+  wrong_score    boolean;
+begin
+  select * into judged from json_to_record(ops.as_json(state)) as x (
+    job_id uuid, number integer, dataset_id uuid, model_name text, model_version integer, labels json, results json, failures json,
+    provenance json);
+  job := judged.job_id;
+  number := judged.number;
+  select * into chunk from ops.open_chunks c where c.job = judged.job_id and c.number = judged.number;
+  if chunk.job is null then
+    why := 'the chunk was not planned, or its job has ended';
+    return;
+  end if;
+  if stream is distinct from ops.chunk_stream(job, number) or version <> 1 then
+    why := 'the event is not in the stream of its chunk';
+    return;
+  end if;
+  if (chunk.dataset_id, chunk.model_name, chunk.model_version)
+    is distinct from (judged.dataset_id, judged.model_name, judged.model_version) then
+    why := 'the dataset or the model is not that of the job';
+    return;
+  end if;
+  if judged.provenance is not null and judged.provenance ->> 'model_sha256' is distinct from chunk.model_sha256 then
+    why := 'the sha256 of the model is not that of the job';
+    return;
+  end if;
+
+  labels := array(select json_array_elements_text(judged.labels));
+  select array_agg(r.image_id),
+      bool_or(planned.id is null),
+      bool_or(not coalesce(r.label = any (labels) and cardinality(n.scores) = cardinality(labels), false)),
+      bool_or(not coalesce(
+        translate(r.confidence::text, '0123456789eE+-.', '') = '' and translate(r.scores::text, '0123456789eE+-., ', '') = '[]'
+        and r.confidence::text::float8 between 0 and 1 and 0 <= all (n.scores) and 1 >= all (n.scores), false))
+    into named, foreign_sha256, wrong_label, wrong_score
+    from json_to_recordset(judged.results) as r (image_id uuid, sha256 text, label text, confidence json, scores json)
+    cross join lateral (select translate(r.scores::text, '[]', '{}')::float8[] offset 0) as n (scores)
+    left join (select distinct p.id, p.sha256 from unnest(chunk.images, chunk.sha256) as p (id, sha256)) planned
+      on planned.id = r.image_id and planned.sha256 = r.sha256;
+  named := coalesce(named, '{}') || array(select (f ->> 'image_id')::uuid from json_array_elements(judged.failures) f);
+  why := case
+    when not named <@ chunk.images then 'an image is not in the chunk'
+    when cardinality(named) <> (select count(distinct n) from unnest(named) n) then 'an image is answered for twice'
+    when foreign_sha256 then 'the sha256 of an image is not the planned one'
+    when wrong_label then 'a result does not fit the labels'
+    when wrong_score then 'a score is not a number between 0 and 1'
+  end;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.check_inspection(stream uuid, state bytea, upload bytea)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  topics   text[];
+  uploaded text;
+begin
+  if upload is not null then
+    uploaded := ops.as_json(upload) ->> 'sha256';
+  else
+    select array_agg(e.topic), min(ops.as_json(e.state) ->> 'sha256') filter (where e.topic = 'ImageUploaded') into topics, uploaded
+      from es.stream_events(stream, 0) e;
+  end if;
+  return case
+    when uploaded is null then 'the image was not uploaded'
+    when 'ImageDeleted' = any (topics) then 'the image was deleted'
+    when topics && '{ImageAccepted,ImageRejected,ImageReinspected}' then 'the image was inspected before'
+    when ops.as_json(state) ->> 'sha256' <> uploaded then 'the inspected sha256 is not the uploaded one'
+  end;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.writer()
+ RETURNS ops.writers
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  found_one ops.writers;
+begin
+  select * into found_one from ops.writers w where w.role = session_user;
+  if found_one.role is null then
+    select w.* into found_one from ops.writers w left join pg_roles r on r.rolname = w.role
+      where w.role = 'bioscope_app' or pg_has_role(session_user, r.oid, 'member')
+      order by w.role = 'bioscope_app' and (r.oid is null or not pg_has_role(session_user, r.oid, 'member')),
+        w.role = 'bioscope_app' desc, cardinality(w.topics) desc
+      limit 1;
+  end if;
+  return found_one;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.is_live(seen_at timestamp with time zone)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+RETURN ((seen_at >= (clock_timestamp() - '00:00:30'::interval)) AND (seen_at <= (clock_timestamp() + '00:00:30'::interval)));
+
+CREATE OR REPLACE FUNCTION ops.declare_capabilities(of_id uuid, of_kind text, of_process text, of_release text, of_types text[], of_versions integer[], of_paused text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if cardinality(of_types) > 500 or cardinality(of_types) is distinct from cardinality(of_versions)
+    or octet_length(of_types::text) > 65536 then
+    raise exception 'a process can declare at most 500 types of events, each with a version' using errcode = 'BS003';
+  end if;
+  update ops.capabilities c
+    set types = of_types, versions = of_versions, paused = left(of_paused, 500), seen_at = clock_timestamp()
+    where c.id = of_id and c.role = session_user and not c.seen_at between clock_timestamp() - interval '1 s' and clock_timestamp();
+  if found or exists (select from ops.capabilities c where c.id = of_id) then
+    return;
+  end if;
+  perform pg_advisory_xact_lock(hashtext('ops.capabilities'));
+  delete from ops.capabilities c where not ops.is_live(c.seen_at);
+  delete from ops.capabilities c where c.id in (
+    select o.id from ops.capabilities o where o.role = session_user order by o.seen_at desc offset 63);
+  insert into ops.capabilities (id, role, kind, process, release, types, versions, paused, seen_at)
+    values (of_id, session_user, left(of_kind, 20), left(of_process, 100), left(of_release, 40), of_types, of_versions,
+      left(of_paused, 500), clock_timestamp())
+    on conflict do nothing;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.withdraw_capabilities(of_id uuid)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+BEGIN ATOMIC
+ DELETE FROM ops.capabilities c
+   WHERE ((c.id = withdraw_capabilities.of_id) AND (c.role = SESSION_USER));
+END;
+
+CREATE OR REPLACE FUNCTION ops.begin_to_write(of_topic text, of_version integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  writer   ops.writers := ops.writer();
+  lacking  text;
+begin
+  if exists (select from ops.written_types w where w.topic = of_topic and w.schema_version = of_version)
+    or not (of_topic = any (writer.topics) or '*' = any (writer.topics)) or length(of_topic) > 100 or of_version not between 1 and 1000 then
+    return null;
+  end if;
+  select format('%s %s (release %s)', c.kind, c.process, c.release) into lacking from ops.capabilities c
+    where ops.is_live(c.seen_at) and not exists (
+      select from unnest(c.types, c.versions) known (topic, newest) where known.topic = of_topic and known.newest >= of_version)
+    order by c.seen_at desc limit 1;
+  if lacking is null then
+    insert into ops.written_types (topic, schema_version) values (of_topic, of_version) on conflict do nothing;
+  end if;
+  return lacking;
+end $function$;
+
+CREATE OR REPLACE FUNCTION es.partition_size()
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN 16777216;
+
+CREATE OR REPLACE FUNCTION es.partition_number(at bigint)
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (at / es.partition_size());
+
+CREATE OR REPLACE FUNCTION es.partition_name(number bigint)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN ('events_'::text || lpad((number)::text, GREATEST(4, length((number)::text)), '0'::text));
+
+CREATE OR REPLACE PROCEDURE es.protect_partition(IN name text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $procedure$
+begin
+  execute format('create trigger append_only before insert or update or delete or truncate on es.%I
+    for each statement execute function es.refuse_directly()', name);
+end $procedure$;
+
+CREATE OR REPLACE PROCEDURE es.add_partition(IN number bigint)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $procedure$
+declare
+  name text := es.partition_name(number);
+begin
+  execute format('create table es.%I (like es.events including defaults including constraints including storage)', name);
+  execute format('alter table es.%I add unique (originator_id, originator_version)', name);
+  execute format('alter table es.events attach partition es.%I for values from (%s) to (%s)',
+    name, number * es.partition_size(), (number + 1) * es.partition_size());
+  call es.protect_partition(name);
+end $procedure$;
+
+CREATE OR REPLACE PROCEDURE es.prepare_partitions(IN upto bigint)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $procedure$
+declare
+  newest bigint := es.partition_number(upto);
+begin
+  while to_regclass(format('es.%I', es.partition_name(newest))) is null loop
+    newest := newest - 1;
+    if newest < 0 then
+      raise exception 'es.events has no partition';
+    end if;
+  end loop;
+  for number in newest + 1 .. es.partition_number(upto) loop
+    call es.add_partition(number);
+  end loop;
+end $procedure$;
+
+CREATE OR REPLACE PROCEDURE es.prepare_partitions_unless_locked(IN upto bigint)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $procedure$
+begin
+  lock table es.events in share update exclusive mode nowait;
+  call es.prepare_partitions(upto);
+exception when lock_not_available then
+  null;
+end $procedure$;
+
+CREATE OR REPLACE PROCEDURE es.fill_streams()
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET work_mem TO '64MB'
+AS $procedure$
+begin
+  perform from es.head for update;                     -- nothing is appended meanwhile
+  delete from es.streams;
+  insert into es.streams (first, newest, stream, version)
+    select min(e.notification_id), max(e.notification_id), e.originator_id, max(e.originator_version) from es.events e group by e.originator_id;
+end $procedure$;
+
+CREATE OR REPLACE FUNCTION es.event_at(at bigint)
+ RETURNS SETOF es.events
+ LANGUAGE plpgsql
+ STABLE ROWS 1
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+begin
+  return query select e.* from es.events e where e.notification_id = at;
+end $function$;
+
+CREATE OR REPLACE FUNCTION es.stream_events(of_stream uuid, after integer)
+ RETURNS SETOF es.events
+ LANGUAGE plpgsql
+ STABLE ROWS 10
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+declare
+  known es.streams;
+begin
+  select * into known from es.streams s where s.stream = of_stream;
+  return query select e.* from es.events e
+    where e.originator_id = of_stream and e.originator_version > after and e.notification_id between known.first and known.newest
+    order by e.originator_version;
+end $function$;
+
+CREATE OR REPLACE FUNCTION es.stream_holds(known es.streams, topics text[])
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+begin
+  return exists (select from (
+      select e.topic from es.events e
+        where e.originator_id = known.stream and e.originator_version between 1 and known.version
+          and e.notification_id between known.first and known.newest
+        order by e.originator_version desc
+    ) v where v.topic = any (topics));
+end $function$;
+
+CREATE OR REPLACE FUNCTION es.page_range(table_name regclass, first_page bigint, pages bigint, OUT first_row tid, OUT beyond tid, OUT next_page bigint)
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+BEGIN ATOMIC
+ SELECT (format('(%s,0)'::text, GREATEST(first_page, (0)::bigint)))::tid AS format,
+     (format('(%s,0)'::text, (GREATEST(first_page, (0)::bigint) + pages)))::tid AS format,
+         CASE
+             WHEN (((GREATEST(first_page, (0)::bigint) + pages) * (current_setting('block_size'::text))::bigint) < pg_relation_size(table_name)) THEN (GREATEST(first_page, (0)::bigint) + pages)
+             ELSE NULL::bigint
+         END AS "case";
+END;
+
+CREATE OR REPLACE FUNCTION es.prune_commands(first_page bigint, OUT removed bigint, OUT next_page bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  part record := es.page_range('es.commands', first_page, 128);
+begin
+  delete from es.commands c where c.ctid >= part.first_row and c.ctid < part.beyond
+    and c.recorded_at < now() - case when c.digest is null then interval '1 day' else interval '30 days' end;
+  get diagnostics removed = row_count;
+  next_page := part.next_page;
+end $function$;
+
+CREATE OR REPLACE FUNCTION es.prune_refresh_tokens(first_page bigint, OUT removed bigint, OUT next_page bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  part record := es.page_range('es.refresh_tokens', first_page, 128);
+begin
+  delete from es.refresh_tokens t where t.ctid >= part.first_row and t.ctid < part.beyond and not exists (
+    select from es.refresh_tokens o where o.session_id = t.session_id and o.expires_at > now() - interval '1 day');
+  get diagnostics removed = row_count;
+  next_page := part.next_page;
+end $function$;
+
+CREATE OR REPLACE PROCEDURE ops.create_read_models(IN target text)
+ LANGUAGE plpgsql
+AS $procedure$
+begin
+  execute format('create schema %I', target);
+  perform set_config('search_path', target, true);
+
+  -- ---- the engine ------------------------------------------------------------------------------------------------------------------
+  create table checkpoint (
+    projection  text   primary key,
+    position    bigint not null,
+    cluster     text   not null,
+    next_offset bigint not null,
+    generation  bigint not null,
+    hash        bytea  not null default sha256('bioscope')
+  ) with (fillfactor = 10);
+  insert into checkpoint values ('main', 0, '', 0, (extract(epoch from clock_timestamp()) * 1000)::bigint);
+  comment on table checkpoint is 'The position up to which the read models show the log. One row.';
+  comment on column checkpoint.projection is 'Always main.';
+  comment on column checkpoint.position is 'Position of the last event that was applied.';
+  comment on column checkpoint.cluster is 'Kafka cluster in which next_offset counts; empty if none is known.';
+  comment on column checkpoint.next_offset is 'Offset of the next record in the topic bioscope.events.';
+  comment on column checkpoint.generation is 'Rises when another process than the projector changes rows.';
+  comment on column checkpoint.hash is 'Hash of the event at this position, as the log has it.';
+
+  create table folds (
+    name    text    primary key,
+    version integer not null
+  );
+  comment on table folds is 'The fold version by which each table was filled.';
+  comment on column folds.name is 'Name of the table.';
+  comment on column folds.version is 'Its fold version.';
+
+  create table dead_letters (
+    position bigint      primary key,
+    stream   uuid        not null,
+    type     text        not null,
+    reason   text        not null,
+    at       timestamptz not null default now()
+  );
+  comment on table dead_letters is 'Events that could not be applied.';
+  comment on column dead_letters.position is 'Position of the event.';
+  comment on column dead_letters.stream is 'Stream of the event.';
+  comment on column dead_letters.type is 'Type of the event.';
+  comment on column dead_letters.reason is 'Error of the last attempt, without private data.';
+  comment on column dead_letters.at is 'Time of the last attempt.';
+
+  create table parked (
+    position bigint primary key,
+    stream   uuid   not null
+  );
+  comment on table parked is 'Events that wait until a dead letter is resolved.';
+  comment on column parked.position is 'Position of the event.';
+  comment on column parked.stream is 'Stream of the event.';
+
+  -- ---- accounts --------------------------------------------------------------------------------------------------------------------
+  create table users (
+    id            uuid        primary key,
+    version       integer     not null,
+    email         text        not null,
+    username      text        not null,
+    first_name    text        not null,
+    last_name     text        not null,
+    role          text        not null,
+    status        text        not null,
+    institution   text,
+    department    text,
+    phone         text,
+    registered_at timestamptz not null,
+    deleted       boolean     not null,
+    erased        boolean     not null
+  );
+  create index users_listed on users (registered_at, id) where not deleted;
+  comment on table users is 'Accounts of people.';
+  comment on column users.version is 'Version of the stream.';
+  comment on column users.email is 'E-mail address for signing in.';
+  comment on column users.role is 'viewer, analyst, researcher or admin.';
+  comment on column users.status is 'active, inactive, suspended or pending.';
+  comment on column users.deleted is 'The account is closed.';
+  comment on column users.erased is 'The data key was destroyed; private fields read [erased].';
+
+  -- ---- datasets --------------------------------------------------------------------------------------------------------------------
+  create table datasets (
+    id          uuid        primary key,
+    version     integer     not null,
+    name        text        not null,
+    description text,
+    owner_id    uuid        not null,
+    created_at  timestamptz not null,
+    deleted     boolean     not null
+  );
+  create index datasets_newest on datasets (created_at, id) where not deleted;
+  comment on table datasets is 'Datasets. Their images and results have their grants.';
+  comment on column datasets.version is 'Version of the stream.';
+  comment on column datasets.owner_id is 'Owner. Refers to users.';
+
+  create table dataset_access (
+    subject uuid not null,
+    dataset uuid not null,
+    role    text not null,
+    primary key (subject, dataset)
+  );
+  create index dataset_access_of on dataset_access (dataset);
+  comment on table dataset_access is 'Grants on datasets. All administrators share one subject, with one row for each dataset.';
+  comment on column dataset_access.subject is 'User who has the grant, or the subject of administrators. Refers to users.';
+  comment on column dataset_access.dataset is 'Refers to datasets.';
+  comment on column dataset_access.role is 'Grant: viewer, analyst, editor or owner.';
+
+  create view visible as
+    select a.subject, a.dataset, a.role from dataset_access a join datasets d on d.id = a.dataset where not d.deleted;
+  comment on view visible is 'Grants on datasets that are not deleted. Every query of users joins it.';
+
+  -- ---- images and devices ----------------------------------------------------------------------------------------------------------
+  create table images (
+    id              uuid        primary key,
+    version         integer     not null,
+    dataset_id      uuid        not null,
+    device_id       uuid,
+    filename        text        not null collate "C",
+    sha256          text        not null,
+    size            bigint      not null,
+    media_type      text        not null,
+    width           integer     not null,
+    height          integer     not null,
+    bands           integer,
+    dtype           text,
+    pages           integer,
+    axes            text,
+    pixel_size_um   double precision,
+    uploaded_by     uuid        not null,
+    uploaded_at     timestamptz not null,
+    analyzed        boolean     not null,
+    accepted        boolean     not null,
+    rejected        text,
+    rejected_detail text,
+    deleted         boolean     not null,
+    position        bigint      not null,
+    path            text,
+    reader          integer,
+    warnings        jsonb       not null default '[]'
+  ) with (fillfactor = 85);
+  create index images_newest_of_all on images (uploaded_at, id) where not deleted;
+  create index images_newest on images (dataset_id, uploaded_at, id) where not deleted;
+  create index images_named on images (dataset_id, filename, id) where not deleted;
+  create index images_planned on images (dataset_id, position) where not deleted and rejected is null;
+  create index images_of_blob on images using hash (sha256) where not deleted;
+  create index images_of_device on images (device_id, uploaded_at, id) where not deleted and device_id is not null;
+  comment on table images is 'Uploaded images.';
+  comment on column images.version is 'Version of the stream.';
+  comment on column images.dataset_id is 'Refers to datasets.';
+  comment on column images.device_id is 'Device that took the image. Refers to devices.';
+  comment on column images.filename is 'File name without folders, in Unicode NFC.';
+  comment on column images.sha256 is 'SHA-256 of the file in hexadecimal; names the blob.';
+  comment on column images.size is 'Bytes of the file.';
+  comment on column images.width is 'Pixels; as the file header claims, until the image is accepted.';
+  comment on column images.height is 'Pixels; as the file header claims, until the image is accepted.';
+  comment on column images.bands is 'Bands of a pixel; null before the inspection.';
+  comment on column images.dtype is 'Number format of a band, such as uint16; null before the inspection.';
+  comment on column images.pages is 'Pages in the main chain of the file; null before the inspection.';
+  comment on column images.axes is 'Axes from slowest to fastest, such as YXS; null before the inspection.';
+  comment on column images.pixel_size_um is 'Edge of a pixel in micrometres; null if the file does not state it.';
+  comment on column images.uploaded_by is 'Refers to users.';
+  comment on column images.analyzed is 'A model was run on the image, or a user marked it so.';
+  comment on column images.accepted is 'The whole file was decoded.';
+  comment on column images.rejected is 'Code of the reason for a rejection; null if there was none.';
+  comment on column images.rejected_detail is 'The reason in a sentence.';
+  comment on column images.position is 'Position of the upload. A job covers the images before its own position.';
+  comment on column images.path is 'Path below the uploaded folder; null if none was sent.';
+  comment on column images.reader is 'Reader version that decoded the file; null before the inspection.';
+  comment on column images.warnings is 'List of {code, detail}: what in the file was ignored, assumed or converted.';
+
+  create table devices (
+    id               uuid        primary key,
+    version          integer     not null,
+    name             text        not null,
+    hostname         text        not null,
+    location         text,
+    firmware_version text,
+    registered_at    timestamptz not null,
+    online           boolean     not null,
+    last_seen        timestamptz,
+    removed          boolean     not null
+  );
+  comment on table devices is 'Microscopes and cameras.';
+  comment on column devices.version is 'Version of the stream.';
+  comment on column devices.last_seen is 'Time when the device last came online. Later heartbeats: ops.devices_seen.';
+
+  -- ---- models and jobs -------------------------------------------------------------------------------------------------------------
+  create table models (
+    id          uuid        primary key,
+    version     integer     not null,
+    name        text        not null,
+    description text        not null,
+    versions    jsonb       not null,
+    aliases     jsonb       not null,
+    created_at  timestamptz not null,
+    retired     boolean     not null
+  );
+  comment on table models is 'Models and their versions.';
+  comment on column models.version is 'Version of the stream.';
+  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at}.';
+  comment on column models.aliases is 'Number of a version by alias, such as production.';
+  comment on column models.retired is 'The model accepts no new jobs.';
+
+  create table classifications (
+    id            uuid             primary key,
+    version       integer          not null,
+    dataset_id    uuid             not null,
+    image_id      uuid,
+    model_id      uuid             not null,
+    model_name    text             not null,
+    model_version integer          not null,
+    model_sha256  text             not null,
+    threshold     double precision not null,
+    created_by    uuid             not null,
+    created_at    timestamptz      not null,
+    updated_at    timestamptz      not null,
+    status        text             not null,
+    planned       boolean          not null,
+    images        integer          not null,
+    chunks        integer          not null,
+    judged        integer          not null,
+    succeeded     integer          not null,
+    failed        integer          not null,
+    reason        text,
+    deleted       boolean          not null,
+    position      bigint           not null
+  ) with (fillfactor = 70);
+  create index classifications_newest_of_all on classifications (created_at, id) where not deleted;
+  create index classifications_newest on classifications (dataset_id, created_at, id) where not deleted;
+  create index classifications_of_image on classifications (image_id) where image_id is not null;
+  create index classifications_open on classifications (position) where status in ('pending', 'running') and not deleted;
+  comment on table classifications is 'Jobs and their progress.';
+  comment on column classifications.version is 'Version of the stream.';
+  comment on column classifications.dataset_id is 'Dataset that the job covers, or that holds its image. Refers to datasets.';
+  comment on column classifications.image_id is 'The only image of the job; null for a whole dataset. Refers to images.';
+  comment on column classifications.model_id is 'Refers to models.';
+  comment on column classifications.model_version is 'Number of the model version.';
+  comment on column classifications.threshold is 'Confidence below which a result is to be reviewed.';
+  comment on column classifications.created_by is 'Refers to users.';
+  comment on column classifications.status is 'pending, running, completed, failed or cancelled.';
+  comment on column classifications.planned is 'All parts of the plan are recorded.';
+  comment on column classifications.images is 'Images in the plan.';
+  comment on column classifications.chunks is 'Chunks in the plan.';
+  comment on column classifications.judged is 'Chunks that have results.';
+  comment on column classifications.succeeded is 'Images with a result.';
+  comment on column classifications.failed is 'Images with a failure.';
+  comment on column classifications.reason is 'Why the job failed.';
+  comment on column classifications.position is 'Position of the request.';
+
+  create table work (
+    id         uuid    primary key,
+    kind       text    not null,
+    job        uuid,
+    number     integer,
+    dataset_id uuid    not null,
+    images     jsonb   not null,
+    position   bigint  not null
+  );
+  create index work_of_job on work (job, number) where job is not null;
+  create index work_to_inspect on work (position) where kind = 'inspect';
+  comment on table work is 'Work items: chunks to classify and images to inspect. The row is deleted when the work is done.';
+  comment on column work.id is 'Id of the chunk or of the image.';
+  comment on column work.kind is 'classify or inspect.';
+  comment on column work.job is 'Job of a chunk. Refers to classifications.';
+  comment on column work.number is 'Number of a chunk in its job.';
+  comment on column work.dataset_id is 'Refers to datasets.';
+  comment on column work.images is 'List of {id, sha256}.';
+  comment on column work.position is 'Position of the plan or of the upload.';
+
+  create table failures (
+    id                uuid        primary key,
+    classification_id uuid        not null,
+    image_id          uuid        not null,
+    dataset_id        uuid        not null,
+    reason            text        not null,
+    detail            text        not null,
+    created_at        timestamptz not null
+  );
+  create index failures_of_job on failures (classification_id, created_at, id);
+  comment on table failures is 'Images for which a job has no result.';
+  comment on column failures.classification_id is 'Refers to classifications.';
+  comment on column failures.image_id is 'Refers to images.';
+  comment on column failures.dataset_id is 'Refers to datasets.';
+  comment on column failures.reason is 'Code of the reason.';
+  comment on column failures.detail is 'The reason in a sentence.';
+
+  -- ---- results ---------------------------------------------------------------------------------------------------------------------
+  create table results (
+    id                uuid             primary key,
+    classification_id uuid             not null,
+    image_id          uuid             not null,
+    dataset_id        uuid             not null,
+    label             text             not null,
+    confidence        double precision not null,
+    verdict           text             not null,
+    model_name        text             not null,
+    model_version     integer          not null,
+    scores            jsonb            not null,
+    created_at        timestamptz      not null,
+    hidden            boolean          not null,
+    warnings          jsonb            not null default '[]'
+  );
+  create index results_newest on results (dataset_id, created_at, id) include (confidence) where not hidden;
+  create index results_of_job on results (classification_id, created_at, id) where not hidden;
+  create index results_of_image on results (image_id, created_at, id) where not hidden;
+  comment on table results is 'Results: one for each image of a job.';
+  comment on column results.classification_id is 'Refers to classifications.';
+  comment on column results.image_id is 'Refers to images.';
+  comment on column results.dataset_id is 'Refers to datasets.';
+  comment on column results.label is 'Label with the highest score.';
+  comment on column results.confidence is 'Score of the label, 0 to 1.';
+  comment on column results.verdict is 'clear, needs_review or out_of_domain.';
+  comment on column results.scores is 'Score of each label; they add up to 1.';
+  comment on column results.hidden is 'The job or the image was deleted.';
+  comment on column results.warnings is 'Warnings of the image when it was classified.';
+
+  create table tallies (
+    dataset_id uuid        not null,
+    minute     timestamptz not null,
+    count      bigint      not null,
+    micros     bigint      not null,
+    primary key (dataset_id, minute)
+  ) with (fillfactor = 70);
+  create trigger tally_added after insert on results referencing new table as added for each statement execute function ops.tally();
+  create trigger tally_changed after update on results
+    referencing old table as gone new table as added for each statement execute function ops.tally();
+  create trigger tally_gone after delete on results referencing old table as gone for each statement execute function ops.tally();
+  comment on table tallies is 'Results of each dataset and minute. Triggers on results write it.';
+  comment on column tallies.dataset_id is 'Refers to datasets.';
+  comment on column tallies.count is 'Results that are not hidden.';
+  comment on column tallies.micros is 'Sum of their confidence, in millionths.';
+
+  create table outdated_results (
+    id       uuid    primary key,
+    image_id uuid    not null,
+    reader   integer not null
+  );
+  comment on table outdated_results is 'Results that were computed from other pixels than a newer reader gives.';
+  comment on column outdated_results.id is 'Id of the result. Refers to results.';
+  comment on column outdated_results.image_id is 'Refers to images.';
+  comment on column outdated_results.reader is 'Reader version that gives other pixels.';
+
+  -- ---- activity --------------------------------------------------------------------------------------------------------------------
+  create table activity (
+    position bigint      primary key,
+    at       timestamptz not null,
+    type     text        not null,
+    stream   uuid        not null,
+    actor    uuid        not null,
+    dataset  uuid,
+    subjects uuid[]      not null
+  );
+  create index activity_about on activity using gin (subjects);
+  create index activity_of_dataset on activity (dataset, position) where dataset is not null;
+  create index activity_of_account on activity ((subjects[cardinality(subjects)]), position)
+    where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn']);
+  comment on table activity is 'All events, without their content: for live events and audit trails.';
+  comment on column activity.position is 'Position of the event.';
+  comment on column activity.at is 'Time of the event.';
+  comment on column activity.type is 'Type of the event.';
+  comment on column activity.stream is 'Stream of the event.';
+  comment on column activity.actor is 'User, service or part of the system that caused the event.';
+  comment on column activity.dataset is 'Dataset of the event; null if it has none. Refers to datasets.';
+  comment on column activity.subjects is 'Ids of everything that the event touches, its stream first.';
+
+  -- ---- rights ----------------------------------------------------------------------------------------------------------------------
+  execute format('grant usage on schema %I to bioscope_app, bioscope_api, bioscope_relay, bioscope_projector, bioscope_inference', target);
+  execute format('grant select, insert, update, delete on all tables in schema %I to bioscope_app, bioscope_projector', target);
+  execute format('grant select on all tables in schema %I to bioscope_api', target);
+  grant select on checkpoint to bioscope_relay, bioscope_inference;
+  grant select on models to bioscope_inference;
+end $procedure$;
+
+revoke execute on function es.refuse() from public;
+revoke execute on function es.framed(bytea) from public;
+revoke execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) from public;
+revoke execute on function es.use_refresh_token(bytea,timestamp with time zone) from public;
+revoke execute on function ops.tally() from public;
+revoke execute on function ops.log_hash(bigint) from public;
+revoke execute on function ops.advance(bigint,bigint,bigint,bytea,text,bigint,integer) from public;
+revoke execute on function ops.sha1(bytea) from public;
+revoke execute on function ops.chunk_stream(uuid,integer) from public;
+revoke execute on function ops.chunk_size(integer) from public;
+revoke execute on function ops.as_json(bytea) from public;
+revoke execute on function ops.open_plan(uuid,json) from public;
+revoke execute on procedure ops.fill_open_chunks() from public;
+revoke execute on function ops.check_judgement(uuid,integer,bytea) from public;
+revoke execute on function ops.check_inspection(uuid,bytea,bytea) from public;
+revoke execute on function ops.writer() from public;
+revoke execute on function ops.is_live(timestamp with time zone) from public;
+revoke execute on function ops.declare_capabilities(uuid,text,text,text,text[],integer[],text) from public;
+revoke execute on function ops.withdraw_capabilities(uuid) from public;
+revoke execute on function ops.begin_to_write(text,integer) from public;
+revoke execute on function es.partition_size() from public;
+revoke execute on function es.partition_number(bigint) from public;
+revoke execute on function es.partition_name(bigint) from public;
+revoke execute on function es.refuse_directly() from public;
+revoke execute on procedure es.protect_partition(text) from public;
+revoke execute on procedure es.add_partition(bigint) from public;
+revoke execute on procedure es.prepare_partitions(bigint) from public;
+revoke execute on procedure es.prepare_partitions_unless_locked(bigint) from public;
+revoke execute on procedure es.fill_streams() from public;
+revoke execute on function es.event_at(bigint) from public;
+revoke execute on function es.stream_events(uuid,integer) from public;
+revoke execute on function es.stream_holds(es.streams,text[]) from public;
+revoke execute on function es.page_range(regclass,bigint,bigint) from public;
+revoke execute on function es.prune_commands(bigint) from public;
+revoke execute on function es.prune_refresh_tokens(bigint) from public;
+revoke execute on procedure ops.create_read_models(text) from public;
+
+grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
+grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant execute on function es.framed(bytea) to bioscope_app;
+grant execute on function es.prune_commands(bigint) to bioscope_app, bioscope_projector;
+grant execute on function es.prune_refresh_tokens(bigint) to bioscope_app, bioscope_projector;
+grant execute on function es.stream_events(uuid,integer) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant execute on function es.use_refresh_token(bytea,timestamp with time zone) to bioscope_api, bioscope_app;
+grant execute on function ops.advance(bigint,bigint,bigint,bytea,text,bigint,integer) to bioscope_app, bioscope_projector;
+grant execute on function ops.begin_to_write(text,integer) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
+grant execute on function ops.declare_capabilities(uuid,text,text,text,text[],integer[],text) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
+grant execute on function ops.is_live(timestamp with time zone) to bioscope_api, bioscope_app;
+grant execute on function ops.log_hash(bigint) to bioscope_api, bioscope_app, bioscope_projector;
+grant execute on function ops.withdraw_capabilities(uuid) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
+grant usage on schema es to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant usage on schema ops to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant select on table es.claims to bioscope_api, bioscope_app;
+grant select on table es.commands to bioscope_api, bioscope_app;
+grant select on table es.events to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant select on table es.head to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant delete, insert, select on table es.refresh_tokens to bioscope_api, bioscope_app;
+grant select on table es.secrets to bioscope_api, bioscope_app, bioscope_projector;
+grant select on table es.streams to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant select (role, kind, process, release, types, versions, paused, seen_at) on table ops.capabilities to bioscope_api, bioscope_app;
+grant delete, insert, select, update on table ops.counters to bioscope_app, bioscope_projector;
+grant select on table ops.counters to bioscope_api;
+grant delete, insert, select, update on table ops.devices_seen to bioscope_api, bioscope_app;
+grant insert, select on table ops.heads to bioscope_app, bioscope_relay;
+grant select on table ops.heads to bioscope_api;
+grant delete, insert, select, update on table ops.known_addresses to bioscope_api, bioscope_app;
+grant select on table ops.migrations to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant select on table ops.relay to bioscope_api;
+grant select, update on table ops.relay to bioscope_app, bioscope_relay;
+grant delete, insert, select, update on table ops.releases to bioscope_app, bioscope_projector;
+grant select on table ops.releases to bioscope_api;
+grant select (id), update (held_at) on table ops.releases to bioscope_inference;
+grant delete, insert, select, update on table ops.workers to bioscope_app, bioscope_inference;
+grant select on table ops.workers to bioscope_api, bioscope_projector;
+grant select on table ops.writers to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant select on table ops.written_types to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
