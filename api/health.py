@@ -10,7 +10,7 @@ from api.middleware.authentication import OPEN
 from api.request import RequestContext
 from application.services import DependencyHealth
 
-ESSENTIAL = {"postgres"}  # without it there are neither commands nor queries
+ESSENTIAL = {"postgres"}  # without it, neither commands nor queries work
 
 
 class Alive(msgspec.Struct, frozen=True):
