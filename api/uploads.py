@@ -262,6 +262,4 @@ def _uuid(name: str, value: str) -> UUID:
 
 
 def _too_large(maximum: int) -> ImageTooLarge:
-    return ImageTooLarge(
-        f"The file is larger than the maximum of {maximum:,} bytes. Scale it down or crop it", reason="too_many_bytes"
-    )
+    return ImageTooLarge(f"The file is larger than the maximum of {maximum:,} bytes. Scale it down or crop it", reason="too_many_bytes")
