@@ -37,15 +37,15 @@ def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[
     """Accuracy, recall and precision per class, confusion (rows: truth), calibration, and the share without a clear result."""
     classes = np.array([record.labels.index(label) for label in truth])
     probabilities = np.array([judgement.probabilities for judgement in found.judgements])
-    said = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(record.labels), len(record.labels)), int)
-    np.add.at(confusion, (classes, said), 1)
+    np.add.at(confusion, (classes, predicted), 1)
     return {
         "pictures": len(truth),
-        "accuracy": float((said == classes).mean()),
-        "accuracy_95": interval(int((said == classes).sum()), len(classes)),
-        "balanced_accuracy": balanced_accuracy(said, classes),
-        "balanced_accuracy_95": _balanced_interval(said, classes),
+        "accuracy": float((predicted == classes).mean()),
+        "accuracy_95": interval(int((predicted == classes).sum()), len(classes)),
+        "balanced_accuracy": balanced_accuracy(predicted, classes),
+        "balanced_accuracy_95": _balanced_interval(predicted, classes),
         "per_class": _per_class(record.labels, confusion),
         "confusion": confusion.tolist(),
         "ece": expected_calibration_error(probabilities, classes),
@@ -81,13 +81,13 @@ def _flag(record: ModelManifest, judgement: Interpretation) -> str:
 def _per_class(labels: Sequence[str], confusion: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for index, label in enumerate(labels):
-        truth, said, right = int(confusion[index].sum()), int(confusion[:, index].sum()), int(confusion[index, index])
+        truth, predicted, right = int(confusion[index].sum()), int(confusion[:, index].sum()), int(confusion[index, index])
         if truth:
             found[label] = {
                 "pictures": truth,
                 "recall": right / truth,
                 "recall_95": interval(right, truth),
-                "precision": right / said if said else 0.0,
+                "precision": right / predicted if predicted else 0.0,
             }
     return found
 
@@ -100,12 +100,12 @@ def interval(right: int, count: int) -> list[float]:
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
-def _balanced_interval(said: NDArray[np.int64], classes: NDArray[np.int64]) -> list[float]:
+def _balanced_interval(predicted: NDArray[np.int64], classes: NDArray[np.int64]) -> list[float]:
     """The 95 % interval by 1,000 bootstrap samples within the classes."""
     chance = np.random.default_rng(0)
     recalls = []
     for one in np.unique(classes):
-        right = (said[classes == one] == one).astype(float)
+        right = (predicted[classes == one] == one).astype(float)
         recalls.append(right[chance.integers(0, len(right), (REPEATS, len(right)))].mean(axis=1))
     low, high = np.percentile(np.mean(recalls, axis=0), [2.5, 97.5])
     return [float(low), float(high)]

@@ -26,9 +26,9 @@ def run(path: Path, tensors: NDArray[np.float32], outputs: list[str], *, batch: 
 def images_per_second(path: Path, tensors: NDArray[np.float32], *, repeats: int = 40) -> float:
     """Speed of the network alone on one core, from the tenth percentile of CPU time over `repeats` batches."""
     session = opened(path)
-    taken = []
+    durations = []
     for _ in range(repeats):
         started = time.process_time()
         session.run(None, {INPUT: tensors})
-        taken.append(time.process_time() - started)
-    return float(len(tensors) / np.percentile(taken, 10))
+        durations.append(time.process_time() - started)
+    return float(len(tensors) / np.percentile(durations, 10))
