@@ -15,7 +15,7 @@ def drawn(rows: list[Row]) -> bytes:
     """A PNG."""
     picture = Image.new("RGB", (WIDTH, TOP + ROW * len(rows) + 20), PAPER)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    pen.text((10, 10), "Each figure as a share of its goal (right of the line: goal reached)", fill=INK, font=ImageFont.load_default(15))
+    pen.text((10, 10), "How far each figure is from its goal (right of the line: better)", fill=INK, font=ImageFont.load_default(15))
     scale = (WIDTH - LEFT - 150) / MOST
     for number, row in enumerate(rows):
         top = TOP + ROW * number
