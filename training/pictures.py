@@ -32,7 +32,8 @@ class DataFault(SystemExit):
 def data_folder(given: Path | None) -> Path:
     chosen = given or (Path(found) if (found := os.environ.get(DATA_VARIABLE)) else None)
     if chosen is None or not chosen.is_dir():
-        raise DataFault(f"{chosen} is not a folder: set --data or {DATA_VARIABLE} to the folder that contains pbc8, bccd and formats")
+        reason = "No data folder is set" if chosen is None else f"{chosen} is not a folder"
+        raise DataFault(f"{reason}: name it with --data or {DATA_VARIABLE}; it contains the folders pbc8, bccd and formats")
     return chosen
 
 
