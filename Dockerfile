@@ -1,4 +1,4 @@
-# One image for every process; `bioscope <process>` chooses.
+# One image for all processes. The command selects the process: `bioscope PROCESS`.
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY requirements/production.txt requirements/

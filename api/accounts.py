@@ -1,4 +1,4 @@
-"""Accounts over HTTP."""
+"""Account routes."""
 
 from uuid import UUID
 

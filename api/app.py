@@ -1,4 +1,4 @@
-"""The web application, put together."""
+"""Assembles the web application."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ from api.wait_slots import WaitSlots
 from application.authentication import IdentityCache
 from application.services import Services
 
-COMMAND_THREADS = 64  # commands that wait for the log at once
+COMMAND_THREADS = 64  # commands that can wait for the log at the same time
 
 
 def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
@@ -55,7 +55,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         exception_handlers=HANDLERS,
         lifespan=[partial(_lifespan, services, wait_slots)],
         openapi_config=None,
-        logging_config=None,  # the process has its own
+        logging_config=None,  # the process configures its logging itself
         request_max_body_size=None,
     )
     return OuterMiddleware(

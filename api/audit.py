@@ -1,4 +1,4 @@
-"""The audit over HTTP: the trail of a thing, and its state at any time."""
+"""Audit routes: the trail of an object, and its state at any time."""
 
 from datetime import datetime
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def view(entry: audit.Entry) -> Entry:
-    """The entry without the columns of every event in its data: it has them as fields."""
+    """Convert an entry. `data` leaves out the columns that all events share, because `Entry` has a field for each."""
     plain = msgspec.to_builtins(entry)
     data = {name: value for name, value in plain["data"].items() if name not in COLUMNS}
     return Entry(**plain | {"at": entry.at, "stream": entry.stream, "data": data})
@@ -117,7 +117,7 @@ async def _position_of(context: RequestContext, as_of: str | None) -> int:
 
 
 def _page(items: list[T], next_cursor: int | None, as_of_position: int | None = None) -> Response[list[T]]:
-    """`as_of_position`: the position up to which the items were folded; the request for the next page names it again."""
+    """`as_of_position` is the position up to which the items were folded. The request for the next page repeats it."""
     cursor = {"X-Next-Cursor": str(next_cursor)} if next_cursor is not None else {}
     position = {"X-As-Of-Position": str(as_of_position)} if as_of_position is not None else {}
     return Response(items, headers=cursor | position)

@@ -1,4 +1,4 @@
-"""Blobs by signed address, which needs no header: whole or in part, with headers that keep browsers from running anything."""
+"""Serves blobs by signed address, whole or in part, with headers that keep browsers from executing the content."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated, NotFound
 from projections import images as read_model
 
-PIECE_BYTES = 256 * 1024  # read at once
+PIECE_BYTES = 256 * 1024  # per read
 FOR_ALL_ORIGINS = {"Cross-Origin-Resource-Policy": "cross-origin"}
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class OpenedBlob(NamedTuple):
-    """A file that stands at the start of `part` with its first piece read; `part` is None when there is no such part."""
+    """An open file, and the first piece of `part`. `part` is None if the requested range is outside the file."""
 
     file: BinaryIO
     tag: str
@@ -74,16 +74,17 @@ async def blob(context: NamedDependency[RequestContext], token: FromPath[str]) -
 
 
 async def _resolve(context: RequestContext, token: str) -> SignedBlob:
-    """The blob of a signed address. Raises Forbidden where the address has expired, NotFound where its holder may not see the image."""
+    """The blob of a signed address. Raises Forbidden if the address has expired, NotFound if its holder may not see the image."""
     address = context.services.unseal_address(token)
     image = await read_model.get(context.services.reads, await _holder(context, address), address.image_id)
     return address.blob(sha256=image.sha256, filename=image.filename, media_type=image.media_type)
 
 
 async def _holder(context: RequestContext, address: LocalAddress) -> Actor:
-    """The actor to whom an address was given. Raises Forbidden where the session has ended, Unavailable.
+    """The actor to whom an address was issued. Raises Forbidden if the session has ended, Unavailable.
 
-    A service's address expires with its token."""
+    The address of a service expires with its token.
+    """
     if address.is_service:
         return Actor(id=address.holder_id, kind="service", scopes=frozenset({Scope.IMAGES_READ}))
     identities = context.identities
@@ -91,20 +92,20 @@ async def _holder(context: RequestContext, address: LocalAddress) -> Actor:
         if (identity := identities.cached_in(address.holder_id)) is None:
             identity = await asyncio.to_thread(identities.signed_in, address.holder_id)
     except NotAuthenticated:
-        raise Forbidden("This address has ended with its session; ask for a new one") from None
+        raise Forbidden("The session that requested this address has ended; request a new address") from None
     return identity.actor
 
 
 def matches(tag: str, if_none_match: str) -> bool:
-    """Whether `tag` is among those that an If-None-Match header lists (RFC 9110, 13.1.2: compared weakly)."""
+    """Whether an If-None-Match header lists `tag`, by weak comparison (RFC 9110, 13.1.2)."""
     tags = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
     return tag in tags or "*" in tags
 
 
 def requested_part(size: int, range_header: str | None) -> Part | None:
-    """The part of `size` bytes that a Range header names (RFC 9110, 14.2): all of them without a header, or with an unsupported one.
+    """The part of a file of `size` bytes that a Range header requests (RFC 9110, 14.2).
 
-    None when there is no such part.
+    Without a header, or with an unsupported one, it is the whole file. None if the range is outside the file.
     """
     match = RANGE.fullmatch((range_header or "").replace(" ", ""))
     if match is None or not (match[1] or match[2]):
@@ -134,7 +135,7 @@ def _open_part(blobs: BlobStore, name: str, range_header: str | None, if_range: 
 
 
 def _open(blobs: BlobStore, name: str) -> tuple[BinaryIO, str]:
-    """A file, and the ETag of its content. Raises NotFound."""
+    """An open file, and the ETag of its content. Raises NotFound."""
     if "/" not in name:
         return blobs.open(name), f'"{name}"'
     data = blobs.get_derived(name)
@@ -169,7 +170,7 @@ def _headers(signed: SignedBlob, part: Part) -> dict[str, str]:
 
 
 def _unsatisfiable(context: RequestContext, size: int) -> Response[Problem]:
-    body = problem(416, f"The file has {size:,} bytes, and none of those that were asked for", request_id=context.request_id)
+    body = problem(416, f"The file has {size:,} bytes; the requested range is outside it", request_id=context.request_id)
     return Response(
         body,
         status_code=416,

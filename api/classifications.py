@@ -1,4 +1,4 @@
-"""Classifications over HTTP: a model run over an image or a dataset, and how far it is."""
+"""Job routes: run a model over an image or a dataset, and follow its progress."""
 
 from datetime import datetime
 from typing import Annotated

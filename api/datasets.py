@@ -1,4 +1,4 @@
-"""Datasets over HTTP."""
+"""Dataset routes."""
 
 from datetime import datetime
 from uuid import UUID

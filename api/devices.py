@@ -1,4 +1,4 @@
-"""Devices over HTTP."""
+"""Device routes."""
 
 import asyncio
 from datetime import datetime
@@ -59,7 +59,7 @@ def view(row: read_model.Device | State, *, last_seen: datetime | None = None) -
 
 
 async def changed(context: RequestContext, result: CommandResult) -> Response[Device]:
-    """The device as the log has it, so that body and ETag belong together however far the read models are."""
+    """Respond with the device as the log has it, so that body and ETag agree even if the read models are behind."""
     state = await context.read_log(devices.load_device, device_id=result.id)
     last_seen = await asyncio.to_thread(context.services.last_seen.of, result.id)
     return context.changed(view(state, last_seen=last_seen), result)

@@ -1,4 +1,4 @@
-"""The event stream over HTTP: from any position on, waiting for what comes; and its schemas."""
+"""Event feed routes: the events after any position, with long polling, and their schemas."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from domain.access import Scope
 from domain.registry import NOUN_OF
 
 MAX_WAIT_SECONDS = 20.0
-MAX_POSITION = 2**53  # what every JSON reader can hold
+MAX_POSITION = 2**53  # the largest integer that every JSON reader represents exactly
 
 After = Annotated[int, QueryParameter(ge=0, le=MAX_POSITION)]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS)]
@@ -45,7 +45,7 @@ class FeedSlots:
 
     @contextmanager
     def acquire(self) -> Iterator[bool]:
-        """Whether a slot was free; it is held until the end of the block."""
+        """Yield whether a slot was free. It is held until the end of the block."""
         acquired = self._free > 0
         self._free -= acquired
         try:
@@ -106,7 +106,7 @@ class Events(Controller):
 
 
 async def next_page(context: RequestContext, slots: FeedSlots, after: int, *, limit: int, wait: float, sealed: bool) -> FeedPage:
-    """The events after position `after`; where there are none, wait for them up to `wait` seconds. No thread is held while waiting."""
+    """The events after position `after`. If there are none, wait up to `wait` seconds for one, without holding a thread."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait
     with slots.acquire() as may_wait:

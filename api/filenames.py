@@ -1,7 +1,7 @@
-"""The file name in a form part's Content-Disposition header, in each form that clients send.
+"""Reads the file name in the Content-Disposition header of a form part, in each form that clients send.
 
 Browsers send raw UTF-8 with `%22`, `%0D` and `%0A` (WHATWG); older clients escape with backslashes; RFC 5987 has an extended
-parameter `filename*`; mail libraries send encoded words (RFC 2047); some clients send the characters of their own system.
+parameter `filename*`; mail libraries send encoded words (RFC 2047); some clients send the encoding of their own system.
 """
 
 import re
@@ -21,10 +21,10 @@ WHATWG_ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 
 
 def filename_of(content_disposition: str) -> str | None:
-    """The file name as it is stored: NFC, printable, 1 to 255 characters. None where the header has none, or an empty one.
+    """The file name as it is stored: NFC, printable, 1 to 255 characters. None if the header has no name, or an empty one.
 
-    `content_disposition` is the header's value decoded as Latin-1, which keeps its bytes. Raises Invalid for a name of which
-    nothing can be stored.
+    `content_disposition` is the header's value decoded as Latin-1, which keeps its bytes. Raises Invalid if no
+    character of the name can be stored.
     """
     parameters = {key.lower(): value.strip() for key, value in PARAMETER.findall(content_disposition)}
     name = _extended(parameters.get("filename*", "")) or _plain(parameters.get("filename", ""))

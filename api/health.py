@@ -10,7 +10,7 @@ from api.middleware.authentication import OPEN
 from api.request import RequestContext
 from application.services import DependencyHealth
 
-ESSENTIAL = {"postgres"}  # without it there are neither commands nor queries
+ESSENTIAL = {"postgres"}  # without it, neither commands nor queries work
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ async def ready(context: NamedDependency[RequestContext]) -> Response[Ready]:
 
 @get("/metrics", opt=OPEN, include_in_schema=False)
 async def metrics(context: NamedDependency[RequestContext]) -> Response[Any]:
-    """Prometheus' text form, for who asks from this machine, and through no proxy."""
+    """Prometheus text format, for requests from this machine that came through no proxy."""
     if "x-forwarded-for" in context.request.headers or context.address not in {"127.0.0.1", "::1"}:
         return Response(None, status_code=404)
     return Response(context.services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

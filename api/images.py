@@ -1,4 +1,4 @@
-"""Images over HTTP: uploaded in one request, found, described."""
+"""Image routes: upload, list, read, change and delete images."""
 
 from asyncio import Semaphore
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Models over HTTP: what may be asked for."""
+"""Model routes: the models that a job can use."""
 
 from datetime import datetime
 from uuid import UUID

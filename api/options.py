@@ -9,10 +9,10 @@ from application.history.event_feed import MAX_BYTES
 
 
 class AdmissionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests in progress at once: `normal` of them, and `overloaded` while requests were rejected for longer than a burst lasts.
+    """Maximum number of requests in progress: `normal`, or `overloaded` after requests were rejected for longer than a burst lasts.
 
-    `overloaded` gives the same throughput, and each request waits a third as long. One place in `credentials_share` is kept for requests
-    with a credential. Under overload, `normal` is probed every `probe_interval_seconds`.
+    `overloaded` gives the same throughput at a third of the latency. One place in `credentials_share` is reserved for requests with a
+    credential. Under overload, `normal` is probed every `probe_interval_seconds`.
     """
 
     normal: int = 96
@@ -24,16 +24,16 @@ class AdmissionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BodyTimeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """How slowly a request body may arrive: the pause between two pieces, and the average rate once it has lasted longer than that."""
+    """Minimum speed of a request body: longest pause between two pieces, and average rate of a body that takes longer than that."""
 
     idle_seconds: float = 30.0
     min_bytes_per_second: int = 1024
 
 
 class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload is checked and stored `piece_bytes` at a time; at most `concurrent_stores` requests wait for the file store at once.
+    """An upload is checked and stored `piece_bytes` at a time. At most `concurrent_stores` requests wait for the blob store at once.
 
-    A request that waits longer than `store_timeout_seconds` for its turn is answered 503.
+    A request that waits longer than `store_timeout_seconds` for its turn gets 503.
     """
 
     piece_bytes: int = 512 * 1024
@@ -42,9 +42,9 @@ class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `GET /api/events`: when more than `max_waiting` requests wait for events, others are answered at once.
+    """Limits of `GET /api/events`. While `max_waiting` requests wait for events, further requests are answered at once.
 
-    The log is polled in case a wake-up was lost.
+    Waiting requests also poll the log, in case a wake-up was lost.
     """
 
     max_waiting: int = 64
@@ -53,7 +53,7 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The timing of a live connection. A client that sent nothing for `max_silence_seconds` is disconnected."""
+    """Limits of a live connection. A client that sends nothing for `max_silence_seconds` is disconnected."""
 
     max_messages_per_second: int = 20
     authenticate_timeout_seconds: float = 5.0
@@ -66,7 +66,7 @@ class LiveLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the settings of an installation say about the web layer, and its limits."""
+    """Settings of an installation that concern the web layer, and its limits."""
 
     base_url: str
     cors_origins: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     refresh_ttl: int = 7 * 86400
     anonymous_body_max_bytes: int = 8192
     anonymous_body_seconds: float = 5.0
-    anonymous_bodies: int = 512  # unfinished at once
+    anonymous_bodies: int = 512  # unfinished at the same time
     anonymous_bodies_per_address: int = 64
     websockets: int = 1000
     websockets_per_account: int = 100
@@ -85,9 +85,9 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_websockets_per_address: int = 32
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
-    preview_wait_seconds: float = 2.0  # for an image that is being inspected
-    max_preview_waits: int = 64  # requests at once; more are answered without waiting
-    visible_timeout_seconds: float = 2.0  # that an answer waits until the read models show its effect
+    preview_wait_seconds: float = 2.0  # for the inspection of an image
+    max_preview_waits: int = 64  # concurrent requests; further ones are answered without waiting
+    visible_timeout_seconds: float = 2.0  # how long the response to a command waits for the read models
     default_model: str = "pbc8"
     live_rows_per_second: int = 2000
     admission: AdmissionLimits = AdmissionLimits()

@@ -1,4 +1,4 @@
-"""Signed addresses of an image's renditions and file. They need no header and stay the same for a while."""
+"""Routes for signed addresses of an image's renditions and file."""
 
 import asyncio
 from functools import partial
@@ -25,9 +25,9 @@ from projections.images import Image
 PNG: Final = "image/png"
 JPEG: Final = "image/jpeg"
 BROWSER_TYPES: Final = frozenset({JPEG, PNG})
-INK_BANDS: Final = 4  # of a CMYK JPEG, which each browser shows in other colours
+INK_BANDS: Final = 4  # of a CMYK JPEG, which browsers show in different colours
 BROWSER_DTYPES: Final = frozenset({None, "uint8"})  # None until the image has been inspected
-MAX_DRAWN_BYTES: Final = 16 * 1024**2  # of a file that a browser is given to draw when there is something smaller
+MAX_DRAWN_BYTES: Final = 16 * 1024**2  # largest file that is its own preview when a smaller rendition exists
 PNG_DEPTH_OFFSET: Final = 24  # of the byte with the number of bits per sample
 RETRY_AFTER_SECONDS: Final = 2
 
@@ -97,7 +97,7 @@ class Previews(Controller):
 
 
 async def _inspected(context: RequestContext, wait_slots: WaitSlots, image_id: UUID) -> Image:
-    """The image once its inspection has ended, or still pending when the wait has. Raises NotFound."""
+    """The image after its inspection, or still pending if the wait ended first. Raises NotFound."""
     return await wait_slots.read_until(_is_inspected, partial(context.read, read_model.get, image_id), context.request.receive)
 
 
@@ -106,7 +106,7 @@ def _is_inspected(row: Image) -> bool:
 
 
 def _preview_name(blobs: BlobStore, row: Image) -> str | None:
-    """The name of what a browser can draw of an image; None when there is nothing, or nothing yet. Blocks. Raises NotFound, Unavailable."""
+    """The name of a blob that a browser can draw, or None if there is none (yet). Blocks. Raises NotFound, Unavailable."""
     if row.pending:
         return row.sha256 if _is_drawn_by_browsers(blobs, row) else None
     if row.accepted and not (_is_drawn_by_browsers(blobs, row) and row.size <= MAX_DRAWN_BYTES):
@@ -123,7 +123,7 @@ def _reader(row: Image) -> int:
 
 
 def _is_drawn_by_browsers(blobs: BlobStore, row: Image) -> bool:
-    """Whether browsers draw the file itself, with all its values. Before the inspection, a PNG's own header says so."""
+    """Whether browsers draw the file itself, with all its values. Before the inspection, the header of a PNG decides."""
     if row.media_type == PNG and row.pending:
         return blobs.peek(row.sha256, PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET:] <= b"\x08"
     has_inks = row.media_type == JPEG and row.bands == INK_BANDS
@@ -133,13 +133,13 @@ def _is_drawn_by_browsers(blobs: BlobStore, row: Image) -> bool:
 def _no_picture(row: Image) -> NotFound:
     if row.pending:
         return NotFound(
-            f"The image is still being inspected; ask again in {RETRY_AFTER_SECONDS} seconds",
+            f"The image is still being inspected; try again in {RETRY_AFTER_SECONDS} seconds",
             reason="inspection_pending",
             retry_after=RETRY_AFTER_SECONDS,
         )
     if row.rejected is not None:
-        return NotFound(f"There is no picture, because the image was rejected: {row.rejected_detail}", reason=row.rejected)
-    return NotFound("There is no picture of this image; download the image itself")
+        return NotFound(f"No preview is available because the image was rejected: {row.rejected_detail}", reason=row.rejected)
+    return NotFound("No preview is available for this image; download the file instead")
 
 
 async def _address(

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems. One table maps codes to statuses; internal details are never shown."""
+"""Converts errors to problems (RFC 9457). One table maps codes to statuses. Internal details are never shown."""
 
 import re
 from typing import Any
@@ -50,14 +50,14 @@ TITLES = {
     403: ("forbidden", "Forbidden"),
     404: ("not_found", "Not found"),
     405: ("method_not_allowed", "Method not allowed"),
-    408: ("too_slow", "The request took too long to arrive"),
+    408: ("too_slow", "Request timeout"),
     409: ("conflict", "Conflict"),
-    412: ("version_mismatch", "Changed in the meantime"),
+    412: ("version_mismatch", "Version mismatch"),
     413: ("too_large", "Too large"),
     414: ("address_too_long", "The address is too long"),
     415: ("unsupported_media_type", "Unsupported media type"),
-    416: ("no_such_range", "No such part of the file"),
-    421: ("wrong_host", "Not a host that we serve"),
+    416: ("no_such_range", "Range not satisfiable"),
+    421: ("wrong_host", "Unknown host name"),
     422: ("invalid", "Invalid"),
     429: ("too_many", "Too many requests"),
     431: ("headers_too_large", "The headers are too large"),
@@ -88,18 +88,18 @@ class Malformed(DomainError):
 
 
 class BodyTooLarge(DomainError):
-    """A JSON body over its limit."""
+    """The body is larger than its limit."""
 
     code = "body_too_large"
 
 
 class AsOfNotAvailable(Invalid):
-    """This route shows the present only."""
+    """The route shows the present only."""
 
     code = "as_of_not_available"
 
     def __init__(self) -> None:
-        message = "is not available here: ask /api/audit/ID/state, /api/audit/DATASET/images or /api/audit/IMAGE-OR-JOB/results"
+        message = "is not available on this route; use /api/audit/ID/state, /api/audit/DATASET/images or /api/audit/IMAGE-OR-JOB/results"
         super().__init__(f"as_of {message}", errors=[{"loc": ["query", "as_of"], "msg": message}])
 
 
@@ -133,7 +133,7 @@ def problem(
 
 
 def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[str, str]]:
-    """The problem, and the headers that go with it."""
+    """The problem of an error, and the headers of its response."""
     status = STATUS.get(error.code, 400)
     errors = [dict(error_field) for error_field in error.errors] if isinstance(error, Invalid) else []
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
@@ -155,7 +155,7 @@ def _on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Res
 
 
 def _on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
-    """Name the values of a wrong type or shape without echoing them."""
+    """Name the invalid fields without repeating their values."""
     extra = error.extra if isinstance(error.extra, list) else []
     errors = [_field_error(item) for item in extra if isinstance(item, dict)]
     detail = "; ".join(f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {item['msg']}" for item in errors)
@@ -178,15 +178,15 @@ def _field_error(item: dict[str, Any]) -> FieldError:
 
 def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() in {"allow", "retry-after"}}
-    details = {404: "Not Found", 405: "Method Not Allowed", 400: "The request could not be read: its body is not valid JSON"}
+    details = {404: "Not Found", 405: "Method Not Allowed", 400: "The body is not valid JSON"}
     detail = details.get(error.status_code, TITLES.get(error.status_code, TITLES[400])[1])
     return _respond(problem(error.status_code, detail, request_id=request_id_of(request)), headers)
 
 
 def _on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     request_id = request_id_of(request)
-    log.error("unforeseen error", request_id=request_id, exc_info=error)
-    return _respond(problem(500, "Something went wrong on our side. It was logged under this request's id", request_id=request_id))
+    log.error("unexpected error", request_id=request_id, exc_info=error)
+    return _respond(problem(500, "Internal error. The server's log has details under this request's id", request_id=request_id))
 
 
 HANDLERS: ExceptionHandlersMap = {

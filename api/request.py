@@ -1,4 +1,4 @@
-"""The context of one request: its actor, the use cases and queries that it runs, and the headers of its answer."""
+"""The context of one request: its actor, the use cases and queries that it runs, and the headers of its response."""
 
 import asyncio
 import re
@@ -65,12 +65,12 @@ class RequestContext:
 
     @property
     def address(self) -> str:
-        """The client's address, for the record."""
+        """The client's address, as events record it."""
         return peer_of(self.request.scope, self.options.trusted_proxies)
 
     @property
     def network(self) -> str:
-        """What rate limits count as one address."""
+        """The address as rate limits count it."""
         return network_of(self.address)
 
     @property
@@ -83,7 +83,7 @@ class RequestContext:
 
     # ---- commands ----
     def command(self, *, actor: Actor | None = None, payload: bytes = b"", keyed: bool = True) -> Command:
-        """This request as a command. A repeat with the same Idempotency-Key is the same command; `keyed=False` ignores the header.
+        """This request as a command. A repeat with the same Idempotency-Key is the same command. `keyed=False` ignores the header.
 
         Raises Invalid.
         """
@@ -106,10 +106,10 @@ class RequestContext:
         )
 
     async def execute(self, use_case: Callable[..., R], *args: object, command: Command | None = None, **kwargs: object) -> R:
-        """Run a use case, which blocks, in a thread, with `command` and the log; wait until its effect can be read.
+        """Run a use case in a thread, with `command` and the log, and wait until queries show its effect.
 
-        Without `command` it is that of the authenticated actor. A repeat of a keyed command returns the first result and decides nothing
-        again. Raises what the use case raises.
+        The default command is `self.command()` over the body. A repeat with the same Idempotency-Key returns the first result without
+        running the use case again. Raises what the use case raises.
         """
         log = self.services.log
         if command is None:
@@ -123,25 +123,26 @@ class RequestContext:
         return result
 
     async def _wait_until_visible(self, position: int) -> None:
-        """The command is done, even if its effect is not visible within the timeout."""
+        """Wait for the read models, at most until the timeout. The command has succeeded in either case."""
         if position and "respond-async" not in self.request.headers.get("prefer", ""):
             await self.services.read_position.wait(position, self.options.visible_timeout_seconds)
 
     @property
     def expected_version(self) -> int | None:
-        """The version that If-Match names. Raises Invalid."""
+        """The version in If-Match. None without the header, or for `*`. Raises Invalid."""
         header = self.request.headers.get("if-match")
         if header is None or header.strip() == "*":
             return None
         if not (match := ETAG.fullmatch(header.strip().removeprefix("W/"))):
             raise Invalid(
-                'If-Match takes an ETag that we gave, like "3"', errors=[{"loc": ["header", "If-Match"], "msg": "is no ETag of ours"}]
+                'If-Match must be an ETag returned by this API, such as "3"',
+                errors=[{"loc": ["header", "If-Match"], "msg": "must be an ETag returned by this API"}],
             )
         return int(match[1])
 
     # ---- queries ----
     async def read(self, query: Callable[Concatenate[QueryDatabase, Actor, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a query of the read models with this actor's access, once they have reached `?min_position=`.
+        """Run a query of the read models with the access of this actor, after they have reached `?min_position=`.
 
         Raises Invalid, Unavailable, and what the query raises.
         """
@@ -149,7 +150,7 @@ class RequestContext:
         return await query(self.services.reads, self.actor, *args, **kwargs)
 
     async def read_log(self, query: Callable[..., R], *args: object, **kwargs: object) -> R:
-        """Run a query of the log, which blocks, in a thread."""
+        """Run a query of the log in a thread."""
         return await asyncio.to_thread(query, *args, **kwargs, log=self.services.log)
 
     async def _wait_for_min_position(self) -> None:
@@ -157,11 +158,12 @@ class RequestContext:
         if text is None:
             return
         if not text.isdecimal() or len(text) > MAX_POSITION_DIGITS:
-            raise Invalid("min_position must be a position", errors=[{"loc": ["query", "min_position"], "msg": "must be a whole number"}])
+            message = "must be a whole number"
+            raise Invalid(f"min_position {message}", errors=[{"loc": ["query", "min_position"], "msg": message}])
         if not await self.services.read_position.wait(int(text), self.options.visible_timeout_seconds):
-            raise Unavailable("The read models have not come that far yet; try again", retry_after=1)
+            raise Unavailable("The read models have not reached min_position yet; try again", retry_after=1)
 
-    # ---- answers ----
+    # ---- responses ----
     def created(self, body: T, result: CommandResult) -> Response[T]:
         return Response(body, status_code=201, headers=_headers_of(result))
 
@@ -175,7 +177,7 @@ class RequestContext:
         return Response(body, headers={"ETag": f'"{version}"'})
 
     def page(self, page: Page[T], view: Callable[[T], R]) -> Response[list[R]]:
-        """A bare list. Link and X-Next-Cursor lead to the next page; X-Total-Count has the length of the whole list where it is cheap."""
+        """A bare list. Link and X-Next-Cursor name the next page. X-Total-Count is the length of the whole list, if counting is cheap."""
         headers: dict[str, str] = {}
         if page.next_cursor is not None:
             parameters = [(name, value) for name, value in self.request.query_params.multi_items() if name not in {"cursor", "page"}]
@@ -202,13 +204,13 @@ class NamedBody(msgspec.Struct, frozen=True):
 
 
 def reject_unsupported_as_of(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Refuse `as_of` on a route that does not support it: ignored, it would show the present as the past. Raises AsOfNotAvailable."""
+    """Refuse `as_of` on a route that does not support it, instead of showing the present as the past. Raises AsOfNotAvailable."""
     if "as_of" in connection.query_params and "as_of" not in handler.parsed_fn_signature.parameters:
         raise AsOfNotAvailable
 
 
 def sent_fields(data: msgspec.Struct) -> dict[str, Any]:
-    """The fields of a body that were sent, nulls included."""
+    """The fields that the client sent, including nulls."""
     return {name: value for name, value in msgspec.structs.asdict(data).items() if value is not msgspec.UNSET}
 
 
@@ -221,5 +223,5 @@ def from_row(row: object, view: type[V], **computed: object) -> V:
 
 
 def payload_of(fields: Mapping[str, object]) -> bytes:
-    """The payload for a command's digest where the body is a stream."""
+    """The payload for the digest of a command whose body is a stream."""
     return msgspec.json.encode(dict(sorted(fields.items())))

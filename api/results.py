@@ -1,4 +1,4 @@
-"""Results over HTTP: what models saw, and the last day in figures."""
+"""Result routes: results of models, and statistics of the last 24 hours."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Every route that answers with JSON; the pages that show the API are in api/documents/pages.py."""
+"""All routes of the API. The documentation pages are in api/documents/pages.py."""
 
 from typing import Any
 

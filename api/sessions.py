@@ -1,7 +1,7 @@
-"""Registering, signing in, refreshing tokens and signing out over HTTP.
+"""Session routes: register, sign in, refresh tokens, sign out.
 
-A refresh token comes as a body field, as a Bearer header, or as the cookie. Browsers send the cookie on their own, so for the cookie
-alone it matters which page sent the request.
+A refresh token comes in the body, as a bearer token, or in the cookie. Browsers send the cookie with every request, so only for the
+cookie it matters which page sent the request.
 """
 
 import asyncio
@@ -154,7 +154,7 @@ class Sessions(Controller):
 
 
 def anonymous_command(context: RequestContext) -> Command:
-    """A command without an authenticated actor. It has no Idempotency-Key: its result holds tokens, which are not kept for a repeat."""
+    """A command without an authenticated actor. Idempotency-Key is ignored, because the result has tokens, which are not stored."""
     return context.command(actor=ANONYMOUS, keyed=False)
 
 
@@ -202,7 +202,7 @@ def cookie(context: RequestContext, value: str, *, seconds: int) -> Cookie:
 def refresh_token_of(context: RequestContext, data: RefreshToken | None) -> str | None:
     """The refresh token of a request: from the body, the Authorization header, or the cookie, in this order.
 
-    Raises Forbidden where a page of another site may have sent the cookie.
+    Raises Forbidden if a page of another site may have sent the cookie.
     """
     if data is not None and data.refresh_token:
         return data.refresh_token
@@ -211,7 +211,7 @@ def refresh_token_of(context: RequestContext, data: RefreshToken | None) -> str 
         return token
     token = context.request.cookies.get(COOKIE)
     if token and not is_same_site(context):
-        raise Forbidden("A refresh token in a cookie is taken only from pages of this site, or with the header X-Requested-With")
+        raise Forbidden("A refresh token in a cookie is accepted only from pages of this site, or with the header X-Requested-With")
     return token or None
 
 
@@ -220,7 +220,7 @@ def is_access_token(token: str) -> bool:
 
 
 def is_same_site(context: RequestContext) -> bool:
-    """Whether a page of this site sent the request: another site can send neither our origin nor a header that needs a preflight."""
+    """Whether a page of this site sent the request. Another site can send neither our origin nor a header that needs a preflight."""
     headers = context.request.headers
     origin = headers.get("origin")
     if origin is None:
@@ -232,7 +232,7 @@ def is_same_site(context: RequestContext) -> bool:
 def sessions_to_end(context: RequestContext, data: RefreshToken | None) -> set[UUID]:
     """The sessions of the tokens in a request. Blocks.
 
-    Raises NotAuthenticated when there is no token, or only an invalid access token; Forbidden for a service.
+    Raises NotAuthenticated if there is no token, or only an invalid access token, and Forbidden for a service.
     """
     access_token = bearer(context.request.headers.get("authorization"))
     refresh_token = refresh_token_of(context, data)
@@ -254,5 +254,5 @@ def _session_of_access_token(context: RequestContext, token: str, *, required: b
             raise
         return set()
     if claims.session_id is None:
-        raise Forbidden("A service's token belongs to no session; it ends by itself")
+        raise Forbidden("A service token has no session to end; it expires by itself")
     return {claims.session_id}

@@ -1,4 +1,4 @@
-"""Reading an upload while it streams in: the file passes upload validation into the blob store, a piece at a time."""
+"""Reads an upload while it streams in. Each piece of the file passes upload validation and goes to the blob store."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,13 +33,13 @@ MAX_PARTS = 64
 MAX_PART_HEADERS = 8
 MAX_FIELD_BYTES = 4096
 MAX_BOUNDARY_CHARACTERS = 200
-MAX_BYTES_BESIDE_FILE = 64 * 1024  # of a form
+MAX_BYTES_BESIDE_FILE = 64 * 1024  # parts and headers of the form except the file
 MAX_LENGTH_DIGITS = 18
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
-    """`filename` as it is stored; `path` below the uploaded folder, where the client sent one; `sha256` in hex and `size` in bytes are
-    those of the stored file."""
+    """A form whose file is stored. `filename` is the stored name; `path` is the path below the uploaded folder, if the client sent one;
+    `sha256` (hex) and `size` (bytes) are those of the stored file."""
 
     dataset_id: UUID
     device_id: UUID | None
@@ -51,11 +51,11 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def receive_upload(context: RequestContext, store_slots: asyncio.Semaphore, check_permission: CheckPermission) -> UploadForm:
-    """The form of a request, its file stored. Nothing of the file is left when an error is raised.
+    """Read the form of a request and store its file. After an error, nothing of the file remains.
 
-    `check_permission(dataset, device)` is called in a thread: before the first byte of the file where the form has named the dataset by
+    `check_permission(dataset, device)` is called in a thread: before the first byte of the file if the form has named the dataset by
     then, otherwise before the file is stored. Raises what it raises, what upload validation and the blob store raise, Invalid, Malformed,
-    BodyTooLarge, UnsupportedMediaType, and Unavailable when the store is slow.
+    BodyTooLarge, UnsupportedMediaType, and Unavailable if the blob store is slow.
     """
     request, options = context.request, context.options
     announced = _announced_length(request)
@@ -85,7 +85,7 @@ class _FormReader:
         self._buffer = bytearray()  # of the current part
 
     async def handle(self, event: MultipartSegment | bytes | None) -> None:
-        """The start of a part, a piece of its content, or (None) its end."""
+        """Handle the start of a part, a piece of its content, or its end (None)."""
         if isinstance(event, MultipartSegment):
             await self._begin_part(event)
         elif event is None:
@@ -95,10 +95,10 @@ class _FormReader:
             await self._flush()
 
     async def form(self) -> UploadForm:
-        """Raises Invalid when something is missing."""
+        """The complete form. Raises Invalid if a part is missing."""
         dataset, device = target = self._target()
         if self._filename is None:
-            raise invalid("file", "is missing: send one image as the part named file")
+            raise invalid("file", "is missing: send the image as the part named file")
         path = self._fields.get("path", "").strip() or None
         filename = safe_filename(path) if path else self._filename
         check = None if target == self._checked else lambda: self._check_permission(dataset, device)
@@ -106,12 +106,12 @@ class _FormReader:
         return UploadForm(dataset_id=dataset, device_id=device, filename=filename, path=path, sha256=sha256, size=size, header=header)
 
     async def _store(self, check: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
-        """Raises Unavailable when no slot becomes free: a slow store must not occupy the threads that other requests need."""
+        """Store the file. Raises Unavailable if no slot becomes free: a slow blob store must not occupy the threads of other requests."""
         try:
             async with asyncio.timeout(self._limits.store_timeout_seconds):
                 await self._store_slots.acquire()
         except TimeoutError:
-            raise Unavailable("The file store is slow; try again", retry_after=5) from None
+            raise Unavailable("The blob store is slow; try again", retry_after=5) from None
         try:
             return await _in_thread(self.file.finish, check)
         finally:
@@ -122,16 +122,16 @@ class _FormReader:
         if self._part_name == "file":
             await self._begin_file(dict(part.headerlist)["Content-Disposition"])
         elif self._part_name not in FIELDS:
-            raise invalid("form", f"has a part that is not known here; known are file, {', '.join(FIELDS)}")
+            raise invalid("form", f"has an unknown part; the known parts are file, {', '.join(FIELDS)}")
         elif self._part_name in self._fields:
-            raise invalid(self._part_name, "was given twice")
+            raise invalid(self._part_name, "occurs twice")
 
     async def _begin_file(self, content_disposition: str) -> None:
         if self._filename is not None:
-            raise invalid("file", "was given twice: send one image a request")
+            raise invalid("file", "occurs twice: send one image per request")
         self._filename = filename_of(content_disposition)
         if self._filename is None:
-            raise invalid("file", "comes without a name. Filename is missing")
+            raise invalid("file", "has no file name. Filename is missing")
         if "dataset_id" in self._fields:
             self._checked = self._target()
             await _in_thread(self._check_permission, *self._checked)
@@ -159,12 +159,12 @@ class _FormReader:
     def _target(self) -> tuple[UUID, UUID | None]:
         dataset, device = self._fields.get("dataset_id"), self._fields.get("device_id")
         if not dataset:
-            raise invalid("dataset_id", "is missing: name the dataset that the image belongs to")
+            raise invalid("dataset_id", "is missing: name the dataset of the image")
         return _uuid("dataset_id", dataset), _uuid("device_id", device) if device else None
 
 
 class _FileWriter:
-    """Validates and stores the file. `write_pending` and `finish` block; `abort` leaves nothing behind, unless `finish` has returned."""
+    """Validates and stores the file. `write_pending` and `finish` block. `abort` removes everything, unless `finish` has returned."""
 
     def __init__(self, services: Services, max_bytes: int) -> None:
         self._blobs, self._validator, self._max_bytes = services.blobs, services.upload_validator(), max_bytes
@@ -185,7 +185,7 @@ class _FileWriter:
         return writer
 
     def finish(self, check: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
-        """The image's header, and the sha256 (hex) and bytes of the stored file. Calls `check` before it is stored."""
+        """Store the file, after `check`. Returns the image's header, and the sha256 (hex) and size (bytes) of the file."""
         writer = self.write_pending()
         header = self._validator.finish(writer.file)
         if check is not None:
@@ -201,7 +201,7 @@ def _parser(request: Request[Any, Any, Any], announced: int) -> PushMultipartPar
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get("boundary", "")
     if kind != "multipart/form-data" or not 1 <= len(boundary) <= MAX_BOUNDARY_CHARACTERS:
-        raise UnsupportedMediaType("Send the image as multipart/form-data, with a boundary")
+        raise UnsupportedMediaType(f"Send the image as multipart/form-data, with a boundary of 1 to {MAX_BOUNDARY_CHARACTERS} characters")
     try:
         return PushMultipartParser(
             boundary,
@@ -211,18 +211,18 @@ def _parser(request: Request[Any, Any, Any], announced: int) -> PushMultipartPar
             header_charset="latin-1",  # keeps the bytes of file names: `filename_of` finds their encoding
         )
     except MultipartError:
-        raise Malformed("The boundary of the form is none that can be used") from None
+        raise Malformed("The multipart boundary is invalid") from None
 
 
 async def _chunks(request: Request[Any, Any, Any], announced: int, *, maximum: int) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises ImageTooLarge as soon as the file is known to have more than `maximum` bytes."""
+    """The body as it arrives. Raises ImageTooLarge as soon as it is certain that the file has more than `maximum` bytes."""
     size, more = 0, True
     while more:
         if max(size, announced) > maximum + MAX_BYTES_BESIDE_FILE:
             raise _too_large(maximum)
         message = await request.receive()
         if message["type"] != "http.request":
-            raise Malformed("The upload was broken off")
+            raise Malformed("The upload ended before its last byte")
         more = message.get("more_body", False)
         if chunk := message.get("body", b""):
             size += len(chunk)
@@ -233,19 +233,19 @@ def _events(parser: PushMultipartParser, chunk: bytes) -> Iterator[MultipartSegm
     try:
         yield from parser.parse(chunk)
     except ParserLimitReached:
-        raise BodyTooLarge(f"The form has too much beside its file: at most {MAX_PARTS} parts, with short headers") from None
+        raise BodyTooLarge(f"The form is larger than {MAX_PARTS} parts with {MAX_PART_HEADERS} short headers each") from None
     except MultipartError:
-        raise Malformed("The form is damaged, or ends too early; send it again") from None
+        raise Malformed("The form is malformed or truncated; send it again") from None
 
 
 def _announced_length(request: Request[Any, Any, Any]) -> int:
-    """The length that the client claims, in bytes; -1 where it claims none."""
+    """The length in bytes that the client announced; -1 if it announced none."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isdecimal() and text.isascii() and len(text) <= MAX_LENGTH_DIGITS else -1
 
 
 async def _in_thread(step: Callable[..., T], *arguments: object) -> T:
-    """Run `step` in a thread, and wait for its end even when cancelled, so that `abort` can clean up after it."""
+    """Run `step` in a thread. Wait for its end even if cancelled, so that `abort` can clean up after it."""
     running = asyncio.get_running_loop().run_in_executor(None, step, *arguments)
     try:
         return await asyncio.shield(running)
@@ -262,6 +262,4 @@ def _uuid(name: str, value: str) -> UUID:
 
 
 def _too_large(maximum: int) -> ImageTooLarge:
-    return ImageTooLarge(
-        f"The file has more than {maximum:,} bytes, the most that is taken. Scale it down or crop it", reason="too_many_bytes"
-    )
+    return ImageTooLarge(f"The file is larger than the maximum of {maximum:,} bytes. Scale it down or crop it", reason="too_many_bytes")

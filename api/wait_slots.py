@@ -1,4 +1,4 @@
-"""Requests that wait until the read models show something: bounded in time and number, ended by a disconnect or a shutdown."""
+"""Limits requests that wait for a change of the read models, in time and number. A disconnect or a shutdown ends the wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,13 +11,14 @@ from application.services import ReadPosition
 
 T = TypeVar("T")
 Receive = Callable[..., Awaitable[Any]]
-FIRST_RETRY_DELAY_SECONDS: Final = 0.01  # between two reads of one request; doubled each time, so that a busy log costs few reads
+FIRST_RETRY_DELAY_SECONDS: Final = 0.01  # between two reads; doubled each time, so that a busy log costs few reads
 
 
 class WaitSlots:
-    """At most `slots` requests wait at once, each for at most `seconds`. A request that finds no slot is answered at once.
+    """At most `slots` requests wait at the same time, each for at most `seconds`. A request that finds no free slot does not wait.
 
-    A waiting request holds no thread and no database connection. `idle` is entered while it waits: admission control does not count it.
+    A waiting request holds no thread and no database connection. `idle` is entered while it waits, so that admission control does not
+    count it.
     """
 
     def __init__(self, read_position: ReadPosition, idle: AbstractContextManager[None], *, slots: int, seconds: float) -> None:
@@ -26,13 +27,13 @@ class WaitSlots:
         self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """End all waits, and let none begin: the server is stopping."""
+        """End all waits and start no new ones, because the server is stopping."""
         self._closed.set()
 
     async def read_until(self, done: Callable[[T], bool], read: Callable[[], Awaitable[T]], receive: Receive) -> T:
-        """Call `read`, and again whenever the read models have changed, until its result is `done`. Return the last result.
+        """Call `read`, and repeat it after each change of the read models until its result is `done`. Return the last result.
 
-        The last result is not done when the time is over, no slot is free, `receive` reports a disconnect, or the server stops.
+        The last result is not done if the time is over, no slot is free, `receive` reports a disconnect, or the server stops.
         Raises what `read` raises.
         """
         position = self._read_position.position
@@ -68,7 +69,7 @@ class WaitSlots:
 
     @asynccontextmanager
     async def _interruption(self, receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
-        """A task that ends when the client disconnects or the server stops."""
+        """Yield a task that ends when the client disconnects or the server stops."""
         task = asyncio.create_task(_run_until_first_ends(_disconnect(receive), self._closed.wait()))
         try:
             yield task
@@ -81,7 +82,7 @@ _run_until_first_ends = partial(run_until_first_ends, grace_seconds=REPEAT_INTER
 
 
 async def _body_is_complete(receive: Receive) -> bool:
-    """Read a body to its end; false when the client disconnects before. Until then the reader of bodies keeps the time."""
+    """Read the body to its end, under its own timeout. Return False if the client disconnects before."""
     message = await receive()
     while message["type"] == "http.request" and message.get("more_body", False):
         message = await receive()

@@ -1,7 +1,7 @@
-"""`python -m benchmarks [append commits projection inference latency lists uploads footprint idle]`: every figure beside its goal.
+"""`python -m benchmarks [append commits projection inference latency lists uploads footprint idle]`: compares figures with their goals.
 
-Prints a table, writes it into docs/performance.md, and results.json and chart.png beside this file. Each figure is measured against
-another side in the same run.
+It prints a table, and writes it to docs/performance.md, results.json and chart.png. Figures with a limit are measured alternately with
+it, in the same run.
 """
 
 import importlib
@@ -26,12 +26,12 @@ ALL = ("append", "commits", "projection", "inference", "latency", "lists", "uplo
 
 def main(names: list[str]) -> None:
     console = Console()
-    known = {row["name"]: row for row in _before()} if names else {}
+    known = {row["name"]: row for row in _stored_rows()} if names else {}
     for name in names or ALL:
         began = time.monotonic()
         for row in importlib.import_module(f"benchmarks.{name}").rows():
             known[row.name] = msgspec.to_builtins(row) | {"reached": row.reached}
-            console.print(f"[dim]{time.monotonic() - began:5.0f} s[/dim]  {said(row)}", highlight=False)
+            console.print(f"[dim]{time.monotonic() - began:5.0f} s[/dim]  {summary(row)}", highlight=False)
     (HERE / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(list(known.values())), indent=1) + b"\n")
     rows = [msgspec.convert({name: value for name, value in row.items() if name != "reached"}, Row) for row in known.values()]
     (HERE / "chart.png").write_bytes(drawn(rows))
@@ -44,7 +44,7 @@ def main(names: list[str]) -> None:
     )
 
 
-def said(row: Row) -> str:
+def summary(row: Row) -> str:
     sign = ">=" if row.at_least else "<="
     mark = "[green]reached[/green]" if row.reached else "[red]missed[/red]"
     return f"{row.name}: {shown(row.value)} {row.unit} ({sign} {shown(row.goal)}) {mark}"
@@ -62,7 +62,7 @@ def table(rows: list[Row]) -> Table:
     return listed
 
 
-def _before() -> list[dict[str, object]]:
+def _stored_rows() -> list[dict[str, object]]:
     path = HERE / "results.json"
     return msgspec.json.decode(path.read_bytes(), type=list[dict[str, object]]) if path.exists() else []
 

@@ -1,4 +1,4 @@
-"""Appending: concurrent commands against the library's own recorder, a serial INSERT, and INSERTs in a pipeline."""
+"""Appends of concurrent commands, compared with the recorder of the library, a serial INSERT, and INSERTs in a pipeline."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
 from application.ports import Command
-from benchmarks.measure import Row, database, in_threads, rate, taking_turns
+from benchmarks.measure import Row, database, in_threads, measure_alternately, rate
 from domain.access import Actor
 from domain.classification import ClassificationRequested
 from domain.values import system_actor
@@ -25,7 +25,7 @@ WRITERS = (1, 16, 64, 256)
 PLAIN = """create table if not exists public.plain (position bigserial primary key, stream uuid not null, version int not null,
   topic text not null, state bytea not null, at timestamptz not null default now(), unique (stream, version))"""
 INSERT = "insert into public.plain (stream, version, topic, state) values (%s, 1, 'ClassificationRequested', %s)"
-PIPELINED = 64  # in one round trip and transaction
+PIPELINED = 64  # per round trip and transaction
 
 
 def event() -> ClassificationRequested:
@@ -51,7 +51,7 @@ STATE = Codec(DataKeys(RootKey(bytes(32)), lambda _: {}), lambda _: ()).encode(e
 def rows() -> Iterator[Row]:
     with database() as server:
         log = RecorderEventStore(PostgresRecorder(server.app_url, RootKey(bytes(32))), RootKey(bytes(32)))
-        sides = taking_turns(
+        sides = measure_alternately(
             {f"ours {writers}": lambda writers=writers: ours(log, writers) for writers in WRITERS}  # type: ignore[misc]
             | {
                 "library": lambda: library(server, 64),
@@ -79,17 +79,17 @@ def rows() -> Iterator[Row]:
 
 def ours(log: RecorderEventStore, writers: int) -> float:
     each = max(6, 3000 // writers) if writers > 1 else 300
-    asked = [[(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), event()) for _ in range(each)] for _ in range(writers)]
+    commands = [[(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), event()) for _ in range(each)] for _ in range(writers)]
 
     def write(number: int) -> None:
-        for command, happened in asked[number]:
-            log.append(command, happened)
+        for command, appended in commands[number]:
+            log.append(command, appended)
 
     return rate(each * writers, lambda: in_threads(writers, write))
 
 
 def library(server: Postgres, writers: int) -> float:
-    """Its recorder as it comes: a table of its own, its pool, no serialisation counted against it."""
+    """The library's recorder with its own table and pool. Serialisation is not measured."""
     where = psycopg.conninfo.conninfo_to_dict(server.owner_url)
     each = 6
     store = PostgresDatastore(
@@ -117,7 +117,7 @@ def serial(server: Postgres, many: int) -> float:
 
 
 def pipelined(server: Postgres, many: int) -> float:
-    """As many INSERTs in a transaction as we have writers, sent without waiting."""
+    """PIPELINED INSERTs per transaction, sent without waiting for answers."""
     numbers = count()
 
     def write() -> None:

@@ -1,4 +1,4 @@
-"""What the framework and the server cost at least: handlers that do the same work and nothing else."""
+"""Bare handlers that do the same work and nothing else. They show the minimum cost of framework and server."""
 
 import asyncio
 import hashlib
@@ -15,11 +15,11 @@ from litestar import Litestar, Request, Response, get, post
 from infrastructure.postgres.query_database import PostgresQueryDatabase
 from projections.images import Image
 
-ASKED = Path(os.environ.get("BIOSCOPE_BENCH_QUERY", "/dev/null")).read_bytes()
+CAPTURED = Path(os.environ.get("BIOSCOPE_BENCH_QUERY", "/dev/null")).read_bytes()
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """The query of the page that is measured, its parameters, and the bytes that were answered."""
+class CapturedQuery(msgspec.Struct, frozen=True):
+    """The query of the measured page, its parameters, and the bytes of the response."""
 
     query: str
     parameters: dict[str, Any]
@@ -28,14 +28,14 @@ class Asked(msgspec.Struct, frozen=True):
 
 @get("/page")
 async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
-    asked: Asked = request.app.state.asked
-    await request.app.state.reads.rows(asked.query, asked.parameters, into=Image)
-    return Response(asked.answer, media_type="application/json")
+    captured: CapturedQuery = request.app.state.captured
+    await request.app.state.reads.rows(captured.query, captured.parameters, into=Image)
+    return Response(captured.answer, media_type="application/json")
 
 
 @post("/upload")
 async def upload(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Hash and write what comes, durably, as it comes."""
+    """Hash the body and write it durably, while it arrives."""
     digest, folder = hashlib.sha256(), request.app.state.folder
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
         async for piece in request.stream():
@@ -55,12 +55,12 @@ def _synced(file: Any) -> None:
 async def lifespan(app: Litestar) -> AsyncIterator[None]:
     with tempfile.TemporaryDirectory(prefix="bioscope-bench-") as folder:
         app.state.folder = folder
-        if ASKED:
-            app.state.asked = msgspec.json.decode(ASKED, type=Asked)
+        if CAPTURED:
+            app.state.captured = msgspec.json.decode(CAPTURED, type=CapturedQuery)
             app.state.reads = PostgresQueryDatabase(os.environ["BIOSCOPE_BENCH_DATABASE"])
             await app.state.reads.open()
         yield
-        if ASKED:
+        if CAPTURED:
             await app.state.reads.close()
 
 

@@ -1,4 +1,4 @@
-"""The table as a picture: each figure as a share of its goal, so that all bars can stand side by side."""
+"""Draws the table as a bar chart. Each bar is a figure as a share of its goal."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Four databases on one server: what they commit together without notifications, with one in each commit, and with wake-ups afterwards."""
+"""Commits of four databases on one server: without notifications, with one in each commit, and with wake-ups after the commit."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ import psycopg
 
 from application.ports import Command
 from benchmarks.append import ACTOR, event
-from benchmarks.measure import Row, database, in_threads, rate, taking_turns
+from benchmarks.measure import Row, database, in_threads, measure_alternately, rate
 from infrastructure.embedded.postgres.server import DATABASE, Postgres
 from infrastructure.eventstore.codec import Codec
 from infrastructure.eventstore.group_commit import APPEND, Append, Columns, PendingAppend, PendingResult
@@ -20,7 +20,7 @@ from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
 
 DATABASES = 4
-COMMITS = 400  # of each database
+COMMITS = 400  # per database
 ROOT = RootKey(bytes(32))
 CODEC = Codec(DataKeys(ROOT, lambda _: {}), lambda _: ())
 
@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
         for url in urls:
             stack.enter_context(psycopg.connect(url, autocommit=True)).execute(f"listen {APPENDED}".encode())
         wakes = [WakeUps(url) for url in urls]
-        found = taking_turns(
+        found = measure_alternately(
             {
                 "without": lambda: committed(urls, GROUP_COMMIT, [lambda: None for _ in urls]),
                 "in the commit": lambda: committed(urls, COMMANDS, [lambda: None for _ in urls]),
@@ -53,18 +53,18 @@ def _made(server: Postgres, number: int) -> str:
     return server.url(user="postgres", database=name)
 
 
-def committed(urls: Sequence[str], profile: Profile, told: Sequence[Callable[[], object]]) -> float:
-    """Commits a second of all databases together: one writer each, one command in each transaction."""
+def committed(urls: Sequence[str], profile: Profile, notify: Sequence[Callable[[], object]]) -> float:
+    """Commits per second of all databases together, with one writer each and one command per transaction."""
     with ExitStack() as stack:
         connections = [stack.enter_context(profile.connect_unmonitored(url)) for url in urls]
         for connection in connections:
             register(connection)
-        asked = [[_arguments() for _ in range(COMMITS)] for _ in urls]
+        commands = [[_arguments() for _ in range(COMMITS)] for _ in urls]
 
         def write(number: int) -> None:
-            for arguments in asked[number]:
+            for arguments in commands[number]:
                 connections[number].execute(APPEND, arguments, prepare=True)
-                told[number]()
+                notify[number]()
 
         return rate(COMMITS * len(urls), lambda: in_threads(len(urls), write))
 

@@ -1,4 +1,4 @@
-"""A log with a busy laboratory's events: images uploaded and accepted, jobs over whole datasets judged in chunks."""
+"""Fills a log with the events of a busy laboratory: accepted images, and jobs over whole datasets with their results."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ FOUND = image.Inspection(width=360, height=363, bands=3, dtype="uint8", pages=1,
 
 
 def fill(log: RecorderEventStore, *, images: int, jobs: int = 1) -> UUID:
-    """Upload `images` into one dataset and judge them all, `jobs` times; the dataset's owner."""
+    """Upload `images` images into one dataset and classify all of them `jobs` times. Returns the owner of the dataset."""
     owner, place = uuid4(), uuid4()
     now = datetime.now(UTC)
     append(
@@ -53,7 +53,7 @@ def uploaded(one: UUID, place: UUID, owner: UUID) -> list[Event]:
 
 
 def judged(log: RecorderEventStore, names: Sequence[UUID], place: UUID, owner: UUID) -> Iterator[Event]:
-    """Appends the job and its plan; yields its chunks' answers."""
+    """Append a job and its plan. Yields the results of its chunks."""
     now = datetime.now(UTC)
     covered = [PlannedImage(one, one.hex * 2) for one in names]
     about = {"model_id": place, "model_name": "pbc8", "model_version": 1, "model_sha256": "0" * 64, "threshold": 0.5}

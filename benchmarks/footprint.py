@@ -1,4 +1,4 @@
-"""What the embedded system weighs, how long it takes to start, and how fast the record is verified."""
+"""Memory and start time of the embedded system, and speed of the verification of the log."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.long_log import settings, stored_pictures
 from benchmarks.made_log import make_log
-from benchmarks.measure import Row, folder, taking_turns
+from benchmarks.measure import Row, folder, measure_alternately
 from benchmarks.stack import children_of, memory_of
 from infrastructure.audit.log_verification import verify_log
 from infrastructure.embedded.postgres.server import Postgres
@@ -18,7 +18,7 @@ from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.postgres.schema import migrate
 from infrastructure.security.keys import RootKey
 
-SETTLE = 10.0  # seconds after which it is idle
+SETTLE = 10.0  # seconds until it is idle
 EVENTS = 400_000
 
 
@@ -33,7 +33,7 @@ def rows() -> Iterator[Row]:
 
 
 def started(home: Path, *, weigh: bool = False) -> tuple[float, float]:
-    """(seconds until it says ready, bytes of all its processes)."""
+    """(seconds until it prints ready, memory of all its processes in bytes)."""
     command = [sys.executable, "-m", "api.cli", "up", "--data", str(home / "data"), "--port", "0"]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as up:
@@ -49,7 +49,7 @@ def started(home: Path, *, weigh: bool = False) -> tuple[float, float]:
 
 
 def verified() -> Row:
-    """What `bioscope audit verify` does: chain, heads, rules and the tables beside the log, by as many processes as there are cores."""
+    """The checks of `bioscope audit verify`: chain, heads, rules and accompanying tables, with one process per core."""
     with folder() as home, Postgres(home) as server:
         migrate(server.owner_url)
         given = settings(home, server)
@@ -62,5 +62,5 @@ def verified() -> Row:
                 assert found.problem is None, found.problem
                 return found.events / (time.perf_counter() - began)
 
-            rate = taking_turns({"walk": walk}, rounds=3)["walk"]
+            rate = measure_alternately({"walk": walk}, rounds=3)["walk"]
     return Row(name="audit verify", value=rate, unit="events/s", goal=50_000)

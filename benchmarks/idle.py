@@ -1,4 +1,4 @@
-"""What the embedded system does while nobody asks for anything: processor time, transactions and connections."""
+"""CPU time, transactions and connections of the embedded system while it receives no requests."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from benchmarks.measure import Row, folder
 from benchmarks.stack import children_of
 from infrastructure.embedded.postgres.server import OWNER, Postgres
 
-SETTLE = 30.0  # seconds after which nothing is left of the start
+SETTLE = 30.0  # seconds until the work of the start has ended
 WATCHED = 120.0  # seconds
 COMMITTED = "select xact_commit from pg_stat_database where datname = current_database()"
 CONNECTED = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
@@ -51,7 +51,7 @@ def watched(pid: int, url: str) -> Iterator[Row]:
 
 
 def seconds(pid: int) -> float:
-    """Processor time of one process so far; 0 for one that has ended."""
+    """CPU time of a process so far; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""A dataset job through the whole system against a bare loop of the same preprocessing and network, one process a core."""
+"""A job over a dataset, compared with a bare loop of the same preprocessing and network with one process per core."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import yaml
 
-from benchmarks.measure import Row, folder, taking_turns
+from benchmarks.measure import Row, folder, measure_alternately
 from benchmarks.stack import PICTURES, BenchmarkSystem, system, with_images
 from infrastructure.inference.models.bundled import models, register_bundled
 from infrastructure.inference.models.manifest import load_manifest
@@ -22,7 +22,7 @@ from infrastructure.inference.preprocessing import prepare
 
 IMAGES = 2400
 KINDS = {"fp32": ("pbc8", 0.70), "int8": ("pbc8-int8", 0.60)}
-EACH = 40  # images handed to a process of the bare loop at once
+EACH = 40  # images per task of the bare loop
 
 
 def rows() -> Iterator[Row]:
@@ -32,7 +32,7 @@ def rows() -> Iterator[Row]:
         places = {"fp32": models() / "pbc8", "int8": light}
         dataset = with_images(bench, IMAGES)
         for kind, (name, goal) in KINDS.items():
-            sides = taking_turns(
+            sides = measure_alternately(
                 {"system": lambda name=name: job(bench, dataset, name), "bare": lambda kind=kind: bare(places[kind])},  # type: ignore[misc]
                 rounds=3,
             )
@@ -43,7 +43,7 @@ def rows() -> Iterator[Row]:
 
 
 def job(bench: BenchmarkSystem, dataset: str, model: str) -> float:
-    """Images a second, from the order until the job shows as completed."""
+    """Images per second, from the request until the job is shown as completed."""
     began = time.perf_counter()
     made = bench.post("/api/classifications/run", {"dataset_id": dataset, "model_name": model}).json()["id"]
     while (state := bench.http.get(f"/api/classifications/{made}").json())["status"] in {"pending", "running"}:
@@ -58,13 +58,13 @@ def bare(place: Path) -> float:
     files = [str(PICTURES[number % len(PICTURES)]) for number in range(IMAGES)]
     parts = [files[start : start + EACH] for start in range(0, len(files), EACH)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(looked, [str(place)] * 4, [files[:2]] * 4))
+        list(pool.map(classify, [str(place)] * 4, [files[:2]] * 4))
         began = time.perf_counter()
-        list(pool.map(looked, [str(place)] * len(parts), parts))
+        list(pool.map(classify, [str(place)] * len(parts), parts))
         return IMAGES / (time.perf_counter() - began)
 
 
-def looked(place: str, files: list[str]) -> int:
+def classify(place: str, files: list[str]) -> int:
     session, record = network(place)
     for path in files:
         data = Path(path).read_bytes()
@@ -83,7 +83,7 @@ def network(place: str) -> tuple[Any, Any]:
 
 
 def as_int8(place: Path) -> Path:
-    """The shipped model with its light weights in the place of the full ones, as a model of its own."""
+    """Write the shipped model with its int8 weights as a separate model."""
     shutil.copytree(models() / "pbc8", place)
     described = yaml.safe_load((place / "rdf.yaml").read_text())
     ours = described["config"]["bioscope"]

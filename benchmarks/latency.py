@@ -1,4 +1,4 @@
-"""Latency on the whole embedded system: a command until it is visible, a run until its result is readable, alone and beside a job."""
+"""Latency of the embedded system: of a command until it is visible, and of a run until its result is readable, alone and beside a job."""
 
 import json
 import time
@@ -11,8 +11,8 @@ from benchmarks.measure import Row, percentile
 from benchmarks.stack import PICTURES, BenchmarkSystem, system, with_images
 
 COMMANDS, RUNS = 300, 60
-BESIDE = 5000  # images of the job that runs meanwhile
-PAUSE = 0.02  # seconds between two commands: the system is idle in between
+BESIDE = 5000  # images of the job in the background
+PAUSE = 0.02  # seconds between two commands, during which the system is idle
 POLL = 0.003
 
 
@@ -64,29 +64,29 @@ def until_readable(bench: BenchmarkSystem, image: str) -> None:
 
 
 def pushes(bench: BenchmarkSystem, image: str) -> tuple[list[float], list[float]]:
-    """(until the result was pushed, until it could be read) in ms, of the same runs."""
+    """(ms until the result was pushed, ms until it was readable), each a list over the same runs."""
     pushed, readable = [], []
     with connect(bench.settings.base_url.replace("http", "ws") + "/api/ws") as socket:
         socket.send(json.dumps({"type": "auth", "token": bench.token}))
         socket.send(json.dumps({"type": "subscribe"}))
         for _ in range(20):
-            drained(socket)
+            drain(socket)
             began = time.perf_counter()
             job = bench.post("/api/classifications/run", {"image_id": image}).json()["id"]
-            heard(socket, job)
+            wait_for_result(socket, job)
             pushed.append((time.perf_counter() - began) * 1000)
             readable.append(timed(lambda: until_readable(bench, image)))
     return pushed, readable
 
 
-def heard(socket: ClientConnection, job: str) -> None:
+def wait_for_result(socket: ClientConnection, job: str) -> None:
     while True:
-        said = json.loads(socket.recv(timeout=10))
-        if said.get("event") == "ChunkJudged" and job in said.get("subjects", ()):
+        message = json.loads(socket.recv(timeout=10))
+        if message.get("event") == "ChunkJudged" and job in message.get("subjects", ()):
             return
 
 
-def drained(socket: ClientConnection) -> None:
+def drain(socket: ClientConnection) -> None:
     time.sleep(0.1)
     while True:
         try:
@@ -96,7 +96,7 @@ def drained(socket: ClientConnection) -> None:
 
 
 def timed(act: Callable[[], object]) -> float:
-    """ms"""
+    """Duration in ms."""
     time.sleep(PAUSE)
     began = time.perf_counter()
     act()

@@ -1,4 +1,4 @@
-"""Pages of images: 25 of ten thousand against 25 of a million, and their cost beside a bare handler; a day's figures over a million."""
+"""Pages of 25 images out of ten thousand and out of a million, compared with a bare handler; daily statistics over a million results."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -7,10 +7,10 @@ from uuid import UUID
 import httpx
 import msgspec
 
-from benchmarks.bare import Asked
+from benchmarks.bare import CapturedQuery
 from benchmarks.filled_log import LABELS
 from benchmarks.latency import timed
-from benchmarks.measure import Row, percentile, taking_turns
+from benchmarks.measure import Row, measure_alternately, percentile
 from benchmarks.served import bare_server
 from benchmarks.stack import BenchmarkSystem, cpu_seconds, owner_connection, system
 from domain.access import Actor, Role
@@ -33,7 +33,7 @@ def rows() -> Iterator[Row]:
         few, many = filled(bench, FEW), filled(bench, MANY)
         with owner_connection(bench) as connection:
             connection.execute("vacuum analyze read.images")
-        sides = taking_turns({"few": lambda: listed(bench, few), "many": lambda: listed(bench, many)})
+        sides = measure_alternately({"few": lambda: listed(bench, few), "many": lambda: listed(bench, many)})
         yield Row(
             name="list 25 of 1,000,000 beside 25 of 10,000 images", value=sides["many"] / sides["few"], unit="x", goal=1.2, at_least=False
         )
@@ -57,46 +57,46 @@ def filled(bench: BenchmarkSystem, count: int) -> str:
 
 
 def listed(bench: BenchmarkSystem, dataset: str) -> float:
-    """ms, the median."""
+    """Median in ms."""
     return percentile([timed(lambda: bench.http.get("/api/images/", params={"dataset_id": dataset})) for _ in range(40)], 0.5)
 
 
 def beside_bare(bench: BenchmarkSystem, dataset: str) -> Row:
-    path = f"/api/images/?dataset_id={dataset}&cursor="  # the first page has a count too; a following one is the page alone
+    path = f"/api/images/?dataset_id={dataset}&cursor="  # the first page also counts; further pages do not
     first = bench.http.get("/api/images/", params={"dataset_id": dataset})
     path += first.headers["X-Next-Cursor"]
     answer = bench.http.get(path)
     home = bench.settings.data
-    (home / "asked.json").write_bytes(msgspec.json.encode(asked(bench, dataset, first.headers["X-Next-Cursor"], answer.content)))
-    variables = {"BIOSCOPE_BENCH_QUERY": str(home / "asked.json"), "BIOSCOPE_BENCH_DATABASE": bench.settings.postgres_url}
+    (home / "query.json").write_bytes(msgspec.json.encode(captured_query(bench, dataset, first.headers["X-Next-Cursor"], answer.content)))
+    variables = {"BIOSCOPE_BENCH_QUERY": str(home / "query.json"), "BIOSCOPE_BENCH_DATABASE": bench.settings.postgres_url}
     with bare_server(home, **variables) as (url, pid), httpx.Client(base_url=url) as plain:
         assert plain.get("/page").content == answer.content
         api = bench.system.pid("api")
-        sides = taking_turns(
+        sides = measure_alternately(
             {"ours": lambda: cost(api, lambda: bench.http.get(path)), "bare": lambda: cost(pid, lambda: plain.get("/page"))}
         )
     return Row(name="CPU of a page beside a bare handler", value=sides["ours"] / sides["bare"], unit="x", goal=1.7, at_least=False)
 
 
-def asked(bench: BenchmarkSystem, dataset: str, cursor: str, answer: bytes) -> Asked:
-    """The very statement that the page is read with: caught on its way to the database."""
-    caught: list[Asked] = []
+def captured_query(bench: BenchmarkSystem, dataset: str, cursor: str, answer: bytes) -> CapturedQuery:
+    """The statement that reads the page, captured on its way to the database."""
+    captured: list[CapturedQuery] = []
 
-    class Catching:
+    class Capturing:
         async def rows(self, query: str, parameters: dict[str, object], **_: object) -> list[object]:
             plain = {name: str(value) if isinstance(value, UUID) else value for name, value in parameters.items()}
-            caught.append(Asked(query, plain, answer))
+            captured.append(CapturedQuery(query, plain, answer))
             return []
 
     actor = Actor(id=bench.owner, role=Role.ADMIN)
-    reading = images.listed(Catching(), actor, where=images.Filter(dataset_id=UUID(dataset)), cursor=cursor)  # type: ignore[arg-type]
+    reading = images.listed(Capturing(), actor, where=images.Filter(dataset_id=UUID(dataset)), cursor=cursor)  # type: ignore[arg-type]
     with suppress(StopIteration):
         reading.send(None)
-    return caught[-1]
+    return captured[-1]
 
 
 def cost(pid: int, ask: Callable[[], httpx.Response]) -> float:
-    """CPU seconds of a request, in the server's processes."""
+    """CPU seconds per request in the processes of the server."""
     before = cpu_seconds(pid)
     for _ in range(REQUESTS):
         ask().raise_for_status()

@@ -1,10 +1,10 @@
-"""A log of years, verified, rebuilt, compared and backed up: how long each takes, and the memory of every process.
+"""Verifies, rebuilds, compares and backs up a log of many years, and measures time and memory of each.
 
     python -m benchmarks.long_log FOLDER --events 40000000
 
-makes the log in a Postgres of its own under FOLDER, unless it is there already, then runs each part in a process of its own. Before the
-backup the read models are emptied, which no backup needs: the disk holds the log with one of the two. By estimate that is 1.5 kB an event
-at most, while two sets of read models are compared.
+This generates the log in a separate Postgres in FOLDER, if it does not exist yet, then runs each part in its own process. Before the
+backup the read models are emptied, because the backup does not need them and the disk may not hold both. The disk needs up to 1.5 kB per
+event (estimated), while two sets of read models are compared.
 """
 
 import os
@@ -39,9 +39,9 @@ SIZES: Final = """select pg_total_relation_size(c.oid) from pg_class c join pg_n
 
 
 class Measured(NamedTuple):
-    """`memory` is the largest resident set of the process itself, `backend` that of the largest process of Postgres, in bytes.
+    """`memory` is the largest resident set of the process, `backend` that of the largest Postgres process, in bytes.
 
-    Resident sets hold shared pages too: those of Postgres up to the 48 MB of its buffers.
+    Resident sets include shared pages: for Postgres up to 48 MB of buffers.
     """
 
     part: str
@@ -120,7 +120,7 @@ def measured(part: str, given: Settings, folder: Path) -> Measured:
 
 @contextmanager
 def sampled(pid: int, folder: Path) -> Iterator[dict[str, int]]:
-    """The peaks so far of a process with its children, and of the server's."""
+    """Yields the peaks so far of the process with its children, and of the server."""
     peaks, ended = {"process": 0, "postgres": 0}, Event()
     server = int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
 
@@ -138,7 +138,7 @@ def sampled(pid: int, folder: Path) -> Iterator[dict[str, int]]:
 
 
 def _peak(pid: int) -> int:
-    """Of its resident set, in bytes."""
+    """Largest resident set of a process, in bytes."""
     with suppress(OSError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -155,7 +155,7 @@ def settings(folder: Path, server: Postgres) -> Settings:
 
 
 def stored_pictures(given: Settings) -> list[str]:
-    """Stand-ins for pictures, by their sha256; they lie in the blob store."""
+    """Store placeholders for pictures in the blob store. Returns their sha256."""
     from infrastructure.blobs.store import open_blobs  # noqa: PLC0415 - a process loads what it needs
     from infrastructure.security.process_keys import operator_keys  # noqa: PLC0415 - a process loads what it needs
 
@@ -174,9 +174,9 @@ def stored_pictures(given: Settings) -> list[str]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--events", default=40_000_000, show_default=True)
-@click.option("--only", "only", multiple=True, type=click.Choice(list(PARTS)), help="These parts; otherwise all.")
+@click.option("--only", "only", multiple=True, type=click.Choice(list(PARTS)), help="Run this part only; may be repeated.")
 def main(folder: Path, events: int, only: tuple[str, ...]) -> None:
-    """Make a log of that many events in FOLDER, and time what is done to all of it."""
+    """Generate a log in FOLDER, and measure operations over the whole log."""
     console = Console(stderr=True)
     folder.mkdir(parents=True, exist_ok=True)
     with Postgres(folder) as server:
@@ -201,7 +201,7 @@ def _made(given: Settings, server: Postgres, events: int, console: Console) -> M
             connection.execute("vacuum analyze")
         (head,) = connection.execute("select position from es.head").fetchone() or (0,)
         (size,) = connection.execute(f"select sum(pg_total_relation_size) from ({SIZES}) sizes").fetchone() or (0,)
-    return Measured("make", seconds, _peak(os.getpid()), 0, f"{head} events, {size / head:.0f} bytes an event in es.events, with indexes")
+    return Measured("make", seconds, _peak(os.getpid()), 0, f"{head} events, {size / head:.0f} bytes per event in es.events, with indexes")
 
 
 def _empty_read_models(server: Postgres) -> None:

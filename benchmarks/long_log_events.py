@@ -1,10 +1,10 @@
-"""What happens in a laboratory over years, command by command, for a log that is made at once.
+"""Generates the commands of a laboratory over many years, for a log that is written at once.
 
-For each image: it is uploaded and accepted, two people mark what they have looked at, one in fifty is classified by itself, one in twenty
-is deleted. A dataset has 2,000 images, an owner, a share, a sign-in, and a device that comes and goes; every second dataset has a job over
-all its images, and of these jobs one in twenty is deleted. There is a new person for every fifty datasets.
+Each image is uploaded, accepted and marked twice; one in fifty is classified by itself, one in twenty is deleted. A dataset has 2,000
+images, an owner, a share, a sign-in, and a device that goes online and offline. Every second dataset has a job over all its images, and
+one in twenty of these jobs is deleted. Each fifty datasets there is a new user.
 
-Each stream has a data key of its own, as in the product, but all of them wrap the same secret: a value costs one pass of AES.
+Each stream has a data key, as in the product, but all keys wrap the same secret, so that each value costs one pass of AES.
 """
 
 import base64
@@ -27,7 +27,7 @@ from infrastructure.eventstore.codec import Codec
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import HEADER_BYTES, NONCE_BYTES, WRAPPED_FORM, DataKey, DataKeys, Keys, Purpose
 
-IMAGES: Final = 2000  # of a dataset
+IMAGES: Final = 2000  # per dataset
 PERSON_EVERY, DELETED_JOB_EVERY = 50, 20  # datasets
 JUDGED_EVERY, DELETED_EVERY = 50, 20  # images
 INFERENCE, SCHEDULER = system_actor("inference"), system_actor("scheduler")
@@ -42,12 +42,12 @@ ACCEPTED: Final = (
     '"warnings":[],"sha256":"%s"}'
 )
 DESCRIBED: Final = '{"at":"%s","by":"%s","analyzed":%s}'
-DESCRIPTIONS: Final = ("true", "false")  # of each image: what `analyzed` becomes
+DESCRIPTIONS: Final = ("true", "false")  # values of `analyzed` of each image
 DELETED: Final = '{"at":"%s","by":"%s","dataset_id":"%s"}'
 
 
 class MadeEvent(NamedTuple):
-    """As it is stored; `wrapped` is the data key that comes with it."""
+    """An event as it is stored. `wrapped` is the data key that is stored with it."""
 
     stream: UUID
     version: int
@@ -60,11 +60,11 @@ class MadeEvent(NamedTuple):
 
 class MadeCommand(NamedTuple):
     events: Sequence[MadeEvent]
-    claims: Sequence[tuple[str, bytes]] = ()  # of the stream of its first event
+    claims: Sequence[tuple[str, bytes]] = ()  # for the stream of its first event
 
 
 class OneSecret(DataKeys):
-    """A data key for each subject, all with the same secret."""
+    """Data keys for each subject, all with the same secret."""
 
     def __init__(self, keys: Keys) -> None:
         super().__init__(keys, lambda _: {})
@@ -86,7 +86,7 @@ class OneSecret(DataKeys):
 
 
 class Years:
-    """`clock` gives the moment of the command that comes next; `pictures` are the sha256s (hex) that images have."""
+    """`clock` returns the time of the next command; `pictures` are the sha256 (hex) of the images."""
 
     def __init__(self, keys: Keys, clock: Callable[[], datetime], pictures: Sequence[str], *, seed: int = 0) -> None:
         self._clock, self._pictures, self._random = clock, pictures, random.Random(seed)
@@ -96,7 +96,7 @@ class Years:
         self._device = self._id()
 
     def commands(self) -> Iterator[MadeCommand]:
-        """For ever. The log may end behind any of them."""
+        """Endless. The log may end after any command."""
         yield self._person(Role.ADMIN)
         registered = device.register(
             self._device, name="Scope", hostname="scope-1", location="Room 1", firmware_version="1", by=self._people[0], at=self._clock()

@@ -1,6 +1,6 @@
-"""A log that is written at once: with COPY, in pieces, yet with the chain, streams and tables that es.append leaves.
+"""Writes a whole log with COPY, with the same hash chain, streams and tables as es.append would leave.
 
-A row of COPY's binary format frames its columns as the hash chain does, each behind its length: so what is hashed is what is sent.
+COPY's binary format puts each column after its length, as the hash chain does. So the bytes that are sent are the bytes that are hashed.
 """
 
 import random
@@ -22,7 +22,7 @@ from infrastructure.security.keys import Keys
 
 EVENTS_A_DAY: Final = 346_000
 COMMANDS_KEPT: Final = timedelta(days=30)
-PIECE: Final = 20_000  # events in one COPY and transaction
+PIECE: Final = 20_000  # events per COPY and transaction
 BINARY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 BINARY_END: Final = b"\xff\xff"
 POSTGRES_EPOCH: Final = (datetime(2000, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
@@ -38,7 +38,7 @@ HEAD: Final = "update es.head set position = %s, hash = %s"
 
 
 class Clock:
-    """Moves on by the same step with each command; the last of `events` events happens now."""
+    """Advances by the same step with each command, so that the last of `events` events happens now."""
 
     def __init__(self, events: int) -> None:
         self._step = timedelta(days=1) / EVENTS_A_DAY
@@ -52,7 +52,7 @@ class Clock:
 def make_log(
     owner_url: str, keys: Keys, events: int, pictures: Sequence[str], *, progress: Callable[[int], None] = lambda _: None
 ) -> float:
-    """Fill an empty, migrated database with at least that many events; the seconds that took. The owner must be a superuser."""
+    """Fill an empty, migrated database with at least `events` events. Returns the seconds. The owner must be a superuser."""
     began = time.monotonic()
     with psycopg.connect(owner_url, options="-c session_replication_role=replica -c synchronous_commit=off") as connection:
         _call_if_there(connection, "es.prepare_partitions", events + PIECE)
@@ -74,7 +74,7 @@ def make_log(
 
 
 def _call_if_there(connection: psycopg.Connection, procedure: str, *arguments: int) -> None:
-    """What is derived from the log beside it, in the form that this release has."""
+    """Call a procedure that fills a table derived from the log, if this release has it."""
     (found,) = connection.execute("select to_regproc(%s)", (procedure,)).fetchone() or (None,)
     if found is not None:
         given = SQL(", ").join(map(Literal, arguments))
@@ -82,7 +82,7 @@ def _call_if_there(connection: psycopg.Connection, procedure: str, *arguments: i
 
 
 class Writer:
-    """`keep_since`: commands from then on are kept."""
+    """Writes events in pieces. Commands since `keep_since` are stored too."""
 
     def __init__(self, connection: psycopg.Connection, clock: Clock, keep_since: datetime) -> None:
         self._connection, self._clock, self._keep_since = connection, clock, keep_since
@@ -132,7 +132,7 @@ class Writer:
             self._secrets.append(_row(b"key", event.stream.bytes, event.wrapped))
 
     def flush(self) -> None:
-        """Write what came since the last time, while more is made."""
+        """Write the new rows in the background, while more are generated."""
         self.finish()
         pieces = [(query, b"".join((BINARY_HEADER, *rows, BINARY_END))) for query, rows in self._rows() if rows]
         for _, rows in self._rows():
@@ -155,7 +155,7 @@ class Writer:
 
 
 class _Ids(Iterator[UUID]):
-    """Ascending, so that their index stays small in memory."""
+    """Ascending ids, so that the used part of their index stays small."""
 
     def __init__(self) -> None:
         self._last = time.time_ns() // 1_000_000
@@ -166,5 +166,5 @@ class _Ids(Iterator[UUID]):
 
 
 def _row(*columns: bytes, then: int = 0) -> bytes:
-    """Columns whose binary form is the bytes themselves; as many more as `then` says follow."""
+    """A row of columns whose binary form is their bytes; `then` further columns follow."""
     return struct.pack(">h", len(columns) + then) + b"".join(_LENGTH.pack(len(column)) + column for column in columns)

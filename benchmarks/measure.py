@@ -1,4 +1,4 @@
-"""Rows of the table, sides that take turns, servers of a benchmark's own."""
+"""Shared parts of the benchmarks: rows of the table, alternating measurements, separate servers."""
 
 import os
 import statistics
@@ -19,7 +19,7 @@ ROUNDS = 5
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure: `value` against its `goal`; `limit` is what the machine could do at best in the same run, in the same unit."""
+    """A figure and its goal. `limit` is the best that the machine could do in the same run, in the same unit."""
 
     name: str
     value: float
@@ -34,12 +34,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown(value: float) -> str:
-    """Four digits, or all before the point."""
+    """The value with four digits, or as a whole number from 1,000 on."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def taking_turns(sides: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
-    """The median of what each side measured; sides alternate, and the first round of each is only to get warm."""
+def measure_alternately(sides: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median of each side. Sides alternate, and the first round is a warm-up."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, measure in sides.items():
@@ -55,14 +55,14 @@ def percentile(values: list[float], part: float) -> float:
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
-    """Things a second."""
+    """Operations per second."""
     began = time.perf_counter()
     work()
     return count / (time.perf_counter() - began)
 
 
 def in_threads(threads: int, work: Callable[[int], object]) -> None:
-    """`work(number)` in that many threads, all let go at once."""
+    """Run `work(number)` in `threads` threads that start at the same time."""
     barrier = Barrier(threads + 1)
     errors: list[BaseException] = []
 
@@ -85,7 +85,7 @@ def in_threads(threads: int, work: Callable[[int], object]) -> None:
 
 @contextmanager
 def database() -> Iterator[Postgres]:
-    """A migrated Postgres of its own."""
+    """A separate, migrated Postgres."""
     with folder() as home, Postgres(home) as server:
         migrate(server.owner_url)
         yield server

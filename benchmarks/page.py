@@ -1,4 +1,4 @@
-"""The table of docs/performance.md."""
+"""Writes the table of docs/performance.md."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ PLACE = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def refreshed(page: str, rows: Sequence[Row]) -> str:
-    """The page with these rows as its table."""
+    """`page` with these rows as its table."""
     lines = ["| figure | value | goal | limit | |", "|---|---|---|---|---|", *map(_line, rows)]
     return PLACE.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], page)
 

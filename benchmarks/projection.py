@@ -1,4 +1,4 @@
-"""Projecting: batches against one event a transaction, and a rebuild of all read models from the store."""
+"""Projection in batches and with one event per transaction, and a rebuild of all read models from the log."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from itertools import count
 import psycopg
 
 from benchmarks.filled_log import fill
-from benchmarks.measure import Row, database, taking_turns
+from benchmarks.measure import Row, database, measure_alternately
 from infrastructure.embedded.postgres.server import Postgres
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.garbage_collection import infrequent_collection
@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
         log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
         fill(log, images=IMAGES, jobs=4)
         few, all_of_it = 2 * IMAGES, log.head()
-        sides = taking_turns(
+        sides = measure_alternately(
             {
                 "batches": lambda: replayed(server, log, few, lambda projector: in_batches(projector, log, 500, few))[0],
                 "single": lambda: replayed(server, log, SINGLE, lambda projector: in_batches(projector, log, 1, SINGLE))[0],
@@ -42,17 +42,17 @@ def rows() -> Iterator[Row]:
             name="projection: batches of 500 beside one event a transaction", value=sides["batches"] / sides["single"], unit="x", goal=100
         )
         yield Row(name="projection: events/s", value=sides["batches"], unit="events/s", goal=100 * sides["single"])
-        made = taking_turns({"rows": lambda: rebuilt(server, log, all_of_it)}, rounds=3)
+        made = measure_alternately({"rows": lambda: rebuilt(server, log, all_of_it)}, rounds=3)
         yield Row(name="rebuild from the store", value=made["rows"], unit="rows/s", goal=40_000)
         log.close()
 
 
 def replayed(server: Postgres, log: RecorderEventStore, until: int, replay: Callable[[Projector], None]) -> tuple[float, float]:
-    """(events a second, rows a second) into read models of their own, made for this."""
+    """(events per second, rows per second) of a replay into separate read models."""
     with read_models_of_its_own(server) as (owner, schema):
         projector = projector_over(server.owner_url, log, schema=schema)
         began = time.perf_counter()
-        with infrequent_collection():  # as in the projector's process
+        with infrequent_collection():  # as in the projector process
             replay(projector)
         seconds = time.perf_counter() - began
         projector.close()
@@ -60,7 +60,7 @@ def replayed(server: Postgres, log: RecorderEventStore, until: int, replay: Call
 
 
 def rebuilt(server: Postgres, log: RecorderEventStore, until: int) -> float:
-    """Rows a second, as a rebuild makes them: with the indexes at the end, and until they are durable."""
+    """Rows per second of a rebuild, which creates indexes at the end, until the rows are durable."""
     with read_models_of_its_own(server) as (owner, schema):
         began = time.perf_counter()
         left_out = bulk_schema.prepare(owner, schema)

@@ -1,4 +1,4 @@
-"""The bare handlers on the product's own HTTP server, in a process of their own."""
+"""Runs the bare handlers on the HTTP server of the product, in a separate process."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ serve('benchmarks.bare:create', load(os.environ))"""
 
 @contextmanager
 def bare_server(home: Path, **variables: str) -> Iterator[tuple[str, int]]:
-    """(its URL, its pid)."""
+    """Yields (URL, process id)."""
     port = with_free_port(msgspec.structs.replace(Settings(), port=0)).port
     environment = {**os.environ, "BIOSCOPE_PORT": str(port), **variables}
     child = Child((sys.executable, "-c", SERVE), log=home / "bare.log", environment=environment)
@@ -44,4 +44,4 @@ def wait_until_it_answers(url: str) -> None:
             time.sleep(0.05)
         else:
             return
-    raise TimeoutError(f"nothing answers on {url}")
+    raise TimeoutError(f"no server answers at {url}")

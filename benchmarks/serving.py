@@ -1,7 +1,7 @@
-"""What one request costs on ordinary routes, and an idle connection: `python -m benchmarks.serving [NAME=PYTHON ...]`.
+"""The cost of a request on ordinary routes, and of an idle connection: `python -m benchmarks.serving [NAME=PYTHON ...]`.
 
-Each PYTHON is the interpreter of an environment in which some revision is installed; this one is measured without any. All sides
-serve the same database at the same time and take turns, so their figures may be compared.
+Each PYTHON is the interpreter of an environment with an installed revision; the default is this environment. All revisions serve the
+same database at the same time and are measured alternately, so their figures are comparable.
 """
 
 import os
@@ -24,7 +24,7 @@ from infrastructure.embedded.installation import environment, with_free_port
 ROUTES = ("/health/live", "/api/users/me", "/api/datasets/?page_size=20")
 DATASETS, ROUNDS, AT_A_TIME, WARM = 20, 80, 25, 10
 IDLE, TIMES = 500, 1
-PAUSE = 0.003  # seconds between two requests: on a busy machine a thread that never rests is made to wait
+PAUSE = 0.003  # seconds between two requests, so that a busy machine does not throttle the thread
 OF_ALL_REVISIONS = ("DATA", "PORT", "POSTGRES_URL", "KAFKA_URL", "REDIS_URL", "BLOBS_URL", "ROOT_KEY_FILE", "LOG_LEVEL")
 
 
@@ -34,7 +34,7 @@ class Side(NamedTuple):
 
 
 class Cost(NamedTuple):
-    p10: float  # microseconds; on a busy machine nearer to what a request takes by itself
+    p10: float  # microseconds; on a busy machine closest to the request alone
     p50: float  # microseconds
     cpu: float  # microseconds
 
@@ -54,11 +54,11 @@ def main(named: list[str]) -> None:
 
 @contextmanager
 def served(bench: BenchmarkSystem, name: str, python: str) -> Iterator[Side]:
-    """An API process of that environment, on the database of `bench`."""
+    """An API process of an environment, on the database of `bench`."""
     given = with_free_port(msgspec.structs.replace(bench.settings, port=0, log_level="warning"))
     variables = environment(given, os.environ)
-    kept = {key: value for key, value in variables.items() if not key.startswith("BIOSCOPE_") or key[9:] in OF_ALL_REVISIONS}
-    child = Child((python, "-P", "-m", "api.cli", "api"), log=Path(given.data) / f"{name}.log", environment=kept)
+    passed = {key: value for key, value in variables.items() if not key.startswith("BIOSCOPE_") or key[9:] in OF_ALL_REVISIONS}
+    child = Child((python, "-P", "-m", "api.cli", "api"), log=Path(given.data) / f"{name}.log", environment=passed)
     try:
         wait_until_it_answers(f"{given.base_url}/health/live")
         yield Side(given.port, child.pid)
@@ -69,7 +69,7 @@ def served(bench: BenchmarkSystem, name: str, python: str) -> Iterator[Side]:
 
 
 def turns(sides: dict[str, Side], route: str, token: str) -> dict[str, Cost]:
-    """One connection to each, one request after the other. Sides take turns so often that what else the machine does hits all alike."""
+    """Requests over one connection to each side. Sides alternate often, so that other load affects all of them alike."""
     with ExitStack() as held:
         connections = {name: held.enter_context(socket.create_connection(("127.0.0.1", side.port))) for name, side in sides.items()}
         _asked(connections, sides, route, token, rounds=WARM)
@@ -103,7 +103,7 @@ def _answer(connection: socket.socket, request: bytes) -> None:
 
 
 def idle(side: Side) -> float:
-    """Bytes of memory for each connection that sends nothing."""
+    """Memory in bytes of an idle connection."""
     before = _memory(side.pid)
     with ExitStack() as held:
         for _ in range(IDLE):

@@ -1,4 +1,4 @@
-"""A whole system of a benchmark's own, with somebody signed in, and ways to fill it quickly."""
+"""Starts a separate embedded system with a signed-in administrator, and fills it quickly."""
 
 import os
 import time
@@ -37,7 +37,7 @@ UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_minute_address": 
 
 
 class BenchmarkSystem(NamedTuple):
-    """`system` knows the processes; `http` is signed in as an administrator, whose id is `owner`."""
+    """`system` has the processes. `http` is signed in as an administrator with the id `owner`."""
 
     system: SupervisedStack
     settings: Settings
@@ -57,7 +57,7 @@ class BenchmarkSystem(NamedTuple):
         return str(self.post("/api/datasets/", {"name": f"bench {uuid4().hex[:6]}"}).json()["id"])
 
     def caught_up(self) -> None:
-        """Wait until the read models show all of the log."""
+        """Wait until the read models show the whole log."""
         while not self.http.get("/api/datasets/", params={"min_position": self.log.head(), "page_size": 1}).is_success:
             time.sleep(0.2)
 
@@ -85,12 +85,12 @@ def _signed_in(stack: SupervisedStack, settings: Settings) -> Iterator[Benchmark
 
 
 def with_images(bench: BenchmarkSystem, count: int) -> str:
-    """A dataset of that many accepted images, whose bytes are the shipped micrographs' over and over."""
+    """A dataset with `count` accepted images, whose files are the shipped micrographs."""
     dataset = bench.dataset()
-    kept = [(path, _kept(bench.blobs, path.read_bytes())) for path in PICTURES]
+    stored = [(path, _store(bench.blobs, path.read_bytes())) for path in PICTURES]
 
     def upload(number: int) -> None:
-        path, (digest, size) = kept[number % len(kept)]
+        path, (digest, size) = stored[number % len(stored)]
         one, now = uuid4(), datetime.now(UTC)
         about = {"sha256": digest, "size": size, "media_type": "image/jpeg", "width": 360, "height": 363}
         first = image.upload(one, dataset=UUID(dataset), device=None, filename=path.name, **about, by=bench.owner, at=now)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def with_images(bench: BenchmarkSystem, count: int) -> str:
     return dataset
 
 
-def _kept(store: BlobStore, data: bytes) -> tuple[str, int]:
+def _store(store: BlobStore, data: bytes) -> tuple[str, int]:
     if not store.exists(sha256(data).hexdigest()):
         writer = store.begin()
         writer.write(data)
@@ -113,7 +113,7 @@ def _kept(store: BlobStore, data: bytes) -> tuple[str, int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of a process and its children, user and system."""
+    """CPU seconds of a process and its children, user and system."""
     ticks = os.sysconf("SC_CLK_TCK")
     total = 0.0
     for one in [pid, *children_of(pid)]:
@@ -125,14 +125,14 @@ def cpu_seconds(pid: int) -> float:
 def children_of(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has just ended
+        with suppress(FileNotFoundError):  # the thread has ended
             for child in (task / "children").read_text().split():
                 found += [int(child), *children_of(int(child))]
     return found
 
 
 def memory_of(pid: int) -> int:
-    """Proportional set size in bytes: shared pages count once over all who share them."""
+    """Proportional set size in bytes: each shared page is divided among the processes that share it."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

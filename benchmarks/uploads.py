@@ -1,5 +1,7 @@
-"""Uploads of 200 KiB: the server's CPU beside a bare handler that hashes and writes the same bytes; from a device with a long history; and
-calm while people sign in."""
+"""Uploads of 200 KiB, compared with a bare handler that hashes and writes the same bytes, and from a device with a long stream.
+
+Also the latency of /health/live while users sign in.
+"""
 
 import io
 import time
@@ -16,14 +18,14 @@ from PIL import Image
 
 from benchmarks.filled_log import append
 from benchmarks.lists import cost
-from benchmarks.measure import Row, percentile, taking_turns
+from benchmarks.measure import Row, measure_alternately, percentile
 from benchmarks.served import bare_server
 from benchmarks.stack import PASSWORD, BenchmarkSystem, system
 from domain.device import DeviceCameOnline
 
 SIZE = 200 * 1024  # bytes
 SIGNING_IN = 8
-SIGNS = 26_000  # three days of one in ten seconds
+SIGNS = 26_000  # three days with one every ten seconds
 SECONDS = 5.0
 
 
@@ -46,7 +48,7 @@ def picture() -> bytes:
 
 
 def numbered(jpeg: bytes, number: int) -> bytes:
-    """Another file of the same picture: with a comment behind the first marker."""
+    """Another file with the same picture: it has a comment after the first marker."""
     comment = f"{number:08}".encode()
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + jpeg[2:]
 
@@ -64,14 +66,14 @@ def beside_bare(bench: BenchmarkSystem) -> Row:
         def bare() -> httpx.Response:
             return plain.post("/upload", content=numbered(data, next(numbers)))
 
-        sides = taking_turns({"ours": lambda: cost(api, ours), "bare": lambda: cost(pid, bare)}, rounds=3)
+        sides = measure_alternately({"ours": lambda: cost(api, ours), "bare": lambda: cost(pid, bare)}, rounds=3)
     return Row(
         name="CPU of a 200 KiB upload beside a bare handler", value=sides["ours"] / sides["bare"], unit="x", goal=2.5, at_least=False
     )
 
 
 def from_a_watched_device(bench: BenchmarkSystem) -> Iterator[Row]:
-    """A device whose signs of life of three days an earlier release recorded as events, beside a new one."""
+    """A device with three days of heartbeats as events, as an earlier release recorded them, compared with a new device."""
     dataset, data, numbers = bench.dataset(), picture(), count(10**6)
     watched, new = (bench.post("/api/devices/", {"name": "scope", "hostname": uuid4().hex}).json()["id"] for _ in range(2))
     _recorded_signs(bench, UUID(watched), SIGNS)
@@ -86,7 +88,7 @@ def from_a_watched_device(bench: BenchmarkSystem) -> Iterator[Row]:
 
     for name, act in {"upload from": upload, "sign of life of": sign}.items():
         measures = {device: partial(_milliseconds, partial(act, device)) for device in (watched, new)}
-        sides = taking_turns(measures, rounds=15)
+        sides = measure_alternately(measures, rounds=15)
         print(f"{name} a watched device {sides[watched]:.1f} ms, of a new one {sides[new]:.1f} ms")
         yield Row(
             name=f"{name} a device with {SIGNS:,} events beside a new one",

@@ -1,17 +1,16 @@
-"""Follow the events in a program of your own: it counts results, by day and label, in a small database of its own.
+"""An example of a program that follows the events. It counts results by day and label in an SQLite database.
 
     export BIOSCOPE_TOKEN=$(bioscope tokens create daily-counts --scope events:read)
     python examples/consumer.py counts.db --url http://127.0.0.1:8000 --kafka 127.0.0.1:9092
     python examples/consumer.py counts.db --show
 
-Without --kafka it follows over HTTP alone. Kill it whenever you like: the counts are those of the log, each result once.
+Without --kafka it uses HTTP alone. You may kill it at any moment: each result of the log is counted exactly once.
 
-Nothing is counted that the log does not hold: the hash of each event that comes by Kafka covers the event and the hash of the one before
-it, and is calculated anew here (`linked`). What does not follow from what was counted last is read over HTTP. With --verify, for which
-the package `cryptography` is needed, the signed heads of the log are compared with the hashes that were seen.
-
-What makes that so is short. The position stands beside the counts and moves in the same transaction (`Counts.apply`); an event
-at or before it was seen already; an event further on means that some are missing, and those are read over HTTP (`catch_up`).
+- The position is stored with the counts, in the same transaction (`Counts.apply`). An event at or before the position is skipped. After
+  a gap, the missing events are read over HTTP (`catch_up`).
+- The hash of each event from Kafka is computed again (`event_hash`). It covers the event and the hash of the previous event. If it does
+  not match, the record is ignored, and the log is read over HTTP. So nothing is counted that the log does not contain.
+- --verify compares the hashes of the events with the signed heads of the log. It needs the package `cryptography`.
 """
 
 import argparse
@@ -35,11 +34,11 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 TOPIC = "bioscope.events"
-KNOWN = {"ChunkJudged": 1}  # what is counted, in the schema version that is understood here
-PAGE = 500
-QUIET = 1.0  # seconds of silence after which the log itself is asked: a lost broker costs latency, never an event
-REST = 1.0  # seconds after a failure
-LARGEST = 4 * 1024 * 1024  # bytes: more than the topic takes
+SUPPORTED_VERSIONS = {"ChunkJudged": 1}  # event types that are counted, with the schema version that this program understands
+PAGE_SIZE = 500
+POLL_INTERVAL_SECONDS = 1.0  # without records for this time, the log is read over HTTP: a lost broker costs latency, never an event
+RETRY_DELAY_SECONDS = 1.0
+MAX_FETCH_BYTES = 4 * 1024 * 1024  # more than the largest record of the topic
 
 SCHEMA = """
 begin immediate;
@@ -53,7 +52,7 @@ COUNT = "insert into counts values (?, ?, 1) on conflict do update set results =
 
 
 class Event(NamedTuple):
-    """`previous_hash` is known of what came by Kafka."""
+    """An event. Only events from Kafka have a `previous_hash`."""
 
     position: int
     type: str
@@ -64,15 +63,15 @@ class Event(NamedTuple):
 
 
 class Gap(Exception):
-    """Events are missing before this one, or it does not follow the one before it."""
+    """Events are missing before this event, or it does not follow the previous one."""
 
 
-class Untrue(Exception):
-    """A record is not what the log holds."""
+class VerificationError(Exception):
+    """A record or a hash differs from the log."""
 
 
 class Counts:
-    """How many results there were, and up to which position of the log they are counted."""
+    """The counts, and the position up to which the log is counted."""
 
     def __init__(self, path: str) -> None:
         self.db = sqlite3.connect(path, isolation_level=None)
@@ -84,7 +83,7 @@ class Counts:
         return int(self.db.execute("select position from place").fetchone()[0])
 
     def apply(self, events: list[Event]) -> None:
-        """Count what follows our position, and move it, in one transaction; what was counted before is passed over. Raises Gap."""
+        """Count the events after the stored position, and advance it, in one transaction. Earlier events are skipped. Raises Gap."""
         self.db.execute("begin immediate")
         try:
             position = self.position
@@ -104,19 +103,17 @@ class Counts:
                 self.db.execute("rollback")
 
     def hash_at(self, position: int) -> str:
-        """Empty where it was not kept, as by an older copy of this program: then the log is asked."""
+        """The stored hash at a position; empty if there is none, as in a database of an older version of this program."""
         if position == 0:
             return hashlib.sha256(b"bioscope").hexdigest()
         row = self.db.execute("select hash from hashes where position = ?", (position,)).fetchone()
         return row[0] if row else ""
 
     def _count(self, event: Event) -> None:
-        if event.type not in KNOWN:
+        if event.type not in SUPPORTED_VERSIONS:
             return
-        if event.schema_version != KNOWN[event.type]:
-            sys.exit(
-                f"position {event.position} is a {event.type} of schema version {event.schema_version}: this program is too old for it"
-            )
+        if event.schema_version != SUPPORTED_VERSIONS[event.type]:
+            sys.exit(f"position {event.position} has {event.type} in schema version {event.schema_version}: update this program")
         self.db.executemany(COUNT, [(event.data["at"][:10], result["label"]) for result in event.data["results"]])
 
     def table(self) -> list[tuple[str, str, int]]:
@@ -130,32 +127,32 @@ class Feed:
         self.url, self.token = url.rstrip("/"), token
 
     def after(self, position: int, *, wait: float = 0.0) -> list[Event]:
-        """The events that follow, waiting for one where there is none yet. Raises OSError."""
-        found = self._get("/api/events", timeout=wait + 10, after=position, limit=PAGE, wait=wait, sealed="true")
-        return [Event(one["position"], one["type"], one["schema_version"], one["data"], one["hash"]) for one in found["events"]]
+        """The events after a position. If there are none, wait up to `wait` seconds for one. Raises OSError."""
+        page = self._get("/api/events", timeout=wait + 10, after=position, limit=PAGE_SIZE, wait=wait, sealed="true")
+        return [Event(item["position"], item["type"], item["schema_version"], item["data"], item["hash"]) for item in page["events"]]
 
     def heads(self, position: int) -> dict[str, Any]:
-        """The signed heads that follow, and the key that verifies them. Raises OSError."""
-        return self._get("/api/events/heads", timeout=10, after=position, limit=PAGE)
+        """The signed heads after a position, and the public keys that verify them. Raises OSError."""
+        return self._get("/api/events/heads", timeout=10, after=position, limit=PAGE_SIZE)
 
     def _get(self, path: str, *, timeout: float, **query: Any) -> dict[str, Any]:
         request = urllib.request.Request(
             f"{self.url}{path}?{urllib.parse.urlencode(query)}", headers={"Authorization": f"Bearer {self.token}"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
-                return dict(json.load(answer))
-        except urllib.error.HTTPError as refused:
-            if refused.code in {401, 403}:
-                sys.exit(f"the feed is refused ({refused.code}): BIOSCOPE_TOKEN must be a token with the scope events:read")
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return dict(json.load(response))
+        except urllib.error.HTTPError as error:
+            if error.code in {401, 403}:
+                sys.exit(f"access denied (HTTP {error.code}): BIOSCOPE_TOKEN must be a token with the scope events:read")
             raise
 
 
 def catch_up(counts: Counts, feed: Feed, *, wait: float = 0.0) -> None:
-    """Everything that the log has by now."""
+    """Count all events that the log has now."""
     while events := feed.after(counts.position, wait=wait):
         counts.apply(events)
-        told(counts, "http")
+        report(counts, "http")
         wait = 0.0
 
 
@@ -164,28 +161,28 @@ def follow_http(counts: Counts, feed: Feed) -> NoReturn:
         try:
             catch_up(counts, feed, wait=20.0)
         except OSError as error:
-            print(f"again in {REST:.0f} s: {error}", file=sys.stderr)
-            time.sleep(REST)
+            print(f"retry in {RETRY_DELAY_SECONDS:.0f} s: {error}", file=sys.stderr)
+            time.sleep(RETRY_DELAY_SECONDS)
 
 
 async def follow_kafka(counts: Counts, feed: Feed, brokers: str) -> None:
-    """From the topic's end on, and from the log whatever is not heard there."""
-    kept_here = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "latest"}
-    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=brokers, max_partition_fetch_bytes=LARGEST, **kept_here)
+    """Count new records from the end of the topic on. Events that are missing there are read over HTTP."""
+    own_position = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "latest"}
+    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=brokers, max_partition_fetch_bytes=MAX_FETCH_BYTES, **own_position)
     try:
         await consumer.start()
         await consumer.seek_to_end()
         catch_up(counts, feed)
         while True:
-            heard = await consumer.getmany(timeout_ms=int(QUIET * 1000))
+            batches = await consumer.getmany(timeout_ms=int(POLL_INTERVAL_SECONDS * 1000))
             try:
-                events = sorted(event_of(record) for records in heard.values() for record in records)
+                events = sorted(event_of(record) for records in batches.values() for record in records)
                 counts.apply(events)
-            except (Gap, Untrue):
+            except (Gap, VerificationError):
                 events = []
                 catch_up(counts, feed)
             if events:
-                told(counts, "kafka")
+                report(counts, "kafka")
             else:
                 catch_up(counts, feed)
     finally:
@@ -193,33 +190,33 @@ async def follow_kafka(counts: Counts, feed: Feed, brokers: str) -> None:
 
 
 def event_of(record: Any) -> Event:
-    """Raises Untrue for a record whose hash is not that of what it holds."""
+    """The event in a record. Raises VerificationError if its hash does not match its content."""
     try:
-        about = {name: value.decode() for name, value in record.headers}
-        if linked(about, record.value) != about["ce_hash"]:
-            raise Untrue
-        told = about["ce_type"], int(about["ce_schemaversion"]), json.loads(record.value)
-        return Event(int(about["ce_position"]), *told, about["ce_hash"], about["ce_previoushash"])
+        headers = {name: value.decode() for name, value in record.headers}
+        if event_hash(headers, record.value) != headers["ce_hash"]:
+            raise VerificationError
+        content = headers["ce_type"], int(headers["ce_schemaversion"]), json.loads(record.value)
+        return Event(int(headers["ce_position"]), *content, headers["ce_hash"], headers["ce_previoushash"])
     except (KeyError, ValueError, TypeError, struct.error) as error:
-        raise Untrue from error
+        raise VerificationError from error
 
 
-def linked(about: dict[str, str], data: bytes) -> str:
-    """SHA-256 over the previous hash and every stored field, each behind its length (4 bytes, big-endian)."""
-    since_1970 = datetime.fromisoformat(about["ce_time"]) - datetime.fromisoformat("1970-01-01T00:00:00Z")
+def event_hash(headers: dict[str, str], data: bytes) -> str:
+    """SHA-256 (hex) over the previous hash and every stored field, each after its length (4 bytes, big-endian)."""
+    since_1970 = datetime.fromisoformat(headers["ce_time"]) - datetime.fromisoformat("1970-01-01T00:00:00Z")
     fields = (
-        struct.pack(">q", int(about["ce_position"])),
-        uuid.UUID(about["ce_subject"]).bytes,
-        struct.pack(">i", int(about["ce_streamversion"])),
-        about["ce_type"].encode(),
-        struct.pack(">i", int(about["ce_schemaversion"])),
+        struct.pack(">q", int(headers["ce_position"])),
+        uuid.UUID(headers["ce_subject"]).bytes,
+        struct.pack(">i", int(headers["ce_streamversion"])),
+        headers["ce_type"].encode(),
+        struct.pack(">i", int(headers["ce_schemaversion"])),
         data,
-        about["ce_meta"].encode(),
-        uuid.UUID(about["ce_id"]).bytes,
+        headers["ce_meta"].encode(),
+        uuid.UUID(headers["ce_id"]).bytes,
         struct.pack(">q", since_1970 // timedelta(microseconds=1)),
     )
     framed = b"".join(struct.pack(">i", len(field)) + field for field in fields)
-    return hashlib.sha256(bytes.fromhex(about["ce_previoushash"]) + framed).hexdigest()
+    return hashlib.sha256(bytes.fromhex(headers["ce_previoushash"]) + framed).hexdigest()
 
 
 def signed_by(key: Any, head: dict[str, Any]) -> bool:
@@ -233,20 +230,20 @@ def signed_by(key: Any, head: dict[str, Any]) -> bool:
 
 
 def verify(counts: Counts, feed: Feed) -> int:
-    """Compare the hashes that were seen with the signed heads of the log; how many agreed. Raises Untrue, OSError."""
+    """Compare the stored hashes with the signed heads of the log. Returns how many agree. Raises VerificationError, OSError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
     agreed, position = 0, 0
-    while (found := feed.heads(position))["heads"]:
-        keys = [Ed25519PublicKey.from_public_bytes(base64.b64decode(key)) for key in found["public_keys"]]
-        for head in found["heads"]:
+    while (page := feed.heads(position))["heads"]:
+        keys = [Ed25519PublicKey.from_public_bytes(base64.b64decode(key)) for key in page["public_keys"]]
+        for head in page["heads"]:
             position = head["position"]
             if not any(signed_by(key, head) for key in keys):
-                raise Untrue(f"the head at position {position} is not signed by this installation")
-            seen = counts.hash_at(position)
-            if not head["signed_text"].startswith(f"{position}:{seen or head['hash']}:"):
-                raise Untrue(f"at position {position} the log was another one when it was signed than when it was followed")
-            agreed += bool(seen)
+                raise VerificationError(f"the head at position {position} is not signed by this installation")
+            own_hash = counts.hash_at(position)
+            if not head["signed_text"].startswith(f"{position}:{own_hash or head['hash']}:"):
+                raise VerificationError(f"the signed head at position {position} differs from the event that was counted")
+            agreed += bool(own_hash)
     return agreed
 
 
@@ -255,38 +252,36 @@ async def follow(counts: Counts, feed: Feed, brokers: str) -> NoReturn:
         try:
             await follow_kafka(counts, feed, brokers)
         except (KafkaError, OSError, Gap) as error:
-            print(f"again in {REST:.0f} s: {type(error).__name__}: {error}", file=sys.stderr)
-            await asyncio.sleep(REST)
+            print(f"retry in {RETRY_DELAY_SECONDS:.0f} s: {type(error).__name__}: {error}", file=sys.stderr)
+            await asyncio.sleep(RETRY_DELAY_SECONDS)
 
 
-def told(counts: Counts, source: str) -> None:
+def report(counts: Counts, source: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} at position {counts.position}, by {source}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("database", help="the file that the counts are kept in")
-    asked.add_argument("--url", default="http://127.0.0.1:8000", help="of the API [%(default)s]")
-    asked.add_argument("--kafka", default="", metavar="HOST:PORT", help="brokers, separated by commas [HTTP alone]")
-    asked.add_argument("--show", action="store_true", help="print the counts and leave")
-    asked.add_argument(
-        "--verify", action="store_true", help="compare the hashes that were seen with the signed heads of the log, and leave"
-    )
-    given = asked.parse_args()
-    counts = Counts(given.database)
-    if given.show:
-        print("\n".join(f"{day}  {results:8}  {label}" for day, label, results in counts.table()) or "nothing was counted yet")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", help="SQLite file of the counts; created if it does not exist")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="address of the API [default: %(default)s]")
+    parser.add_argument("--kafka", default="", metavar="HOST:PORT", help="Kafka brokers, separated by commas [default: HTTP alone]")
+    parser.add_argument("--show", action="store_true", help="print the counts and exit")
+    parser.add_argument("--verify", action="store_true", help="compare the counted events with the signed heads of the log and exit")
+    arguments = parser.parse_args()
+    counts = Counts(arguments.database)
+    if arguments.show:
+        print("\n".join(f"{day}  {results:8}  {label}" for day, label, results in counts.table()) or "no results yet")
         return
-    token = os.environ.get("BIOSCOPE_TOKEN") or sys.exit("set BIOSCOPE_TOKEN: bioscope tokens create NAME --scope events:read")
-    feed = Feed(given.url, token)
-    if given.verify:
+    token = os.environ.get("BIOSCOPE_TOKEN") or sys.exit("BIOSCOPE_TOKEN is not set: run bioscope tokens create NAME --scope events:read")
+    feed = Feed(arguments.url, token)
+    if arguments.verify:
         try:
-            print(f"{verify(counts, feed)} signed heads agree with what was followed")
-        except Untrue as untrue:
-            sys.exit(f"the record is not what was followed: {untrue}")
+            print(f"{verify(counts, feed)} signed heads agree with the counted events")
+        except VerificationError as error:
+            sys.exit(f"the counted events differ from the log: {error}")
         return
     try:
-        asyncio.run(follow(counts, feed, given.kafka)) if given.kafka else follow_http(counts, feed)
+        asyncio.run(follow(counts, feed, arguments.kafka)) if arguments.kafka else follow_http(counts, feed)
     except KeyboardInterrupt:
         print(f"stopped at position {counts.position}", file=sys.stderr)
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Through the whole API with curl alone (python3 only takes fields out of JSON). It cleans up behind itself.
+# Calls every route of the API with curl (python3 only reads fields of JSON), then deletes what it created.
 #
 #   bioscope up                                         # in another terminal
 #   bioscope users create-admin you@example.org
 #   BIOSCOPE_ADMIN_EMAIL=you@example.org BIOSCOPE_ADMIN_PASSWORD=... examples/walkthrough.sh
 #
-# BIOSCOPE_URL is where the API is [http://127.0.0.1:8000]. Each call is told on stderr before it is made.
+# BIOSCOPE_URL is the address of the API, by default http://127.0.0.1:8000. Each call is printed on stderr before it is made.
 set -euo pipefail
 
 URL=${BIOSCOPE_URL:-http://127.0.0.1:8000}
-ADMIN_EMAIL=${BIOSCOPE_ADMIN_EMAIL:?the e-mail address of an administrator}
-ADMIN_PASSWORD=${BIOSCOPE_ADMIN_PASSWORD:?the password of that administrator}
+ADMIN_EMAIL=${BIOSCOPE_ADMIN_EMAIL:?set it to the e-mail address of an administrator}
+ADMIN_PASSWORD=${BIOSCOPE_ADMIN_PASSWORD:?set it to the password of this administrator}
 HERE=$(cd "$(dirname "$0")" && pwd)
 PICTURES=("$HERE"/micrographs/basophil/*.jpg)
 TMP=$(mktemp -d)
@@ -20,19 +20,19 @@ TOKEN=
 chapter() { printf '\n== %s\n' "$*" >&2; }
 say() { printf '   %s\n' "$*" >&2; }
 random() { python3 -c 'import secrets; print(secrets.token_hex(12))'; }
-same() { [ "$1" = "$2" ] || { say "expected $2, found $1"; exit 1; }; }
+same() { [ "$1" = "$2" ] || { say "expected $2, got $1"; exit 1; }; }
 
-# field NAME.NAME.0: that field of the JSON on stdin, nothing where it is null; "#" is the length of a list
+# field NAME.NAME.0: this field of the JSON on stdin; empty if it is null; "#" is the length of a list
 field() {
   python3 -c '
 import json, sys
-found = json.load(sys.stdin)
+value = json.load(sys.stdin)
 for name in sys.argv[1].split("."):
-    found = len(found) if name == "#" else found[int(name)] if isinstance(found, list) else found[name]
-print("" if found is None else found)' "$1"
+    value = len(value) if name == "#" else value[int(name)] if isinstance(value, list) else value[name]
+print("" if value is None else value)' "$1"
 }
 
-# call METHOD PATH [curl options]: the answer's body; its headers are in $TMP/headers. A refusal ends the script with what it says.
+# call METHOD PATH [curl options]: prints the body of the response; its headers are in $TMP/headers. An error response ends the script.
 call() {
   local method=$1 path=$2
   shift 2
@@ -43,22 +43,22 @@ call() {
 # send METHOD PATH JSON [curl options]
 send() { call "$1" "$2" -H 'Content-Type: application/json' -d "$3" "${@:4}"; }
 
-# refused STATUS METHOD PATH [curl options]: the call must be answered with that status
+# refused STATUS METHOD PATH [curl options]: the response must have this status
 refused() {
-  local wanted=$1 method=$2 path=$3
+  local expected=$1 method=$2 path=$3
   shift 3
-  say "$method $path, which must be refused with $wanted"
-  same "$(curl --silent -o "$TMP/refusal" -w '%{http_code}' -X "$method" -H "Authorization: Bearer $TOKEN" "$@" "$URL$path")" "$wanted"
+  say "$method $path, expecting $expected"
+  same "$(curl --silent -o "$TMP/refusal" -w '%{http_code}' -X "$method" -H "Authorization: Bearer $TOKEN" "$@" "$URL$path")" "$expected"
 }
 
 header() { awk -v name="$1" 'tolower($1) == name ":" { sub(/\r$/, ""); print $2 }' "$TMP/headers"; }
 
-chapter "Is it there?"
+chapter "Check the health of the API"
 for path in /health /health/live /health/ready /api/health /api/health/live /api/health/ready; do
   TOKEN='' call GET $path > /dev/null
 done
 
-chapter "Two people register: each is a viewer, until an administrator says otherwise"
+chapter "Register two accounts; an administrator assigns their roles"
 ME=$(random) && YOU=$(random) && PASSWORD=$(random)
 person() { printf '{"email":"%s@example.org","username":"%s","first_name":"Ada","last_name":"Byron","password":"%s"}' "$1" "$1" "$PASSWORD"; }
 MY_ID=$(send POST /api/auth/register "$(person "$ME")" | field id)
@@ -72,34 +72,34 @@ send PATCH "/api/users/users/$YOUR_ID" '{"role":"analyst"}' > /dev/null
 call GET "/api/users/users?page_size=5" > /dev/null
 same "$(call GET "/api/users/users/$MY_ID" | field role)" researcher
 
-chapter "A device (administrators register them)"
+chapter "Register a device, as an administrator"
 DEVICE=$(send POST /api/devices "{\"name\":\"Scope\",\"hostname\":\"scope-$ME\"}" | field id)
 send PATCH "/api/devices/$DEVICE" '{"location":"Room 1"}' > /dev/null
 send PATCH "/api/devices/$DEVICE/status" '{"is_online":true}' > /dev/null
 same "$(call GET "/api/devices/$DEVICE" | field is_online)" True
 call GET '/api/devices?is_online=true' > /dev/null
 
-chapter "Signing in"
+chapter "Sign in"
 SIGNED_IN=$(sign_in "$ME@example.org" "$PASSWORD")
 MY_TOKEN=$(field access_token <<< "$SIGNED_IN") && MY_REFRESH=$(field refresh_token <<< "$SIGNED_IN")
 YOUR_TOKEN=$(call POST /api/auth/login-swagger --data-urlencode "username=$YOU@example.org" --data-urlencode "password=$PASSWORD" | field access_token)
 TOKEN=$MY_TOKEN
 same "$(call GET /api/users/me | field username)" "$ME"
 
-chapter "A dataset: a repeat with the same Idempotency-Key makes no second one"
+chapter "Create a dataset; a repeat with the same Idempotency-Key creates no second one"
 KEY=$(random)
 DATASET=$(send POST /api/datasets '{"name":"Blood smears"}' -H "Idempotency-Key: $KEY" | field id)
 same "$(send POST /api/datasets '{"name":"Blood smears"}' -H "Idempotency-Key: $KEY" | field id)" "$DATASET"
 call GET /api/datasets > /dev/null
 
-chapter "A change is guarded by the ETag that was read"
+chapter "Change the dataset with If-Match, which prevents overwriting another change"
 call GET "/api/datasets/$DATASET" > /dev/null
 ETAG=$(header etag)
 send PATCH "/api/datasets/$DATASET" '{"description":"May-Grünwald-Giemsa"}' -H "If-Match: $ETAG" > /dev/null
 CHANGED_AT=$(header x-event-position)
 refused 412 PATCH "/api/datasets/$DATASET" -H 'Content-Type: application/json' -H "If-Match: $ETAG" -d '{"name":"Too late"}'
 
-chapter "Images"
+chapter "Upload images"
 IMAGES=()
 for picture in "${PICTURES[@]:0:3}"; do
   IMAGES+=("$(call POST /api/images/upload -F "dataset_id=$DATASET" -F "device_id=$DEVICE" -F "file=@$picture" | field id)")
@@ -111,7 +111,7 @@ CURSOR=$(header x-next-cursor)
 same "$(call GET "/api/images?dataset_id=$DATASET&order_by=filename&page_size=2&cursor=$CURSOR" | field '#')" 1
 refused 415 POST /api/images/upload -F "dataset_id=$DATASET" -F "file=@$0;filename=script.jpg"
 
-say "until the whole file was decoded"
+say "wait until the image has been inspected"
 for _ in $(seq 100); do
   STATUS=$(call GET "/api/images/$IMAGE" 2> /dev/null | field status)
   [ "$STATUS" = pending ] || break
@@ -119,7 +119,7 @@ for _ in $(seq 100); do
 done
 same "$STATUS" accepted
 
-chapter "Looking at an image: addresses that need no header, and end"
+chapter "View an image by signed addresses, which need no header and expire"
 for what in preview thumbnail download; do
   ADDRESS=$(call GET "/api/images/$IMAGE/$what?expires_in=60" | field url)
   say "GET /api/blobs/..."
@@ -127,11 +127,11 @@ for what in preview thumbnail download; do
 done
 cmp "$TMP/download" "${PICTURES[0]}"
 
-chapter "Models"
+chapter "List the models"
 MODEL=$(call GET /api/models | field 0.name)
 call GET "/api/models/$MODEL" > /dev/null
 
-# until_ended JOB: its last status
+# until_ended JOB: prints the final status
 until_ended() {
   local status
   for _ in $(seq 300); do
@@ -141,7 +141,7 @@ until_ended() {
   echo "$status"
 }
 
-chapter "One image, then the whole dataset"
+chapter "Classify one image, then the whole dataset"
 ONE=$(send POST /api/classifications/run "{\"image_id\":\"$IMAGE\"}" | field id)
 ALL=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\",\"model_name\":\"$MODEL\"}" | field id)
 same "$(until_ended "$ONE")" completed
@@ -150,20 +150,20 @@ same "$(call GET "/api/classifications/$ALL" | field succeeded)" 3
 call GET "/api/classifications?dataset_id=$DATASET&status_filter=completed" > /dev/null
 same "$(call GET "/api/classifications/$ALL/failures" | field '#')" 0
 
-chapter "Results"
+chapter "Read the results"
 RESULT=$(call GET "/api/classification-results/classification/$ALL" | field 0.id)
 call GET "/api/classification-results/$RESULT" | python3 -m json.tool
 same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 2
 call GET "/api/classification-results?classification_id=$ONE" > /dev/null
 call GET /api/classification-results/today/statistics > /dev/null
 
-chapter "A job may be stopped, unless it was quicker"
+chapter "Cancel a job (409 if it has already ended)"
 STOPPED=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\"}" -H 'Prefer: respond-async' | field id)
 say "POST /api/classifications/$STOPPED/cancel"
-curl --silent -o /dev/null -w '   answered with %{http_code}\n' -X POST -H "Authorization: Bearer $TOKEN" "$URL/api/classifications/$STOPPED/cancel" >&2
+curl --silent -o /dev/null -w '   status %{http_code}\n' -X POST -H "Authorization: Bearer $TOKEN" "$URL/api/classifications/$STOPPED/cancel" >&2
 call DELETE "/api/classifications/$STOPPED"
 
-chapter "Sharing: foreign and absent look the same"
+chapter "Share the dataset; a dataset that is not shared answers 404"
 TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
 send PUT "/api/datasets/$DATASET/shares/$YOUR_ID" '{"grant":"viewer"}'
 same "$(call GET "/api/datasets/$DATASET/shares" | field '#')" 2
@@ -172,7 +172,7 @@ TOKEN=$YOUR_TOKEN refused 403 DELETE "/api/datasets/$DATASET"
 call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
 TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
 
-chapter "The record (for administrators): what happened to the image, and how the dataset stood"
+chapter "Read the audit trail of the image and earlier states of the dataset, as an administrator"
 TOKEN=$ADMIN_TOKEN
 call GET "/api/audit/$IMAGE/trail" | python3 -c '
 import json, sys
@@ -183,19 +183,19 @@ same "$(call GET "/api/audit/$DATASET/state?as_of=$CHANGED_AT" | field descripti
 call GET "/api/audit/$DATASET/images?as_of=$CHANGED_AT" > /dev/null
 call GET "/api/audit/$IMAGE/results" > /dev/null
 
-chapter "The events, from any position on"
+chapter "Follow the events from any position"
 call GET /api/events/schemas > /dev/null
 same "$(call GET '/api/events/schemas/ChunkJudged?version=1' | field title)" ChunkJudged
 AFTER=0
 while PAGE=$(call GET "/api/events?after=$AFTER&limit=1000&sealed=true" 2> /dev/null) && [ "$(field events.# <<< "$PAGE")" -gt 0 ]; do
   AFTER=$(field next <<< "$PAGE")
 done
-say "GET /api/events, all of them: $AFTER"
+say "GET /api/events, until the last position: $AFTER"
 TOKEN=$MY_TOKEN refused 403 GET /api/events
 call GET /api/events/heads > /dev/null
 call GET "/api/events?after=$AFTER&wait=1" > /dev/null
 
-chapter "Staying signed in, and signing out"
+chapter "Refresh the tokens, and sign out"
 TOKEN=''
 REFRESHED=$(send POST /api/auth/refresh "{\"refresh_token\":\"$MY_REFRESH\"}")
 TOKEN=$(field access_token <<< "$REFRESHED")
@@ -203,7 +203,7 @@ call GET /api/users/me > /dev/null
 send POST /api/auth/logout "{\"refresh_token\":\"$(field refresh_token <<< "$REFRESHED")\"}"
 refused 401 GET /api/users/me
 
-chapter "Cleaning up: hidden from everybody, kept in the record"
+chapter "Delete everything; the log keeps the events"
 TOKEN=$ADMIN_TOKEN
 call DELETE "/api/images/$IMAGE"
 call DELETE "/api/datasets/$DATASET"

@@ -1,4 +1,4 @@
-"""The table of limits in docs/api.md, from the defaults of the settings and the constants of the code. `make limits` writes it."""
+"""Writes the table of limits in docs/api.md, from the defaults of the settings and the constants of the code (`make limits`)."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ END: Final = "<!-- ... to here. -->\n"
 UNITS: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024))
 OPTIONS: Final = WebOptions(base_url="")
 
-# {name} is the default of a setting, which the third column then names, or one of CONSTANTS. Sizes are in bytes where the name says so.
+# {name} is the default of a setting, which the last column then names, or one of CONSTANTS. A name with `bytes` is a size in bytes.
 ROWS: Final = """
 connections without a valid token | {anonymous_connections} | the one that was idle longest is closed
 connections of users | {connections} | the one that was idle longest is closed
@@ -70,23 +70,23 @@ CONSTANTS: Final = {
 
 
 def table() -> str:
-    """In Markdown: what is limited, by how much, what happens beyond it, and which settings change it."""
-    given = msgspec.structs.asdict(Settings())
+    """The table in Markdown: what is limited, the limit, what happens beyond it, and the settings that change it."""
+    defaults = msgspec.structs.asdict(Settings())
     rows = ["| what | how much | beyond it | settings |", "|---|---|---|---|"]
     for row in ROWS.strip().splitlines():
-        named = dict.fromkeys(re.findall(r"{(\w+)}", row))
-        settings = ", ".join(f"`{variable(name)}`" for name in named if name in given)
-        told = {name: _told(name, (given | CONSTANTS)[name]) for name in named}
-        rows.append(f"| {row.format(**told)} | {settings} |")
+        names = dict.fromkeys(re.findall(r"{(\w+)}", row))
+        settings = ", ".join(f"`{variable(name)}`" for name in names if name in defaults)
+        values = {name: _formatted(name, (defaults | CONSTANTS)[name]) for name in names}
+        rows.append(f"| {row.format(**values)} | {settings} |")
     return "\n".join(rows) + "\n"
 
 
 def page(text: str) -> str:
-    """`text` with the table in its place."""
+    """`text` with a new table."""
     return with_block(text, BEGIN, END, table())
 
 
-def _told(name: str, value: float) -> str:
+def _formatted(name: str, value: float) -> str:
     if "bytes" not in name:
         return f"{value:,}".removesuffix(".0")
     unit, size = next((unit, size) for unit, size in UNITS if value % size == 0)

@@ -107,5 +107,5 @@ def test_make_setup_says_what_is_needed_and_makes_nothing(path, tmp_path):
         [shutil.which("make"), "setup"], cwd=checkout, env={**environment, "PATH": str(path)}, capture_output=True, text=True, check=False
     )
     assert made.returncode != 0
-    assert "CPython 3.11, 3.12, 3.13 or 3.14 is needed" in made.stderr
+    assert "CPython 3.11, 3.12, 3.13 or 3.14 was not found on PATH" in made.stderr
     assert not (checkout / ".venv").exists()

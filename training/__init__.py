@@ -1,1 +1,1 @@
-"""How the shipped models are made; needs the `train` extra."""
+"""Trains and evaluates the shipped models. Training needs the extra `train`."""

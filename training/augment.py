@@ -1,4 +1,4 @@
-"""What another laboratory would do differently: stain, white balance, brightness, focus, JPEG quality, pixel size, rotation."""
+"""Data augmentation. It imitates other laboratories: stain, white balance, brightness, focus, JPEG quality, pixel size, rotation."""
 
 import io
 import math
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def augmented(pictures: Tensor, *, size: int, crop: float, chance: Generator) -> Tensor:
-    """(N, 3, H, W) in 0..1 to (N, 3, size, size) in 0..1. With every change at zero it is the serving path: centre crop, then scale."""
+    """Map (N, 3, H, W) in 0..1 to (N, 3, size, size) in 0..1. Without augmentation it equals the preprocessing: centre crop, then scale."""
     moved = _moved(pictures, size=size, crop=crop, chance=chance)
     stained = _stained(moved, chance)
     lit = _lit(stained, chance)
@@ -20,7 +20,7 @@ def augmented(pictures: Tensor, *, size: int, crop: float, chance: Generator) ->
 
 
 def recompressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """(H, W, 3) after one more JPEG encoding."""
+    """The picture (H, W, 3) after one more JPEG encoding."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
     with Image.open(buffer) as again:
@@ -46,7 +46,7 @@ def _moved(pictures: Tensor, *, size: int, crop: float, chance: Generator) -> Te
 
 
 def _stained(pictures: Tensor, chance: Generator) -> Tensor:
-    """Optical densities mixed by a matrix near identity, each colour scaled: other dyes, other thickness."""
+    """Vary dyes and thickness: mix optical densities by a matrix near the identity, and scale them."""
     count = len(pictures)
     mix = torch.eye(3) + 0.03 * torch.randn(count, 3, 3, generator=chance)
     thickness = torch.exp(0.12 * torch.randn(count, 1, 1, generator=chance))
@@ -55,7 +55,7 @@ def _stained(pictures: Tensor, chance: Generator) -> Tensor:
 
 
 def _lit(pictures: Tensor, chance: Generator) -> Tensor:
-    """White balance, brightness and gamma."""
+    """Vary white balance, brightness and gamma."""
     count = len(pictures)
     balance = torch.exp(0.05 * torch.randn(count, 3, 1, 1, generator=chance))
     brightness = torch.exp(0.08 * torch.randn(count, 1, 1, 1, generator=chance))
@@ -64,7 +64,7 @@ def _lit(pictures: Tensor, chance: Generator) -> Tensor:
 
 
 def _defocused(pictures: Tensor, chance: Generator) -> Tensor:
-    """A fifth of the batch out of focus by one to a few pixels, the same amount for all of them."""
+    """Blur a fifth of the batch by one to a few pixels, all by the same amount."""
     some = max(1, len(pictures) // 5)
     sigma = float(_uniform(1, 0.4, 1.1, chance))
     offsets = torch.arange(-3, 4, dtype=torch.float32)

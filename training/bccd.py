@@ -1,4 +1,4 @@
-"""Fields of the BCCD smear set and what lies in them."""
+"""Fields of view of the BCCD smear set, and the boxes in them."""
 
 import hashlib
 from collections import defaultdict
@@ -28,12 +28,12 @@ class Field(NamedTuple):
         return [boxes[index] for index in chance.permutation(len(boxes))[:count]]
 
     def has_member(self, window: Box) -> bool:
-        """A white cell or platelet reaches into the window."""
+        """Whether a white cell or platelet overlaps the window."""
         return any(label in MEMBERS and overlaps(box, window) for label, box in self.boxes)
 
 
 def fields(data: Path) -> list[Field]:
-    """Those of the manifest, with `split_of` each picture's digest. Raises DataFault."""
+    """The fields of the manifest. `split_of` assigns each to its split. Raises DataFault."""
     boxes: dict[tuple[str, str], list[tuple[str, Box]]] = defaultdict(list)
     for row in rows(data, "bccd/manifest.csv"):
         left, top, right, bottom = (int(row[side]) for side in ("xmin", "ymin", "xmax", "ymax"))
@@ -46,7 +46,7 @@ def overlaps(one: Box, other: Box) -> bool:
 
 
 def crop_around(picture: Image.Image, box: Box, scale: float) -> Box:
-    """A square window about the middle of the box, `scale` times its longer side, moved into the picture."""
+    """A square window around the centre of the box, with `scale` times its longer side, moved into the picture if necessary."""
     side = min(int(max(box[2] - box[0], box[3] - box[1]) * scale), *picture.size)
     left = min(max((box[0] + box[2] - side) // 2, 0), picture.width - side)
     top = min(max((box[1] + box[3] - side) // 2, 0), picture.height - side)
@@ -54,18 +54,18 @@ def crop_around(picture: Image.Image, box: Box, scale: float) -> Box:
 
 
 def mirrored(picture: Image.Image, margin: int) -> Image.Image:
-    """The picture with `margin` pixels of its mirror image on every side."""
+    """The picture, extended by `margin` pixels of its mirror image on every side."""
     return Image.fromarray(np.pad(np.asarray(picture), ((margin, margin), (margin, margin), (0, 0)), mode="reflect"))
 
 
 def window_of(box: Box, side: int) -> Box:
-    """A square window of `side` pixels about the middle of the box, in the picture that `mirrored` made with half of `side`."""
+    """A square window of `side` pixels around the centre of the box, in a picture that `mirrored` extended by half of `side`."""
     left, top = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
     return left, top, left + side, top + side
 
 
 def empty_places(field: Field, size: tuple[int, int], count: int, chance: Generator) -> list[Box]:
-    """Windows without white cells and platelets, as many of `count` as twenty tries find."""
+    """Up to `count` windows without white cells and platelets, found in twenty random attempts."""
     found: list[Box] = []
     for _ in range(20):
         side = int(chance.integers(60, 300))

@@ -1,4 +1,4 @@
-"""`python -m training.bccd3 --data DIR --out models/bccd3`: red cell, white cell or platelet, from crops of smear fields."""
+"""`python -m training.bccd3 --data DIR --out models/bccd3`: trains BCCD-3 on crops of red cells, white cells and platelets."""
 
 import argparse
 import os
@@ -39,7 +39,7 @@ ABOUT = Description(
 
 
 def examples(data: Path, chosen: list[Field]) -> Examples:
-    """Crops of the training fields, rare classes several times, and foreign pictures."""
+    """Crops of the training fields, with rare classes repeated, and foreign pictures."""
     crops = [(label, encoded) for _, label, encoded in bccd_crops(chosen) for _ in range(REPEATS[label])]
     foreign = [pixels for _, pixels in strange(data, chosen, "train")]
     pictures = [*(resized(decoded(encoded), HOW) for _, encoded in crops), *(resized(Image.fromarray(pixels), HOW) for pixels in foreign)]
@@ -60,9 +60,9 @@ def known(chosen: list[Field]) -> Known:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder that holds bccd and formats")
+    parser.add_argument("--data", type=Path, help="folder that contains bccd and formats")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="number of threads [default: %(default)s]")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     data = data_folder(given.data)

@@ -1,4 +1,4 @@
-"""How far a probability may be trusted."""
+"""Calibration of probabilities, and measures of it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 
 def temperature(logits: Floats, classes: Ints) -> float:
-    """The one divisor of the logits under which the true classes are likeliest, from 0.2 to 5 in steps of a hundredth of its logarithm."""
+    """The divisor of the logits that maximises the likelihood of the true classes: a grid search from 0.2 to 5, in steps of 1 %."""
     candidates = np.exp(np.arange(np.log(0.2), np.log(5.0), 0.01))
     return float(min(candidates, key=lambda divisor: negative_log_likelihood(scores(logits, divisor), classes)))
 
@@ -24,7 +24,7 @@ def negative_log_likelihood(probabilities: Floats, classes: Ints) -> float:
 
 
 def bins(probabilities: Floats, classes: Ints) -> list[tuple[int, float, float]]:
-    """For each of 15 equal bins of the top probability: how many, mean probability, part that was right."""
+    """For each of 15 equally wide bins of the top probability: count, mean probability, accuracy."""
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == classes
     place = np.minimum((top * BINS).astype(int), BINS - 1)
     found = []
@@ -35,7 +35,7 @@ def bins(probabilities: Floats, classes: Ints) -> list[tuple[int, float, float]]
 
 
 def expected_calibration_error(probabilities: Floats, classes: Ints) -> float:
-    """Mean over all pictures of |probability - accuracy| of their bin (Guo et al. 2017, arXiv:1706.04599)."""
+    """Mean of |probability - accuracy| of the bins, weighted by their counts (Guo et al. 2017, arXiv:1706.04599)."""
     total = max(len(classes), 1)
     return sum(count * abs(confidence - accuracy) for count, confidence, accuracy in bins(probabilities, classes)) / total
 

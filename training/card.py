@@ -1,4 +1,4 @@
-"""The tables of a model card, from metrics.json; the words around them are written by hand."""
+"""Generates the tables of a model card from metrics.json. The text around them is written by hand."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ def refresh(path: Path, metrics: dict[str, Any]) -> None:
 
 
 def refreshed(text: str, metrics: dict[str, Any]) -> str:
-    """`text` with each block `<!-- table: NAME -->` filled anew. Raises KeyError for a name that is no table."""
+    """`text` with new content in each block `<!-- table: NAME -->`. Raises KeyError for an unknown name."""
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](metrics)}\n{found[3]}", text)
 
 
@@ -31,7 +31,7 @@ def _goals(metrics: dict[str, Any]) -> str:
 
 def _sets(metrics: dict[str, Any]) -> str:
     return _table(
-        ("pictures", "number", "accuracy (95 %)", "balanced accuracy (95 %)", "calibration error", "no plain answer"),
+        ("pictures", "number", "accuracy (95 %)", "balanced accuracy (95 %)", "calibration error", "no clear result"),
         (
             (
                 name,
@@ -60,7 +60,7 @@ def _signals(metrics: dict[str, Any]) -> str:
     gates = {name: bound for name, bound in metrics["gates"].items() if bound is not None}
     measures = dict.fromkeys(name.rsplit("_", 1)[0] for name in gates)
     rows = [(name, f"{gates.get(f'{name}_above', '')}", f"{gates.get(f'{name}_below', '')}") for name in measures]
-    return _table(("measure", "at least", "at most"), [*rows, ("top probability, or a human is asked", metrics["review_below"], "")])
+    return _table(("measure", "at least", "at most"), [*rows, ("top probability (below: needs review)", metrics["review_below"], "")])
 
 
 def _foreign(metrics: dict[str, Any]) -> str:
@@ -84,7 +84,7 @@ def _caught(foreign: dict[str, Any]) -> str:
 
 def _shift(metrics: dict[str, Any]) -> str:
     return _table(
-        ("fields", "cells", "pictures", "right (95 %)", "called `other`", "plain answers", "of these right", "said"),
+        ("fields", "cells", "pictures", "right (95 %)", "called `other`", "clear results", "of these right", "labels"),
         (
             (
                 fields.replace("_", " "),
@@ -113,7 +113,7 @@ def _making(metrics: dict[str, Any]) -> str:
         ("temperature", metrics["temperature"]),
         ("seed, epochs, convolutions", f"{made['seed']}, {made['epochs']}, {made['convolutions']}"),
         ("processor minutes", _minutes(made)),
-        ("pictures a second on one core", f"{speeds['fp32']:.0f} fp32, {speeds['int8']:.0f} int8"),
+        ("pictures per second on one core", f"{speeds['fp32']:.0f} fp32, {speeds['int8']:.0f} int8"),
         ("versions", versions),
     ]
     return _table(("what", "value"), rows)
@@ -121,7 +121,7 @@ def _making(metrics: dict[str, Any]) -> str:
 
 def _minutes(made: dict[str, Any]) -> str:
     if made["processor_minutes"] is None:
-        return "not measured in one piece: published from a checkpoint"
+        return "not measured: published from a checkpoint"
     return f"{made['processor_minutes']:.1f} on {made['threads']} thread{'s' * (made['threads'] > 1)}"
 
 

@@ -1,9 +1,9 @@
-"""`python -m training.evaluate MODEL_FOLDER ... [--data DIR] [--write]`: the goals of the shipped models, and whether they are reached.
+"""`python -m training.evaluate MODEL_FOLDER ... [--data DIR] [--write]`: compares the shipped models with their goals.
 
-Without data the figures come from each folder's metrics.json, after checking that it speaks of the very weights beside it.
-With data every figure is measured again from the pictures; `--write` stores them, here and in docs/models, with plots where
+Without --data, the figures come from metrics.json of each folder, after a check that it belongs to the weights in the folder.
+With --data, all figures are measured again from the pictures. --write stores them in metrics.json and docs/models, with plots if
 matplotlib is installed.
-Ends with 1 if a goal is missed.
+The exit code is 1 if a goal is missed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ CARDS = Path(__file__).parents[1] / "docs" / "models"
 
 
 def measured(folder: Path, data: Path) -> tuple[dict[str, Any], dict[str, Judged], Report]:
-    """The metrics, and what they were counted from."""
+    """The metrics, and the judgements and pictures that they are computed from."""
     record = load_manifest(folder)
     report = for_model(record.name, data)
     found = {name: judged(folder, chosen.encoded) for name, chosen in report.familiar.items()}
@@ -87,7 +87,7 @@ def _agreement(one: Judged, other: Judged) -> float:
 
 
 def _shift(record: ModelManifest, shifted: Set, found: Judged) -> dict[str, Any]:
-    """Members from another scanner: right means any white cell for WBC, platelet for Platelets."""
+    """Results for cells from another scanner. Right means any class of white cells for WBC, and platelet for Platelets."""
     right = {"WBC": WHITE_CELLS, "Platelets": ("platelet",)}
     parts = {}
     for truth, accepted in right.items():
@@ -112,14 +112,12 @@ def _speeds(folder: Path, record: ModelManifest) -> dict[str, float]:
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """metrics.json. Raises SystemExit unless it speaks of the weights that lie beside it."""
+    """metrics.json of a model folder. Raises SystemExit if it does not belong to the weights in the folder."""
     metrics: dict[str, Any] = msgspec.json.decode((folder / "metrics.json").read_bytes())
     for kind, weights in _files(load_manifest(folder)).items():
         found = hashlib.sha256((folder / weights.file).read_bytes()).hexdigest()
         if not metrics["sha256"][kind] == found == weights.sha256:
-            raise SystemExit(
-                f"{folder / 'metrics.json'} speaks of other weights than {weights.file}: measure again with --data DIR --write"
-            )
+            raise SystemExit(f"{folder / 'metrics.json'} does not belong to {weights.file}: measure again with --data DIR --write")
     return metrics
 
 
@@ -143,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="MODEL_FOLDER")
     parser.add_argument("--data", type=Path, help="measure again from the pictures in this folder")
-    parser.add_argument("--write", action="store_true", help="store metrics.json, the figures, and the tables of the card")
+    parser.add_argument("--write", action="store_true", help="write metrics.json, and the figures and tables of the model card")
     given = parser.parse_args()
     console = Console()
     reached = [_show(_evaluated(folder, given.data, write=given.write), console) for folder in given.folders]
@@ -159,7 +157,7 @@ def _evaluated(folder: Path, data: Path | None, *, write: bool) -> dict[str, Any
         (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=1) + b"\n")
         refresh(CARDS / f"{metrics['model']}.md", metrics)
         if importlib.util.find_spec("matplotlib"):
-            from training.figures import draw  # noqa: PLC0415 - only where the train extra is installed
+            from training.figures import draw  # noqa: PLC0415 - only with the extra `train`
 
             draw(CARDS / "figures", metrics, found, report)
     return metrics

@@ -1,4 +1,4 @@
-"""A trained network as a model folder: ONNX in one file, test tensors, rdf.yaml."""
+"""Writes a trained network as a model folder: ONNX in one file, test tensors, rdf.yaml."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 
 
 class Description(NamedTuple):
-    """What a folder's rdf.yaml says beyond the numbers. `cite` holds {text, doi}."""
+    """The descriptive fields of rdf.yaml. `cite` has items {text, doi}."""
 
     model: str
     title: str
@@ -34,7 +34,7 @@ class Description(NamedTuple):
 
 
 def write_onnx(network: nn.Module, path: Path, *, size: int, outputs: list[str]) -> None:
-    """Opset 18, batch of any length, weights inside the file."""
+    """Write ONNX with opset 18, a batch axis of any length, and the weights inside the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -131,7 +131,7 @@ def _tensor_file(output: str) -> str:
 
 
 class _Quoting(yaml.SafeDumper):
-    """A digest of digits alone would be read as a number, so digests stand in quotes."""
+    """Quotes digests, because YAML reads a digest without letters as a number."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -1,4 +1,4 @@
-"""The plots of the model cards."""
+"""Plots of the model cards."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ A_ROW = 8
 
 
 def draw(target: Path, metrics: dict[str, Any], found: dict[str, Judged], report: Report) -> None:
-    """NAME-confusion, -reliability, -domain, -errors and -missed.png into the folder `target`."""
+    """Write NAME-confusion, -reliability, -domain, -errors and -missed.png to the folder `target`."""
     target.mkdir(parents=True, exist_ok=True)
     drawn = {
         "confusion": _confusion(metrics),
@@ -77,7 +77,7 @@ def _reliability(metrics: dict[str, Any]) -> Figure:
 
 
 def _domain(metrics: dict[str, Any], found: dict[str, Judged]) -> Figure:
-    """What val cells and foreign pictures score: probability of the best own class, distance, and two input measures, with their bounds."""
+    """Scores of val cells and foreign pictures: probability of the best own class, distance, and input measures, with their bounds."""
     other = metrics["labels"].index("other")
     gates = metrics["gates"]
     measures = {
@@ -109,7 +109,7 @@ def _domain(metrics: dict[str, Any], found: dict[str, Judged]) -> Figure:
 
 
 def _errors(found: Judged, report: Report) -> Figure:
-    """The surest mistakes first, with truth and answer."""
+    """The errors with the highest confidence, with truth and label."""
     val = report.familiar["val"]
     wrong = [(one.confidence, index) for index, one in enumerate(found.judgements) if one.label != val.truths[index]]
     return _gallery(
@@ -121,7 +121,7 @@ def _errors(found: Judged, report: Report) -> Figure:
 
 
 def _missed(metrics: dict[str, Any], found: Judged, report: Report) -> Figure:
-    """Foreign pictures that got a plain answer, the surest first."""
+    """Foreign pictures with a clear result, by descending confidence."""
     missed = [(one.confidence, index) for index, one in enumerate(found.judgements) if plain(one, metrics["other_label"])]
     return _gallery(
         [

@@ -1,4 +1,4 @@
-"""The training loop: seeded, averaged weights, a line an epoch."""
+"""The training loop, with a fixed seed and averaged weights. It prints a line per epoch."""
 
 import copy
 import time
@@ -16,11 +16,11 @@ from training.network import CellNetwork
 
 AVERAGING = 0.998
 HALF = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-"""Convolutions in bfloat16 take half the time on processors that have them; elsewhere they would take longer."""
+"""bfloat16 convolutions take half the time on processors with AVX512-BF16, and longer than float32 on all others."""
 
 
 class Examples(NamedTuple):
-    """(N, H, W, 3) uint8 pictures, their class, and a finer label or -1."""
+    """Pictures (N, H, W, 3) as uint8, their classes (N), and their subtypes (N), -1 if unknown."""
 
     pictures: NDArray[np.uint8]
     classes: NDArray[np.int64]
@@ -28,7 +28,7 @@ class Examples(NamedTuple):
 
 
 class Course(NamedTuple):
-    """`stages`: (epochs, side of the picture in pixels), small pictures first: they show the same part, and cost half."""
+    """`stages` are (epochs, edge of the picture in pixels). Smaller pictures come first: same field of view, half the cost."""
 
     stages: tuple[tuple[int, int], ...]
     seed: int
@@ -40,7 +40,7 @@ class Course(NamedTuple):
 
 
 def fit(network: CellNetwork, examples: Examples, how: Preprocessing, course: Course) -> CellNetwork:
-    """The average of the weights over the last few hundred steps, in evaluation mode."""
+    """Train. Returns a network in evaluation mode with the weights averaged over the last few hundred steps."""
     torch.manual_seed(course.seed)
     chance = Generator().manual_seed(course.seed)
     network = network.to(memory_format=torch.channels_last)
@@ -67,7 +67,7 @@ def fit(network: CellNetwork, examples: Examples, how: Preprocessing, course: Co
 
 
 def normalise(pictures: Tensor, how: Preprocessing) -> Tensor:
-    """(N, 3, S, S) in 0..1, in RGB, as the serving path does it."""
+    """Normalise RGB pictures (N, 3, S, S) in 0..1, as the preprocessing of the product does."""
     mean, std = torch.tensor(how.mean).view(1, 3, 1, 1), torch.tensor(how.std).view(1, 3, 1, 1)
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 

@@ -1,8 +1,8 @@
-"""Pictures that are none of a blood-cell model's business: to train its `other` class, and, from other sources, to test it.
+"""Foreign pictures, which show no blood cell in focus: for training the class `other`, and, from other sources, for testing it.
 
-No picture, field or slide of the test is used in training, and no generator but the cutting of corners. White cells and platelets of
-BCCD are members from another scanner, so they are kept out of every crop here. To PBC-8 nothing of BCCD is shown at all: taught as
-`other`, its empty places made the network take the colours of that scanner for the class.
+Training uses no picture, field, slide or generator of the test, except that both cut corners of cell pictures. White cells and
+platelets of BCCD belong to the classes, though from another scanner, so no crop here contains them. PBC-8 is trained on nothing of
+BCCD: with its empty places as `other`, the network learned to recognise the class by the colours of that scanner.
 """
 
 import io
@@ -40,7 +40,7 @@ TEST_FILES = {
 
 
 def for_training(data: Path, cells: list[bytes], chance: Generator) -> Iterator[tuple[str, Pixels]]:
-    """About 1,100 (source, 96 x 96 picture); `cells` are encoded."""
+    """About 1,100 items (source, picture of 96 x 96 pixels). `cells` are encoded."""
     yield from strange_for_training(data, chance)
     for cell in _some(cells, 160, chance):
         yield "corner of a picture", _scaled(_corner(decoded(cell), chance))
@@ -50,7 +50,7 @@ def for_training(data: Path, cells: list[bytes], chance: Generator) -> Iterator[
 
 
 def strange_for_training(data: Path, chance: Generator) -> Iterator[tuple[str, Pixels]]:
-    """What holds no blood at all."""
+    """Pictures without blood."""
     for source, name in TRAINING_FILES.items():
         for crop in _crops(_opened(data, name), 70, chance):
             yield source, _scaled(crop)
@@ -65,7 +65,7 @@ def whole_for_training(fields: list[Field]) -> Iterator[tuple[str, Pixels]]:
 
 
 def lost_for_training(cells: list[bytes], chance: Generator, *, blurred: int = 100) -> Iterator[tuple[str, Pixels]]:
-    """Cells of which nothing can be told any more."""
+    """Pictures of cells that are blurred or exposed beyond recognition."""
     for cell in _some(cells, blurred, chance):
         picture = decoded(cell)
         yield "cell lost to blur", _scaled(picture.filter(ImageFilter.GaussianBlur(chance.uniform(4, 10) * picture.width / SIDE)))
@@ -74,7 +74,7 @@ def lost_for_training(cells: list[bytes], chance: Generator, *, blurred: int = 1
 
 
 def for_test(data: Path, fields: list[Field], cells: list[bytes], chance: Generator) -> Iterator[tuple[str, bytes]]:
-    """About 800 (source, encoded picture)."""
+    """About 800 items (source, encoded picture)."""
     yield from strange_for_test(data, chance)
     yield from ((OTHER_SCANNER.format(WHOLE), field.data) for field in fields)
     for source, picture in _empty_smear(fields, chance):
@@ -141,14 +141,14 @@ def _crops(picture: Image.Image, count: int, chance: Generator) -> Iterator[Imag
 
 
 def _corner(picture: Image.Image, chance: Generator) -> Image.Image:
-    """At most a quarter of width and height: the cell in the middle does not reach it."""
+    """A random corner, at most a quarter wide and high, so that it does not contain the cell in the centre."""
     side = int(picture.width * chance.uniform(0.18, 0.25))
     left, top = ((0, picture.width - side)[chance.integers(2)], (0, picture.height - side)[chance.integers(2)])
     return picture.crop((left, top, left + side, top + side))
 
 
 def _without_middle(picture: Image.Image) -> Image.Image:
-    """The four corners side by side: a field of red cells with none in the middle."""
+    """The four corners put together: a field of red cells without a cell in the centre."""
     side, far = picture.width // 4, picture.width - picture.width // 4
     field = Image.new("RGB", (2 * side, 2 * side))
     for column, left in enumerate((0, far)):

@@ -1,4 +1,4 @@
-"""A model folder against pictures whose truth is known, by the very path that serves. Needs onnxruntime, no torch."""
+"""Measures a model folder on labelled pictures, with the code that the product uses. It needs onnxruntime, but not torch."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ REPEATS = 1000
 
 
 class Judged(NamedTuple):
-    """What the model said of each picture, in the order given."""
+    """Logits (N, classes) and interpretation of each picture, in the given order."""
 
     logits: NDArray[np.float32]
     judgements: list[Interpretation]
 
 
 def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None) -> Judged:
-    """Decode, prepare, run, judge: as the inference worker does."""
+    """Decode, preprocess, run and interpret, as an inference worker does."""
     record = load_manifest(folder)
     tensors = np.stack([prepare(data, record.preprocessing) for data in encoded])
     outputs = run(folder / (weights or record.weights.file), tensors, list(record.output_names))
@@ -34,18 +34,18 @@ def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None
 
 
 def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, per-class recall and precision, confusion (rows: truth), calibration, and how many asked for a human."""
+    """Accuracy, recall and precision per class, confusion (rows: truth), calibration, and the share without a clear result."""
     classes = np.array([record.labels.index(label) for label in truth])
     probabilities = np.array([judgement.probabilities for judgement in found.judgements])
-    said = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(record.labels), len(record.labels)), int)
-    np.add.at(confusion, (classes, said), 1)
+    np.add.at(confusion, (classes, predicted), 1)
     return {
         "pictures": len(truth),
-        "accuracy": float((said == classes).mean()),
-        "accuracy_95": interval(int((said == classes).sum()), len(classes)),
-        "balanced_accuracy": balanced_accuracy(said, classes),
-        "balanced_accuracy_95": _balanced_interval(said, classes),
+        "accuracy": float((predicted == classes).mean()),
+        "accuracy_95": interval(int((predicted == classes).sum()), len(classes)),
+        "balanced_accuracy": balanced_accuracy(predicted, classes),
+        "balanced_accuracy_95": _balanced_interval(predicted, classes),
         "per_class": _per_class(record.labels, confusion),
         "confusion": confusion.tolist(),
         "ece": expected_calibration_error(probabilities, classes),
@@ -56,7 +56,7 @@ def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[
 
 
 def flagged(record: ModelManifest, judgements: Sequence[Interpretation]) -> dict[str, float]:
-    """Parts of all: no plain answer (`any`), and by what: `other`, out of domain, review."""
+    """Shares (0 to 1) without a clear result: in total (`any`), and by reason: `other`, out of domain, needs review."""
     total = len(judgements)
     kinds = Counter(_flag(record, judgement) for judgement in judgements)
     return {"any": 1 - kinds["accepted"] / total} | {kind: kinds[kind] / total for kind in ("other", "out_of_domain", "needs_review")}
@@ -70,7 +70,7 @@ def by_source(record: ModelManifest, sources: Sequence[str], judgements: Sequenc
 
 
 def plain(judgement: Interpretation, other: str | None) -> bool:
-    """A class is named, and nothing warns."""
+    """Whether the result is clear: one of the own classes, in the domain, above the review threshold."""
     return judgement.status == "accepted" and judgement.label != other
 
 
@@ -81,31 +81,31 @@ def _flag(record: ModelManifest, judgement: Interpretation) -> str:
 def _per_class(labels: Sequence[str], confusion: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for index, label in enumerate(labels):
-        truth, said, right = int(confusion[index].sum()), int(confusion[:, index].sum()), int(confusion[index, index])
+        truth, predicted, right = int(confusion[index].sum()), int(confusion[:, index].sum()), int(confusion[index, index])
         if truth:
             found[label] = {
                 "pictures": truth,
                 "recall": right / truth,
                 "recall_95": interval(right, truth),
-                "precision": right / said if said else 0.0,
+                "precision": right / predicted if predicted else 0.0,
             }
     return found
 
 
 def interval(right: int, count: int) -> list[float]:
-    """Wilson's 95 % interval of a proportion."""
+    """The 95 % Wilson interval of a proportion."""
     part, z = right / count, 1.96
     middle = (part + z * z / (2 * count)) / (1 + z * z / count)
     half = z * np.sqrt(part * (1 - part) / count + z * z / (4 * count * count)) / (1 + z * z / count)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
-def _balanced_interval(said: NDArray[np.int64], classes: NDArray[np.int64]) -> list[float]:
-    """95 % by 1,000 resamplings within the classes."""
+def _balanced_interval(predicted: NDArray[np.int64], classes: NDArray[np.int64]) -> list[float]:
+    """The 95 % interval by 1,000 bootstrap samples within the classes."""
     chance = np.random.default_rng(0)
     recalls = []
     for one in np.unique(classes):
-        right = (said[classes == one] == one).astype(float)
+        right = (predicted[classes == one] == one).astype(float)
         recalls.append(right[chance.integers(0, len(right), (REPEATS, len(right)))].mean(axis=1))
     low, high = np.percentile(np.mean(recalls, axis=0), [2.5, 97.5])
     return [float(low), float(high)]

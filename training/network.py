@@ -1,4 +1,4 @@
-"""A small residual network: under a million parameters, a millisecond a picture on one core."""
+"""A small residual network: less than a million parameters, a millisecond per picture on one core."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class Residual(nn.Module):
 
 
 class CellNetwork(nn.Module):
-    """(N, 3, S, S) normalised pictures to (N, classes) logits. Each width halves the picture; `depths`: how many residual blocks follow."""
+    """Maps normalised pictures (N, 3, S, S) to logits (N, classes). Each width halves the picture; `depths` counts its residual blocks."""
 
     def __init__(
         self, classes: int, *, subtypes: int = 0, widths: Sequence[int] = (24, 40, 96, 160), depths: Sequence[int] = (0, 1, 1, 1)
@@ -32,7 +32,7 @@ class CellNetwork(nn.Module):
         self.subtype_head = nn.Linear(widths[-1], subtypes) if subtypes else None
 
     def embedding(self, x: Tensor) -> Tensor:
-        """(N, widths[-1]): the mean over the last feature map."""
+        """The mean over the last feature map: (N, widths[-1])."""
         features: Tensor = self.body(x)
         return features.mean((2, 3))
 
@@ -41,7 +41,7 @@ class CellNetwork(nn.Module):
         return logits
 
     def with_subtypes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits of classes and, while training, of the finer labels that some pictures carry."""
+        """Logits of the classes and, during training, of the subtypes that some pictures have."""
         found = self.dropout(self.embedding(x))
         return self.head(found), self.subtype_head(found) if self.subtype_head is not None else None
 

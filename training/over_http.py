@@ -1,7 +1,7 @@
-"""`python -m training.over_http --url URL --email WHO [--model pbc8] [--data DIR]`: a running system against the training side.
+"""`python -m training.over_http --url URL --email EMAIL [--model pbc8] [--data DIR]`: compares a running system with the model folder.
 
-Every `val` picture is uploaded and classified; each score must lie within 1e-4 of what the model folder gives here, and the label must
-be the same. The password is read from BIOSCOPE_PASSWORD. Ends with 1 if one differs, is missing or was refused.
+Every `val` picture is uploaded and classified. Each score must be within 1e-4 of the score that the model folder gives here, and the
+label must be the same. BIOSCOPE_PASSWORD has the password. The exit code is 1 if a result differs or is missing, or an upload is refused.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 
 
 class Compared(NamedTuple):
-    """`faults` are sentences; `largest` is the largest difference between two scores."""
+    """`faults` describe what differs; `largest` is the largest difference between two scores."""
 
     pictures: int
     largest: float
@@ -32,7 +32,7 @@ class Compared(NamedTuple):
 
 
 def compared(client: Client, folder: Path, chosen: Set) -> Compared:
-    """Through HTTP, and here. Raises Refused, by the server."""
+    """Compare the results over HTTP with those computed here. Raises Refused if the server refuses a request."""
     record, here = load_manifest(folder), judged(folder, chosen.encoded)
     with tempfile.TemporaryDirectory() as place:
         uploads = _uploaded(client, chosen, Path(place), dataset := client.create_dataset(f"Training pictures {time.time():.0f}"))
@@ -69,10 +69,10 @@ def _difference(record: ModelManifest, here: Judged, index: int, scores: dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--email", required=True, help="somebody who may make datasets")
-    parser.add_argument("--model", default="pbc8")
-    parser.add_argument("--data", type=Path, help="folder that holds pbc8, bccd and formats")
+    parser.add_argument("--url", required=True, help="address of the API")
+    parser.add_argument("--email", required=True, help="account that may create datasets")
+    parser.add_argument("--model", default="pbc8", help="name of the model [default: %(default)s]")
+    parser.add_argument("--data", type=Path, help="folder that contains pbc8, bccd and formats")
     given = parser.parse_args()
     chosen = for_model(given.model, data_folder(given.data)).familiar["val"]
     with Client.sign_in(given.url, given.email, os.environ["BIOSCOPE_PASSWORD"]) as client:

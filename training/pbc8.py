@@ -1,4 +1,4 @@
-"""`python -m training.pbc8 --data DIR --out models/pbc8`: the eight-class blood cell model, from pictures to a served folder."""
+"""`python -m training.pbc8 --data DIR --out models/pbc8`: trains PBC-8, the model of eight classes of blood cells."""
 
 import argparse
 import os
@@ -41,7 +41,7 @@ ABOUT = Description(
 
 
 def train(data: Path, pictures: list[Picture], checkpoint: Path | None) -> CellNetwork:
-    """Trained on split `train` and foreign pictures; a checkpoint that exists is taken instead."""
+    """Train on the split `train` and foreign pictures, or load the checkpoint if it exists."""
     torch.manual_seed(COURSE.seed)
     network = CellNetwork(len(LABELS) + 1, subtypes=len(SUBTYPES))
     if checkpoint and checkpoint.exists():
@@ -69,10 +69,10 @@ def strange(data: Path, cells: list[Picture], split: str) -> Iterator[tuple[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder that holds pbc8 and formats")
+    parser.add_argument("--data", type=Path, help="folder that contains pbc8 and formats")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--checkpoint", type=Path, help="keep the trained weights here, and take them from here if they exist")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    parser.add_argument("--checkpoint", type=Path, help="file of the trained weights: loaded if it exists, otherwise written")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="number of threads [default: %(default)s]")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     data = data_folder(given.data)

@@ -1,4 +1,4 @@
-"""The training pictures, read from the data folder; a file that is not the one expected is named, with its digest."""
+"""Reads the training pictures from the data folder, and checks the digest of each file."""
 
 import csv
 import hashlib
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 DATA_VARIABLE = "BIOSCOPE_TRAINING_DATA"
 PINNED = Path(__file__).with_name("data.sha256")
-"""What `sha256sum` says of every file that is read; those inside the archive, and the samples, stand in pbc8/manifest.csv."""
+"""sha256 of every file that is read. Files in the archive, and the samples, are listed in pbc8/manifest.csv."""
 TUNING_PART = 10
-"""One picture in ten of `train`, chosen by its digest, is kept from the network: every choice is made on these."""
+"""One in ten pictures of `train`, chosen by its digest, is not used for training but for all choices."""
 
 
 class Picture(NamedTuple):
@@ -26,29 +26,30 @@ class Picture(NamedTuple):
 
 
 class DataFault(SystemExit):
-    """The data folder is not what is expected; the message names the file and its expected digest."""
+    """The data folder differs from what is expected. The message names the file and its expected digest."""
 
 
 def data_folder(given: Path | None) -> Path:
     chosen = given or (Path(found) if (found := os.environ.get(DATA_VARIABLE)) else None)
     if chosen is None or not chosen.is_dir():
-        raise DataFault(f"No data folder at {chosen}: name it with --data or {DATA_VARIABLE}; it holds the folders pbc8, bccd and formats")
+        reason = "No data folder is set" if chosen is None else f"{chosen} is not a folder"
+        raise DataFault(f"{reason}: name it with --data or {DATA_VARIABLE}; it contains the folders pbc8, bccd and formats")
     return chosen
 
 
 def data_digest() -> str:
-    """One sha256 for all that is read."""
+    """One sha256 for all files together."""
     return hashlib.sha256(PINNED.read_bytes()).hexdigest()
 
 
 def pbc8(data: Path) -> list[Picture]:
-    """Every picture of the manifest, as `split_of` says. Raises DataFault."""
+    """All pictures of the manifest, with their split. Raises DataFault."""
     with zipfile.ZipFile(io.BytesIO(read(data, "pbc8/train96.zip"))) as archive:
         return [_pbc8_picture(row, data, archive) for row in rows(data, "pbc8/manifest.csv")]
 
 
 def split_of(named: str, digest: str) -> str:
-    """The split that a manifest names, but `tune` for a tenth of `train`."""
+    """The split in the manifest, except that a tenth of `train` becomes `tune`."""
     return "tune" if named == "train" and int(digest[:8], 16) % TUNING_PART == 0 else named
 
 
@@ -57,12 +58,12 @@ def rows(data: Path, name: str) -> Iterator[dict[str, str]]:
 
 
 def read(data: Path, name: str) -> bytes:
-    """A file of the data folder. Raises DataFault unless it is the one that data.sha256 names."""
+    """Read a file of the data folder. Raises DataFault if it differs from data.sha256."""
     return checked(data / name, _pinned()[name])
 
 
 def checked(path: Path, expected: str) -> bytes:
-    """Its bytes. Raises DataFault unless it is there and has the expected sha256."""
+    """Read a file. Raises DataFault if it is missing or has another sha256."""
     try:
         found = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A trained network becomes a model folder: every number in its record is chosen here, on the tuning pictures alone."""
+"""Turns a trained network into a model folder. All numbers in its manifest are chosen here, on the tuning pictures alone."""
 
 import platform
 import time
@@ -29,11 +29,11 @@ from training.sets import png
 OUTPUTS = {"logits": 0, "distance": 1}
 CALIBRATION = 200
 ASKED_OF_HUMANS = 0.02
-"""Part of familiar tuning pictures that may get no plain answer."""
+"""Share of the tuning pictures of known classes that may get no clear result."""
 
 
 class Known(NamedTuple):
-    """Encoded pictures and the index of their label."""
+    """Encoded pictures, and the index of the label of each."""
 
     encoded: list[bytes]
     classes: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Known(NamedTuple):
 
 
 class Strange(NamedTuple):
-    """Encoded foreign pictures of the sources that `other` was trained on."""
+    """Encoded foreign pictures, of the sources on which `other` was trained."""
 
     sources: list[str]
     encoded: list[bytes]
@@ -68,9 +68,9 @@ def publish(
     strange: Strange,
     resumed: bool = False,
 ) -> None:
-    """Writes model.onnx, model-int8.onnx, test tensors, labels.txt, rdf.yaml and the first part of metrics.json into `out`.
+    """Write model.onnx, model-int8.onnx, test tensors, labels.txt, rdf.yaml and the first part of metrics.json into `out`.
 
-    `resumed`: the network comes from a checkpoint, so this process does not know how long its training took.
+    `resumed` means that the network comes from a checkpoint, so the duration of its training is unknown.
     """
     out.mkdir(parents=True, exist_ok=True)
     seen, held = train.tensors(how), tune.tensors(how)
@@ -94,7 +94,7 @@ def publish(
 
 
 def _review_threshold(out: Path, tune: Known, other: str) -> float:
-    """The probability under which so many lie that, with gates and `other`, no more than the agreed part gets no plain answer."""
+    """The highest top probability for which, with gates and `other`, no more than ASKED_OF_HUMANS get no clear result."""
     found = judged(out, tune.encoded).judgements
     plain = [judgement.confidence for judgement in found if judgement.status == "accepted" and judgement.label != other]
     left = int(ASKED_OF_HUMANS * len(found)) - (len(found) - len(plain))
@@ -102,7 +102,7 @@ def _review_threshold(out: Path, tune: Known, other: str) -> float:
 
 
 def _note(out: Path, course: Course, labels: list[str], tune: Known, strange: Strange, *, resumed: bool) -> None:
-    """How it was made, and what it reached on the tuning pictures; `evaluate` adds the report."""
+    """Write how the model was trained, and its figures on the tuning pictures. `evaluate` adds the report."""
     record = load_manifest(out)
     reached = quality(record, judged(out, tune.encoded), [labels[index] for index in tune.classes])
     foreign = judged(out, strange.encoded).judgements

@@ -1,4 +1,4 @@
-"""From a trained network to what is served: distance to what it knows, temperature, gates, review threshold, int8."""
+"""Adds to a trained network what the product serves: distance to the known classes, gates, int8 weights."""
 
 import warnings
 from pathlib import Path
@@ -18,10 +18,10 @@ SHRINKAGE = 0.05
 
 
 class Served(nn.Module):
-    """Logits, and the distance of the embedding to the nearest class it was trained on.
+    """Logits, and the distance of the embedding to the nearest known class.
 
-    The distance is Mahalanobis' under one covariance for all classes, over the root of the dimension: about 1 for a familiar picture
-    (Lee et al. 2018, arXiv:1807.03888).
+    It is the Mahalanobis distance under one covariance for all classes, divided by the root of the dimension: about 1 for a familiar
+    picture (Lee et al. 2018, arXiv:1807.03888).
     """
 
     def __init__(self, network: CellNetwork, means: Tensor, whitening: Tensor) -> None:
@@ -38,7 +38,7 @@ class Served(nn.Module):
 
 
 def knowing(network: CellNetwork, embeddings: NDArray[np.float32], classes: NDArray[np.int64], *, own: int) -> Served:
-    """The network with distances to the first `own` classes, from embeddings of pictures it was trained on."""
+    """Add distances to the first `own` classes, from embeddings (N, dimension) of training pictures."""
     means = np.stack([embeddings[classes == one].mean(axis=0) for one in range(own)])
     residuals = np.concatenate([embeddings[classes == one] - means[one] for one in range(own)]).astype(np.float64)
     covariance = residuals.T @ residuals / len(residuals)
@@ -57,7 +57,7 @@ def embedded(network: CellNetwork, tensors: NDArray[np.float32], *, batch: int =
 def gates(
     signals: list[dict[str, float]], distances: list[float], *, outside: float = 0.0005, slack: float = 0.1, far: float = 0.997
 ) -> dict[str, float]:
-    """Bounds that leave out `outside` of familiar pictures at each end, moved outwards by `slack`; for the distance its quantile `far`."""
+    """Bounds of each measure: quantiles `outside` and 1 - `outside` of the training pictures, widened by `slack`; `far` for distance."""
     found = {}
     for name in ("brightness", "contrast", "saturation", "focus"):
         values = np.array([signal[name] for signal in signals])
@@ -69,7 +69,7 @@ def gates(
 
 
 def write_int8(source: Path, target: Path, tensors: NDArray[np.float32]) -> None:
-    """Static quantisation of the convolutions, a scale a channel, ranges from `tensors`; heads and distance stay in float."""
+    """Quantise the convolutions statically, per channel, with ranges from `tensors`. Heads and distance stay in float."""
     model = onnx.load(source)
     del model.graph.value_info[:]
     cleared = target.with_suffix(".tmp")

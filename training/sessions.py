@@ -1,4 +1,4 @@
-"""ONNX files run as they are served: one thread, on the processor."""
+"""Runs ONNX files as the product does: one thread, on the CPU."""
 
 import time
 from pathlib import Path
@@ -17,18 +17,18 @@ def opened(path: Path) -> onnxruntime.InferenceSession:
 
 
 def run(path: Path, tensors: NDArray[np.float32], outputs: list[str], *, batch: int = 64) -> list[NDArray[np.float32]]:
-    """The named outputs for all tensors."""
+    """The named outputs of all tensors (N, ...)."""
     session = opened(path)
     parts = [session.run(outputs, {INPUT: tensors[start : start + batch]}) for start in range(0, len(tensors), batch)]
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
 def images_per_second(path: Path, tensors: NDArray[np.float32], *, repeats: int = 40) -> float:
-    """Of the network alone on one core: the tenth percentile of processor time over `repeats` batches."""
+    """Speed of the network alone on one core, from the tenth percentile of CPU time over `repeats` batches."""
     session = opened(path)
-    taken = []
+    durations = []
     for _ in range(repeats):
         started = time.process_time()
         session.run(None, {INPUT: tensors})
-        taken.append(time.process_time() - started)
-    return float(len(tensors) / np.percentile(taken, 10))
+        durations.append(time.process_time() - started)
+    return float(len(tensors) / np.percentile(durations, 10))

@@ -1,4 +1,4 @@
-"""The pictures that a report is made of, model by model; none of them had a part in training, nor, but for `choice`, in any choice."""
+"""The pictures of each model's report. None was used in training and, except the set `choice`, none in any choice."""
 
 import hashlib
 import io
@@ -17,14 +17,14 @@ from training.pictures import pbc8
 
 SEED = 7
 CELL_WINDOW = 432
-"""Pixels of BCCD that show as much as the 360 of a PBC picture: red cells are 104 pixels wide there, and 88 here."""
+"""Pixels of BCCD with the field of view of a PBC picture (360 pixels): red cells are 104 pixels wide there, and 88 here."""
 BCCD_LABELS = {"RBC": "red_cell", "WBC": "white_cell", "Platelets": "platelet"}
 MARGIN = 1.25
 WHITE_CELLS = ("basophil", "eosinophil", "ig", "lymphocyte", "monocyte", "neutrophil")
 
 
 class Set(NamedTuple):
-    """Names, encoded pictures and truths (or sources), one of each a picture."""
+    """Name, encoded bytes and truth (or source) of each picture."""
 
     names: list[str]
     encoded: list[bytes]
@@ -32,10 +32,10 @@ class Set(NamedTuple):
 
 
 class Report(NamedTuple):
-    """`familiar`: sets with true labels; `val` decides goals. `foreign`: truths are sources.
+    """`familiar` has sets with true labels; the goals use `val`. The truths of `foreign` are sources.
 
-    `shifted`: members from another scanner, of which the network saw nothing; the fields of `choice` were looked at when ways to train
-    were compared.
+    `shifted` has cells of the classes from another scanner, on which the network was not trained. The fields of `choice` were used to
+    compare training methods.
     """
 
     familiar: dict[str, Set]
@@ -44,7 +44,7 @@ class Report(NamedTuple):
 
 
 def digest_of(chosen: Set) -> str:
-    """One sha256 over names, truths and bytes: what a figure was counted from."""
+    """One sha256 over names, truths and bytes. It identifies the pictures that a figure was measured on."""
     total = hashlib.sha256()
     for name, encoded, truth in zip(*chosen, strict=True):
         total.update(f"{name}\0{truth}\0{hashlib.sha256(encoded).hexdigest()}\n".encode())
@@ -56,7 +56,7 @@ def for_model(name: str, data: Path) -> Report:
 
 
 def bccd_crops(chosen: list[Field]) -> Iterator[tuple[str, str, bytes]]:
-    """(name, label, PNG) of every box with a margin of a quarter."""
+    """(name, label, PNG) of every box, with a margin of a quarter."""
     for field in chosen:
         picture = decoded(field.data)
         for index, (label, box) in enumerate(field.boxes):
@@ -92,7 +92,7 @@ def _bccd3_report(data: Path) -> Report:
 
 
 def _other_scanner(smears: list[Field]) -> Set:
-    """White cells and platelets of BCCD, each in the middle of its window; fields go on as their mirror image beyond their edges."""
+    """White cells and platelets of BCCD, each centred in its window. Beyond their edges, fields continue as mirror images."""
     found = []
     for field in smears:
         picture = mirrored(decoded(field.data), CELL_WINDOW // 2)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.problems import problem
+from application.history import event_schemas
 from application.history.event_meanings import MEANINGS
 
 USER: Final = "5f0c1c0e-7d0c-4c57-9a59-7f2f7f1f6a01"

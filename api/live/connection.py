@@ -1,8 +1,8 @@
-"""One live connection over a WebSocket: authenticates, subscribes, and sends the events that its account may see.
+"""One live connection over a WebSocket: authenticates the client, and sends it the events that its account may see.
 
-Each subscription reads the activity read model behind its own position, with its account's access; notifications only say when to read.
-So resuming is the ordinary case, nothing is queued, and a connection takes no more memory than one page. The first message of a client is
-{"type":"auth","token":...}; then {"type":"subscribe","after":POSITION,"datasets":[...]}, as often as it likes.
+Each subscription reads the read model `activity` after its own position, with the access of its account. Notifications only trigger a
+read. So resuming is the normal case, nothing is queued, and a connection takes no more memory than one page. The first message of a
+client is {"type":"auth","token":...}. Then it sends {"type":"subscribe","after":POSITION,"datasets":[...]}, as often as it wants.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-OUTDATED = "the server has to be upgraded before this account can go on"
+OUTDATED = "this account needs a newer release of the server; try again after its upgrade"
 
 
 class EventPage(NamedTuple):
@@ -68,7 +68,7 @@ class EventPage(NamedTuple):
 
 
 class Subscription:
-    """The events that a client asked for; `position` is that of the last one sent."""
+    """The events that a client subscribed to. `position` is that of the last event sent."""
 
     def __init__(self, position: int, datasets: frozenset[UUID] | None) -> None:
         self.position, self.datasets = position, datasets
@@ -76,7 +76,7 @@ class Subscription:
 
 
 class LiveConnection:
-    """One socket. `user` and `sent_events` are for the log."""
+    """One WebSocket. `user` and `sent_events` are for its log line."""
 
     def __init__(self, socket: WebSocket[Any, Any, Any], hub: "LiveHub") -> None:
         self._socket, self._hub = socket, hub
@@ -89,7 +89,7 @@ class LiveConnection:
         self.user, self.sent_events = "", 0
 
     async def run(self) -> CloseConnection | None:
-        """Why the connection ended; None when the client disconnected."""
+        """Serve the connection. Returns why it ended, or None if the client disconnected."""
         try:
             await self._handshake()
             await self._serve()
@@ -98,8 +98,8 @@ class LiveConnection:
         except CloseConnection as ended:
             return ended
         except Exception:
-            log.exception("unforeseen error", user=self.user, events=self.sent_events)
-            return CloseConnection(INTERNAL_ERROR, "something went wrong on our side")
+            log.exception("unexpected error", user=self.user, events=self.sent_events)
+            return CloseConnection(INTERNAL_ERROR, "internal error")
         return None
 
     async def _handshake(self) -> None:
@@ -110,11 +110,11 @@ class LiveConnection:
                     message = await self._receive(maximum=self._hub.options.anonymous_body_max_bytes)
         except TimeoutError:
             if slot is not None and slot.is_lost:
-                raise CloseConnection(TOO_MANY, "too many sockets of this address have not said who they are") from None
+                raise CloseConnection(TOO_MANY, "too many unauthenticated sockets from this address") from None
             seconds = self._limits.authenticate_timeout_seconds
-            raise CloseConnection(UNAUTHENTICATED, f"say who you are within {seconds:g} seconds") from None
+            raise CloseConnection(UNAUTHENTICATED, f"authenticate within {seconds:g} seconds") from None
         if not isinstance(message, Auth):
-            raise CloseConnection(UNAUTHENTICATED, "say who you are first")
+            raise CloseConnection(UNAUTHENTICATED, "authenticate first")
         await self._authenticate(message.token)
 
     async def _serve(self) -> None:
@@ -147,30 +147,30 @@ class LiveConnection:
         except UpgradeNeeded:
             raise CloseConnection(INTERNAL_ERROR, OUTDATED) from None
         except Unavailable:
-            raise CloseConnection(INTERNAL_ERROR, "the database is away; try again") from None
+            raise CloseConnection(INTERNAL_ERROR, "the database is unavailable; try again") from None
         if self._actor is not None and self._actor.id != identity.actor.id:
-            raise CloseConnection(UNAUTHENTICATED, "this token is somebody else's")
+            raise CloseConnection(UNAUTHENTICATED, "the token belongs to another account")
         self._claims, self._actor = claims, identity.actor
         self.user = str(identity.actor.id)
         mark_recognised(self._socket.scope)
         await self._send(Authenticated(user=identity.actor.id, expires_at=claims.expires_at))
 
     async def _recheck_session(self) -> None:
-        """Close the connection when its token expires, its session ends, or its account may not act any more."""
+        """Close the connection when its token expires, its session ends, or its account is disabled."""
         while True:
             await asyncio.sleep(self._limits.session_check_interval_seconds)
             claims = self._claims
             assert claims is not None
             if utc_now() >= claims.expires_at:
-                raise CloseConnection(UNAUTHENTICATED, "the token has ended")
+                raise CloseConnection(UNAUTHENTICATED, "the token has expired")
             try:
                 identity = await asyncio.to_thread(self._identities.authenticate, claims)
             except NotAuthenticated as error:
                 raise CloseConnection(UNAUTHENTICATED, error.detail) from None
-            except UpgradeNeeded:  # an event about this account is unknown here: the account may be closed
+            except UpgradeNeeded:  # this release does not know an event of the account, which may be closed
                 raise CloseConnection(INTERNAL_ERROR, OUTDATED) from None
             except Unavailable:
-                continue  # then no events can be read either
+                continue  # no events can be read either
             self._actor = identity.actor
 
     # ---- messages of the client ----
@@ -192,7 +192,7 @@ class LiveConnection:
         self._wake_up.set()
 
     async def _current_position(self) -> int:
-        """The position of the read models, or a slightly older one: then a few earlier events are sent too, and none is missing."""
+        """The position of the read models, or an older one if it cannot be queried now. Then earlier events are sent too."""
         if self._hub.budgets.try_query(self._authenticated_actor.id):
             with suppress(Unavailable):
                 return await checkpoints.position(self._services.live_reads)
@@ -205,7 +205,7 @@ class LiveConnection:
             raise ClientDisconnected
         now, most = self._clock(), self._limits.max_messages_per_second
         if len(self._received_at) == most and now - self._received_at[0] < 1.0:
-            raise CloseConnection(TOO_MANY, f"more than {most} messages in a second")
+            raise CloseConnection(TOO_MANY, f"more than {most} messages per second")
         self._received_at.append(now)
         return decode(message, maximum=maximum)
 
@@ -230,7 +230,7 @@ class LiveConnection:
                     self._wake_up.set()
 
     async def _catch_up(self, subscription: Subscription) -> None:
-        """Send all events up to now, a page at a time; stop at once when another subscription replaces this one."""
+        """Send all events up to now, page by page. Stop at once when another subscription replaces this one."""
         must_report, has_more = subscription.is_new, True
         while has_more and subscription is self._subscription:
             page = await self._hub.budgets.read(self._authenticated_actor.id, partial(self._next_page, subscription))
@@ -244,7 +244,7 @@ class LiveConnection:
             await self._send(CaughtUp(position=subscription.position))
 
     async def _next_page(self, subscription: Subscription) -> EventPage:
-        """Uses the access and the position at the moment of reading."""
+        """The next page, with the present access and position."""
         reads, actor = self._services.live_reads, self._authenticated_actor
         feed = await activity.after(
             reads,
@@ -267,15 +267,15 @@ class LiveConnection:
         while True:
             await asyncio.sleep(self._limits.ping_interval_seconds)
             if self._clock() - self._received_at[-1] > self._limits.max_silence_seconds:
-                raise CloseConnection(TOO_SLOW, "nothing was heard of you for a minute")
+                raise CloseConnection(TOO_SLOW, "nothing was received for a minute")
             await self._send(ServerPing(position=self._subscription.position if self._subscription else None))
 
     async def _send(self, message: ServerMessage) -> None:
-        """Return when the message is on its way. Raises CloseConnection when the client does not read it in time."""
+        """Send a message. Raises CloseConnection if the client does not read it in time."""
         try:
             async with asyncio.timeout(self._limits.send_timeout_seconds), self._send_lock:
                 await self._socket.send_data(msgspec.json.encode(message).decode())
         except TimeoutError:
-            raise CloseConnection(TOO_SLOW, "messages are not taken in time") from None
+            raise CloseConnection(TOO_SLOW, "messages are not read in time") from None
         except (RuntimeError, WebSocketException):
             raise ClientDisconnected from None

@@ -1,4 +1,4 @@
-"""The live WebSocket's route, and what all connections of this process share: their limits and row budgets."""
+"""The WebSocket route, and the limits and row budgets that all live connections of a process share."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 1.0
 
 
 class LiveHub:
-    """All live connections of this process. Those that have not authenticated yet are counted apart from those of accounts."""
+    """All live connections of this process. Connections that have not authenticated yet have limits of their own."""
 
     def __init__(
         self, services: Services, options: WebOptions, identities: IdentityCache, *, clock: Callable[[], float] = time.monotonic
@@ -44,7 +44,7 @@ class LiveHub:
         self._origins = allowed_origins(options)
 
     async def serve(self, socket: WebSocket[Any, Any, Any]) -> None:
-        """Serve a socket until it closes. It is rejected after the handshake only: browsers do not show an earlier reason."""
+        """Serve a socket until it closes. A rejection follows the handshake, because browsers do not show an earlier reason."""
         await socket.accept()
         connection, started = LiveConnection(socket, self), self.clock()
         ended = self._rejection(socket) or await connection.run()
@@ -52,7 +52,7 @@ class LiveHub:
             with suppress(TimeoutError, RuntimeError, WebSocketException):
                 await asyncio.wait_for(socket.close(ended.code, ended.reason), CLOSE_TIMEOUT_SECONDS)
         log.info(
-            "watched",
+            "live connection closed",
             user=connection.user,
             events=connection.sent_events,
             code=ended.code if ended else None,
@@ -62,12 +62,12 @@ class LiveHub:
     def _rejection(self, socket: WebSocket[Any, Any, Any]) -> CloseConnection | None:
         origin = socket.headers.get("origin")
         if origin is not None and origin not in self._origins:
-            return CloseConnection(FORBIDDEN, "this origin may not watch")
+            return CloseConnection(FORBIDDEN, "this origin is not allowed")
         return None
 
     @contextmanager
     def anonymous_slot(self, socket: WebSocket[Any, Any, Any], timeout: asyncio.Timeout) -> Iterator[ConnectionSlot]:
-        """A slot until the client has authenticated. `timeout` ends at once where a newer connection of its address takes the slot."""
+        """A slot until the client has authenticated. `timeout` ends at once if a newer connection takes the slot."""
         address = network_of(peer_of(socket.scope, self.options.trusted_proxies))
         slot = self._anonymous.acquire(address, lambda: expire(timeout))
         try:
@@ -77,11 +77,11 @@ class LiveHub:
 
     @contextmanager
     def account_slot(self, account_id: UUID) -> Iterator[None]:
-        """Raises CloseConnection when the account, or the process, has as many connections as it may."""
+        """Raises CloseConnection if the account or the process is at its limit of connections."""
         if self._per_account[account_id] >= self.options.websockets_per_account:
-            raise CloseConnection(TOO_MANY, f"one account may watch {self.options.websockets_per_account} times at once")
+            raise CloseConnection(TOO_MANY, f"an account may have {self.options.websockets_per_account} sockets at the same time")
         if self._per_account.total() >= self.options.websockets:
-            raise CloseConnection(TOO_MANY, "too many watch already")
+            raise CloseConnection(TOO_MANY, "too many sockets are open")
         self._per_account[account_id] += 1
         try:
             yield
@@ -97,7 +97,7 @@ async def live(socket: WebSocket[Any, Any, Any], live_hub: NamedDependency[LiveH
 
 
 def allowed_origins(options: WebOptions) -> frozenset[str]:
-    """The origins that may open a socket: our own, under each name of this machine where it is local, and those of CORS."""
+    """The origins that may open a socket: our own, with each loopback name if it is local, and those allowed by CORS."""
     own = urlsplit(options.base_url)
     port = f":{own.port}" if own.port else ""
     hosts = LOOPBACK if bracketed(own.hostname or "") in LOOPBACK else (own.netloc.removesuffix(port),)

@@ -1,4 +1,4 @@
-"""The messages of the live WebSocket, and its close codes."""
+"""Messages and close codes of the live WebSocket."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -11,7 +11,7 @@ from projections import activity, classifications
 
 MALFORMED, UNAUTHENTICATED, FORBIDDEN, TOO_SLOW, TOO_MANY, INTERNAL_ERROR = 4400, 4401, 4403, 4408, 4429, 1011
 MAX_DATASETS: Final = 100
-MAX_POSITION: Final = 2**53  # what every JSON reader can hold
+MAX_POSITION: Final = 2**53  # the largest integer that every JSON reader represents exactly
 
 
 class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -23,7 +23,7 @@ class Auth(ClientMessage, frozen=True, kw_only=True, tag="auth"):
 
 
 class Subscribe(ClientMessage, frozen=True, kw_only=True, tag="subscribe"):
-    """Subscribe to events after position `after`, or from now on; only of `datasets`, where they are named."""
+    """Subscribe to events after position `after`, by default from now on, and only of `datasets`, if named."""
 
     after: Annotated[int, Meta(ge=0, le=MAX_POSITION)] | None = None
     datasets: Annotated[frozenset[UUID], Meta(max_length=MAX_DATASETS)] | None = None
@@ -49,7 +49,7 @@ class Authenticated(ServerMessage, frozen=True, kw_only=True, tag="authenticated
 
 
 class EventMessage(ServerMessage, frozen=True, kw_only=True, tag="event"):
-    """`subjects`: the ids of everything that the event touches. `job`: the progress of the job, where the event is about one."""
+    """`subjects` are the ids of everything that the event affects. `job` is the progress of its job, if the event belongs to one."""
 
     position: int
     at: datetime
@@ -68,7 +68,7 @@ class CaughtUp(ServerMessage, frozen=True, kw_only=True, tag="caught_up"):
 
 
 class ServerPing(ServerMessage, frozen=True, kw_only=True, tag="ping"):
-    """The client answers with a pong, or any other message. Resume after `position`, where it is given."""
+    """The client answers with a pong or any other message. It can resume after `position`."""
 
     position: int | None = None
 
@@ -94,14 +94,14 @@ class ClientDisconnected(Exception):
 
 
 def decode(message: Any, *, maximum: int) -> IncomingMessage:
-    """The message in an ASGI event; `maximum` in bytes. Raises CloseConnection."""
+    """The message in an ASGI event, of at most `maximum` bytes. Raises CloseConnection."""
     text = message.get("text")
     if not isinstance(text, str) or len(text.encode(errors="replace")) > maximum:
-        raise CloseConnection(MALFORMED, f"messages are text of at most {maximum} bytes")
+        raise CloseConnection(MALFORMED, f"messages must be text of at most {maximum} bytes")
     try:
         return DECODER.decode(text)
     except (msgspec.MsgspecError, UnicodeError):
-        raise CloseConnection(MALFORMED, "this is no message that is understood here") from None
+        raise CloseConnection(MALFORMED, "the message is not known") from None
 
 
 def event_message(item: activity.Activity, job: classifications.Progress | None) -> EventMessage:

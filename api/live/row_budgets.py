@@ -1,4 +1,4 @@
-"""Budgets of rows that the subscriptions of an account may read per second. Beyond that they wait; nothing is rejected or lost."""
+"""Limits the rows that the subscriptions of an account read per second. Beyond the limit they wait; nothing is rejected or lost."""
 
 import asyncio
 import time
@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
-BURST_SECONDS: Final = 1.0  # of the budget that may be spent at once
-ROWS_PER_QUERY: Final = 20  # charged for each query, beside the rows that it visits
+BURST_SECONDS: Final = 1.0  # of the budget that may be used at once
+ROWS_PER_QUERY: Final = 20  # charged for each query, in addition to the rows that it visits
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class QueryResult(Protocol):
-    """What a query finds; `visited`: how many rows it has cost."""
+    """The result of a query. `visited` is the number of rows that it read."""
 
     @property
     def visited(self) -> int: ...
@@ -25,21 +25,21 @@ Q = TypeVar("Q", bound=QueryResult)
 
 
 class AccountBudget:
-    """`paid_at`: when the budget covers all rows visited so far. `users`: subscriptions that read or wait."""
+    """`paid_at` is the time at which the budget covers all rows visited so far; `users` counts subscriptions that read or wait."""
 
     def __init__(self) -> None:
         self.lock, self.paid_at, self.users = asyncio.Lock(), 0.0, 0
 
 
 class RowBudgets:
-    """Each account reads one page at a time, whatever the number of its subscriptions, so that it never holds all connections."""
+    """An account reads one page at a time for all its subscriptions together, so that it never holds all connections."""
 
     def __init__(self, rows_per_second: int, *, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep) -> None:
         self._rate, self._clock, self._sleep = rows_per_second, clock, sleep
         self._accounts: dict[UUID, AccountBudget] = {}
 
     async def read(self, account_id: UUID, query: Callable[[], Awaitable[Q]]) -> Q:
-        """What `query` finds, once it is this subscription's turn and the budget allows it."""
+        """Run `query` when it is this subscription's turn and the budget allows it."""
         async with self._used(account_id) as account, account.lock:
             if (wait := account.paid_at - self._clock() - BURST_SECONDS) > 0:
                 await self._sleep(wait)
@@ -49,7 +49,7 @@ class RowBudgets:
             return page
 
     def try_query(self, account_id: UUID) -> bool:
-        """Whether the budget allows one small query now, which is then charged."""
+        """Whether the budget allows one small query now. If so, it is charged."""
         account = self._account(account_id)
         if account.paid_at > self._clock() + BURST_SECONDS:
             return False

@@ -1,6 +1,6 @@
-"""Admission control: a limit of requests in progress, high for a burst and low under lasting overload, which keeps latency short.
+"""Admission control: limits the requests in progress. The limit is high for a burst and low under lasting overload, to keep latency low.
 
-A share of it is reserved for requests with a credential, so that clients without one cannot use up the limit.
+A share of the limit is reserved for requests with a credential, so that anonymous clients cannot use it up.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ NEVER: Final = float("-inf")
 
 
 class Admission:
-    """Counts the requests in progress. As a context manager it wraps waiting for the client, which does not count.
+    """Counts the requests in progress. As a context manager it wraps a wait for the client, during which the request does not count.
 
-    A request is counted first (`count`), then asks to be admitted.
+    A request is first counted (`count`), then admitted or not.
     """
 
     def __init__(self, limits: AdmissionLimits = AdmissionLimits()) -> None:  # noqa: B008 - it is immutable
@@ -23,9 +23,9 @@ class Admission:
         self._overload_started = self._last_rejection = self._limited_since = NEVER
 
     def admits(self, now: float, *, has_credential: Callable[[], bool]) -> bool:
-        """Whether the last request counted may proceed; `now` in seconds, on any clock.
+        """Whether the last request counted may proceed. `now` is in seconds, by any clock.
 
-        `has_credential` is called only where the result depends on it.
+        `has_credential` is called only if the result depends on it.
         """
         limits = self._limits
         has_recovered = now - self._last_rejection > limits.recovered_after_seconds

@@ -1,4 +1,4 @@
-"""The host names that are served. Another site may point its own name at this machine, and its pages would then count as ours."""
+"""Checks the host name of requests. Otherwise a site whose name resolves to this machine could act as our own (DNS rebinding)."""
 
 import re
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ from api.options import WebOptions
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")  # as in a Host header or an origin
 PORT: Final = re.compile(":[0-9]*$")
-ANY_HOST_PATHS: Final = ("/health", "/metrics")  # monitoring uses the address
-REFUSED: Final = "This host name is not served here. Whoever runs the server can add it to BIOSCOPE_ALLOWED_HOSTS or BIOSCOPE_PUBLIC_URL"
+ANY_HOST_PATHS: Final = ("/health", "/metrics")  # monitoring addresses the machine by IP address
+REFUSED: Final = "This host name is not configured. The operator can add it to BIOSCOPE_ALLOWED_HOSTS or BIOSCOPE_PUBLIC_URL"
 
 
 class AllowedHosts:
-    """This machine by its own names, the host of the public URL, and the hosts that the settings add; with any port."""
+    """The loopback names, the host of the public URL, and the hosts in the settings, each with any port."""
 
     def __init__(self, options: WebOptions) -> None:
         self._served = {bracketed(name) for name in (*LOOPBACK, urlsplit(options.base_url).hostname or "", *options.allowed_hosts)} - {""}
@@ -32,5 +32,5 @@ def is_under(path: str, prefixes: Iterable[str]) -> bool:
 
 
 def bracketed(name: str) -> str:
-    """A host name in the form of a Host header: IPv6 in brackets."""
+    """`name` as in a Host header: lower case, and IPv6 in brackets."""
     return f"[{name}]".lower() if ":" in name and not name.startswith("[") else name.lower()

@@ -1,4 +1,4 @@
-"""Authentication of every route, unless it has `opt=OPEN`. Services may only use routes that name one of their scopes."""
+"""Authenticates requests to every route without `opt=OPEN`. Services may only use routes that name one of their scopes."""
 
 import asyncio
 from typing import Any, Final
@@ -24,7 +24,7 @@ def for_services(scope: Scope) -> dict[str, Any]:
 
 
 class Authentication(AbstractAuthenticationMiddleware):
-    """Accepts `Authorization: Bearer` only. Raises NotAuthenticated, and Forbidden for a service without the scope of the route."""
+    """Accepts only `Authorization: Bearer`. Raises NotAuthenticated, and Forbidden for a service without the scope of the route."""
 
     def __init__(self, app: ASGIApp, *, services: Services, identities: IdentityCache) -> None:
         super().__init__(app, exclude_http_methods=["OPTIONS"])
@@ -45,7 +45,7 @@ class Authentication(AbstractAuthenticationMiddleware):
 
 
 def has_credential(scope: Any, services: Services) -> bool:
-    """Whether a request carries a token or a signed address that we issued and that has not expired. Its permissions are checked later."""
+    """Whether a request has a token or signed address that we issued and that has not expired. Permissions are checked later."""
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     try:
         if (token := bearer(header.decode("latin-1"))) is not None:
@@ -60,7 +60,7 @@ def has_credential(scope: Any, services: Services) -> bool:
 
 
 def mark_recognised(scope: Any) -> None:
-    """Tell the HTTP server that this connection is a user's: connections of anonymous clients are closed first."""
+    """Mark the connection as a user's for the HTTP server, which closes connections of anonymous clients first."""
     if (mark := (scope.get("extensions") or {}).get(RECOGNISED)) is not None:
         mark()
 
@@ -74,4 +74,4 @@ def bearer(header: str | None) -> str | None:
 def require_scope(service: Actor, scope: Scope | None) -> None:
     """Raises Forbidden."""
     if scope is None or scope not in service.scopes:
-        raise Forbidden("Insufficient permissions: a service may do only what its scopes name")
+        raise Forbidden("Insufficient permissions: the service token lacks the scope of this route")

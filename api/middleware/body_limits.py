@@ -1,6 +1,6 @@
-"""Checks of request bodies before anything parses them: media type, size, depth of nesting, and text that Postgres can store.
+"""Checks request bodies before anything parses them: media type, size, depth of nesting, and text that Postgres can store.
 
-On routes without authentication a body must also be small, arrive soon, and not be one of many unfinished ones of its address.
+On routes without authentication, a body must also be small and arrive soon, and an address may have few unfinished ones.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ CHARSET: Final = re.compile(rb";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an even number of backslashes before it are characters of their own
 TEXT: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: one deeper, one less deep
+STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: +1 opens a level, -1 closes it
 
 
 class BodyLimits:
-    """Middleware: a route takes JSON unless its `opt` says `body="form"`, or `body="stream"`, which it reads itself."""
+    """Middleware. A route takes JSON, unless its `opt` is `body="form"`, or `body="stream"` for a body that the route reads itself."""
 
     def __init__(self, app: ASGIApp, options: WebOptions) -> None:
         self._app, self._options = app, options
@@ -56,7 +56,7 @@ class BodyLimits:
         await self._app(scope, replay_body(body, receive), send)
 
     async def _read_anonymous(self, scope: Scope, receive: Receive, maximum: int) -> bytes:
-        """Raises BodyTooLarge, TooSlow, and TooMany where a newer body of the same address took its slot."""
+        """Raises BodyTooLarge, TooSlow, and TooMany if a newer body has taken its slot."""
         slot = None
         try:
             async with asyncio.timeout(self._options.anonymous_body_seconds) as timeout:
@@ -65,7 +65,7 @@ class BodyLimits:
                 return await read_body(receive, maximum=min(maximum, self._options.anonymous_body_max_bytes))
         except TimeoutError:
             if slot is not None and slot.is_lost:
-                raise TooMany("Too many unfinished requests come from this address", retry_after=1) from None
+                raise TooMany("Too many unfinished requests from this address", retry_after=1) from None
             raise TooSlow(f"The body did not arrive within {self._options.anonymous_body_seconds:g} seconds; send it again") from None
         finally:
             if slot is not None:
@@ -84,7 +84,7 @@ async def read_body(receive: Receive, *, maximum: int) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > maximum:
-            raise BodyTooLarge(f"The body is larger than {maximum:,} bytes, which is the most that is taken here")
+            raise BodyTooLarge(f"The body is larger than the maximum of {maximum:,} bytes")
         parts.append(part)
         more = message.get("more_body", False)
     return b"".join(parts)
@@ -111,7 +111,7 @@ def media_type_of(scope: Any) -> str:
 
 
 def check_json(content_type: bytes, body: bytes) -> None:
-    """Raises UnsupportedMediaType, Malformed. Works at the speed of the decoder: no loop of ours goes over characters or values."""
+    """Raises UnsupportedMediaType, Malformed. Runs at the speed of the decoder, without a Python loop over characters or values."""
     charset = CHARSET.search(content_type)
     if _media_type(content_type) != "application/json" or (charset and charset[1].lower() not in UTF_8):
         raise UnsupportedMediaType("Send the body as application/json in UTF-8")
@@ -120,7 +120,7 @@ def check_json(content_type: bytes, body: bytes) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Malformed("The body is not valid JSON in UTF-8") from None
     if b"\\u0000" in body and ESCAPED_NUL.search(body):
-        raise Malformed("Text must not contain NUL")
+        raise Malformed("Text must not contain the character NUL")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise Malformed(f"The JSON is nested more than {MAX_DEPTH} deep")
 
@@ -130,6 +130,6 @@ def _media_type(content_type: bytes) -> str:
 
 
 def _depth(body: bytes) -> int:
-    """How deep valid JSON is nested."""
+    """The depth of valid JSON."""
     brackets = TEXT.sub(b"", body).translate(STEPS, NO_BRACKETS)
     return max(accumulate(array("b", brackets)), default=0)

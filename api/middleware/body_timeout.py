@@ -13,9 +13,10 @@ Receive = Callable[[], Awaitable[Message]]
 
 
 class BodyTimeout:
-    """Receives one body: each piece within the idle timeout, and the whole at a minimum rate. Afterwards only a disconnect can come.
+    """Receives one body: each piece within the idle timeout, and the whole at a minimum rate. Only a disconnect can follow it.
 
-    One timer serves all pieces: a timeout for each would cost more than reading it. `waiting` is entered while waiting for a piece.
+    One timer serves all pieces, because a timeout for each would cost more than reading it. `waiting` is entered while waiting for a
+    piece.
     """
 
     def __init__(self, receive: Receive, waiting: AbstractContextManager[None], timeouts: BodyTimeouts) -> None:
@@ -42,7 +43,7 @@ class BodyTimeout:
         return message
 
     def stop(self) -> None:
-        """Cancel the timer: nothing more is read."""
+        """Cancel the timer; nothing more is read."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -63,7 +64,7 @@ class BodyTimeout:
             self._reader = None
 
     def _check(self) -> None:
-        """Cancel a wait that has lasted too long; otherwise check again when it may have."""
+        """Cancel a wait that has lasted too long; otherwise check again when it could have."""
         idle = self._timeouts.idle_seconds
         remaining = idle - (self._loop.time() - self._piece_started) if self._reader is not None else idle
         if self._reader is not None and remaining <= 0:
@@ -78,6 +79,6 @@ def _too_slow() -> TooSlow:
 
 
 def expire(timeout: asyncio.Timeout) -> None:
-    """End a timeout at once."""
+    """Let a timeout expire at once."""
     if not timeout.expired():
         timeout.reschedule(asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""The client's address: that of the connection, or the one that a trusted proxy reports."""
+"""Finds the client's address: that of the connection, or the one that a trusted proxy reports."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -8,7 +8,8 @@ Network = IPv4Network | IPv6Network
 
 
 def address_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
-    """`forwarded` is X-Forwarded-For, to which each proxy appends its own client: read from its end, as long as the proxy is trusted."""
+    """The client's address. `forwarded` is X-Forwarded-For, to which each proxy appends its client: it is read from its end, as long as
+    the proxies are trusted."""
     hops = [part.strip() for part in forwarded.split(",")]
     address = _plain(peer)
     while hops and _is_of(address, trusted) and _parsed(hops[-1]):
@@ -24,7 +25,7 @@ def peer_of(scope: Any, trusted: Sequence[Network]) -> str:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address as such, also where a dual-stack socket reports it as IPv6 (::ffff:192.0.2.1)."""
+    """The address; an IPv4 address also if a dual-stack socket reports it as IPv6 (::ffff:192.0.2.1)."""
     parsed = _parsed(address)
     return str(parsed.ipv4_mapped) if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped else address
 

@@ -1,4 +1,4 @@
-"""The outermost middleware, for every request: its id, limits, security headers, CORS, HEAD, one log line, and no bare error."""
+"""The outermost middleware: for every request an id, limits, security headers, CORS, HEAD, one log line, and problems as errors."""
 
 import re
 import time
@@ -36,7 +36,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
-    (b"server", b"bioscope"),  # or the HTTP server would name itself
+    (b"server", b"bioscope"),  # otherwise the HTTP server adds its own name
 )
 CLIENT_DISCONNECTED = 499
 HSTS = (b"strict-transport-security", b"max-age=31536000")
@@ -46,10 +46,10 @@ ObserveRequest = Callable[[str, str, int, float], None]
 
 
 class OuterMiddleware:
-    """Wraps the application. `observe_request(method, route, status, seconds)` is called for every request; `has_credential(scope)` says
-    whether it carries a credential that we issued.
+    """Wraps the application. `observe_request(method, route, status, seconds)` is called for every request; `has_credential(scope)` tells
+    whether a request has a credential that we issued.
 
-    Call `drain` when no new connection is accepted: requests that wait for something are then answered at once.
+    Call `drain` after the server has stopped accepting connections. Then waiting requests are answered at once.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class OuterMiddleware:
             self._log_request(request)
 
     async def _open_websocket(self, scope: Any, receive: Receive, send: Send) -> None:
-        """A rejection answers the handshake, where the server supports that."""
+        """A rejection answers the handshake, if the server supports that."""
         request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
         if (rejection := self._header_rejection(request)) is None:
             await self._app(scope, receive, send)
@@ -110,9 +110,9 @@ class OuterMiddleware:
         try:
             await self._app(request.scope, body.receive, send)
         except Exception:
-            log.exception("unforeseen error", request_id=request.id)
+            log.exception("unexpected error", request_id=request.id)
             if not request.has_response:
-                await _send_problem(send, 500, "Something went wrong on our side. It was logged", request.id)
+                await _send_problem(send, 500, "Internal error. The server's log has details under this request's id", request.id)
         finally:
             body.stop()
 
@@ -121,13 +121,13 @@ class OuterMiddleware:
             return rejection
         if not self._admits(request):
             request.is_rejected_by_admission = True
-            return 503, "Too many requests at once; try again in a second"
+            return 503, "Too many requests at the same time; try again in a second"
         if request.headers.get(b"content-encoding", b"identity") != b"identity":
             return 415, "Send the body without Content-Encoding"
         return None
 
     def _admits(self, request: "_Request") -> bool:
-        """Preflights are always admitted: they carry no token and cost nothing, and browsers send them ahead of users' requests."""
+        """Whether admission control accepts the request. Preflights are always accepted: they are cheap, and carry no token."""
         has_credential = partial(self._has_credential, request.scope)
         return request.is_monitoring or request.is_preflight or self._admission.admits(request.started, has_credential=has_credential)
 
@@ -182,10 +182,10 @@ class OuterMiddleware:
     def _log_request(self, request: "_Request") -> None:
         seconds = time.perf_counter() - request.started
         route = str(request.scope.get("path_template") or "unknown")
-        method = request.method if request.method in KNOWN_METHODS else "unknown"  # clients must not create labels of metrics
+        method = request.method if request.method in KNOWN_METHODS else "unknown"  # clients must not create metric labels
         self._observe_request(method, route, request.status, seconds)
         if request.is_rejected_by_admission:
-            return  # it is counted; a log line would cost more than the rejection
+            return  # a metric counts it; a log line would cost more than the rejection
         if request.status >= 500 or not request.is_monitoring:
             user = getattr(request.scope.get("user"), "id", None)
             fields = {"method": method, "route": route, "status": request.status, "ms": round(seconds * 1000, 1)}
@@ -193,7 +193,7 @@ class OuterMiddleware:
 
 
 class _Request:
-    """One request as the outermost middleware sees it; `origin` is that of the page, where CORS allows it."""
+    """One request as the outermost middleware sees it. `origin` is that of the page, if CORS allows it."""
 
     def __init__(self, scope: Any, allowed_origins: Container[str]) -> None:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])

@@ -22,7 +22,7 @@ def test_every_reason_to_close_is_documented():
 
 def test_every_message_is_documented():
     for message in (messages.Authenticated, messages.EventMessage, messages.CaughtUp, messages.ServerPing):
-        (row,) = re.findall(rf'^\| `{{"type":"{message.__struct_config__.tag}".*$', PAGE, re.MULTILINE)
+        (row,) = re.findall(rf'^- `{{"type":"{message.__struct_config__.tag}".*$', PAGE, re.MULTILINE)
         assert all(f'"{name}"' in row for name in message.__struct_fields__)
 
 
