@@ -1,4 +1,4 @@
-"""A job: one model version run over one image or a whole dataset, planned in chunks, each judged exactly once."""
+"""A job: one model version run over one image or a whole dataset, planned in chunks. Each chunk's results are recorded once."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,11 +14,11 @@ from domain.values import ImageWarning, chunk_id
 
 MAX_PART_IMAGES = 500  # images in one ClassificationPlanned
 MAX_CHUNK_IMAGES, MIN_CHUNK_IMAGES = 64, 8  # images in one chunk; the last chunk of a plan part may be smaller
-TARGET_CHUNKS = 8  # of a small part: so that several workers share it, and its results arrive bit by bit
+TARGET_CHUNKS = 8  # per small plan part, so that several workers share it and results arrive early
 
 
 class JobStatus(StrEnum):
-    """`pending` until it is planned, `running` until every chunk is judged."""
+    """`pending` until the job is planned, `running` until every chunk has its results."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -43,7 +43,7 @@ class PlannedImage(msgspec.Struct, frozen=True):
 
 
 class ClassificationRequested(Event, frozen=True, kw_only=True):
-    """`dataset_id` is the dataset covered, or the one in which the single `image_id` stood; the model version is pinned."""
+    """A job was requested for a whole dataset, or for the image `image_id` of it. The model version is fixed by this event."""
 
     dataset_id: UUID
     image_id: UUID | None
@@ -55,7 +55,7 @@ class ClassificationRequested(Event, frozen=True, kw_only=True):
 
 
 class ClassificationPlanned(Event, frozen=True, kw_only=True):
-    """Part `part` (0, 1, ...) of what the job covers. Chunk numbers run through all parts, `first_chunk` on."""
+    """Part `part` (0, 1, ...) of the job's plan. Chunk numbers continue through all parts; this part begins with `first_chunk`."""
 
     part: int
     last: bool
@@ -68,7 +68,7 @@ class ClassificationCancelled(Event, frozen=True, kw_only=True):
 
 
 class ClassificationCompleted(Event, frozen=True, kw_only=True):
-    """Every image has its result or its failure."""
+    """Every image has a result or a failure."""
 
     succeeded: int
     failed: int
@@ -80,15 +80,18 @@ class ClassificationFailed(Event, frozen=True, kw_only=True):
 
 
 class ClassificationDeleted(Event, frozen=True, kw_only=True):
-    """Hidden with its results; what is planned for it stops. The record keeps both."""
+    """The job is hidden with its results, and its remaining work stops. The log keeps its events."""
 
 
 ENDING = (ClassificationCancelled, ClassificationCompleted, ClassificationFailed, ClassificationDeleted)
 
 
 class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`scores` follow the chunk's labels and add up to 1; `signals` say how foreign the image looked, by name;
-    `warnings` what of the file was not used, assumed or converted."""
+    """The prediction for one image. `scores` are in the order of the chunk's labels and sum to 1; `confidence` is from 0 to 1.
+
+    `signals` are measures by name of how far the image is outside the model's domain. `warnings` lists parts of the file that were
+    ignored, assumed or converted.
+    """
 
     image_id: UUID
     sha256: str
@@ -107,7 +110,7 @@ class ImageFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """What made the results; `seconds` of work for the whole chunk."""
+    """The model, software and hardware that produced the results; `seconds` is the processing time of the whole chunk."""
 
     model_sha256: str
     preprocessing: str
@@ -120,7 +123,10 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChunkJudged(Event, frozen=True, kw_only=True):
-    """The only event of its stream (named by job and number): a chunk is judged once, whatever is delivered twice."""
+    """The results of one chunk. It is the only event of its stream, so results are recorded once, even if a task is delivered twice.
+
+    The job id and the chunk number determine the stream.
+    """
 
     job_id: UUID
     number: int
@@ -165,7 +171,10 @@ def request(
     by: UUID,
     at: datetime,
 ) -> list[Event]:
-    """A job over one image is planned at once; one over a dataset when its images have been listed."""
+    """Request a job. A job over one image is planned at once, a job over a dataset when the scheduler has listed its images.
+
+    Raises Invalid for a threshold outside 0 to 1.
+    """
     if not 0 <= threshold <= 1:
         raise Invalid("threshold must lie between 0 and 1", errors=[{"loc": ["body", "threshold"], "msg": "must lie between 0 and 1"}])
     requested = ClassificationRequested(
@@ -186,7 +195,10 @@ def request(
 
 
 def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = False, by: UUID, at: datetime) -> list[Event]:
-    """What the job covers, in parts that follow those planned already; `more` images will follow. A job over nothing fails."""
+    """Add `images` to the plan, in parts of at most `MAX_PART_IMAGES`. With `more`, the plan is not complete yet.
+
+    A job without images fails. No event if the job is planned completely, has ended or was deleted.
+    """
     if job.planned or job.phase.ended or job.deleted:
         return []
     if not images and not job.parts and not more:
@@ -204,7 +216,7 @@ def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = Fa
 
 
 def chunks_of(images: Sequence[PlannedImage]) -> list[Sequence[PlannedImage]]:
-    """A pure function of the planned part: whoever folds the plan finds the same chunks."""
+    """The images of a plan part, cut into chunks. It depends on the part alone, so that every reader of the plan finds the same chunks."""
     size = min(MAX_CHUNK_IMAGES, max(MIN_CHUNK_IMAGES, -(-len(images) // TARGET_CHUNKS)))
     return [images[start : start + size] for start in range(0, len(images), size)]
 
@@ -216,7 +228,7 @@ def cancel(job: Classification, *, by: UUID, at: datetime) -> ClassificationCanc
 
 
 def complete(job: Classification, *, succeeded: int, failed: int, by: UUID, at: datetime) -> list[Event]:
-    """A job in which nothing succeeded has failed."""
+    """End the job. It fails if no image succeeded. No event if it has ended or was deleted."""
     if job.phase.ended or job.deleted:
         return []
     if not succeeded:
@@ -244,9 +256,9 @@ def record_chunk(
     by: UUID,
     at: datetime,
 ) -> ChunkJudged:
-    """The answer for chunk `number`. `plan` is the part of the job's plan that holds the chunk.
+    """The event with the results of chunk `number`. `plan` is the part of the job's plan that contains the chunk.
 
-    Raises Refused when the job has ended, when the chunk was not planned, and when the answer does not fit its images.
+    Raises Refused if the job has ended, if the chunk was not planned, or if the results do not match its images.
     """
     if job.phase.ended or job.deleted:
         raise Refused("The job has ended")
@@ -268,10 +280,10 @@ def record_chunk(
 
 
 def violation_of(judged: ChunkJudged, *, job: Classification | None, plan: ClassificationPlanned | None) -> str | None:
-    """The first rule that an answer breaks, in words; None where it is in order.
+    """The first rule that the results break, as a text; None if they break none.
 
-    `job` and `plan` are what the log holds of the job that the answer names: its request, and the part of its plan with this chunk. Whether
-    the job is still open, and the chunk not judged before, is not asked here. Migration 0010 holds the same rules.
+    `job` and `plan` come from the log: the job that the results name, and the part of its plan with this chunk. Whether the job is still
+    open, and whether the chunk has results already, is checked elsewhere. Migration 0010 contains the same rules.
     """
     if job is None or plan is None or plan.originator_id != job.id or judged.job_id != job.id:
         return "the chunk was not planned"
@@ -288,7 +300,7 @@ def violation_of(judged: ChunkJudged, *, job: Classification | None, plan: Class
 
 
 def planned_images(plan: ClassificationPlanned, number: int) -> Sequence[PlannedImage] | None:
-    """The images of chunk `number`; None where this part of a plan does not hold it."""
+    """The images of chunk `number`; None if this part of the plan does not contain it."""
     chunks = chunks_of(plan.images)
     index = number - plan.first_chunk
     return chunks[index] if 0 <= index < len(chunks) else None
@@ -299,7 +311,7 @@ def _wrong_images(judged: ChunkJudged, planned: dict[UUID, str]) -> str | None:
     if not planned.keys() >= set(answered):
         return "an image is not in the chunk"
     if len(set(answered)) != len(answered):
-        return "an image is answered for twice"
+        return "an image has more than one result"
     if any(planned[result.image_id] != result.sha256 for result in judged.results):
         return "an image's sha256 is not the planned one"
     return None

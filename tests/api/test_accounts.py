@@ -230,7 +230,7 @@ async def test_the_last_active_administrator_is_kept_by_every_route(laboratory):
     ):
         refused = await admin.patch(own, json=change)
         assert (refused.status_code, refused.json()["code"]) == (409, "last_administrator")
-        assert refused.json()["detail"] == "This is the last active administrator: make somebody else an administrator first"
+        assert refused.json()["detail"] == "This is the last active administrator: make another user an administrator first"
     assert kinds_of(laboratory, own) == ["UserRegistered"]
     assert (await admin.patch(others, json={"status": "active"})).status_code == 200
     assert (await admin.patch(own, json={"role": "analyst"})).status_code == 200
