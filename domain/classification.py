@@ -311,7 +311,7 @@ def _wrong_images(judged: ChunkJudged, planned: dict[UUID, str]) -> str | None:
     if not planned.keys() >= set(answered):
         return "an image is not in the chunk"
     if len(set(answered)) != len(answered):
-        return "an image has more than one result"
+        return "an image is answered for twice"
     if any(planned[result.image_id] != result.sha256 for result in judged.results):
         return "an image's sha256 is not the planned one"
     return None

@@ -136,7 +136,7 @@ def test_for_a_file_that_is_lost_or_damaged_nothing_is_written_and_it_is_reporte
             if file.before in {"accepted", "rejected"}:
                 [missed] = found[image_id].not_checked
                 assert missed.job is None
-                assert "Bring it back from a backup" in missed.detail
+                assert "Restore it from a backup" in missed.detail
 
 
 @given(described=st.lists(files, max_size=5))
@@ -235,7 +235,7 @@ def test_an_image_that_cannot_be_read_any_more_keeps_its_description_and_says_so
     row = archive.rows()["images"][cell]
     assert (row.accepted, row.reader, row.width) == (True, OLD.reader, OLD.width)
     [warning] = row.warnings
-    assert warning.detail == ("The file cannot be read any more; what is shown of it comes from an earlier reader. Save it uncompressed")
+    assert warning.detail == ("The file can no longer be read; its metadata and pictures come from an earlier version. Save it uncompressed")
 
 
 def test_a_decoder_that_breaks_down_changes_nothing_and_is_reported(archive):
