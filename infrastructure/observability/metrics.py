@@ -39,7 +39,7 @@ SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process sche
 PAUSED: Final = Gauge("bioscope_paused_processes", "Processes that pause until they are upgraded.", ["process"])
 
 BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 once the relay found that the log is not what was written; it signs no more.")
-DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are not as the record says.")
+DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are a table differs from the log.")
 RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "When they were last compared.")
 
 ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Stored files that nothing referred to any more, and that were freed.")

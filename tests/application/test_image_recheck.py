@@ -235,7 +235,9 @@ def test_an_image_that_cannot_be_read_any_more_keeps_its_description_and_says_so
     row = archive.rows()["images"][cell]
     assert (row.accepted, row.reader, row.width) == (True, OLD.reader, OLD.width)
     [warning] = row.warnings
-    assert warning.detail == ("The file can no longer be read; its metadata and pictures come from an earlier version. Save it uncompressed")
+    assert warning.detail == (
+        "The file can no longer be read; its metadata and pictures come from an earlier version. Save it uncompressed"
+    )
 
 
 def test_a_decoder_that_breaks_down_changes_nothing_and_is_reported(archive):
