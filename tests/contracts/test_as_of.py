@@ -65,7 +65,7 @@ def test_moments_that_mean_nothing_are_refused_with_a_sentence(log):
         "yesterday": "must be a time with a time zone",
         "2026-03-01T12:00:00": "has no time zone",
         "2026-03-01T12:00:00 01:00": "%2B",
-        (datetime.now(UTC) + timedelta(hours=1)).isoformat(): "still to come",
+        (datetime.now(UTC) + timedelta(hours=1)).isoformat(): "in the future",
         "-1": "must be a time with a time zone",
         "0": "must be a position from 1 on",
         "2": "beyond the end of the log, which is at position 1",
