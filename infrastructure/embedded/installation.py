@@ -110,7 +110,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
     if number < 0 or number in NOT_OUR_ADDRESS:  # a name that cannot be resolved has a negative one
         return f"{settings.host} is no address of this machine: correct BIOSCOPE_HOST"
     address, reason = settings.local_url.removeprefix("http://"), os.strerror(number)
-    return f"{address} cannot be listened on ({reason}): choose another port with --port or BIOSCOPE_PORT (0: a free one)"
+    return f"{address} cannot be bound ({reason}): choose another port with --port or BIOSCOPE_PORT (0: a free one)"
 
 
 def publish(settings: Settings) -> None:

@@ -162,7 +162,7 @@ def damage(path):
 
 
 REFUSALS = {
-    "no manifest": (lambda made: (made / MANIFEST).unlink(), "no backup, or one that was cut off"),
+    "no manifest": (lambda made: (made / MANIFEST).unlink(), "not a backup, or an incomplete one"),
     "a manifest that is no JSON": (lambda made: (made / MANIFEST).write_text("{"), "damaged"),
     "a manifest of another position": (lambda made: changed(made, position=1), "was changed"),
     "a manifest that leaves a table out": (lambda made: changed(made, tables=[]), "was changed"),
@@ -192,13 +192,13 @@ def test_a_damaged_backup_is_refused_by_name_before_anything_is_written(made, wh
 
 
 def test_another_root_key_is_refused(made):
-    with pytest.raises(NoBackup, match="not the one that this backup was made with"):
+    with pytest.raises(NoBackup, match="the root key is not that of this backup"):
         checked(made, RootKey(bytes(32)))
 
 
 def test_a_log_that_holds_something_is_left_as_it_is(made, owner_url, store):
     before, there = rows(owner_url), MemoryBlobs()
-    with pytest.raises(NoBackup, match="the log here has 7 events already"):
+    with pytest.raises(NoBackup, match="the log already has 7 events"):
         restore(owner_url, there, made, checked(made, ROOT))
     assert rows(owner_url) == before
     assert there.kept == {}
@@ -207,7 +207,7 @@ def test_a_log_that_holds_something_is_left_as_it_is(made, owner_url, store):
 def test_a_backup_of_a_newer_version_is_refused(made, elsewhere):
     with psycopg.connect(elsewhere, autocommit=True) as connection:
         connection.execute("delete from ops.migrations where number > 1")
-    with pytest.raises(NoBackup, match="use a newer one"):
+    with pytest.raises(NoBackup, match="use a newer release"):
         restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
 
 

@@ -339,7 +339,7 @@ class Moody(MemoryBlobs):
     def read(self, sha256):
         if self.away > 0:
             self.away -= 1
-            raise Unavailable("The file store is away", retry_after=5)
+            raise Unavailable("The blob store is unavailable", retry_after=5)
         return super().read(sha256)
 
 

@@ -337,7 +337,7 @@ def test_settings_survive_the_way_through_the_environment(names, port, json_logs
 def test_a_port_that_is_taken_is_a_clear_error(alone):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         wanted = msgspec.structs.replace(alone, port=taken.getsockname()[1])
-        with pytest.raises(CannotStart, match=r"cannot be listened on .* --port"), second(wanted):
+        with pytest.raises(CannotStart, match=r"cannot be bound .* --port"), second(wanted):
             pass
 
 
