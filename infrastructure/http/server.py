@@ -80,9 +80,7 @@ def serve(target: str, settings: Settings, *, timeouts: ServerTimeouts = DEFAULT
         timeout_graceful_shutdown=timeouts.stop_seconds,
     )
     with bound_socket(settings) as listener:
-        listener.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeouts.send_seconds * 1000)
-        )  # inherited by connections
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeouts.send_seconds * 1000))  # inherited by connections
         listeners = [listener, *(listener.dup() for _ in range(1, ACCEPTS_PER_TURN))]
         GracefulServer(config, limits, listener, timeouts, on_drain=getattr(app, "drain", lambda: None)).run(sockets=listeners)
 

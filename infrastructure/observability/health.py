@@ -106,9 +106,7 @@ def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
     return [
         _lag_of("relay", "published", status.unpublished, status.unpublished_age)
         if status.is_published_in_log
-        else _unhealthy(
-            "relay", f"ops.relay is at position {status.published}, but the log ends at {status.head}: {CHANGED}", status.head
-        ),
+        else _unhealthy("relay", f"ops.relay is at position {status.published}, but the log ends at {status.head}: {CHANGED}", status.head),
         _projector(status),
         _healthy("scheduler", "leads")
         if status.scheduling

@@ -32,7 +32,7 @@ def metrics_token(settings: Settings) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise WrongSetting(f"{name}: {settings.metrics_token_file} cannot be read ({error})") from None
     if len(token) < MIN_TOKEN_LENGTH or not token.isprintable() or " " in token:
-        raise WrongSetting(f"{name}: the secret must be at least {MIN_TOKEN_LENGTH} printable characters; create one with: openssl rand -hex 24")
+        raise WrongSetting(f"{name}: the secret must be at least {MIN_TOKEN_LENGTH} printable characters; run: openssl rand -hex 24")
     return token
 
 

@@ -65,9 +65,7 @@ def setting_findings(settings: Settings) -> Iterator[ConfigFinding]:
         yield wrong(PREFIX + name.upper(), f"{value or 'empty'}: {message}")
     for network in networks(settings):
         if network.num_addresses > MAX_PROXY_ADDRESSES:
-            yield weak(
-                PREFIX + "TRUSTED_PROXIES", f"{network}: every client there can choose its own address; name only the proxy"
-            )
+            yield weak(PREFIX + "TRUSTED_PROXIES", f"{network}: every client there can choose its own address; name only the proxy")
     if settings.access_ttl > MAX_TTL_SECONDS:
         yield weak(PREFIX + "ACCESS_TTL", f"{settings.access_ttl}: a stolen access token works for that many seconds")
 

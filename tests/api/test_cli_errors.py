@@ -233,7 +233,7 @@ def test_a_metrics_port_that_is_in_use_is_named(settings, used_port):
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
 def test_an_address_of_another_machine_is_named(settings, host):
-    refused(run_process("up", **variables(settings) | {"BIOSCOPE_HOST": host}), FAILED, f"{host} is no address of this machine")
+    refused(run_process("up", **variables(settings) | {"BIOSCOPE_HOST": host}), FAILED, f"{host} is not an address of this machine")
 
 
 @pytest.mark.parametrize("name", ["missing", "folder", "text"])

@@ -242,10 +242,10 @@ def test_an_image_that_cannot_be_read_any_more_keeps_its_description_and_says_so
 
 def test_a_decoder_that_breaks_down_changes_nothing_and_is_reported(archive):
     cell = archive.accepted(b"cell")
-    archive.reader.decoded[b"cell"] = DecoderFailed("The decoder broke down over this image")
+    archive.reader.decoded[b"cell"] = DecoderFailed("The decoder crashed on this image")
     found = archive.recheck()[cell]
     assert (found.recorded, archive.state(cell).version) == (False, 2)
-    assert [(one.job, one.detail) for one in found.not_checked] == [(None, "The decoder broke down over this image")]
+    assert [(one.job, one.detail) for one in found.not_checked] == [(None, "The decoder crashed on this image")]
 
 
 # ---- at the same time as others -----------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_a_model_that_breaks_its_promise_is_refused(log, blobs, folder):
     np.save(output, np.load(output) + 0.01)
     digest = hashlib.sha256(output.read_bytes()).hexdigest()
     respelled(folder, lambda rdf: rdf["outputs"][0]["test_tensor"].update(sha256=digest))
-    with pytest.raises(Invalid, match=r"differs by 0\.01 from the promised one"):
+    with pytest.raises(Invalid, match=r"differs by 0\.01 from the expected one"):
         register_bundled(blobs, log, folder=folder)
     assert (log.head(), blobs.kept) == (0, {})
 

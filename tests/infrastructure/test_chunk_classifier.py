@@ -161,7 +161,7 @@ async def test_the_model_gives_what_its_test_tensor_promises_and_refuses_another
         self_test, pool = "infrastructure.inference.children.child_functions:self_test", bench.worker._groups._pool
         difference = await pool.run(self_test, bench.version.sha256, bench.version.record, *tensors, into=float, lend=lend)
         assert difference <= record.tolerance
-        with pytest.raises(ChildFailed, match="not the file that the record names"):
+        with pytest.raises(ChildFailed, match="does not match its sha256 in the manifest"):
             await pool.run(self_test, bench.version.sha256, bench.version.record, tensors[0], tensors[0], into=float, lend=lend)
 
 

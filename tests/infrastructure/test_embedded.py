@@ -194,7 +194,7 @@ def test_private_values_that_clash_stay_out_of_the_servers_log(used):
 def test_data_of_a_postgres_that_is_not_installed_says_so(data):
     (data / "postgres").mkdir()
     (data / "postgres" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(CannotStart, match="made by Postgres 9, installed is"):
+    with pytest.raises(CannotStart, match="the data needs Postgres 9, but "):
         Postgres(data).start()
 
 
@@ -469,7 +469,7 @@ def test_one_that_cannot_be_started_on_a_full_disk_is_tried_again_later(tmp_path
     assert not tended.check(told.append)
     assert told == [
         "api: [Errno 28] No space left on device",
-        f"api ended (exit code None); starting it again in 0.1 s; its log is {tmp_path / 'x.log'}",
+        f"api ended (exit code None); restarting it in 0.1 s; its log is {tmp_path / 'x.log'}",
     ]
 
 

@@ -1,7 +1,7 @@
-"""What an ONNX file may hold, checked on its bytes before the runtime sees them.
+"""Validation of ONNX files on their bytes, before the runtime reads them.
 
-The runtime resolves external data, runs custom operators and reserves what an initializer declares, so all three are refused here, in
-subgraphs too. Field numbers are those of onnx/onnx.proto; a field that is not listed is refused.
+The runtime would load external data, run custom operators, and allocate the size that an initializer declares. All three are refused or
+limited here, including in subgraphs. Field numbers are those of onnx/onnx.proto; fields that are not listed are refused.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MAX_SHOWN_CHARACTERS: Final = 60
 STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})
 
 RUNTIME_FORMAT_MARK: Final = b"ORTM"
-"""At byte 4 of onnxruntime's own format, which it recognises by that and which holds no ONNX."""
+"""Marks onnxruntime's own format, at byte 4. It is not ONNX."""
 MAX_INT64: Final = 2**63 - 1
 DATA_IN_THE_FILE: Final = 0
 
@@ -37,16 +37,18 @@ ELEMENT_BITS: Final = {
     **dict.fromkeys((21, 22, 23), 4),
     **dict.fromkeys((25, 26), 2),
 }
-"""Of an element of each TensorProto.DataType; a string takes a byte at least."""
+"""Size in bits of an element of each TensorProto.DataType; a string has at least one byte."""
 
 
 class ModelRefused(Exception):
-    """A model that must not be run, or does not do what its record says; the text says what, as a sentence about "it"."""
+    """The model must not be run, or does not match its manifest. The message is a sentence about "it"."""
 
 
 class ModelLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`file_bytes`: of the model; `initializer_bytes`: of all tensors in memory; `nodes`, `fields`: with those of subgraphs;
-    `graph_depth`: graphs within each other; `domains`: whose operators are run."""
+    """Limits of a model. `initializer_bytes` counts all tensors in memory; `nodes` and `fields` include subgraphs.
+
+    `graph_depth` limits nested graphs. `domains` are the operator domains that may be used.
+    """
 
     file_bytes: int = MAX_MODEL_BYTES
     initializer_bytes: int = MAX_INITIALIZER_BYTES
@@ -61,7 +63,7 @@ DEFAULT_LIMITS: Final = ModelLimits()
 
 
 def validate_model(data: bytes, limits: ModelLimits = DEFAULT_LIMITS) -> None:
-    """Raises ModelRefused."""
+    """Raises ModelRefused if the model breaks a rule or limit."""
     if len(data) > limits.file_bytes:
         raise ModelRefused(f"it has {len(data):,} bytes; at most {limits.file_bytes:,} are taken")
     if data[4:8] == RUNTIME_FORMAT_MARK:
@@ -74,11 +76,11 @@ def validate_model(data: bytes, limits: ModelLimits = DEFAULT_LIMITS) -> None:
 
 NUMBER, TEXT, FLOAT = (Wire.VARINT,), (Wire.BYTES,), (Wire.FIXED32,)
 NUMBERS, FLOATS, DOUBLES = (Wire.VARINT, Wire.BYTES), (Wire.FIXED32, Wire.BYTES), (Wire.FIXED64, Wire.BYTES)
-"""Repeated numbers are packed into bytes, or not."""
+"""Repeated numbers may be packed into bytes or not."""
 
 
 class _Schema(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a message, in which ways each may be written, and why some are refused."""
+    """The fields of a message with their allowed wire types, and the messages for refused fields."""
 
     once: dict[int, tuple[Wire, ...]]
     repeated: dict[int, tuple[Wire, ...]]
@@ -114,7 +116,7 @@ TENSOR: Final = _Schema(
 
 
 class _Model:
-    """One walk over a model, which counts."""
+    """One pass over a model, which counts fields, nodes and bytes."""
 
     def __init__(self, limits: ModelLimits) -> None:
         self._limits = limits
@@ -183,7 +185,7 @@ class _Model:
         self._check_size(sizes, kind, stored_bytes=len(tensor), raw=raw)
 
     def _check_size(self, sizes: list[int], kind: int, *, stored_bytes: int, raw: int | None) -> None:
-        """`stored_bytes`: bytes of the whole tensor in the file; `raw`: of its data, where they are as in memory."""
+        """`stored_bytes` is the size of the whole tensor in the file; `raw` that of its raw data, if it has some."""
         if len(sizes) > self._limits.dimensions or any(size > MAX_INT64 for size in sizes):
             raise ModelRefused(f"it holds a tensor of negative size, or of more than {self._limits.dimensions} dimensions")
         bits = ELEMENT_BITS.get(kind)
@@ -203,7 +205,7 @@ class _Model:
             raise ModelRefused(f"it needs operators of {printable(name)[:MAX_SHOWN_CHARACTERS]!r}: export it with standard ones")
 
     def _read(self, message: memoryview, schema: _Schema) -> Iterator[Field]:
-        """Raises ModelRefused for a field that is refused, unknown, written in a wrong way, or twice where readers differ."""
+        """The fields of a message. Raises ModelRefused for a refused or unknown field, a wrong wire type, or an ambiguous repetition."""
         keys_read = set()
         for field in read_fields(message):
             self._fields += 1
