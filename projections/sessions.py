@@ -1,4 +1,4 @@
-"""Sign-ins, and whether they still hold. Who a token speaks for is asked of the log."""
+"""The read model of sessions. Authentication reads the log, not this table."""
 
 from datetime import datetime
 from uuid import UUID
