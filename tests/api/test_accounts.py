@@ -299,7 +299,7 @@ async def test_an_old_sign_in_needs_the_current_password(laboratory):
         password = NewPassword(password=OTHER_PASSWORD, signed_in_for=901, **expected)
         return accounts.update(me.id, profile={}, password=password, command=Command(id=uuid4(), actor=me, at=NOW), **ports)
 
-    with pytest.raises(Forbidden, match="log in again"):
+    with pytest.raises(Forbidden, match="sign in again"):
         change()
     assert change(current=PASSWORD).version == 2
 

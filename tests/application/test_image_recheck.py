@@ -50,8 +50,8 @@ files = st.builds(
     File,
     st.sampled_from(["accepted", "rejected", "pending", "deleted"]),
     st.sampled_from(["whole", "whole", "lost", "damaged"]),
-    st.one_of(inspections, st.just(UNREADABLE), st.just(DecoderFailed("The decoder broke down"))),
-    st.one_of(scores, st.just(UNREADABLE), st.just(DecoderFailed("The decoder broke down"))),
+    st.one_of(inspections, st.just(UNREADABLE), st.just(DecoderFailed("The decoder crashed"))),
+    st.one_of(scores, st.just(UNREADABLE), st.just(DecoderFailed("The decoder crashed"))),
     st.lists(st.builds(Result, scores, st.sampled_from([1, 2]), st.booleans()), max_size=3),
 )
 

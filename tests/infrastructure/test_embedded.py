@@ -124,7 +124,7 @@ def test_a_postgres_started_by_hand_is_refused_and_left_alone(used):
     while "ready to accept" not in by_hand_log(used) and time.monotonic() < until:
         time.sleep(0.02)
     try:
-        with pytest.raises(CannotStart, match=rf"a Postgres \(process {by_hand.pid}\) runs on"):
+        with pytest.raises(CannotStart, match=rf"another Postgres \(process {by_hand.pid}\) runs on"):
             Postgres(used).start()
         assert by_hand.alive()
         by_hand.ask_to_stop(signal.SIGQUIT)

@@ -272,7 +272,7 @@ def test_a_signed_address_cannot_be_changed_in_any_place():
     assert unseal(ROOT, token) == ADDRESS
     for place in range(len(token)):
         other = "A" if token[place] != "A" else "B"
-        with pytest.raises(Forbidden, match="not one of ours"):
+        with pytest.raises(Forbidden, match="is not valid"):
             unseal(ROOT, token[:place] + other + token[place + 1 :])
 
 

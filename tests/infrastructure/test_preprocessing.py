@@ -73,7 +73,7 @@ def test_real_files_of_many_kinds_decode(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("truncated_half.jpg", "cut off"), ("header_only.jpg", "cut off"), ("corrupt_entropy.jpg", "ends in the middle")]
+    ("name", "said"), [("truncated_half.jpg", "cut off"), ("header_only.jpg", "cut off"), ("corrupt_entropy.jpg", "ends before the end")]
 )
 def test_half_a_picture_is_refused(name, said):
     with pytest.raises(DamagedImage, match=said):
