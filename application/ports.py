@@ -125,9 +125,10 @@ class EventStore(Protocol):
         """Append all of `events` or none, and return when they are durable.
 
         A known command id with the same digest changes nothing and returns its first outcome.
-        Raises ConcurrencyConflict (a version exists already), NotFound or StreamClosed (a precondition), Taken (a claim; `scope`),
-        KeyReused (the command id is known with another digest), Refused (an event breaks a rule of the event store, or this process may
-        not append it), UpgradeUnderWay (a running process does not understand an event yet).
+
+        Raises ConcurrencyConflict if a version exists already, NotFound or StreamClosed if a precondition fails, and Taken (with `scope`)
+        if a claim does. KeyReused: the command id is known with another digest. Refused: an event breaks a rule of the event store, or
+        this process may not append it. UpgradeUnderWay: a running process does not understand an event yet.
         """
 
     def outcome(self, command: Command) -> AppendResult | None:

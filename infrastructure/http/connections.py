@@ -39,8 +39,8 @@ REFUSALS: Final = {
 class HttpConnection(HttpToolsProtocol):
     """One HTTP/1.1 connection.
 
-    It is closed if no complete head arrives within `request_head_seconds` of the start or the last answer, if the head or the pipeline of
-    requests is too long, if the client does not read an answer, and if its slot is needed for another connection.
+    It is closed if no complete head arrives within `request_head_seconds` of the start or the last answer. It is also closed if the head
+    or the pipeline of requests is too long, if the client does not read an answer, and if its slot is needed for another connection.
     """
 
     def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:

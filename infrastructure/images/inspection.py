@@ -21,7 +21,7 @@ class InspectedImage(Inspection, frozen=True, kw_only=True):
     `width` and `height` are in pixels as stored; `bands` per pixel (3 for a palette) and `dtype` (NumPy name) are those of the first page.
     `pages` counts the main chain. `axes` are OME names, slowest first: T, Z, C, Y, X, S for bands, I for pages of unknown meaning.
     `pixel_size_um` is the edge length of a pixel in micrometres, `magnification` that of the objective, `acquired_with` the microscope,
-    camera or program; each is None if the file does not contain it. `reader` is the reader version. `warnings` lists parts of the file
+    camera or program. Each is None if the file does not contain it. `reader` is the reader version. `warnings` lists parts of the file
     that were ignored, assumed or converted. `thumbnail` (edges up to 256) and `preview` (up to 2048) are upright JPEG files of the first
     plane; `preview` is None if browsers can display the original.
     """
