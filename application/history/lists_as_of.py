@@ -66,8 +66,8 @@ def results(judgements: Collection[int], about: UUID, *, until: int, log: EventS
     Results whose image, job or dataset was deleted by then are omitted.
     """
     recorded = log.at(judgements)
-    judged = [(one.position, event) for one in recorded if isinstance(event := log.decode(one), ChunkJudged)]
-    found = [(position, event, result) for position, event in judged for result in _results_about(event, about)]
+    chunks = [(one.position, event) for one in recorded if isinstance(event := log.decode(one), ChunkJudged)]
+    found = [(position, event, result) for position, event in chunks for result in _results_about(event, about)]
     deleted, outdated = _deleted_and_outdated(found, until, log)
     return [
         _result(position, event, result, outdated)

@@ -222,7 +222,7 @@ def _failed(event: classification.ClassificationFailed, _: Scene) -> str:
     return f"The job failed: {event.reason}"
 
 
-def _judged(event: classification.ChunkJudged, scene: Scene) -> str:
+def _chunk_judged(event: classification.ChunkJudged, scene: Scene) -> str:
     by = f"{event.model_name} version {event.model_version}"
     for result in event.results:
         if result.image_id == scene.about:
@@ -286,7 +286,7 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     classification.ClassificationCompleted: _completed,
     classification.ClassificationFailed: _failed,
     classification.ClassificationDeleted: _of_job("deleted"),
-    classification.ChunkJudged: _judged,
+    classification.ChunkJudged: _chunk_judged,
     dead_letter.DeadLetterDiscarded: _discarded,
 }
 """One sentence for each event type."""

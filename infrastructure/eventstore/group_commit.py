@@ -135,7 +135,7 @@ class GroupCommit:
         self._url, self._digests, self._liveness = url, ClaimDigests(keys), liveness
         self._queue: SimpleQueue[PendingAppend | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
-        self._wakes = WakeUps(url)
+        self._wake_ups = WakeUps(url)
         self._thread = Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
@@ -148,7 +148,7 @@ class GroupCommit:
         """Commit the queued commands, then stop."""
         self._queue.put(None)
         self._thread.join(COMMIT_TIMEOUT_SECONDS)
-        self._wakes.close()
+        self._wake_ups.close()
 
     def _run(self) -> None:
         running = True
@@ -169,7 +169,7 @@ class GroupCommit:
             with APPEND_SECONDS.time():
                 outcomes = self._call_again_if_lost(batch)
             if any(outcome.outcome in WAKING_OUTCOMES for outcome in outcomes):
-                self._wakes.send(APPENDED)
+                self._wake_ups.send(APPENDED)
             for pending, outcome in zip(batch, outcomes, strict=True):
                 APPENDS.labels(outcome.outcome).inc()
                 pending.done.set(outcome)

@@ -72,7 +72,7 @@ class Leader:
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
         self._settings, self._keys = settings, keys
-        self._wakes = WakeUps(settings.postgres_url)
+        self._wake_ups = WakeUps(settings.postgres_url)
 
     async def lead_always(self) -> None:
         lost = (*CONNECTION_LOST, Fenced)
@@ -90,7 +90,7 @@ class Leader:
                 await run_until_first_ends(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
     def _publisher(self, connection: AsyncConnection, heads: HeadSigner) -> Publisher:
-        store = PostgresCheckpointStore(connection, on_read=heads.take, on_advanced=partial(self._wakes.send, PUBLISHED))
+        store = PostgresCheckpointStore(connection, on_read=heads.take, on_advanced=partial(self._wake_ups.send, PUBLISHED))
         return Publisher(store, partial(connect_topic, self._settings.kafka_url, key=RecordKey(self._keys)))
 
     async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:

@@ -70,7 +70,7 @@ def abi_version() -> int:
 
 def restrict(abi: int) -> None:
     """Remove permanently every right that ABI version `abi` knows. Needs no_new_privs. Raises OSError."""
-    _restrict(_Ruleset(_file_rights(abi), _known(NETWORK_RIGHTS, abi), _known(SCOPES, abi)), ())
+    _restrict(_Ruleset(_file_rights(abi), _supported_by(NETWORK_RIGHTS, abi), _supported_by(SCOPES, abi)), ())
 
 
 def restrict_files(abi: int, rules: Iterable[Rule]) -> None:
@@ -79,7 +79,7 @@ def restrict_files(abi: int, rules: Iterable[Rule]) -> None:
     The memory and environment of other processes can no longer be read. TCP is not limited. A rule for a missing path has no effect.
     Needs no_new_privs. Raises OSError.
     """
-    _restrict(_Ruleset(_file_rights(abi), 0, _known(SCOPES, abi)), rules)
+    _restrict(_Ruleset(_file_rights(abi), 0, _supported_by(SCOPES, abi)), rules)
 
 
 def _restrict(ruleset: _Ruleset, rules: Iterable[Rule]) -> None:
@@ -106,8 +106,8 @@ def _add(descriptor: int, rule: Rule, *, handled: int) -> None:
 
 
 def _file_rights(abi: int) -> int:
-    return (1 << _known(FILE_RIGHTS, abi)) - 1
+    return (1 << _supported_by(FILE_RIGHTS, abi)) - 1
 
 
-def _known(by_abi: dict[int, int], abi: int) -> int:
+def _supported_by(by_abi: dict[int, int], abi: int) -> int:
     return max((value for since, value in by_abi.items() if since <= abi), default=0)

@@ -92,7 +92,7 @@ class SignedAccessTokens:
         self._private = keys.signing(Purpose.ACCESS_TOKENS)
         self._jws = PyJWS(algorithms=[ALGORITHM])
         self._header = _header(self._private.public_key())
-        self._trusted = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
+        self._public_keys = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
         self._ttl = ttl
         self._verified: LRUCache[str, _VerifiedToken] = LRUCache(MAX_CACHED_TOKENS)
         self._lock = Lock()
@@ -124,10 +124,10 @@ class SignedAccessTokens:
     def _verify_form(self, token: str) -> _VerifiedToken:
         """Verify the signature and the exact form. Raises NotAuthenticated."""
         start = token.partition(".")[0] + "."
-        if len(token) > MAX_TOKEN_CHARACTERS or start not in self._trusted:
+        if len(token) > MAX_TOKEN_CHARACTERS or start not in self._public_keys:
             raise _invalid_token()
         try:
-            payload = self._jws.decode(token, self._trusted[start], algorithms=[ALGORITHM])
+            payload = self._jws.decode(token, self._public_keys[start], algorithms=[ALGORITHM])
             fields = msgspec.json.decode(payload, type=_User | _Service)
         except (PyJWTError, msgspec.MsgspecError, ValueError):
             raise _invalid_token() from None

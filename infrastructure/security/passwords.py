@@ -61,11 +61,11 @@ class Argon2Passwords:
 
     def outdated(self, known: bytes) -> bool:
         try:
-            made = extract_parameters(known.decode())
+            stored = extract_parameters(known.decode())
         except (InvalidHashError, ValueError):
             return True
-        weaker = made.memory_cost < self._parameters.memory_cost or made.time_cost < self._parameters.time_cost
-        return weaker or made.type is not self._parameters.type or made.version < self._parameters.version
+        weaker = stored.memory_cost < self._parameters.memory_cost or stored.time_cost < self._parameters.time_cost
+        return weaker or stored.type is not self._parameters.type or stored.version < self._parameters.version
 
 
 class BoundedQueue:
@@ -74,7 +74,7 @@ class BoundedQueue:
     def __init__(self, max_queued: int = MAX_QUEUED, timeout_seconds: float = QUEUE_TIMEOUT_SECONDS) -> None:
         self._max_queued, self._timeout_seconds = max_queued, timeout_seconds
         self._running = 0
-        self._users, self._strangers = deque[Event](), deque[Event]()
+        self._users, self._unknown_requesters = deque[Event](), deque[Event]()
         self._waiting = Counter[str]()
         self._lock = Lock()
 
@@ -92,27 +92,27 @@ class BoundedQueue:
             if self._running < MAX_CONCURRENT_HASHES:
                 self._running += 1
                 return
-            turn = self._enqueue(requester)
-        turn.wait(self._timeout_seconds)
+            slot_granted = self._enqueue(requester)
+        slot_granted.wait(self._timeout_seconds)
         with self._lock:
             self._waiting -= Counter([requester.name])  # drops requesters with none
-            if not turn.is_set():
-                (self._strangers if requester.is_stranger else self._users).remove(turn)
+            if not slot_granted.is_set():
+                (self._unknown_requesters if requester.is_stranger else self._users).remove(slot_granted)
                 raise _busy()
 
     def _enqueue(self, requester: PasswordRequester) -> Event:
         maximum = self._max_queued - (QUEUE_SLOTS_FOR_USERS if requester.is_stranger else 0)
-        if len(self._users) + len(self._strangers) >= maximum or self._waiting[requester.name] >= MAX_QUEUED_PER_REQUESTER:
+        if len(self._users) + len(self._unknown_requesters) >= maximum or self._waiting[requester.name] >= MAX_QUEUED_PER_REQUESTER:
             raise _busy()
         self._waiting[requester.name] += 1
-        turn = Event()
-        (self._strangers if requester.is_stranger else self._users).append(turn)
-        return turn
+        slot_granted = Event()
+        (self._unknown_requesters if requester.is_stranger else self._users).append(slot_granted)
+        return slot_granted
 
     def _leave(self) -> None:
         """Pass the slot on to the next in the queue."""
         with self._lock:
-            if queue := self._users or self._strangers:
+            if queue := self._users or self._unknown_requesters:
                 queue.popleft().set()
             else:
                 self._running -= 1

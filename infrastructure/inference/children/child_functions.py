@@ -85,8 +85,8 @@ def warm(model: str, record: str) -> None:
 def self_test(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
     """Run the model on its test tensors (.npy files); return the maximum difference from the expected output. Raises ModelRefused."""
     known = _record(record)
-    for what, data, promised in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
-        if sha256(data).hexdigest() != promised.sha256:
+    for what, data, recorded in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
+        if sha256(data).hexdigest() != recorded.sha256:
             raise ModelRefused(f"the test {what} does not match its sha256 in the manifest")
     tensor, expected = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
     got = _run(_network(model), tensor, known)[0]

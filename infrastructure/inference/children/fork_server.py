@@ -191,9 +191,9 @@ def _run_call(frame: bytes) -> bool:
     """Run one call. False if the child must end because it is out of memory."""
     try:
         call = msgspec.msgpack.decode(frame, type=Call)
-        function, takes = _function_of(call.function)
+        function, argument_types = _function_of(call.function)
         del frame
-        value = function(*msgspec.msgpack.decode(call.arguments, type=takes))
+        value = function(*msgspec.msgpack.decode(call.arguments, type=argument_types))
         send(_parent, Returned(msgspec.Raw(msgspec.msgpack.encode(value))))
     except MemoryError:
         send(_parent, Raised("MemoryError", "out of memory", is_exhausted=True))
