@@ -239,7 +239,7 @@ def interrupted(owner_url, store, made, at, after, **how):
 @pytest.mark.parametrize("at", ["tables", "commands", "log", "names", "blobs", "thumbnails"])
 def test_a_backup_that_is_cut_off_is_none(owner_url, store, made, at):
     interrupted(owner_url, store, made, at, 0)
-    with pytest.raises(NoBackup, match="cut off"):
+    with pytest.raises(NoBackup, match="incomplete"):
         checked(made, ROOT)
 
 
@@ -294,7 +294,7 @@ def test_a_range_that_was_damaged_in_the_folder_is_written_again(made, owner_url
 def test_a_backup_after_one_that_was_cut_off_keeps_the_ranges_of_the_last_whole_one(made, owner_url, store):
     before = files(made)
     interrupted(owner_url, store, made, "log", 1, positions_per_range=3)
-    with pytest.raises(NoBackup, match="cut off"):
+    with pytest.raises(NoBackup, match="incomplete"):
         checked(made, ROOT)
     backup_in_threes(owner_url, store, made)
     assert {name: files(made)[name] for name in ("000000000001.copy", "000000000004.copy")} == {

@@ -229,7 +229,7 @@ def test_a_signed_address_ends(tmp_path):
     token = token_of(blobs.signed_url(put(blobs), **PICTURE))
     ends = unseal(ROOT, token).ends
     assert unseal(ROOT, token, now=lambda: ends - 0.001)
-    with pytest.raises(Forbidden, match="ended"):
+    with pytest.raises(Forbidden, match="has expired"):
         unseal(ROOT, token, now=lambda: ends)
 
 
