@@ -73,7 +73,8 @@ def test_real_files_of_many_kinds_decode(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("truncated_half.jpg", "incomplete"), ("header_only.jpg", "incomplete"), ("corrupt_entropy.jpg", "ends before the end")]
+    ("name", "said"),
+    [("truncated_half.jpg", "incomplete"), ("header_only.jpg", "incomplete"), ("corrupt_entropy.jpg", "ends before the end")],
 )
 def test_half_a_picture_is_refused(name, said):
     with pytest.raises(DamagedImage, match=said):
