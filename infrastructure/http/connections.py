@@ -40,7 +40,7 @@ class HttpConnection(HttpToolsProtocol):
     """One HTTP/1.1 connection.
 
     It is closed if no complete head arrives within `request_head_seconds` of the start or the last answer. It is also closed if the head
-    or the pipeline of requests is too long, if the client does not read an answer, and if its slot is needed for another connection.
+    or the pipeline of requests is too long. A client that does not read an answer, or whose slot is needed by another, is disconnected.
     """
 
     def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:
