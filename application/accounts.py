@@ -1,4 +1,4 @@
-"""User accounts: registration, changes, closing and erasure."""
+"""Use cases of user accounts: registration, changes, deletion and erasure."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,7 +36,10 @@ def register(
     log: EventStore,
     passwords: PasswordHasher,
 ) -> CommandResult:
-    """A new account; `network`: where the request comes from. Raises Taken when the e-mail or the user name is another's."""
+    """Create an account. `network` is the client's network, for the limits of the password hasher.
+
+    Raises Taken for an e-mail address or user name in use, Invalid, and Unavailable while too many passwords are hashed.
+    """
     user_id = new_id(command, "user")
     event = user.register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
@@ -56,7 +59,7 @@ def register(
 
 
 def find(email: str, log: EventStore) -> User | None:
-    """The account with an e-mail address. A claim that the account's own events do not confirm finds nobody."""
+    """The account with this e-mail address. None if there is no claim, or if the account's events do not confirm it."""
     user_id = log.claimed("email", email)
     account = log.load(user_id, user.evolve) if user_id else None
     return account if account and canonical(account.email) == canonical(email) else None
@@ -76,10 +79,10 @@ def update(
     tokens: RefreshTokens,
     sign_in_limits: SignInLimits | None = None,
 ) -> CommandResult:
-    """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
+    """Apply all the changes or none, in one command. A deactivation or a new password also ends the user's sessions.
 
-    `sign_in_limits` is needed with a `password`. Raises Forbidden, Invalid, Taken, LastAdministrator, and TooMany (tries of a current
-    password); nothing has changed then.
+    `sign_in_limits` is required with a `password`. Raises Forbidden, Invalid, Taken, LastAdministrator, and TooMany (attempts at the
+    current password); nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
     password_hash = None
@@ -98,7 +101,7 @@ def update(
         return chain(account, user.evolve, parts)
 
     if status is Status.ACTIVE and load_account(log, user_id).status is not Status.ACTIVE:
-        # An interrupted command may have left sessions open, which must not work again.
+        # An interrupted deactivation may have left sessions open. They must not become valid again.
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     secrets = (password_secret(user_id, password_hash),) if password_hash else ()
     result = _execute_with_email(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
@@ -110,7 +113,7 @@ def update(
 
 
 def _may_update(actor: Actor, user_id: UUID, *, restricted: bool, password: bool) -> None:
-    """The same for an account that is another's and for one that is not there. Raises Forbidden."""
+    """Raises Forbidden, alike for another user's account and for one that does not exist."""
     is_admin = actor.is_admin or actor.is_system
     if actor.id != user_id and not is_admin:
         raise Forbidden("Only admins can update other users")
@@ -130,7 +133,7 @@ def _execute_with_email(
     command: Command,
     log: EventStore,
 ) -> CommandResult:
-    """Another e-mail address is claimed, and the old one is free again. Raises Taken."""
+    """Execute; a new e-mail address is claimed and the old one released. Raises Taken."""
 
     def claims(account: User) -> tuple[tuple[ReleasedClaim, ...], tuple[UniqueClaim, ...]]:
         return replaced_claim("email", user_id, old=account.email, new=new_email)
@@ -154,7 +157,7 @@ def _execute_with_email(
 def reset_password(
     user_id: UUID, password: str, *, command: Command, log: EventStore, passwords: PasswordHasher, tokens: RefreshTokens
 ) -> CommandResult:
-    """Set another password without knowing the current one; all sessions end. For administrators, on the server's machine alone.
+    """Set a password without the current one, and end all sessions. For administrators, on the command line of the server only.
 
     Raises Forbidden, NotFound, Invalid.
     """
@@ -174,7 +177,7 @@ def reset_password(
 
 
 def change_role(user_id: UUID, role: Role, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
-    """Raises Forbidden, NotFound, LastAdministrator."""
+    """Give a user another role. Raises Forbidden, NotFound, LastAdministrator, VersionMismatch."""
     _require_admin(command.actor)
     return execute(
         log,
@@ -187,7 +190,10 @@ def change_role(user_id: UUID, role: Role, *, expected: int | None = None, comma
 
 
 def delete(user_id: UUID, *, expected: int | None = None, command: Command, log: EventStore, tokens: RefreshTokens) -> CommandResult:
-    """Close the account; its traces stay readable. The names are free again. Raises Forbidden, NotFound, Conflict, LastAdministrator."""
+    """Close the account; its history stays readable, and its names become available.
+
+    Raises Forbidden, NotFound, Conflict (the actor's own account), LastAdministrator, VersionMismatch.
+    """
     _require_admin(command.actor)
     result = execute(
         log,
@@ -204,7 +210,7 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
 
 
 def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> CommandResult:
-    """Destroy the user's key: none of the user's private fields can be read any more, while the hash chain still verifies.
+    """Destroy the user's data key: the user's private fields can no longer be read, while the hash chain still verifies.
 
     Raises Forbidden, NotFound, LastAdministrator.
     """
@@ -225,7 +231,7 @@ def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTo
 def end_sessions(
     user_id: UUID, reason: session.Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
 ) -> None:
-    """Each session ends with an event of its own; one that ended meanwhile is no error."""
+    """Revoke the user's sessions except `but`, each with its own event. A session without events is skipped."""
     for session_id in tokens.revoke_user(user_id, but=but):
         follow_up = _follow_up(command, session_id)
         try:
@@ -241,7 +247,7 @@ def end_sessions(
 
 
 def _follow_up(command: Command, about: UUID) -> Command:
-    """The command that another one causes: an id of its own, the cause named."""
+    """A command about the stream `about` that `command` causes: with its own id, and `command` as its cause."""
     return Command(
         id=new_id(command, f"about/{about}"),
         actor=command.actor,

@@ -1,4 +1,4 @@
-"""The rule that an installation never loses its last active administrator."""
+"""The rule that an installation keeps at least one active administrator."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -11,11 +11,10 @@ from domain.user import User
 
 
 def another_administrator(account: User, events: Sequence[Event], log: EventStore) -> Sequence[StreamPrecondition]:
-    """What must hold for `events` of `account` to be appended, so that an active administrator remains.
+    """The preconditions under which `events` may be appended to `account`, so that an active administrator remains.
 
-    The precondition names another active administrator at the version that was read. Appends are serial, so that account cannot have lost
-    its role meanwhile: of two administrators that demote each other at the same moment, the second is refused.
-    Raises LastAdministrator where there is no other.
+    A precondition names another active administrator at the version that was read. Appends are serial: if two administrators demote each
+    other at the same time, the second append fails. Raises LastAdministrator if there is no other active administrator.
     """
     if not account.is_active_admin or _after(account, events).is_active_admin:
         return ()

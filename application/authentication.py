@@ -1,4 +1,4 @@
-"""Authentication: the actor of an access token, as the log knows it; cached for a few seconds."""
+"""Authentication: the actor that an access token stands for, read from the log and cached for a few seconds."""
 
 import time
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from domain.errors import NotAuthenticated
 from domain.session import Session
 from domain.user import User
 
-CACHE_SECONDS = 5.0  # for which another process may still accept a revoked session or a lost role
+CACHE_SECONDS = 5.0  # another process may accept a revoked session or a lost role for this long
 MAX_CACHED = 10_000
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """`session_id` and `signed_in_at` are a user's; `expires_at`, the end of its token, is a service's."""
+    """An authenticated actor: a user with `session_id` and `signed_in_at`, or a service with `expires_at`, when its token expires."""
 
     actor: Actor
     session_id: UUID | None = None
@@ -32,7 +32,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holder(self) -> Holder:
-        """To whom signed addresses are given."""
+        """The session or service that signed addresses are issued to."""
         if self.session_id is not None:
             return Holder(self.session_id)
         assert self.expires_at is not None
@@ -40,7 +40,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User]:
-    """The session and whose it is. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
+    """The session and its user. Blocks. Raises NotAuthenticated if the session has ended or its user may not sign in, Unavailable."""
     found = log.load(session_id, session.evolve)
     if found is None or found.revoked:
         raise NotAuthenticated("Invalid token")
@@ -51,7 +51,7 @@ def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User]:
 
 
 class IdentityCache:
-    """Threads may share it."""
+    """Authenticates claims, with a cache of at most `max_cached` sessions for `seconds`. Thread-safe."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class IdentityCache:
         self._log = log
         self._by_session: TTLCache[UUID, Identity] = TTLCache(max_cached, seconds, timer=clock)
         self._lock = Lock()
-        self._generation = 0  # rises with each `forget`: what was loaded before may be out of date
+        self._generation = 0  # increases with each `forget`: identities loaded before may be outdated
 
     def cached(self, claims: Claims) -> Identity | None:
-        """Without looking anything up."""
+        """The identity of verified claims if it is known without a lookup: that of a service, or of a cached session."""
         if claims.session_id is None:
             actor = Actor(id=claims.subject, kind="service", scopes=claims.scopes)
             return Identity(actor=actor, expires_at=claims.expires_at)
@@ -75,7 +75,7 @@ class IdentityCache:
         return identity if identity and identity.actor.id == claims.subject else None
 
     def authenticate(self, claims: Claims) -> Identity:
-        """Blocks. Raises NotAuthenticated when the session has ended, or its user may not act; Unavailable."""
+        """The identity of verified claims. Blocks. Raises NotAuthenticated (session ended, or user may not sign in) and Unavailable."""
         if claims.session_id is None:
             return self.cached(claims)  # type: ignore[return-value]
         identity = self.signed_in(claims.session_id)
@@ -84,12 +84,12 @@ class IdentityCache:
         return identity
 
     def cached_in(self, session_id: UUID) -> Identity | None:
-        """Who signed in to a session, without looking anything up."""
+        """The cached identity of a session, or None."""
         with self._lock:
             return self._by_session.get(session_id)
 
     def signed_in(self, session_id: UUID) -> Identity:
-        """Who signed in to a session. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
+        """The identity of a session. Blocks. Raises NotAuthenticated if it has ended or its user may not sign in, Unavailable."""
         if (known := self.cached_in(session_id)) is not None:
             return known
         generation = self._generation
@@ -99,7 +99,7 @@ class IdentityCache:
         return identity
 
     def forget(self, user_id: UUID) -> None:
-        """After anything that changes what a user may do."""
+        """Drop the user's cached identities. To be called after each change of the user's rights or sessions."""
         with self._lock:
             self._generation += 1
             for session_id in [known for known, identity in self._by_session.items() if identity.actor.id == user_id]:

@@ -1,4 +1,4 @@
-"""Garbage collection of blobs: of uploads without an event, and of deleted images."""
+"""Garbage collection of blobs: uploads without an event, and files of deleted images."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 from application.ports import BlobStore
 
-MIN_AGE = timedelta(days=3)  # since it was last put: longer than any upload takes to become an event, even by a clock that is set a day on
+MIN_AGE = timedelta(days=3)  # since the last put; longer than any upload takes to be recorded, even if a clock is a day ahead
 MAX_LAG = timedelta(days=1)
-"""How far the read models may be behind. A blob older than MIN_AGE became an event within a day, and clocks differ by a day at most: so the
-read models show that event."""
+"""Maximum lag of the read models. A blob older than MIN_AGE was recorded within a day, and clocks differ by a day at most. So the read
+models show its event."""
 
 
 class BlobReferences(NamedTuple):
-    """Of some blobs: those in use, and those that may be used by an event that could not be applied yet."""
+    """Blobs in use (`referred`), and blobs that an event which could not be applied yet may use (`waiting`)."""
 
     referred: set[str]
     waiting: set[str]
 
 
 class SweepResult(NamedTuple):
-    """How many blobs were deleted, and how many were kept for events that could not be applied yet."""
+    """Numbers of blobs: deleted, and kept for events that could not be applied yet."""
 
     freed: int
     waiting: int
@@ -29,9 +29,9 @@ class SweepResult(NamedTuple):
 def sweep_orphans(
     blobs: BlobStore, in_use: Callable[[Iterable[str]], BlobReferences], *, now: datetime, min_age: timedelta = MIN_AGE
 ) -> SweepResult:
-    """Delete what nothing refers to. Blocks, for long when there are many; may be repeated, and stopped at any time.
+    """Delete blobs older than `min_age` that nothing refers to. Blocks; may be interrupted and repeated at any time.
 
-    `in_use` gets some hundred names. It must raise rather than leave one out that it is not sure of.
+    `in_use` receives a few hundred names per call. It must raise an error if it cannot decide about one of them.
     """
     old, waiting = now - min_age, 0
 

@@ -1,4 +1,4 @@
-"""Cancel tasks and wait for their end."""
+"""Cancel asyncio tasks and wait until they have ended."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
@@ -10,21 +10,21 @@ log = structlog.get_logger()
 
 REPEAT_INTERVAL_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 2.0
-"""How long a cancelled task may take to finish what it does, before it is cancelled again."""
+"""Time for a cancelled task to end before it is cancelled again."""
 
 
 async def cancel_and_wait(task: "asyncio.Task[None] | None") -> None:
-    """Cancel a task until it ends: a cancellation is lost where the awaited result arrives at the same moment."""
+    """Cancel a task repeatedly until it ends, since a cancellation is lost if the awaited result arrives at the same time."""
     while task is not None and not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=REPEAT_INTERVAL_SECONDS)
 
 
 async def run_until_first_ends(*works: Awaitable[Any], grace_seconds: float = GRACE_SECONDS) -> None:
-    """Run them together until one ends; then cancel the others, and return when all have ended.
+    """Run all `works` until one ends; then cancel the others, and return when all have ended.
 
-    Raises the error of the one that ended first; of several that ended together, that of the first in the order of `works` that failed.
-    Other errors are logged, also those of cancelled ones. A cancelled one that has not ended after `grace_seconds` is cancelled again.
+    Raises the error of the work that ended first; if several ended together, that of the first in the order of `works` that failed. Other
+    errors are logged, including those of cancelled work. Work that has not ended `grace_seconds` after its cancellation is cancelled again.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
     cancellation: asyncio.CancelledError | None = None
@@ -43,7 +43,7 @@ async def run_until_first_ends(*works: Awaitable[Any], grace_seconds: float = GR
 
 
 async def _cancel_all(tasks: "Sequence[asyncio.Future[Any]]", grace_seconds: float) -> asyncio.CancelledError | None:
-    """As `cancel_and_wait`, with time for each task to finish first. Returns the cancellation of the caller meanwhile."""
+    """As `cancel_and_wait`, with `grace_seconds` before the first repetition. Returns a cancellation of the caller in the meantime."""
     pending = [task for task in tasks if not task.done()]
     pause = grace_seconds
     cancellation: asyncio.CancelledError | None = None

@@ -1,4 +1,4 @@
-"""Jobs: a model version run over one image or a whole dataset."""
+"""Use cases of jobs: request, cancel, delete."""
 
 from uuid import UUID
 
@@ -23,7 +23,11 @@ def run(
     command: Command,
     log: EventStore,
 ) -> CommandResult:
-    """Ask for a run of the model's production version, pinned now. `known_models` is only shown when there is no such model."""
+    """Request a job with the model's current production version. Exactly one of `dataset_id` and `image_id` is given.
+
+    `threshold` (0 to 1) is the confidence below which a result needs review; None takes that of the model. `known_models` are named in
+    the message if there is no model `model_name`. Raises Forbidden, Invalid, NotFound, Conflict (a rejected image).
+    """
     require_role(command.actor, Role.ANALYST)
     if (dataset_id is None) == (image_id is None):
         raise Invalid("Provide exactly one of dataset_id or image_id.")
@@ -77,7 +81,7 @@ def load_job(log: EventStore, job_id: UUID, command: Command, minimum: Grant) ->
 
 
 def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
-    """What is not judged yet stays so; what is, stays readable."""
+    """Stop a job. Recorded results stay readable; remaining chunks are not processed. Raises Forbidden, NotFound, Conflict."""
     require_role(command.actor, Role.ANALYST)
     return execute(
         log,

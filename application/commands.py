@@ -1,4 +1,4 @@
-"""How commands are executed: load, decide, append, and decide again after a conflict."""
+"""Execution of commands: load, decide, append, and repeat on the newer state after a conflict."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -17,7 +17,10 @@ MAX_ATTEMPTS = 8
 
 
 class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A command's effect: the stream, its version now, and the position from which on it can be read (0: nothing changed)."""
+    """The effect of a command: the stream `id`, its new version, and the position of the last event (0: nothing changed).
+
+    `replayed`: the command was executed before, and this is its first result.
+    """
 
     id: UUID
     version: int
@@ -26,14 +29,14 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_id(command: Command, noun: str) -> UUID:
-    """The id of a new stream: the same each time that the command is repeated."""
+    """The id of a new stream. A repeated command gives the same id."""
     return uuid5(command.id, noun)
 
 
 def idempotent(log: EventStore, command: Command, decide: Callable[[], CommandResult]) -> CommandResult:
-    """The result of `decide`; of a command with a digest that was executed before, its first result.
+    """The result of `decide`, or the first result if a command with a digest was executed before.
 
-    Raises KeyReused too.
+    Raises KeyReused, and what `decide` raises.
     """
     known = log.outcome(command) if command.digest is not None else None
     if known is None or known.subject is None:
@@ -47,7 +50,7 @@ def _version_at(position: int, log: EventStore) -> int:
 
 
 def load_existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
-    """Raises NotFound where there is no such stream, or `closed` says that it was deleted."""
+    """The state of a stream. Raises NotFound if the stream does not exist, or if `closed` is true for its state."""
     state = log.load(stream, evolve)
     if state is None or closed(state):
         raise NotFound(f"{what} not found")
@@ -63,9 +66,9 @@ def create_stream(
     claims: Sequence[UniqueClaim] = (),
     secrets: Sequence[Secret] = (),
 ) -> CommandResult:
-    """Append the first events of a new stream, and perhaps events of other streams after them.
+    """Append the first events of a new stream, followed by any events of other streams.
 
-    A repetition of the command returns its first result.
+    A repeated command returns its first result. Raises what `EventStore.append` raises.
     """
     stream = events[0].originator_id
     version = sum(event.originator_id == stream for event in events)
@@ -86,16 +89,18 @@ def execute(
     releases: Callable[[Loaded], Sequence[ReleasedClaim]] = lambda _: (),
     secrets: Sequence[Secret] = (),
 ) -> CommandResult:
-    """Decide on the newest state, again after each conflict. With `expected` (If-Match) a newer stream raises VersionMismatch.
+    """Load the state, decide, and append the events; repeat after a conflict, at most `MAX_ATTEMPTS` times.
 
-    `guards`, `claims` and `releases` follow from the state of each decision. `stream` is needed where `load` may return None.
+    `guards`, `claims` and `releases` are derived from the state of each decision. `stream` is required if `load` may return None.
+    Raises VersionMismatch if the stream is not at the version `expected` (If-Match), NotFound if a precondition's stream is closed, and
+    what `load`, `decide` and `EventStore.append` raise.
     """
     for attempt in range(MAX_ATTEMPTS):
         state = load()
         subject, version = (state.id, state.version) if state is not None else (stream, 0)
         assert subject is not None
         if expected is not None and version != expected:
-            raise VersionMismatch(f"This has changed: it stands at version {version}, not {expected}. Load it again")
+            raise VersionMismatch(f"This has changed: it is at version {version}, not {expected}. Load it again")
         decided = decide(state)
         events = [decided] if isinstance(decided, Event) else list(decided)
         if not events:
@@ -122,14 +127,14 @@ def execute(
 
 
 def replaced_claim(scope: str, stream: UUID, *, old: str, new: str | None) -> tuple[tuple[ReleasedClaim, ...], tuple[UniqueClaim, ...]]:
-    """Releases the old value and claims the new one; nothing where there is no new one, or both count as the same name."""
+    """The release of the old value and the claim of the new one; empty if there is no new value, or if both are equal names."""
     if not new or canonical(new) == canonical(old):
         return (), ()
     return (ReleasedClaim(stream=stream, scope=scope, value=old),), (UniqueClaim(scope=scope, value=new, stream=stream),)
 
 
 def chain(state: S, evolve: Evolve[S], decisions: Iterable[Callable[[S], Sequence[Event]]]) -> list[Event]:
-    """The events of several decisions on one stream, each made on the state that those before it left."""
+    """The events of several decisions on one stream, each based on the state after the previous ones."""
     events: list[Event] = []
     for decide in decisions:
         for event in decide(state):

@@ -1,4 +1,4 @@
-"""Datasets: made, described, shared, deleted."""
+"""Use cases of datasets: create, describe, share, withdraw, delete."""
 
 from uuid import UUID
 
@@ -14,14 +14,14 @@ from domain.user import UserRegistered
 
 
 def load_dataset(log: EventStore, dataset_id: UUID, actor: Actor, minimum: Grant) -> Dataset:
-    """Raises NotFound when it is absent, deleted or foreign; Forbidden when the actor's grant is too small."""
+    """The dataset. Raises NotFound if it does not exist, was deleted, or the actor has no grant; Forbidden if the grant is too low."""
     found = load_existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
     require_grant(actor, found.grants, minimum, what="Dataset")
     return found
 
 
 def open_guard(dataset_id: UUID) -> StreamPrecondition:
-    """Holds as long as the dataset is not deleted."""
+    """The precondition that the dataset is not deleted."""
     return StreamPrecondition(stream=dataset_id, closed_by=dataset.CLOSING)
 
 
@@ -53,7 +53,10 @@ def describe(
 def share(
     dataset_id: UUID, *, user_id: UUID, grant: Grant, expected: int | None = None, command: Command, log: EventStore
 ) -> CommandResult:
-    """Only the owner, or an administrator, and no analyst, shares."""
+    """Grant a user a right on the dataset. For the owner with the role researcher, and for administrators.
+
+    Raises Forbidden, NotFound (the dataset or the user), Conflict (the owner's grant), VersionMismatch.
+    """
     require_role(command.actor, Role.RESEARCHER)
     if not log.is_open(user_id, begun_by=UserRegistered, closed_by=user.CLOSING):
         raise NotFound("User not found")
@@ -79,7 +82,7 @@ def withdraw(dataset_id: UUID, *, user_id: UUID, expected: int | None = None, co
 
 
 def delete(dataset_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
-    """Its images and results are hidden with it; the record keeps them."""
+    """Hide the dataset with its images and results. The log keeps their events."""
     require_role(command.actor, Role.RESEARCHER)
     return execute(
         log,

@@ -1,44 +1,44 @@
-"""Names of the pictures that are made from an uploaded file. Every such name is built and taken apart here.
+"""Names of renditions: thumbnails and previews in the blob store. Only this module builds and parses them.
 
-A newer reader may show a file differently, so the version of the reader is a part of the name: `thumbnail/2/SHA256`. Names of reader 1 have
-none: `thumbnail/SHA256`.
+A newer reader may render a file differently, so the name contains the reader version: `thumbnail/2/SHA256`. Names of reader version 1
+omit it: `thumbnail/SHA256`.
 """
 
 from typing import Final
 
 KINDS: Final = ("thumbnail", "preview")
 MEDIA_TYPE: Final = "image/jpeg"
-MAX_READER_VERSION: Final = 16  # derivatives of newer readers would outlive the file that they were made from
+MAX_READER_VERSION: Final = 16  # `of_all_readers` names no renditions of newer readers, so they would never be deleted
 
 
 def thumbnail_of(sha256: str, reader: int) -> str:
-    """At most 256 pixels an edge; every accepted image has one."""
+    """The thumbnail: at most 256 pixels per edge. Every accepted image has one."""
     return _name("thumbnail", sha256, reader)
 
 
 def preview_of(sha256: str, reader: int) -> str:
-    """At most 2048 pixels an edge; only images that browsers cannot draw have one."""
+    """The preview: at most 2048 pixels per edge. Only images that browsers cannot display have one."""
     return _name("preview", sha256, reader)
 
 
 def of_file(sha256: str, reader: int) -> tuple[str, ...]:
-    """All pictures that one reader makes from a file."""
+    """All renditions that one reader version makes from a file."""
     return thumbnail_of(sha256, reader), preview_of(sha256, reader)
 
 
 def split(name: str) -> tuple[str, str]:
-    """The folder of a name, such as `thumbnail` or `thumbnail/2`, and the sha256 of the file that the picture was made from."""
+    """The folder in a name, such as `thumbnail` or `thumbnail/2`, and the sha256 of the original file."""
     folder, _, sha256 = name.rpartition("/")
     return folder, sha256
 
 
 def joined(folder: str, sha256: str) -> str:
-    """The name that `split` takes apart."""
+    """The inverse of `split`."""
     return f"{folder}/{sha256}"
 
 
 def of_all_readers(sha256: str) -> list[str]:
-    """Every name under which any reader may have stored a picture of a file."""
+    """All names under which any reader version may have stored a rendition of a file."""
     return [name for reader in range(1, MAX_READER_VERSION + 1) for name in of_file(sha256, reader)]
 
 

@@ -1,4 +1,4 @@
-"""Devices: the microscopes and cameras of the laboratory."""
+"""Use cases of devices: register, describe, report, remove."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ def load_device(log: EventStore, device_id: UUID) -> Device:
 
 
 def check_exists(log: EventStore, device_id: UUID) -> None:
-    """At the same cost however long its stream is. Raises NotFound."""
+    """Raises NotFound if there is no such device. The cost does not depend on the length of its stream."""
     if not log.is_open(device_id, begun_by=DeviceRegistered, closed_by=device.CLOSING):
         raise NotFound("Device not found")
 
@@ -23,7 +23,7 @@ def check_exists(log: EventStore, device_id: UUID) -> None:
 def register(
     *, name: str, hostname: str, location: str | None, firmware_version: str | None, command: Command, log: EventStore
 ) -> CommandResult:
-    """Raises Taken when another device has this host name."""
+    """Raises Forbidden, Invalid, and Taken if another device has this host name."""
     require_role(command.actor, Role.ADMIN)
     event = device.register(
         new_id(command, "device"),
@@ -65,7 +65,7 @@ def describe(
 
 
 def report(device_id: UUID, *, online: bool, command: Command, log: EventStore, last_seen: LastSeen) -> CommandResult:
-    """A sign of life, or that it went offline. Appends nothing unless that is a change."""
+    """Report a device as online or offline. Only a change is recorded as an event; `last_seen` keeps the time of the newest report."""
     require_role(command.actor, Role.ADMIN)
     result = execute(
         log,

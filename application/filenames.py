@@ -1,4 +1,4 @@
-"""File names from other systems: decoded whatever their encoding, and cleaned until they can be stored and shown."""
+"""File names from other systems: decoded from any encoding, and cleaned for storage and display."""
 
 import re
 import unicodedata
@@ -11,8 +11,8 @@ CHARSET = re.compile(r"utf-?8|us-ascii|iso-8859-\d+|windows-\d+|cp\d+|iso-2022-\
 
 
 def decoded(raw: bytes, charset: str = "utf-8") -> str:
-    """The text of `raw`: in `charset` if that is possible, else in UTF-8, else in Windows-1252 or Latin-1. Never fails."""
-    encodings = [charset] if CHARSET.fullmatch(charset) else []  # Python knows codecs that are no character sets
+    """`raw` decoded as `charset` if possible, else as UTF-8, Windows-1252 or Latin-1. Never fails."""
+    encodings = [charset] if CHARSET.fullmatch(charset) else []  # Python also has codecs that are not character sets
     for encoding in (*encodings, "utf-8", "cp1252"):
         with suppress(LookupError, UnicodeError):
             return raw.decode(encoding)
@@ -20,9 +20,9 @@ def decoded(raw: bytes, charset: str = "utf-8") -> str:
 
 
 def clean_filename(filename: str) -> str:
-    """The last part of a path as a file name: NFC, printable, not hidden, at most 255 characters with its extension kept.
+    """The last part of a path as a file name: NFC, printable, without leading dots, at most 255 characters; the extension is kept.
 
-    Empty where no character can be kept.
+    Empty if no valid character remains.
     """
     last = filename.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return _shortened(unicodedata.normalize("NFC", printable(last)).strip().lstrip(". "))

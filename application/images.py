@@ -1,4 +1,4 @@
-"""Images: uploaded into a dataset, described, deleted."""
+"""Use cases of images: upload, describe, delete."""
 
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from domain.image import Image
 
 
 def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Command, log: EventStore) -> None:
-    """Asked before the first byte is taken."""
+    """Check the actor's right to upload, before the first byte of the file is read. Raises Forbidden, NotFound."""
     require_role(command.actor, Role.ANALYST)
     datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
     _check_device(device_id, log)
@@ -39,7 +39,10 @@ def upload(
     command: Command,
     log: EventStore,
 ) -> CommandResult:
-    """Record an upload whose bytes are stored already under `sha256`. Raises NotFound when the dataset went away meanwhile."""
+    """Record an upload whose bytes are already stored under `sha256` (hexadecimal). `size` is in bytes, `width` and `height` in pixels.
+
+    Raises Forbidden, Invalid, and NotFound if the device or the dataset does not exist.
+    """
     may_upload(dataset_id, device_id=device_id, command=command, log=log)
     event = image.upload(
         new_id(command, "image"),
@@ -62,7 +65,7 @@ def upload(
 
 
 def load_image(log: EventStore, image_id: UUID, command: Command, minimum: Grant) -> Image:
-    """Raises NotFound when it is absent, deleted, in a deleted dataset or foreign."""
+    """The image. Raises NotFound if it or its dataset was deleted, or the actor has no grant; Forbidden if the grant is too low."""
     found = load_existing(log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
     try:
         datasets.load_dataset(log, found.dataset_id, command.actor, minimum)

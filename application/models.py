@@ -1,4 +1,4 @@
-"""Models: versions that are added, and never changed."""
+"""Use cases of models: add a version, put a version into production."""
 
 import re
 
@@ -25,10 +25,10 @@ def add_version(
     command: Command,
     log: EventStore,
 ) -> CommandResult:
-    """Add a version whose weights are stored already under `sha256`. `record` is its rdf.yaml as JSON text.
+    """Add a version whose weights are already stored under `sha256` (hexadecimal). `record` is its manifest (rdf.yaml) as JSON text.
 
-    The first version of a model goes into production, a later one becomes the candidate. The same weights with the same record change
-    nothing (position 0). Raises Invalid, Forbidden.
+    The first version of a model becomes `production`, a later one `candidate`. The same weights and manifest again change nothing
+    (position 0). `size` is in bytes, `review_below` from 0 to 1. Raises Invalid, Forbidden.
     """
     require_role(command.actor, Role.ADMIN)
     _check(sha256, labels, review_below)
@@ -42,9 +42,9 @@ def add_version(
 
 
 def promote(*, name: str, number: int, command: Command, log: EventStore) -> CommandResult:
-    """Put a version into production: new jobs use it, results and jobs under way keep theirs.
+    """Put a version into production. New jobs use it; running jobs and existing results keep their version.
 
-    A version that is in production already changes nothing (position 0). Raises Forbidden, NotFound.
+    Nothing changes (position 0) if the version is in production already. Raises Forbidden, NotFound.
     """
     require_role(command.actor, Role.ADMIN)
     return execute(
@@ -61,6 +61,6 @@ def _check(sha256: str, labels: tuple[str, ...], review_below: float) -> None:
     if not 1 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
         raise invalid("labels", f"must be 1 to {MAX_LABELS} different names")
     if any(text(label, name="labels", maximum=MAX_LABEL) != label for label in labels):
-        raise invalid("labels", "must have no blanks at their ends, in Unicode's composed form")
+        raise invalid("labels", "must be in Unicode NFC form, without spaces at either end")
     if not 0 <= review_below <= 1:
         raise invalid("review_below", "must lie between 0 and 1")

@@ -1,4 +1,4 @@
-"""Passwords: their rule, and what has to be proved before one is changed."""
+"""Passwords: the rule for new ones, and the proof that a change requires."""
 
 from uuid import UUID
 
@@ -14,15 +14,13 @@ COMMON_PASSWORDS = frozenset(
     {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
 )
 PASSWORD = "password"  # noqa: S105 - the kind of a secret
-RECENT_SIGN_IN_SECONDS = (
-    900  # seconds after a sign-in within which a password may be changed without the old one; before it too: by another clock
-)
+RECENT_SIGN_IN_SECONDS = 900  # difference from the sign-in, in both directions (clocks differ), that replaces the current password
 
 
 class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
-    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT_SIGN_IN_SECONDS`. All sessions but `keep` end.
+    """A user's request for another password. `current` is required unless the user signed in recently (`signed_in_for`, seconds).
 
-    `network`: where the request comes from.
+    All sessions except `keep` end. `network` is the client's network.
     """
 
     password: str
@@ -37,14 +35,14 @@ def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
 
 
 def stored_password_hash(account: User, log: EventStore) -> bytes | None:
-    """None where there is none, or where it is not the one that the record commits to: somebody replaced it in the database."""
+    """The account's password hash. None if there is none, or if it was replaced in the database: the log commits to another one."""
     stored = log.secret(PASSWORD, account.id)
     replaced = stored is not None and account.password_commitment not in {"", commitment(account.id, stored)}
     return None if replaced else stored
 
 
 def new_password_hash(password: str, *, email: str, username: str, passwords: PasswordHasher, requester: PasswordRequester) -> bytes:
-    """Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
+    """The hash of a new password. Raises Invalid if the password breaks the rule, Unavailable while too many passwords are hashed."""
     password_rule(password, email=email, username=username)
     return passwords.hash(password, requester=requester)
 
@@ -57,10 +55,10 @@ def changed_password_hash(
     passwords: PasswordHasher,
     sign_in_limits: SignInLimits,
 ) -> bytes:
-    """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
+    """The hash of a user's new password, after the proof is checked. Raises Forbidden, TooMany, Invalid, Unavailable."""
     requester = PasswordRequester(str(account.id), is_stranger=False)
     if new.current is None and abs(new.signed_in_for) > RECENT_SIGN_IN_SECONDS:
-        raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
+        raise Forbidden("Send your current password too, or sign in again and change it within 15 minutes")
     if new.current is not None:
         with sign_in_limits.password(account.email, new.network, lambda: account.id):
             if not passwords.verify(new.current, stored_password_hash(account, log), requester=requester):
@@ -70,11 +68,11 @@ def changed_password_hash(
 
 
 def password_rule(password: str, *, email: str, username: str) -> str:
-    """15 to 128 characters, none of the well-known ones, not the person's own names. Raises Invalid."""
+    """Accept 15 to 128 characters that are no common password and not the user's own name or address. Raises Invalid."""
     if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS:
         raise invalid("password", f"must have {MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters, has {len(password)}")
     plain = canonical(password)
     known = COMMON_PASSWORDS | {canonical(email), canonical(username), "bioscopebioscope"}
     if plain in known or len(set(plain)) < 4:
-        raise invalid("password", "is too easily guessed: choose one that is neither common nor your own name")
+        raise invalid("password", "is too easy to guess: choose one that is neither common nor your own name")
     return password

@@ -1,4 +1,4 @@
-"""How long to wait for a wake-up before polling, in case the wake-up was lost."""
+"""The time to wait for a wake-up before polling, since a wake-up may be lost."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ class PollInterval:
         self._next = shortest
 
     def shorten(self) -> None:
-        """Something happened, and more may follow."""
+        """Poll soon again, because more events may follow the one that was just found."""
         self._next = self._shortest
 
     def take(self) -> float:

@@ -1,4 +1,4 @@
-"""What the use cases need of the world. Each docstring is the contract: what blocks, what is raised, what may be repeated."""
+"""The ports of the use cases. Each docstring is the contract: what blocks, what is raised, what may be repeated."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -17,9 +17,9 @@ Evolve = Callable[[S | None, Event], S | None]
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for what, when. `id` makes it idempotent; `digest` (of the request's payload) tells a repeat from another request.
+    """One intention of one actor. `id` makes it idempotent; the payload's `digest` distinguishes a repeat from another request.
 
-    `earlier_digests`: those under which the same payload may have been stored before the key changed.
+    `earlier_digests` are digests of the same payload with earlier keys.
     """
 
     id: UUID
@@ -34,7 +34,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamPrecondition(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream that must exist, have none of the events `closed_by`, and stand at `version` where one is given."""
+    """A condition on another stream: it exists, has none of the events `closed_by`, and is at `version` if one is given."""
 
     stream: UUID
     version: int | None = None
@@ -42,7 +42,7 @@ class StreamPrecondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UniqueClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """`value` may belong to one stream at a time within `scope`."""
+    """A claim of `value`, which only one stream at a time may have within `scope`."""
 
     scope: str
     value: str
@@ -50,7 +50,7 @@ class UniqueClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReleasedClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """Give a claim back; without `value` all claims of the stream."""
+    """The release of a claim; without `value`, of all claims of the stream."""
 
     stream: UUID
     scope: str = ""
@@ -58,7 +58,7 @@ class ReleasedClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True):
-    """Something forgettable that never stands in an event; None forgets it."""
+    """A value stored beside the log, never in an event, so that it can be deleted. None deletes it."""
 
     kind: str
     owner: UUID
@@ -66,7 +66,10 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AppendResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command ended: its last event's position, the stream that it made, and whether this was a repeat."""
+    """The outcome of a command: the position of its last event, and the stream that it created or changed.
+
+    `replayed`: the command was executed before, and this is its first outcome.
+    """
 
     position: int
     subject: UUID | None = None
@@ -74,7 +77,7 @@ class AppendResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as it stands in the log."""
+    """An event as it is stored in the log."""
 
     position: int
     stream: UUID
@@ -89,14 +92,14 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChainedEvent(NamedTuple):
-    """An event with the hash of the one before it in the log."""
+    """An event with the hash of the event before it in the log."""
 
     event: RecordedEvent
     previous_hash: bytes
 
 
 class AppendRejected(Exception):
-    """A record that is not an event of this installation; `reason` is one of a few words, for counting."""
+    """A record that is not an event of this installation. `reason` is one of a few fixed words, used as a metric label."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -104,10 +107,10 @@ class AppendRejected(Exception):
 
 
 class EventStore(Protocol):
-    """The event log. Calls block; Unavailable is raised when the database is away."""
+    """The event log. Calls block, and raise Unavailable if the database is unavailable."""
 
     def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: int | None = None) -> S | None:
-        """What the events of `stream` add up to, all of them, or up to `version`, or up to position `until`; None when there are none."""
+        """The state of `stream`: of all its events, or of those up to `version`, or up to position `until`. None if there are none."""
 
     def append(
         self,
@@ -119,89 +122,90 @@ class EventStore(Protocol):
         releases: Sequence[ReleasedClaim] = (),
         secrets: Sequence[Secret] = (),
     ) -> AppendResult:
-        """Append all of `events` or none, durably, and return when that is certain.
+        """Append all of `events` or none, and return when they are durable.
 
-        Raises ConcurrencyConflict (a version exists already), NotFound or StreamClosed (a precondition), Taken (a claim; `scope`),
-        KeyReused (the command id is known with another digest), Refused (an event breaks a rule of the record, or this process may not
-        append it), UpgradeUnderWay (a running process does not understand an event yet).
         A known command id with the same digest changes nothing and returns its first outcome.
+
+        Raises ConcurrencyConflict if a version exists already, NotFound or StreamClosed if a precondition fails, and Taken (with `scope`)
+        if a claim does. KeyReused: the command id is known with another digest. Refused: an event breaks a rule of the event store, or
+        this process may not append it. UpgradeUnderWay: a running process does not understand an event yet.
         """
 
     def outcome(self, command: Command) -> AppendResult | None:
-        """The first outcome of this command, if it was taken before. Raises KeyReused as `append` does."""
+        """The first outcome of this command, or None if it was not executed before. Raises KeyReused as `append` does."""
 
     def head(self) -> int:
-        """The position of the newest event; 0 when there is none."""
+        """The position of the newest event; 0 if there is none."""
 
     def position_at(self, moment: datetime) -> int:
-        """The position of the last event that was recorded at or before `moment`; 0 where there is none.
+        """The position of the last event that was recorded at or before `moment`; 0 if there is none.
 
-        When an event was recorded is one clock's answer, whichever process appended it. Raises Invalid for a moment that is still to come.
+        Recording times come from one clock, whichever process appended the event. Raises Invalid for a time in the future.
         """
 
     def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[RecordedEvent]:
-        """The events that follow position `after`, contiguous; at most `limit`, with at most `most_bytes` of data, or one of more."""
+        """The events after position `after`, without a gap: at most `limit`, and at most `most_bytes` of data or one larger event."""
 
     def history(self, stream: UUID) -> Sequence[RecordedEvent]:
-        """All events of one stream."""
+        """All events of one stream, oldest first."""
 
     def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[RecordedEvent]:
-        """The events of several streams up to position `until`, of the named kinds where any are named; in the order of the log."""
+        """The events of several streams up to position `until`, in the order of the log; only the types `kinds` if any are named."""
 
     def at(self, positions: Collection[int]) -> Sequence[RecordedEvent]:
         """The events at these positions, in the order of the log."""
 
     def touching(self, stream: UUID, at: Collection[int], *, after: int, maximum: int | None) -> Sequence[RecordedEvent]:
-        """The first `most` events behind position `after` that are of `stream` or at one of the positions `at`, in the order of the log."""
+        """The first `maximum` events after position `after`, in `stream` or at one of the positions `at`, in the order of the log."""
 
     def event(self, stream: UUID, version: int) -> RecordedEvent | None:
-        """One event of a stream; None where the stream has no such version."""
+        """One event of a stream; None if the stream has no such version."""
 
     def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
-        """Whether the stream begins with an event of that type, and ends with none of the others.
+        """Whether the first event of the stream has the type `begun_by`, and the last one none of the types `closed_by`.
 
-        Reads two events however long it is. For streams to which nothing else is appended once they are closed. Raises UpgradeNeeded where
-        a newer release wrote one of the two.
+        Reads two events, whatever the length of the stream. For streams that get no more events once they are closed. Raises
+        UpgradeNeeded if a newer release wrote one of the two.
         """
 
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
-        """Those of the streams that have an event of one of the kinds."""
+        """Those of the streams that contain an event of one of the types."""
 
     def decode(self, recorded: RecordedEvent) -> Event:
-        """Raises UpgradeNeeded for what a newer release wrote, and so does `load`."""
+        """The event in its newest schema version, decrypted. Raises UpgradeNeeded for an event of a newer release, as `load` does."""
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
-        """Bring what `decode` needs for these events, in one query however many they are."""
+        """Load the keys that `decode` needs for these events, in one query."""
 
     def claimed(self, scope: str, value: str) -> UUID | None:
-        """The stream that holds a claim."""
+        """The stream that has claimed `value`, or None."""
 
     def administrators(self) -> Sequence[UUID]:
-        """The accounts that were ever given the role of administrator, oldest first; none that was appended before the call is missing."""
+        """All accounts that ever had the role of administrator, oldest first, up to the events appended before the call."""
 
     def discarded(self) -> frozenset[int]:
-        """The positions of the events that were given up as dead letters: no read model may show them."""
+        """The positions of discarded dead letters, which no read model may show."""
 
     def secret(self, kind: str, owner: UUID) -> bytes | None: ...
 
 
 class PasswordRequester(NamedTuple):
-    """Who has a password hashed: an account, by its id, or somebody whom nobody knows, by the network that the request came from."""
+    """The requester of a password hash: an account, named by its id, or a stranger, named by the client's network."""
 
     name: str
     is_stranger: bool
 
 
 class PasswordHasher(Protocol):
-    """Slow hashes, few at a time, users' before strangers', and few of one requester. Raises Unavailable when too many wait."""
+    """Computes slow password hashes: few at a time, few per requester, known users first. Raises Unavailable if too many wait."""
 
     def hash(self, password: str, *, requester: PasswordRequester) -> bytes: ...
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
-        """None costs as much as a real hash, and is never right."""
+        """Whether the password matches the hash `known`. None takes as long as a real hash and never matches."""
 
     def outdated(self, known: bytes) -> bool:
-        """Whether the hash was made with weaker parameters than today's."""
+        """Whether the hash was made with weaker parameters than the current ones."""
 
 
 class RefreshResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,27 +215,27 @@ class RefreshResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefreshTokens(Protocol):
-    """Opaque tokens, each of which may be used once for exactly one child."""
+    """Opaque tokens. Each is exchanged once, for exactly one successor."""
 
     def issue(self, *, session: UUID, user: UUID, at: datetime) -> str: ...
 
     def rotate(self, token: str, *, at: datetime) -> RefreshResult:
-        """The one child of `token`; the same child again within the grace of 10 s.
+        """The successor of `token`; within a grace period of 10 s, the same successor again.
 
-        Raises NotAuthenticated when the token is unknown, expired or revoked, and RefreshTokenReused when it was used before.
+        Raises NotAuthenticated if the token is unknown, expired or revoked, RefreshTokenReused if it was exchanged before.
         """
 
     def session_of(self, token: str) -> UUID | None: ...
 
     def revoke(self, session: UUID) -> None:
-        """Idempotent."""
+        """Revoke the session's tokens. Idempotent."""
 
     def revoke_user(self, user: UUID, *, but: UUID | None = None) -> list[UUID]:
-        """The sessions revoked."""
+        """Revoke the tokens of the user's sessions except `but`; return the revoked sessions."""
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
-    """At most `most` calls of `key` within any `seconds`."""
+    """At most `maximum` calls of `key` within any period of `seconds`."""
 
     key: str
     maximum: int
@@ -240,78 +244,79 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 class RateLimiter(Protocol):
     def take(self, *limits: RateLimit) -> Callable[[], None]:
-        """Count one call under each of the limits, or under none. Raises TooMany with `retry_after` (seconds) when one has none free.
+        """Count one call for all of the limits, or for none. Raises TooMany with `retry_after` (seconds) if one is exhausted.
 
-        The function that is returned gives the call back: it does not count any more. It raises nothing; a call that cannot be given back
-        counts until its window ends.
+        The returned function refunds the call, so that it no longer counts. It never raises; a call that cannot be refunded counts until
+        its window ends.
         """
 
 
 class LastSeen(Protocol):
-    """When devices last gave a sign of life. No part of the record. Calls block; Unavailable is raised when the database is away."""
+    """The times of the devices' last status reports, which are not in the log. Calls block, and raise Unavailable."""
 
     def record(self, device: UUID) -> None:
-        """Now."""
+        """Set the device's time to now."""
 
     def of(self, device: UUID) -> datetime | None:
-        """None where nothing was recorded, or is known no more."""
+        """The time, or None if none is stored."""
 
     def forget(self, device: UUID) -> None:
-        """Idempotent."""
+        """Delete the time. Idempotent."""
 
 
 class KnownAddresses(Protocol):
-    """From which networks each account signed in lately. Calls block; Unavailable is raised when the database is away.
+    """The networks from which each account signed in recently. Calls block, and raise Unavailable.
 
-    Those of an account that is closed or erased are forgotten with its password.
+    The networks of a closed or erased account are deleted with its password.
     """
 
     def knows(self, user: UUID, network: str) -> bool: ...
 
     def remember(self, user: UUID, network: str) -> None:
-        """From now on, for some weeks."""
+        """Store the network for some weeks."""
 
 
 BlobContent = bytes | NotFound | CorruptBlob
-"""The bytes under a name of the store, or the error that explains why they cannot be read."""
+"""The bytes of a blob, or the error that explains why they cannot be read."""
 
 
 class BlobStore(Protocol):
-    """Bytes named by their sha256 (hex), never changed, never under a client's name. Raises Unavailable when the store is away."""
+    """Immutable bytes, named by their sha256 (hexadecimal) and never by a client's name. Calls block, and raise Unavailable."""
 
     @property
     def max_url_seconds(self) -> int:
-        """The longest time for which `signed_url` may be asked."""
+        """The maximum of `seconds` that `signed_url` accepts."""
 
     def begin(self) -> "BlobWriter": ...
 
     def read(self, sha256: str) -> bytes:
-        """All of it, compared with its name. Raises NotFound, CorruptBlob."""
+        """The whole blob, verified against its name. Raises NotFound, CorruptBlob."""
 
     def read_all(self, names: Sequence[str]) -> list[BlobContent]:
-        """Each as `read` gives it, NotFound or CorruptBlob in its place; in order, and as many at once as suits the store."""
+        """Each blob as `read` returns it, or the error, in the order of `names`. The store decides how many it reads concurrently."""
 
     def open(self, sha256: str) -> Any:
-        """A binary file to read from, seekable, compared with its name. Raises NotFound, CorruptBlob."""
+        """A seekable binary file for reading, verified against its name. Raises NotFound, CorruptBlob."""
 
     def peek(self, sha256: str, size: int) -> bytes:
-        """The first bytes, at most `size`, not compared with the name: do not rely on them. Raises NotFound."""
+        """The first bytes, at most `size`, not verified against the name and so not to be trusted. Raises NotFound."""
 
     def exists(self, sha256: str) -> bool: ...
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
-        """Something that can be made again from the log and the blobs, under a name like those of `application.derivatives`.
-
-        Overwrites."""
+        """Store a rendition, which can be made again from its blob, under a name of `application.derivatives`. Overwrites."""
 
     def get_derived(self, name: str) -> bytes | None:
-        """Not compared with anything: show it, and do not rely on it. Raises CorruptBlob for what is too large."""
+        """A rendition, or None. It is not verified: display it, but do not trust it. Raises CorruptBlob if it is too large."""
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
-        """Whether it goes; with `put_before` only if it was not put again since. Its derivatives of all readers go with it. Idempotent."""
+        """Delete a blob and its renditions of all reader versions; with `put_before`, only if it was not put again since then.
+
+        Returns whether the blob was deleted. Idempotent.
+        """
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
-        """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""
+        """The unused blobs last put before `older_than`. `known` receives a few hundred names and returns those in use."""
 
     def signed_url(
         self,
@@ -325,22 +330,22 @@ class BlobStore(Protocol):
         seconds: int,
         internal: bool = False,
     ) -> str:
-        """An address that needs no header and works for at least `seconds`; `name` is a sha256 or the name of a picture of the image.
+        """An address that needs no header and works for at least `seconds`. `name` is a sha256 or the name of a rendition of the image.
 
-        One of our own route stops working earlier when `holder` may no longer see the image; one of S3 cannot be revoked.
-        The same call within a window of a quarter of `seconds` gives the same address, and the address works for at most a quarter longer.
+        An address of the API stops working once `holder` may no longer see the image; one of S3 cannot be revoked. The same call within
+        a window of a quarter of `seconds` gives the same address, which works for at most a quarter longer.
         """
 
 
 class BlobWriter(Protocol):
-    """One upload under way: nothing is visible until `commit`; `abort` leaves nothing behind."""
+    """One upload in progress. Nothing is visible before `commit`; `abort` removes everything."""
 
-    file: Any  # what was written so far, seekable
+    file: Any  # the bytes written so far, seekable
 
     def write(self, chunk: bytes) -> None:
-        """Raises ImageTooLarge past the most that an upload may have; then nothing can be written or committed."""
+        """Raises ImageTooLarge beyond the maximum size of an upload; after that, nothing can be written or committed."""
 
     def commit(self) -> tuple[str, int]:
-        """(sha256 in hex, bytes). Repeating the same bytes is harmless."""
+        """Store the upload; return its sha256 (hexadecimal) and size in bytes. Storing the same bytes again is harmless."""
 
     def abort(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What the outside works with: every port, gathered once where a process is put together."""
+"""The ports that the API uses, and the struct that holds them. The composition root fills it."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -14,11 +14,11 @@ from application.signed_downloads import LocalAddress
 from domain.access import Role
 
 T = TypeVar("T")
-CHANNEL = "bioscope.live"  # on which the projector tells Redis that there is something new
+CHANNEL = "bioscope.live"  # the Redis channel on which the projector announces new positions
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom an access token speaks for: a user in a session, or (`session_id` is None) a service with its scopes."""
+    """The content of a verified access token: a user's session, or a service with scopes (`session_id` is None)."""
 
     subject: UUID
     session_id: UUID | None
@@ -29,7 +29,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccessTokens(Protocol):
-    """Signed tokens that are believed until they end; whether their session still lives is asked apart."""
+    """Signed tokens, valid until they expire. Whether their session still exists is checked separately."""
 
     def issue(self, *, user: UUID, session: UUID, role: Role, at: datetime) -> str: ...
 
@@ -40,34 +40,34 @@ class AccessTokens(Protocol):
 
 
 class QueryDatabase(Protocol):
-    """The read models. Raises Unavailable when the database is away or has no connection to spare."""
+    """The read models. Raises Unavailable if the database is unavailable or no connection is free."""
 
     async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
-        """Each row of `query` as `into` (a Struct whose fields are named as the columns)."""
+        """The rows of `query`, each as `into`: a Struct whose fields have the names of the columns."""
 
 
 class ReadPosition(Protocol):
-    """How far the read models are."""
+    """The position that the read models have reached."""
 
     position: int
 
     async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether it was reached
-        """Whether the read models have reached `position` within `timeout` seconds."""
+        """Wait until the read models have reached `position`. False after `timeout` seconds."""
 
 
 class LiveNotifications(Protocol):
-    """News from the projector, for whoever watches. Only a hint: it may be lost, and after a second one looks anyway."""
+    """Wake-ups from the projector for WebSocket connections. They may be lost, so subscribers also poll every second."""
 
     def subscribe(self) -> AbstractAsyncContextManager["LiveSubscription"]: ...
 
 
 class LiveSubscription(Protocol):
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether there was news
-        """Whether there was news within `timeout` seconds; news that came before the call counts."""
+        """Wait for a wake-up, including one since the last call. False after `timeout` seconds."""
 
 
 class ImageHeader(Protocol):
-    """What an image's own bytes say of it."""
+    """The image's type and size in pixels, as its header states them."""
 
     @property
     def media_type(self) -> str: ...
@@ -78,16 +78,16 @@ class ImageHeader(Protocol):
 
 
 class UploadValidator(Protocol):
-    """One upload's structure, walked while it streams in. Raises UnsupportedImage, DamagedImage, ImageTooLarge."""
+    """Checks the structure of one upload while it streams in. Raises UnsupportedImage, DamagedImage, ImageTooLarge."""
 
     def feed(self, chunk: bytes) -> None: ...
 
     def finish(self, file: BinaryIO) -> ImageHeader:
-        """`file` holds exactly what was fed. Blocks for some 100 ms at worst."""
+        """Check the complete upload: `file` contains exactly the bytes that were fed. Blocks, for about 100 ms at most."""
 
 
 class DependencyHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that the system needs; `lag` in events where it can be behind."""
+    """The state of one dependency. `lag` is in events, for dependencies that can lag behind the log."""
 
     name: str
     ok: bool
@@ -97,11 +97,11 @@ class DependencyHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 class HealthChecks(Protocol):
     async def examine(self) -> list[DependencyHealth]:
-        """Each dependency, asked at once, within 2 s. Raises nothing."""
+        """Check all dependencies concurrently, within 2 s. Never raises."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """The ports of the API process.
+    """All ports of the API process.
 
     `live_reads` serves WebSockets only. `upload_validator()` makes a validator for one upload. `request_digests` returns the keyed hashes
     under which a request's payload may be stored, the newest first. `unseal_address` reads the token of a signed address; it raises

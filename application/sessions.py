@@ -1,4 +1,4 @@
-"""Signing in, staying signed in, signing out."""
+"""Use cases of sessions: sign in, refresh, sign out."""
 
 from uuid import UUID
 
@@ -15,12 +15,12 @@ from domain.errors import ConcurrencyConflict, DomainError, NotAuthenticated, Re
 from domain.session import Reason, Session
 from domain.user import User
 
-MAX_PASSWORD_ATTEMPTS = 3  # an account that changes while its password is compared is compared again
+MAX_PASSWORD_ATTEMPTS = 3  # repeated when the account changes while its password is verified
 REFUSED = "Invalid credentials"
 
 
 class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
-    """`position` from which on the session can be read."""
+    """A started or refreshed session. Read models show it from `position` on."""
 
     session_id: UUID
     user: User
@@ -41,7 +41,10 @@ def sign_in(
     tokens: RefreshTokens,
     sign_in_limits: SignInLimits,
 ) -> SignedIn:
-    """Raises NotAuthenticated, the same for every reason and at the same cost, and TooMany beyond the limits of failures."""
+    """Start a session. `address` and `agent` are recorded; `network` counts for the limits.
+
+    Raises NotAuthenticated, with the same message and cost for every reason, and TooMany after too many failures.
+    """
     with sign_in_limits.password(email, network, lambda: log.claimed("email", email)) as requester:
         for _ in range(MAX_PASSWORD_ATTEMPTS):
             account, known = _verified_account(email, password, log=log, passwords=passwords, requester=requester)
@@ -68,9 +71,10 @@ def _verified_account(
 def _start(
     account: User, *, address: str, agent: str, stronger_hash: bytes | None, command: Command, log: EventStore, tokens: RefreshTokens
 ) -> SignedIn:
-    """Holds only if the account is still as it was when the password was compared; else whoever ends its sessions would miss this one.
+    """Start the session, provided that the account is at the version whose password was verified.
 
-    The token comes first for the same reason: who ends sessions finds them by their tokens. Raises ConcurrencyConflict.
+    Otherwise a command that ends the account's sessions at the same time could miss this one. It finds sessions by their tokens, so the
+    token is issued before the event is appended. Raises ConcurrencyConflict.
     """
     by = msgspec.structs.replace(command, actor=Actor(id=account.id, role=account.role))
     session_id = new_id(command, "session")
@@ -79,9 +83,9 @@ def _start(
     secrets = (password_secret(account.id, stronger_hash),) if stronger_hash else ()
     token = tokens.issue(session=session_id, user=account.id, at=command.at)
     try:
-        unmoved = StreamPrecondition(stream=account.id, version=account.version)
+        unchanged = StreamPrecondition(stream=account.id, version=account.version)
         events = (started, rehashed) if rehashed else (started,)
-        done = create_stream(log, by, events, guards=(unmoved,), secrets=secrets)
+        done = create_stream(log, by, events, guards=(unchanged,), secrets=secrets)
     except DomainError:
         tokens.revoke(session_id)
         raise
@@ -92,9 +96,9 @@ def _start(
 def refresh(
     *, token: str, address: str, network: str, command: Command, log: EventStore, tokens: RefreshTokens, sign_in_limits: SignInLimits
 ) -> SignedIn:
-    """The token's one child. A token that comes again after its grace revokes its session, and that is recorded.
+    """Exchange a refresh token for its one successor. Reuse after the grace period revokes the session and is recorded.
 
-    Raises NotAuthenticated; `user_id` in it names whose sessions may have ended. TooMany instead of it beyond the limit of failures.
+    Raises NotAuthenticated, whose `user_id` names the user whose sessions may have ended; TooMany instead after too many failures.
     """
     try:
         refreshed = tokens.rotate(token, at=command.at)
@@ -112,7 +116,7 @@ def refresh(
 
 
 def sign_out(session_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> UUID | None:
-    """Idempotent. Whose session it was, if it was one."""
+    """End a session and return its user's id, or None if there is no such session. Idempotent."""
     tokens.revoke(session_id)
     found = log.load(session_id, session.evolve)
     if found is None:

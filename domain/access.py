@@ -1,4 +1,4 @@
-"""Who may do what: roles of users, grants on datasets, and the one table of minimum rights."""
+"""Authorization: roles of users, grants on datasets, scopes of services, and the checks of minimum rights."""
 
 from enum import StrEnum
 from uuid import UUID
@@ -20,7 +20,7 @@ class Role(StrEnum):
 
 
 class Grant(StrEnum):
-    """What somebody may do with one dataset; each includes those before it."""
+    """A user's right on one dataset. Each grant includes those before it."""
 
     VIEWER = "viewer"
     ANALYST = "analyst"
@@ -33,16 +33,16 @@ class Grant(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a service may do; nothing else."""
+    """A right of a service. A service has no right beyond its scopes."""
 
     IMAGES_READ = "images:read"
     EVENTS_READ = "events:read"
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acts: a user with a role, a service with scopes, or a part of the system itself.
+    """The author of a command: a user with a role, a service with scopes, or a component of the system.
 
-    `name` is recorded in clear beside every event: it names a part of the system, never a person.
+    `name` is stored in clear with every event. It names a component or a service, never a person.
     """
 
     id: UUID
@@ -61,7 +61,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_role(actor: Actor, minimum: Role) -> None:
-    """Raises Forbidden unless `actor` is a user of at least that role."""
+    """Raises Forbidden unless `actor` is the system, or a user with at least the role `minimum`."""
     if actor.is_system:
         return
     if actor.role is None or actor.role.level < minimum.level:
@@ -69,11 +69,14 @@ def require_role(actor: Actor, minimum: Role) -> None:
 
 
 def require_grant(actor: Actor, grants: dict[UUID, Grant], minimum: Grant, *, what: str) -> None:
-    """Raises NotFound to whom the dataset is foreign, Forbidden to whom may see it but has too little a grant."""
+    """Raises NotFound where `actor` has no grant on the dataset, Forbidden where the grant is lower than `minimum`.
+
+    `what` names the thing in the message. Administrators and the system pass.
+    """
     if actor.is_admin or actor.is_system:
         return
     grant = grants.get(actor.id)
     if grant is None:
         raise NotFound(f"{what} not found")
     if grant.level < minimum.level:
-        raise Forbidden(f"You need to be {minimum.value} of this dataset; you are {grant.value}")
+        raise Forbidden(f"This needs the {minimum.value} grant on the dataset; you have {grant.value}")

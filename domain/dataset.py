@@ -19,7 +19,7 @@ class DatasetCreated(Event, frozen=True, kw_only=True):
 
 
 class DatasetDescribed(Event, frozen=True, kw_only=True):
-    """Fields left out did not change; null means cleared."""
+    """Omitted fields did not change; null clears a field."""
 
     name: PrivateText | UnsetType = UNSET
     description: PrivateText | None | UnsetType = UNSET
@@ -73,13 +73,13 @@ def describe(
 
 def share(dataset: Dataset, *, user: UUID, grant: Grant, by: UUID, at: datetime) -> list[DatasetShared]:
     if user == dataset.owner_id or grant is Grant.OWNER:
-        raise Conflict("A dataset has one owner, who keeps that right")
+        raise Conflict("A dataset has exactly one owner, and the owner's grant cannot be changed")
     return [] if dataset.grants.get(user) is grant else [DatasetShared(**next_event(dataset, by=by, at=at), user_id=user, grant=grant)]
 
 
 def withdraw(dataset: Dataset, *, user: UUID, by: UUID, at: datetime) -> list[DatasetShareWithdrawn]:
     if user == dataset.owner_id:
-        raise Conflict("A dataset has one owner, who keeps that right")
+        raise Conflict("A dataset has exactly one owner, and the owner's grant cannot be changed")
     return [DatasetShareWithdrawn(**next_event(dataset, by=by, at=at), user_id=user)] if user in dataset.grants else []
 
 

@@ -1,4 +1,4 @@
-"""An event that the read models could not apply, and that somebody gave up. The event itself stays in the log, as every event does."""
+"""A dead letter that an operator discarded: the read models could not apply the event. The event itself stays in the log."""
 
 from datetime import datetime
 from typing import Final
@@ -14,8 +14,10 @@ MAX_REASON: Final = 500  # characters
 
 
 class DeadLetterDiscarded(Event, frozen=True, kw_only=True):
-    """The event at `position`, of the stream `discarded_stream` and the named type, is never applied. `error` says what went wrong with it,
-    `reason` why it was given up."""
+    """The event at `position`, of type `type` in the stream `discarded_stream`, is never applied.
+
+    `error` is the message of the failed attempt, `reason` the operator's reason for discarding it.
+    """
 
     position: int
     discarded_stream: UUID
@@ -31,14 +33,18 @@ class DeadLetter(State, frozen=True, kw_only=True):
 
 
 def stream_of(position: int) -> UUID:
-    """Each position has one stream, so that an event can be discarded once."""
+    """The stream that records the discarding of the event at `position`: one per position, so an event is discarded once."""
     return uuid5(NAMESPACE, f"dead-letter/{position}")
 
 
 def discard(*, position: int, stream: UUID, type_name: str, error: str, reason: str, by: UUID, at: datetime) -> DeadLetterDiscarded:
-    """Raises Invalid for a reason that is empty, too long, or not text."""
+    """Discard the event at `position` for good.
+
+    Raises Invalid for an empty reason, one of more than `MAX_REASON` characters or with control characters, and for the event of a
+    discarding itself.
+    """
     if type_name == DeadLetterDiscarded.__name__:
-        raise Invalid("The record of a discarded event cannot be discarded itself; mend the cause and use `dead-letters retry`")
+        raise Invalid("The event that records a discarding cannot be discarded; remove the cause and run `bioscope dead-letters retry`")
     return DeadLetterDiscarded(
         **new_stream(stream_of(position), by=by, at=at),
         position=position,

@@ -1,4 +1,4 @@
-"""A microscope or camera that images come from."""
+"""A device: a microscope or camera that takes images."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,7 +15,7 @@ FIELDS = ("name", "hostname", "location", "firmware_version")
 
 
 class DeviceRegistered(Event, frozen=True, kw_only=True):
-    schema_version: ClassVar[int] = 2  # since then its texts are private
+    schema_version: ClassVar[int] = 2  # version 1 had no private texts
 
     name: PrivateText
     hostname: PrivateText
@@ -24,9 +24,9 @@ class DeviceRegistered(Event, frozen=True, kw_only=True):
 
 
 class DeviceDescribed(Event, frozen=True, kw_only=True):
-    """Fields left out did not change; null means cleared."""
+    """Omitted fields did not change; null clears a field."""
 
-    schema_version: ClassVar[int] = 2  # since then its texts are private
+    schema_version: ClassVar[int] = 2  # version 1 had no private texts
 
     name: PrivateText | UnsetType = UNSET
     hostname: PrivateText | UnsetType = UNSET
@@ -35,7 +35,7 @@ class DeviceDescribed(Event, frozen=True, kw_only=True):
 
 
 class DeviceCameOnline(Event, frozen=True, kw_only=True):
-    """It was offline before. In the logs of earlier releases each sign of life is one."""
+    """The device was offline before. Earlier releases recorded each status report as such an event."""
 
 
 class DeviceWentOffline(Event, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class DeviceWentOffline(Event, frozen=True, kw_only=True):
 
 
 class DeviceRemoved(Event, frozen=True, kw_only=True):
-    """Its images stay."""
+    """The device is removed; its images stay."""
 
 
 CLOSING = (DeviceRemoved,)
@@ -56,7 +56,7 @@ class Device(State, frozen=True, kw_only=True):
     firmware_version: str | None
     registered_at: datetime
     online: bool = False
-    last_seen: datetime | None = None  # when it last came online; signs of life since then are not in the log
+    last_seen: datetime | None = None  # when it last came online; later status reports are not in the log
     removed: bool = False
 
 
@@ -73,7 +73,7 @@ def register(
 
 
 def describe(device: Device, changes: Mapping[str, str | None], *, by: UUID, at: datetime) -> list[DeviceDescribed]:
-    """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
+    """Set the fields that `changes` names. Raises Invalid for a value that breaks its rule."""
     name = changed(new_text(changes, "name", maximum=255), device.name)
     hostname = changed(new_text(changes, "hostname", maximum=255), device.hostname)
     location = changed(new_optional_text(changes, "location", maximum=255), device.location)
@@ -85,7 +85,7 @@ def describe(device: Device, changes: Mapping[str, str | None], *, by: UUID, at:
 
 
 def report(device: Device, *, online: bool, by: UUID, at: datetime) -> list[Event]:
-    """Changes only: a sign of life of a device that is online already is no event."""
+    """Record that the device is online or offline now. No event where that is known already."""
     if online == device.online:
         return []
     kind = DeviceCameOnline if online else DeviceWentOffline

@@ -1,23 +1,24 @@
-"""What can go wrong, in the words of a user: each error has a stable `code` and a sentence that says what to do."""
+"""Errors of commands and queries. Each has a stable `code`, and a message that tells the user what to do."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, TypedDict
 from uuid import UUID
 
-MAX_TYPE_NAME_SHOWN: Final = 80  # characters: the name of an unknown event type may be anything
+MAX_TYPE_NAME_SHOWN: Final = 80  # characters, since the name of an unknown event type may have any length
 
 
 class FieldError(TypedDict):
-    """One wrong value of a request: where it is, and what is wrong with it."""
+    """One invalid value of a request: its location (`loc`) and the rule that it breaks (`msg`)."""
 
     loc: Sequence[str]
     msg: str
 
 
 class DomainError(Exception):
-    """A command or query is refused; nothing has changed.
+    """A refused command or query; nothing has changed.
 
-    `reason` is a stable word that says more than the code. `retry_after`: seconds after which a repetition may succeed.
+    `detail` is the message for the user, `reason` a stable word that refines the code, `retry_after` the number of seconds after which
+    the same request may succeed.
     """
 
     code: ClassVar[str] = "refused"
@@ -38,19 +39,19 @@ def _new_error(kind: type[DomainError], *args: object) -> DomainError:
 
 
 class NotFound(DomainError):
-    """There is no such thing, or the caller may not know of it: both look the same."""
+    """The thing does not exist, or the caller may not see it. Both give the same answer."""
 
     code = "not_found"
 
 
 class Forbidden(DomainError):
-    """The caller is known, and may not do this."""
+    """The caller is authenticated, but not allowed to do this."""
 
     code = "forbidden"
 
 
 class NotAuthenticated(DomainError):
-    """No credentials, or invalid ones. `user_id`: whose sessions may have ended, where that is known."""
+    """No credentials, or invalid ones. `user_id` names the user whose sessions may have ended, where that is known."""
 
     code = "not_authenticated"
 
@@ -60,7 +61,7 @@ class NotAuthenticated(DomainError):
 
 
 class RefreshTokenReused(DomainError):
-    """A refresh token was used again after its grace period."""
+    """A refresh token was used again after its grace period. It may have been stolen."""
 
     code = "refresh_token_reused"
 
@@ -71,7 +72,7 @@ class RefreshTokenReused(DomainError):
 
 
 class Invalid(DomainError):
-    """A value breaks a rule. `errors` names each value."""
+    """One or more values break a rule. `errors` lists them."""
 
     code = "invalid"
 
@@ -81,13 +82,13 @@ class Invalid(DomainError):
 
 
 class Conflict(DomainError):
-    """The present state does not allow this."""
+    """The current state does not allow this."""
 
     code = "conflict"
 
 
 class Taken(Conflict):
-    """Another stream has this value already; `scope` says which kind of value."""
+    """Another stream has claimed this value. `scope` is the kind of value, such as `email`."""
 
     code = "taken"
 
@@ -97,46 +98,46 @@ class Taken(Conflict):
 
 
 class LastAdministrator(Conflict):
-    """Without this account nobody could administer the installation any more."""
+    """The change would leave the installation without an active administrator."""
 
     code = "last_administrator"
 
     def __init__(self) -> None:
-        super().__init__("This is the last active administrator: make somebody else an administrator first")
+        super().__init__("This is the last active administrator: make another user an administrator first")
 
 
 class ConcurrencyConflict(DomainError):
-    """A stream has newer events than were loaded: load it again and decide again."""
+    """The stream has newer events than were loaded. Load it and decide again."""
 
     code = "conflicted"
 
 
 class StreamClosed(DomainError):
-    """A precondition failed: the stream is closed."""
+    """A precondition failed: the stream is closed, such as that of a deleted dataset."""
 
     code = "closed"
 
 
 class Refused(DomainError):
-    """An event breaks a rule of the record. Correct programs never ask for it."""
+    """The event breaks a rule of the event store. A correct program never appends such an event."""
 
     code = "not_recorded"
 
 
 class VersionMismatch(DomainError):
-    """If-Match named a version that is no longer the newest."""
+    """If-Match names a version that is not the newest."""
 
     code = "version_mismatch"
 
 
 class KeyReused(DomainError):
-    """The same Idempotency-Key came with another request."""
+    """The Idempotency-Key was used before with another request."""
 
     code = "idempotency_key_reused"
 
 
 class TooMany(DomainError):
-    """A limit of calls was exceeded."""
+    """A rate limit was exceeded. `retry_after` is in seconds."""
 
     code = "too_many"
 
@@ -151,11 +152,11 @@ class Unavailable(DomainError):
 
 
 class UpgradePending(Unavailable):
-    """Two releases run beside each other, and one of them cannot do this yet. Nothing is wrong, and waiting alone does not help."""
+    """Two releases run side by side, and one of them does not support this yet. An upgrade resolves it; waiting alone does not."""
 
 
 class UpgradeNeeded(UpgradePending):
-    """The log holds an event that a newer release wrote, and that this process does not understand. Nothing is wrong with it."""
+    """The log holds a valid event of a newer release, which this process does not understand."""
 
     code = "upgrade_needed"
 
@@ -167,19 +168,19 @@ class UpgradeNeeded(UpgradePending):
 
 
 class UpgradeUnderWay(UpgradePending):
-    """An event would be appended that a running process does not understand."""
+    """A running process does not understand the event to be appended."""
 
     code = "upgrade_under_way"
 
     def __init__(self, process: str, type_name: str, schema_version: int) -> None:
         super().__init__(
-            f"{process} does not understand {type_name} version {schema_version} yet; this is possible once it was upgraded",
+            f"{process} does not understand {type_name} version {schema_version} yet; upgrade it, then try again",
             retry_after=10,
         )
 
 
 class CorruptBlob(DomainError):
-    """Stored bytes differ from the sha256 that names them. They are never used."""
+    """The stored bytes do not have the sha256 that names them. They are never used."""
 
     code = "corrupted"
 
@@ -189,13 +190,13 @@ class CorruptBlob(DomainError):
 
 
 class UnsupportedImage(DomainError):
-    """The bytes are of a type that is not supported."""
+    """The file type is not supported."""
 
     code = "unsupported_image"
 
 
 class DamagedImage(DomainError):
-    """The bytes claim to be an image, and their structure is damaged."""
+    """The file has the signature of an image, but its structure is damaged."""
 
     code = "damaged_image"
 

@@ -1,4 +1,4 @@
-"""One micrograph: its bytes are named by their sha256, and completely decoded before they are used."""
+"""An image: one uploaded file, named by its sha256. It is decoded completely before it is used."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,13 +11,13 @@ from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
 from domain.values import MAX_FILENAME, ImageWarning, relative_path, text
 
-MAX_OUTDATED = 4000  # results in one ImageReinspected: with them it stays below 256 KiB
+MAX_OUTDATED = 4000  # results in one ImageReinspected, which keeps it below 256 KiB
 NOT_READABLE = "not_readable"
-"""Code of the warning of an accepted image that the newest reader cannot read."""
+"""Warning code of an accepted image that the current reader cannot read."""
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader found in the whole decoded file, as ImageAccepted records it."""
+    """Metadata of the completely decoded file. Fields as in ImageAccepted."""
 
     width: int
     height: int
@@ -31,8 +31,10 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageUploaded(Event, frozen=True, kw_only=True):
-    """`sha256` in hex, `size` in bytes; width and height (pixels) as the header claims. `path` is the file's place in the folder that
-    was uploaded, with "/" between its parts; None where the client sent none."""
+    """`sha256` is in hexadecimal, `size` in bytes; `width` and `height` are in pixels, from the file's header.
+
+    `path` is the file's path relative to the uploaded folder, with "/" as separator; None where the client sent none.
+    """
 
     dataset_id: UUID
     device_id: UUID | None
@@ -46,10 +48,10 @@ class ImageUploaded(Event, frozen=True, kw_only=True):
 
 
 class ImageAccepted(Event, frozen=True, kw_only=True):
-    """The whole file was decoded. `pixel_size_um` is the edge of a pixel in micrometres, where the file says it.
+    """The whole file was decoded. `pixel_size_um` is the edge length of a pixel in micrometres, if the file contains it.
 
-    `reader` is the version of the code that decoded it; `warnings` what of the file was not used, assumed or converted. `sha256` (hex)
-    names the bytes that were inspected; release 0.1.0 did not record it.
+    `reader` is the reader version; `warnings` lists parts of the file that were ignored, assumed or converted. `sha256` (hexadecimal)
+    names the inspected bytes; release 0.1.0 did not record it.
     """
 
     width: int
@@ -73,9 +75,9 @@ class ImageRejected(Event, frozen=True, kw_only=True):
 
 
 class ImageReinspected(Event, frozen=True, kw_only=True):
-    """A stored image was decoded again. The image is accepted, and the fields of the inspection replace the earlier ones.
+    """A stored image was decoded again. It is accepted, and its metadata is replaced.
 
-    `outdated`: results that were computed from pixels other than those that this reader gives, unless an earlier event named them.
+    `outdated` lists results that were computed from other pixels than this reader gives, and that no earlier event listed.
     """
 
     width: int
@@ -91,7 +93,7 @@ class ImageReinspected(Event, frozen=True, kw_only=True):
 
 
 class ImageDescribed(Event, frozen=True, kw_only=True):
-    """Fields left out did not change."""
+    """Omitted fields did not change."""
 
     filename: PrivateText | UnsetType = UNSET
     device_id: UUID | None | UnsetType = UNSET
@@ -106,7 +108,7 @@ CLOSING = (ImageDeleted,)
 
 
 class Image(State, frozen=True, kw_only=True):
-    """`inspection` is that of an accepted image; `outdated` are its results that were computed from other pixels."""
+    """`inspection` is None until the image is accepted. `outdated` are its results that were computed from other pixels."""
 
     dataset_id: UUID
     device_id: UUID | None
@@ -185,9 +187,9 @@ def reject(image: Image, *, reason: str, detail: str, by: UUID, at: datetime) ->
 
 
 def violation_of(inspection: ImageAccepted | ImageRejected, uploaded: Image | None) -> str | None:
-    """The first rule that a first inspection breaks, in words; None where it is in order.
+    """The first rule that a first inspection breaks, as a text; None if it breaks none.
 
-    `uploaded` is the image as its stream stood before. Migration 0010 holds the same rules.
+    `uploaded` is the state of the image before the inspection. Migration 0010 contains the same rules.
     """
     if uploaded is None:
         return "the image was not uploaded"
@@ -201,10 +203,10 @@ def violation_of(inspection: ImageAccepted | ImageRejected, uploaded: Image | No
 
 
 def reinspect(image: Image, found: Inspection, *, outdated: Iterable[UUID] = (), by: UUID, at: datetime) -> list[ImageReinspected]:
-    """Replace what an earlier reader found, and name results that were computed from other pixels. A rejected image becomes accepted.
+    """Replace the metadata of an earlier reader, and record which results are outdated. A rejected image becomes accepted.
 
-    Nothing when all of it is known, or a newer reader has inspected the image. More than one event where there are very many results.
-    Raises Conflict when the image was deleted or never inspected.
+    No event if nothing is new, or if a newer reader has inspected the image. Several events for more than `MAX_OUTDATED` results.
+    Raises Conflict if the image was deleted or not inspected yet.
     """
     _require_inspected(image)
     if image.inspection is not None and image.inspection.reader > found.reader:
@@ -217,9 +219,9 @@ def reinspect(image: Image, found: Inspection, *, outdated: Iterable[UUID] = (),
 
 
 def keep_unreadable(image: Image, *, detail: str, by: UUID, at: datetime) -> list[ImageReinspected]:
-    """What becomes of an image that the newest reader refuses: an accepted one keeps what is known of it and is given a warning.
+    """Add a warning to an accepted image that the current reader cannot read; its metadata stays.
 
-    Nothing for a rejected one. Raises as `reinspect`.
+    No event for a rejected image. Raises Conflict as `reinspect` does.
     """
     _require_inspected(image)
     if image.inspection is None:

@@ -1,4 +1,4 @@
-"""A classifier: immutable versions named by the sha256 of their weights, and aliases that move between them."""
+"""A model: immutable versions, each named by the sha256 of its weights, and aliases that point to versions."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +13,11 @@ PRODUCTION, CANDIDATE = "production", "candidate"
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """All that decides a result: weights, preprocessing, and what is shown of it. `record` is the model's own rdf.yaml, as JSON text."""
+    """One version of a model: everything that determines a result.
+
+    `sha256` (hexadecimal) and `size` (bytes) are those of the weights. A confidence below `review_below` (0 to 1) needs review.
+    `record` is the model's manifest (rdf.yaml) as JSON text.
+    """
 
     number: int
     sha256: str
@@ -35,7 +39,7 @@ class ModelAliasMoved(Event, frozen=True, kw_only=True):
 
 
 class ModelRetired(Event, frozen=True, kw_only=True):
-    """It takes no new jobs; its results stay."""
+    """The model accepts no new jobs; its results stay."""
 
 
 class Model(State, frozen=True, kw_only=True):
@@ -51,7 +55,7 @@ class Model(State, frozen=True, kw_only=True):
         return self.numbered(self.aliases[PRODUCTION])
 
     def numbered(self, number: int) -> Version:
-        """Raises NotFound."""
+        """Version `number`. Raises NotFound."""
         for version in self.versions:
             if version.number == number:
                 return version
@@ -59,7 +63,7 @@ class Model(State, frozen=True, kw_only=True):
 
 
 def add_version(model: UUID, state: Model | None, *, name: str, description: str, version: Version, by: UUID, at: datetime) -> list[Event]:
-    """The first version goes into production, a later one becomes the candidate. The same weights and record twice are one version."""
+    """The first version becomes `production`, a later one `candidate`. No event if a version has the same weights and manifest."""
     if state is not None and any(known.sha256 == version.sha256 and known.record == version.record for known in state.versions):
         return []
     number = len(state.versions) + 1 if state else 1
@@ -82,7 +86,7 @@ def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime)
 
 
 def with_alias(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:
-    """`aliases` with `alias` at version `number`. A version that goes into production is no candidate any more."""
+    """`aliases` with `alias` pointing to version `number`. A version that goes into production is no longer the candidate."""
     others = {name: at for name, at in aliases.items() if (alias, name, at) != (PRODUCTION, CANDIDATE, number)}
     return {**others, alias: number}
 

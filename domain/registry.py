@@ -1,4 +1,4 @@
-"""The closed list of what can happen. A type that is not here can be neither written nor read: a newer release may know it."""
+"""The registry of event types. A type that is not listed can be neither written nor read; a newer release may know it."""
 
 from types import ModuleType
 

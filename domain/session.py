@@ -1,4 +1,4 @@
-"""One sign-in on one device, until it is revoked. Token rotation is no event: only what an audit asks about is."""
+"""A session: one sign-in on one device, until it is revoked. Token rotations are not recorded as events."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -28,7 +28,7 @@ class SessionRevoked(Event, frozen=True, kw_only=True):
 
 
 class RefreshReuseDetected(Event, frozen=True, kw_only=True):
-    """A refresh token was used again after its grace: it may have been stolen."""
+    """A refresh token was used again after its grace period: it may have been stolen."""
 
     user_id: UUID
     address: UserPrivateText
@@ -49,7 +49,7 @@ def revoke(session: Session, reason: Reason, *, by: UUID, at: datetime) -> list[
 
 
 def detect_reuse(session: Session, *, address: str, by: UUID, at: datetime) -> list[Event]:
-    """Reuse revokes the session, and is recorded once."""
+    """Record the reuse of a refresh token and revoke the session. No event if the session is revoked already."""
     if session.revoked:
         return []
     detected = RefreshReuseDetected(**next_event(session, by=by, at=at), user_id=session.user_id, address=address[:64])

@@ -37,7 +37,7 @@ class UserRegistered(Event, frozen=True, kw_only=True):
 
 
 class UserProfileChanged(Event, frozen=True, kw_only=True):
-    """Fields left out did not change; null means cleared."""
+    """Omitted fields did not change; null clears a field."""
 
     email: PrivateText | UnsetType = UNSET
     first_name: PrivateText | UnsetType = UNSET
@@ -56,23 +56,23 @@ class UserStatusChanged(Event, frozen=True, kw_only=True):
 
 
 class PasswordChanged(Event, frozen=True, kw_only=True):
-    """The hash itself is a secret, and stands in no event. The commitment shows whether the stored hash is the one that was set."""
+    """No event contains the hash, which is secret. The commitment proves that the stored hash is the one that was set."""
 
     password_commitment: str = ""
 
 
 class PasswordRehashed(Event, frozen=True, kw_only=True):
-    """The password is the same, and its hash is a stronger one."""
+    """The same password was hashed again with stronger parameters."""
 
     password_commitment: str
 
 
 class UserDeleted(Event, frozen=True, kw_only=True):
-    """The account is closed; its traces stay readable."""
+    """The account is closed; its history stays readable."""
 
 
 class UserErased(Event, frozen=True, kw_only=True):
-    """The person's key was destroyed: no private field of theirs can be read any more."""
+    """The user's data key was destroyed. The user's private fields can no longer be read."""
 
 
 CLOSING = (UserDeleted, UserErased)
@@ -86,7 +86,7 @@ class User(State, frozen=True, kw_only=True):
     role: Role
     status: Status
     registered_at: datetime
-    password_commitment: str = ""  # empty where the hash was stored before there were commitments
+    password_commitment: str = ""  # empty if the hash was stored by a release without commitments
     institution: str | None = None
     department: str | None = None
     phone: str | None = None
@@ -103,15 +103,17 @@ class User(State, frozen=True, kw_only=True):
 
 
 def commitment(user: UUID, password_hash: bytes) -> str:
-    """SHA-256 over the account's id and the stored hash, in hexadecimal. The salt in the hash, of 128 random bits, stands in no event, so
-    that nobody can try passwords against the commitment."""
+    """SHA-256 over the account's id and the stored hash, in hexadecimal.
+
+    Passwords cannot be guessed against it: the hash contains a random salt of 128 bits, which no event contains.
+    """
     return hashlib.sha256(user.bytes + password_hash).hexdigest()
 
 
 def register(
     user: UUID, *, email: str, username: str, first_name: str, last_name: str, role: Role = Role.VIEWER, by: UUID, at: datetime
 ) -> UserRegistered:
-    """A fresh registration is a viewer until an administrator says otherwise."""
+    """Create an account. Raises Invalid for a value that breaks its rule."""
     return UserRegistered(
         **new_stream(user, by=by, at=at),
         email=email_address(email),
@@ -132,7 +134,7 @@ def change_status(user: User, status: Status, *, by: UUID, at: datetime) -> list
 
 
 def change_profile(user: User, changes: Mapping[str, str | None], *, by: UUID, at: datetime) -> list[UserProfileChanged]:
-    """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
+    """Set the fields that `changes` names. Raises Invalid for a value that breaks its rule."""
     email = changed(email_address(changes["email"] or "") if "email" in changes else UNSET, user.email)
     first_name = changed(new_text(changes, "first_name", maximum=50), user.first_name)
     last_name = changed(new_text(changes, "last_name", maximum=50), user.last_name)
@@ -159,7 +161,7 @@ def change_password(user: User, *, password_hash: bytes, by: UUID, at: datetime)
 
 
 def rehash_password(user: User, *, password_hash: bytes, at: datetime) -> PasswordRehashed:
-    """At a sign-in, the only moment at which the password is known."""
+    """Replace the stored hash at a sign-in, the only time at which the password is known."""
     return PasswordRehashed(**next_event(user, by=user.id, at=at), password_commitment=commitment(user.id, password_hash))
 
 

@@ -1,4 +1,4 @@
-"""Rules for single values, each with a name and one place."""
+"""Validation rules for single values, and ids that are derived from names."""
 
 import re
 import unicodedata
@@ -22,14 +22,14 @@ DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 
 
 class ImageWarning(msgspec.Struct, frozen=True):
-    """Something of an image file that was not used, assumed or converted: a stable `code` and a sentence for the user."""
+    """A part of an image file that was ignored, assumed or converted: a stable `code`, and a sentence for the user."""
 
     code: str
     detail: str
 
 
 def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
-    """The value as it is kept: NFC, without blanks at its ends. Raises Invalid for control characters and wrong lengths (in characters)."""
+    """The value as it is stored: NFC, stripped. Raises Invalid for control characters, and outside `minimum` to `maximum` characters."""
     cleaned = unicodedata.normalize("NFC", value).strip()
     if any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t" for character in cleaned):
         raise invalid(name, "must not contain control characters")
@@ -39,44 +39,44 @@ def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
 
 
 def optional_text(value: str | None, *, name: str, maximum: int) -> str | None:
-    """As `text`; None and blank both mean absent."""
+    """As `text`; None and blank both mean no value."""
     return text(value, name=name, maximum=maximum) if value is not None and value.strip() else None
 
 
 def new_text(changes: Mapping[str, str | None], name: str, *, maximum: int) -> str | UnsetType:
-    """The text that `changes` sets field `name` to, or UNSET. Raises Invalid as `text`."""
+    """The new text of the field `name`, or UNSET if `changes` does not contain it. Raises Invalid as `text` does."""
     return text(changes[name] or "", name=name, maximum=maximum) if name in changes else UNSET
 
 
 def new_optional_text(changes: Mapping[str, str | None], name: str, *, maximum: int) -> str | None | UnsetType:
-    """As `new_text`; None and blank both mean absent."""
+    """As `new_text`; None and blank both mean no value."""
     return optional_text(changes[name], name=name, maximum=maximum) if name in changes else UNSET
 
 
 def printable(value: str) -> str:
-    """The value with plain spaces for spaces of any kind, and without the characters that cannot be shown."""
+    """The value with all kinds of spaces replaced by plain ones, and without unprintable characters."""
     with_plain_spaces = (" " if unicodedata.category(character) == "Zs" else character for character in value)
     return "".join(character for character in with_plain_spaces if character.isprintable())
 
 
 def relative_path(value: str) -> str:
-    """A file's path below the folder that was uploaded: "/" between its parts, NFC, 1 to 512 characters.
+    """A file's path relative to the uploaded folder, as it is stored: "/" as separator, NFC, 1 to 512 characters.
 
-    Raises Invalid for a path that is absolute or leaves the folder, and for one with empty parts or control characters.
+    Raises Invalid for an absolute path, one that leaves the folder, and one with empty parts or control characters.
     """
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
-        raise invalid("path", "must not contain control characters: rename the file, or leave path out")
+        raise invalid("path", "must not contain control characters: rename the file, or omit path")
     normalized = unicodedata.normalize("NFC", printable(value.replace("\\", "/")))
     parts = [part for part in map(str.strip, normalized.split("/")) if part != "."]
     if normalized.startswith("/") or (parts and DRIVE_LETTER.fullmatch(parts[0])):
-        raise invalid("path", "must be relative to the uploaded folder, like A1/img.tif: leave out the drive and the first slash")
+        raise invalid("path", "must be relative to the uploaded folder, like A1/img.tif: omit the drive and the first slash")
     if not parts or not all(part.strip(". ") for part in parts):
         raise invalid("path", "must not have empty parts or '..': send it relative to the uploaded folder, like A1/img.tif")
     return text("/".join(parts), name="path", maximum=MAX_PATH_LENGTH)
 
 
 def email(value: str) -> str:
-    """An address as it is kept. Raises Invalid unless it looks like local@domain.tld, 5 to 100 characters."""
+    """An e-mail address as it is stored. Raises Invalid unless it has the form local@domain.tld and 5 to 100 characters."""
     address = text(value, name="email", minimum=5, maximum=100)
     local, at, domain = address.rpartition("@")
     if not (at and local and "." in domain.strip(".") and not any(character.isspace() for character in address)):
@@ -85,7 +85,7 @@ def email(value: str) -> str:
 
 
 def canonical(value: str) -> str:
-    """The form in which two names count as the same: NFKC, case folded."""
+    """The form that is compared to find equal names: NFKC, case-folded, stripped."""
     return unicodedata.normalize("NFKC", value).casefold().strip()
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes: a file is written completely or not at all."""
 
 import os
 from collections.abc import Iterable
@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, pieces: Iterable[bytes], *, user: int | None = None, durable: bool = True) -> None:
-    """Put a file of `pieces` at `path`, readable by us (or `user`) alone. A durable one survives a power cut. Raises OSError."""
+    """Replace the file at `path` by `pieces`, readable only by this user (or `user`). A durable file survives a power failure.
+
+    Raises OSError.
+    """
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -23,12 +26,12 @@ def write_atomically(path: Path, pieces: Iterable[bytes], *, user: int | None = 
 
 
 def write_private(path: Path, text: str, *, user: int | None = None) -> None:
-    """The same for text."""
+    """Write a durable, private file with `text` in UTF-8. Raises OSError."""
     write_atomically(path, [text.encode()], user=user)
 
 
 def sync(path: Path | str) -> None:
-    """Write a file, or the names in a folder, to disk. Raises OSError."""
+    """Flush a file, or the directory entries of a folder, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

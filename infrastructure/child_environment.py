@@ -1,4 +1,4 @@
-"""The environment of the processes that we start: a short list of variables, none inherited by accident."""
+"""The environment of child processes: a short list of variables, so that none is inherited by accident."""
 
 import os
 import site
@@ -9,13 +9,13 @@ from typing import Final
 
 PRIVATE_UMASK: Final = 0o077
 NATIVE_ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-"""For programs that are not ours: Postgres and Redis."""
+"""The environment of native programs: Postgres and Valkey."""
 
 TELEMETRY_OFF: Final = {"ORT_DISABLE_TELEMETRY": "1"}
-"""onnxruntime reads it when it is imported. Set later, or by its API, it does not stop the first event and the device id."""
+"""onnxruntime reads it at import. A later change, or its API, does not prevent the first telemetry event and the device id."""
 
 ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-"""NumPy's library reads them when it is imported, and otherwise starts a thread for each core."""
+"""Read by NumPy's BLAS library at import, which otherwise starts one thread per core."""
 
 KEPT_FOR_PYTHON: Final = ("LD_LIBRARY_PATH", "HOME", "TMPDIR")
 KEPT_FOR_STORAGE: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -25,9 +25,9 @@ TEMPORARY: Final = "tmp"
 
 
 def python_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a Python process. Of `inherited`: where libraries, the home and temporary files are.
+    """The environment of a Python process. Only the paths of libraries, home and temporary files come from `inherited`.
 
-    Temporary files lie where this process puts its own, if it has chosen a folder.
+    Temporary files go to this process's own temporary folder, if one is set.
     """
     kept = {name: inherited[name] for name in KEPT_FOR_PYTHON if name in inherited}
     if tempfile.tempdir is not None:
@@ -36,15 +36,15 @@ def python_environment(inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def supervised_environment(data: Path, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The same for a process of a system in the folder `data`, whose home and temporary files lie there."""
+    """The environment of a supervised process, with its home and temporary files in the data folder `data`."""
     return python_environment(inherited) | {"HOME": str(data), "TMPDIR": str(data / TEMPORARY)}
 
 
 def storage_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What an S3 client may need beyond our settings: certificates, and the credentials of its own chain."""
+    """The variables of an S3 client beyond the settings: certificates, and the credentials of its own provider chain."""
     return {name: value for name, value in inherited.items() if name in KEPT_FOR_STORAGE or name.startswith(AWS_PREFIX)}
 
 
 def _user_packages() -> dict[str, str]:
-    """Where `pip install --user` put packages: Python derives it from HOME, which children do not share with us."""
+    """The folder of `pip install --user`. Python derives it from HOME, which children do not inherit."""
     return {"PYTHONUSERBASE": site.getuserbase()} if site.ENABLE_USER_SITE else {}

@@ -1,4 +1,4 @@
-"""The composition root of the API and of the command line: every port with its implementation."""
+"""The composition root of the API and the command line: each port with its adapter."""
 
 import asyncio
 import contextlib
@@ -43,12 +43,12 @@ from infrastructure.security.signed_urls import unseal
 
 log = structlog.get_logger()
 
-MAX_REPORTED_DISCREPANCIES: Final = 100  # in the log of a process, each time
+MAX_REPORTED_DISCREPANCIES: Final = 100  # logged per run
 STATUS_INTERVAL_SECONDS: Final = 5.0  # between two updates of the status metrics
 
 
 def blobs(settings: Settings) -> BlobStore:
-    """For the command line: they read and write, and sign no addresses."""
+    """The blob store for the command line, without keys to sign addresses."""
     return open_blobs(settings, NO_KEYS)
 
 
@@ -57,7 +57,7 @@ def passwords(settings: Settings) -> Argon2Passwords:
 
 
 def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefreshTokens:
-    """With all keys that are here unless `keys` are given. Raises WrongRootKey."""
+    """The refresh tokens, with the operator's keys unless `keys` are given. Raises WrongRootKey."""
     return PostgresRefreshTokens(
         settings.postgres_url,
         operator_keys(settings) if keys is None else keys,
@@ -67,7 +67,7 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
 
 
 def verify_log(settings: Settings, log: PostgresEventStore) -> VerificationResult:
-    """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
+    """Verify the whole log and every signed head. Raises Unavailable."""
     return log_verification.verify_log(settings, log)
 
 
@@ -81,7 +81,7 @@ def rates(settings: Settings) -> SignInRates:
 
 
 def services(settings: Settings) -> Services:
-    """Every port over the servers that the settings name. No connection is made before `lifespan()` or a first call.
+    """All ports, connected to the servers in the settings. Connections are opened by `lifespan()` or the first call.
 
     Raises WrongRootKey.
     """
@@ -151,7 +151,7 @@ class Adapters(NamedTuple):
 
 @asynccontextmanager
 async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
-    """Open connections and start background work; at the end stop and close all, in the reverse order."""
+    """Open connections and start background work; at the end, stop and close everything in reverse order."""
     async with AsyncExitStack() as stack:
         for adapter in reversed(adapters.blocking):
             stack.push_async_callback(asyncio.to_thread, adapter.close)
@@ -173,7 +173,7 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
 
 def _report_discrepancies(discrepancies: Sequence[Discrepancy]) -> None:
     for discrepancy in discrepancies[:MAX_REPORTED_DISCREPANCIES]:
-        log.error("not as the record says", subject=str(discrepancy.subject), what=discrepancy.what)
+        log.error("a table differs from the log", subject=str(discrepancy.subject), what=discrepancy.what)
     DISCREPANCIES.set(len(discrepancies))
     RECONCILED_AT.set_to_current_time()
 

@@ -1,4 +1,4 @@
-"""Retry with backoff and jitter; repeat work that lasts for ever."""
+"""Retry with backoff and jitter; restart long-running work after errors."""
 
 import asyncio
 import random
@@ -16,14 +16,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RETRY_DELAYS_SECONDS: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
-"""The pauses between attempts, each made shorter or longer by up to a half."""
+"""Delays between attempts, each varied randomly by up to 50 %."""
 
 
 class Retry:
-    """Runs blocking calls in `threads` (None: those of the event loop), again after a pause while they raise Unavailable.
+    """Runs blocking calls in `threads` (None: those of the event loop), and repeats them with delays while they raise Unavailable.
 
-    A call raises Unavailable after all pauses, and UpgradePending at once: that lasts as long as an upgrade. `jitter` draws a number
-    between two others.
+    A call raises Unavailable after the last attempt. It raises UpgradePending at once, since an upgrade takes longer than all delays.
+    `jitter` draws a number between two others.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Retry:
         )(attempt)
 
     def _delay(self, state: RetryCallState) -> float:
-        after = min(state.attempt_number, len(self._delays))  # tenacity also asks after the last attempt
+        after = min(state.attempt_number, len(self._delays))  # tenacity also calls this after the last attempt
         return self._delays[after - 1] * self._jitter(0.5, 1.5)
 
 
 async def repeat_always(
     work: Callable[[], Awaitable[object]], *, warning: str, errors: tuple[type[Exception], ...], delay_seconds: float
 ) -> NoReturn:
-    """Run `work`, which opens its own connection, again and again after a pause; log `warning` when it raises one of `errors`."""
+    """Run `work` again and again, with a delay; log `warning` if it raises one of `errors`. `work` opens its own connection."""
     while True:
         try:
             await work()
         except errors as error:
-            log.warning(warning, error=type(error).__name__)  # its text may name hosts and users
+            log.warning(warning, error=type(error).__name__)  # the text may contain hosts and users
         await asyncio.sleep(delay_seconds)
 
 
@@ -71,4 +71,4 @@ def _is_temporary(error: BaseException) -> bool:
 
 def _log_failure(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("waiting", reason=str(error), seconds=round(state.next_action.sleep, 1) if state.next_action else 0.0)
+    log.warning("retrying", reason=str(error), seconds=round(state.next_action.sleep, 1) if state.next_action else 0.0)

@@ -1,4 +1,4 @@
-"""Every event by what it touches: the live feed, and the way from an image to the chunk that judged it."""
+"""The activity read model: all events with the things that they concern. It serves the live feed and the audit trail."""
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -24,8 +24,10 @@ from projections.pagination import MAX_PAGE
 
 
 class ScanLimits(NamedTuple):
-    """`events_per_scan`: how many events one call of `after` reads at most; `min_events_per_dataset`: of each dataset, however many there
-    are. A reader at most `near_head_events` behind the newest event gets a scan of all events, which is cheap then."""
+    """`events_per_scan`: maximum number of events that one call of `after` reads; `min_events_per_dataset`: minimum of each dataset.
+
+    For a reader that is at most `near_head_events` behind the head, a scan of all events is cheaper.
+    """
 
     events_per_scan: int = 1000
     near_head_events: int = 200
@@ -36,7 +38,7 @@ DEFAULT_LIMITS: Final = ScanLimits()
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
-    """`subjects`: the ids of everything that the event touches, its own stream first."""
+    """One event. `subjects` are the ids of everything that it concerns, its own stream first."""
 
     position: int
     at: datetime
@@ -66,7 +68,7 @@ def subjects_of(event: Event) -> tuple[UUID, ...]:
 
 
 def job_of(row: Activity) -> UUID | None:
-    """The job that an event is about, where it is about one."""
+    """The job that an event concerns, or None."""
     if row.type == ChunkJudged.__name__:
         return row.subjects[1]
     return row.stream if NOUN_OF.get(row.type) == "classification" else None
@@ -108,9 +110,9 @@ TABLE = Table("activity", Activity, (Event,), keys, fold, key=("position",), loa
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class ActivityPage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reader may see of the events after a position; `position` is how far was looked, `more` whether there is more to look at.
+    """The visible events after a position. The search reached `position`; `more`: there are later events to search.
 
-    `visited` is how many rows that took.
+    `visited` is the number of rows read.
     """
 
     items: list[Activity]
@@ -120,7 +122,7 @@ class ActivityPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActivityScan(msgspec.Struct, frozen=True, kw_only=True):
-    """The next events that the reader may see, one more than wanted where there are more. `items` is complete up to `reached`."""
+    """The next visible events, one more than requested if there are more. `items` is complete up to the position `reached`."""
 
     items: list[Activity]
     reached: int
@@ -176,8 +178,8 @@ VISIBLE_AFTER_BY_DATASET = """with asked as (select %(datasets)s::uuid[] as data
   )
   select coalesce((select json_agg(a order by a.position) from page join activity a using (position)), '[]') as items,
     horizon.position as reached, horizon.position < head.position as more, visited from horizon, head"""
-# What touches a dataset and what touches anything else is found by different indexes; "materialized" keeps the planner to the second one.
-# That an event of a dataset was given up belongs to no dataset, and names its stream last, as what concerns an account does.
+# Events of datasets and of other things are found with different indexes; "materialized" makes the planner use the second one.
+# A discarded event of a dataset has no dataset itself. It names its stream last, as events about accounts do.
 IS_VISIBLE = "(v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))"
 ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id = %(about)s::uuid) as yes),
   of_dataset as (
@@ -215,7 +217,7 @@ INCOMPLETE = """select position, (select count(*) from dead_letters l where l.po
 
 
 EVERYTHING: dict[str, object] = {"subject": ADMINISTRATORS, "reader": ADMINISTRATORS, "administrators": ADMINISTRATORS}
-"""For whom `ABOUT` is asked where nobody signed in: an operator may know of all events."""
+"""Parameters of `ABOUT` for an operator, who may see all events."""
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -238,10 +240,10 @@ async def after(
     head: int | None = None,
     limits: ScanLimits = DEFAULT_LIMITS,
 ) -> ActivityPage:
-    """At most `limit` events that the reader may see, only of `datasets` where they are given; continue at the result's `position`.
+    """At most `limit` visible events after `position`, of `datasets` if given; continue at the result's `position`. Raises Unavailable.
 
-    `head` is how far the read models are, as far as the caller knows. It only selects the query: for a reader near it a scan of what is
-    new, for one who is further behind the events of visible datasets alone.
+    `head` is the position of the read models, if the caller knows it. It only selects the query: a scan of all new events for a reader
+    near the head, otherwise a search in the visible datasets.
     """
     reader = _reader(actor)
     parameters = {"position": position, "datasets": None if datasets is None else list(datasets), "maximum": limit + 1}
@@ -257,30 +259,30 @@ async def after(
 
 
 async def about(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int = 0, maximum: int = MAX_PAGE) -> list[int]:
-    """The positions of the first `most` events behind `after` that touch a thing, as far as the reader may know of them."""
+    """The positions of the first `maximum` visible events after `after` that concern a thing."""
     parameters = {"about": subject_id, "position": after, "maximum": maximum}
     return [found.position for found in await db.rows(ABOUT, parameters | _reader(actor), into=Position)]
 
 
 async def uploads(db: QueryDatabase, actor: Actor, dataset: UUID, *, after: int, until: int, maximum: int) -> list[Upload]:
-    """The uploads into a dataset behind position `after` up to `until`. Raises Unavailable where the read models may lack one."""
+    """The uploads into a dataset after position `after`, up to `until`. Raises Unavailable if the read models may lack one."""
     parameters = {"about": dataset, "position": after, "until": until, "maximum": maximum}
     await _require_complete(db, until)
     return await db.rows(UPLOADS, parameters | _reader(actor), into=Upload)
 
 
 async def judgements(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int, until: int, maximum: int) -> list[int]:
-    """The positions of the events that hold results of an image or job. Raises Unavailable where the read models may lack one."""
+    """The positions of ChunkJudged events with results of an image or job. Raises Unavailable if the read models may lack one."""
     parameters = {"about": subject_id, "position": after, "until": until, "maximum": maximum}
     await _require_complete(db, until)
     return [found.position for found in await db.rows(JUDGEMENTS, parameters | _reader(actor), into=Position)]
 
 
 async def _require_complete(db: QueryDatabase, until: int) -> None:
-    """Raises Unavailable unless the read models hold all that was logged up to position `until`."""
+    """Raises Unavailable unless the read models include all events up to position `until`."""
     [found] = await db.rows(INCOMPLETE, {"until": until}, into=Completeness)
     if found.position < until:
-        raise Unavailable(f"The read models have come to position {found.position} so far; ask again", retry_after=2)
+        raise Unavailable(f"The read models have only reached position {found.position}; try again", retry_after=2)
     if found.waiting:
         raise Unavailable(
             f"{found.waiting} events up to this position could not be applied: see `bioscope dead-letters list`", retry_after=60

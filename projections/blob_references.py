@@ -1,4 +1,4 @@
-"""Which stored files are in use: those of images and of models."""
+"""References to blobs: the files of images and models that are in use."""
 
 from collections.abc import Iterable
 
@@ -7,16 +7,16 @@ import psycopg
 from application.blob_gc import MAX_LAG, BlobReferences
 from domain.errors import Unavailable
 
-# The event that comes next for the read models is the oldest that they lack.
+# The event after the checkpoint is the oldest one that the read models lack.
 IS_CURRENT = """select c.position >= h.position
     or coalesce((select e.recorded_at > clock_timestamp() - %s::interval from es.event_at(c.position + 1) e), false)
   from checkpoint c, es.head h where c.projection = 'main'"""
-# An image whose dataset the read models do not know is in use: perhaps the event that made the dataset could not be applied.
+# An image of an unknown dataset is in use: the event that created the dataset may be a dead letter.
 REFERENCED = """select i.sha256 from images i left join datasets d on d.id = i.dataset_id
     where not i.deleted and d.deleted is not true and i.sha256 = any(%(names)s)
   union
   select one ->> 'sha256' from models m, jsonb_array_elements(m.versions) one where one ->> 'sha256' = any(%(names)s)"""
-# No read model shows what was given up, but commands fold the log and may still use its file.
+# No read model shows a discarded event, but commands fold the log and may still use its file.
 REFERENCED_BY_DISCARDED = """select distinct match[1] from es.events d,
     es.event_at((convert_from(d.state, 'UTF8')::json ->> 'position')::bigint) e,
     regexp_matches(encode(e.state, 'escape'), '[0-9a-f]{64}', 'g') match
@@ -27,15 +27,15 @@ REFERENCED_BY_WAITING = """select distinct match[1] from (select position from d
 
 
 def blobs_in_use(connection: psycopg.Connection, names: Iterable[str]) -> BlobReferences:
-    """Those of the sha256s that an image refers to, or any version of a model, or an event that was not applied. Blocks.
+    """Those of the blobs `names` that an image, a model version or an unapplied event refers to. Blocks.
 
-    Raises Unavailable while the read models lag far behind the log: what they do not know then may be in use all the same.
+    Raises Unavailable while the read models lag far behind the log, since blobs that they do not know may be in use.
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
         row = connection.execute(IS_CURRENT, (MAX_LAG,)).fetchone()
         if row is None or not row[0]:
-            raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
+            raise Unavailable("The read models are more than a day behind the log; no blobs are swept")
         parameters = {"names": list(names)}
         referenced, discarded, waiting = (
             {name for (name,) in connection.execute(query, parameters)}

@@ -1,4 +1,4 @@
-"""Jobs: how far each is, and what it could not do."""
+"""The read models of jobs: progress, and failures of images."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -37,7 +37,7 @@ OWN = (
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
-    """`images` and `chunks` are what was planned, `judged` counts chunks, `succeeded` and `failed` images."""
+    """A job. `images` and `chunks` are planned numbers; `judged` counts chunks with results, `succeeded` and `failed` count images."""
 
     id: UUID
     version: int
@@ -69,7 +69,7 @@ def keys(positioned: PositionedEvent) -> Iterable[UUID]:
 
 
 def fold(_: UUID, row: Classification | None, positioned: PositionedEvent, __: RowLookup) -> Classification | None:
-    """Chunks are of other streams: where one waited behind a dead letter, it gives the same late as in its turn."""
+    """The next row. Results of chunks come from other streams; a parked one gives the same row when it is applied late."""
     event = positioned.event
     if isinstance(event, ClassificationRequested):
         return _requested(event, positioned.position)
@@ -177,7 +177,7 @@ FAILURES = Table("failures", FailureRow, (ChunkJudged,), failure_keys, failure_f
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """An image without a result: `reason` is a code, `detail` a sentence."""
+    """An image without a result: `reason` is a stable code, `detail` a sentence for the user."""
 
     id: UUID
     image_id: UUID
@@ -187,7 +187,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is: of its `images` so many `succeeded` or `failed`. `planned` says whether `images` is final."""
+    """The progress of a job: numbers of `images` that `succeeded` or `failed`. `planned`: the number of images is final."""
 
     id: UUID
     status: JobStatus
@@ -224,7 +224,7 @@ FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failu
 
 
 async def get(db: QueryDatabase, actor: Actor, job_id: UUID) -> Classification:
-    """Raises NotFound."""
+    """A visible job. Raises NotFound."""
     return await only_row(db, GET, {"subject": subject_of(actor), "id": job_id}, into=Classification, what="Classification")
 
 
@@ -239,7 +239,7 @@ async def listed(
     cursor: str | None = None,
     size: int = MAX_PAGE,
 ) -> Page[Classification]:
-    """Newest first. Raises Invalid for a status that does not exist."""
+    """A page of visible jobs, newest first. Raises Invalid for an unknown status or cursor."""
     if status is not None and status not in set(JobStatus):
         words = ", ".join(JobStatus)
         raise Invalid(f"status must be one of {words}", errors=[{"loc": ["query", "status_filter"], "msg": f"must be one of {words}"}])
@@ -251,13 +251,13 @@ async def listed(
 
 
 async def progress(db: QueryDatabase, actor: Actor, job_ids: Iterable[UUID]) -> dict[UUID, Progress]:
-    """Those of the jobs that the reader may know of; a service, by the scope with which it follows the events."""
+    """The progress of visible jobs, by id. A service needs the scope `events:read`."""
     parameters = {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "ids": list(job_ids)}
     return {found.id: found for found in await db.rows(PROGRESS, parameters, into=Progress)}
 
 
 async def failures(db: QueryDatabase, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Failure]:
-    """The images that have no result, and why, oldest first; none to whom the job is foreign."""
+    """A page of the images without a result, oldest first; empty for a job that the actor may not see."""
     after, maximum = parse_cursor(cursor), page_size(size)
     parameters = {"subject": subject_of(actor), "id": job_id, "at": after.value, "after": after.id, "maximum": maximum + 1}
     return page_of(await db.rows(FAILED, parameters, into=Failure), maximum, lambda failure: failure.created_at)

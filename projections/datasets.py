@@ -1,4 +1,4 @@
-"""Datasets, and who may see them: the table that every other query is joined with."""
+"""The read models of datasets and of the grants on them, which other queries join."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -94,7 +94,7 @@ ACCESS = Table(
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """A dataset as one reader sees it: `grant` is the reader's own."""
+    """A dataset as one user sees it; `grant` is the user's own."""
 
     id: UUID
     version: int
@@ -126,12 +126,12 @@ SHARES = """select a.subject as user_id, u.username, a.role as grant
 
 
 async def get(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> Dataset:
-    """Raises NotFound."""
+    """A visible dataset. Raises NotFound."""
     return await only_row(db, GET, {"subject": subject_of(actor), "id": dataset_id}, into=Dataset, what="Dataset")
 
 
 async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Dataset]:
-    """One's own and those granted, newest first."""
+    """A page of visible datasets, newest first."""
     after, maximum = parse_cursor(cursor), page_size(size)
     found = await db.rows(
         LISTED, {"subject": subject_of(actor), "at": after.value, "after": after.id, "maximum": maximum + 1}, into=Dataset
@@ -140,5 +140,5 @@ async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, 
 
 
 async def grants(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> list[Share]:
-    """Who may see a dataset, its owner first; none to whom it is foreign."""
+    """The grants on a dataset, the owner's first; empty for a dataset that the actor may not see."""
     return await db.rows(SHARES, {"subject": subject_of(actor), "id": dataset_id, "administrators": ADMINISTRATORS}, into=Share)

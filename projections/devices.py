@@ -1,4 +1,4 @@
-"""Microscopes and cameras."""
+"""The read model of devices."""
 
 from datetime import datetime
 from uuid import UUID
@@ -23,7 +23,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     firmware_version: str | None
     registered_at: datetime
     online: bool
-    last_seen: datetime | None  # as the log knows it in the table; queries know of signs of life since
+    last_seen: datetime | None  # in the table, from the log; queries add later status reports
     removed: bool
 
 
@@ -67,7 +67,7 @@ def _changed(row: Device, event: Event) -> Device:
 KINDS = (DeviceRegistered, DeviceDescribed, DeviceCameOnline, DeviceWentOffline, DeviceRemoved)
 TABLE = Table("devices", Device, KINDS, stream_key, fold)
 
-# Signs of life are no events, so a rebuilt table does not know them: queries take them from where they stand.
+# Status reports are not events, so a rebuilt table does not contain them; queries read them from ops.devices_seen.
 COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Device) if field.name != "last_seen")
 LAST_SEEN = f"""select {COLUMNS}, coalesce((select s.seen_at from ops.devices_seen s where s.device = devices.id), last_seen) as last_seen
   from devices"""  # noqa: S608 - constants
@@ -80,7 +80,7 @@ LISTED = f"""{LAST_SEEN} where not removed
 
 
 async def get(db: QueryDatabase, actor: Actor, device_id: UUID) -> Device:
-    """Raises NotFound, and Forbidden below analyst."""
+    """A device. Raises NotFound, and Forbidden below the role analyst."""
     require_role(actor, Role.ANALYST)
     return await only_row(db, GET, {"id": device_id}, into=Device, what="Device")
 
@@ -94,7 +94,7 @@ async def listed(
     cursor: str | None = None,
     size: int = MAX_PAGE,
 ) -> Page[Device]:
-    """Oldest first; `location` must be met exactly. Raises Forbidden below analyst."""
+    """A page of devices, oldest first; `location` is compared exactly. Raises Forbidden below the role analyst."""
     require_role(actor, Role.ANALYST)
     after, maximum = parse_cursor(cursor), page_size(size)
     parameters = {"is_online": is_online, "location": location, "at": after.value, "after": after.id, "maximum": maximum + 1}

@@ -1,4 +1,4 @@
-"""Images as rows: what is known of each, found by dataset, device, name and time."""
+"""The read model of images, searched by dataset, device, name and time."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from projections.pagination import Page, like_pattern, only_row, page_of, page_s
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """`width`, `height` in pixels: as the header claims, until the image is `accepted`. `rejected` is a code."""
+    """An image. `width` and `height` in pixels come from the file header until the image is `accepted`. `rejected` is a reason code."""
 
     id: UUID
     version: int
@@ -53,7 +53,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pending(self) -> bool:
-        """Whether the file has not been decoded yet."""
+        """Whether the image is not inspected yet."""
         return not self.accepted and self.rejected is None
 
 
@@ -120,7 +120,7 @@ def _changes(event: Event) -> dict[str, Any]:
 
 
 def _nfc(text: str) -> str:
-    """The form in which names are searched, whatever form a stored event holds."""
+    """The Unicode form in which names are searched; stored events may have others."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -132,7 +132,7 @@ TABLE = Table("images", Image, KINDS, keys, fold)
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which images; `q` is searched in file names and paths, in any case and Unicode form. Times bound `uploaded_at`, both inclusive."""
+    """Search conditions. `q` is searched in file names and paths, ignoring case and Unicode form. Both time limits are inclusive."""
 
     dataset_id: UUID | None = None
     device_id: UUID | None = None
@@ -158,7 +158,7 @@ VISIBLE = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.datase
 MAX_COUNT = 10_000
 COUNTED = f"""select count(*) from visible v cross join lateral (
     select from images i where i.dataset_id = v.dataset and not i.deleted order by i.uploaded_at, i.id limit {MAX_COUNT} + 1
-  ) counted where {VISIBLE}"""  # noqa: S608 - constants; in that order an index alone answers
+  ) counted where {VISIBLE}"""  # noqa: S608 - constants; with this order an index-only scan suffices
 BY_DATASET = """select i.* from (
     select found.id from visible v cross join lateral (
       select i.id, i.{sorted} from images i where i.dataset_id = v.dataset and {filters}
@@ -175,8 +175,10 @@ WITH_TOTAL = f"select (select coalesce(json_agg(found), '[]') from ({{}}) found)
 
 
 class Listing(NamedTuple):
-    """Two queries for the same list: a few rows of each dataset, merged (`with_total` also counts them all); or one scan, for readers who
-    see all datasets."""
+    """Queries for one sort order: `by_dataset` merges rows of each dataset, `with_total` also counts; `all_together` is one scan.
+
+    The scan is for readers who see all datasets.
+    """
 
     column: str
     by_dataset: str
@@ -202,7 +204,7 @@ MAX_PAGES = 100_000
 
 
 async def get(db: QueryDatabase, actor: Actor, image_id: UUID) -> Image:
-    """Raises NotFound."""
+    """A visible image. Raises NotFound."""
     return await only_row(db, GET, {"subject": subject_of(actor, scope=Scope.IMAGES_READ), "id": image_id}, into=Image, what="Image")
 
 
@@ -216,10 +218,10 @@ async def listed(
     size: int = 25,
     cursor: str | None = None,
 ) -> Page[Image]:
-    """A page of the images that `where` describes. A cursor, where given, wins over `page`.
+    """A page of the visible images that match `where`. A `cursor` takes precedence over `page`.
 
-    `order_by` is uploaded_at, created_at (the same) or filename, with "-" downwards. Raises Invalid for another one. The total is given
-    where an index alone answers: one dataset, no other condition, at most MAX_COUNT images.
+    `order_by` is uploaded_at, created_at (the same) or filename, with "-" for descending order. Raises Invalid for any other value. The
+    total is only counted where that is cheap: one dataset, no other condition, at most MAX_COUNT images.
     """
     if order_by not in LISTINGS:
         raise Invalid("Invalid order_by field", errors=[{"loc": ["query", "order_by"], "msg": f"must be one of {', '.join(LISTINGS)}"}])

@@ -1,4 +1,4 @@
-"""Models that may be asked for: their versions, and which of them is in production."""
+"""The read model of models: their versions, and which one is in production."""
 
 from datetime import datetime
 from uuid import UUID
@@ -80,7 +80,7 @@ GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_
 
 
 async def listed(db: QueryDatabase) -> list[Model]:
-    """By name. Models belong to the installation: whoever is signed in may know of them."""
+    """All models that are not retired, by name. Every authenticated user may see them."""
     return await db.rows(LISTED, {}, into=Model)
 
 
@@ -89,7 +89,7 @@ async def names(db: QueryDatabase) -> list[str]:
 
 
 async def get(db: QueryDatabase, *, name_or_id: str) -> Model:
-    """Also a retired one. Raises NotFound."""
+    """A model, including a retired one. Raises NotFound."""
     found = await db.rows(GET, {"name_or_id": name_or_id}, into=Model)
     if not found:
         raise NotFound("Model not found")

@@ -1,4 +1,4 @@
-"""Lists that are read a page at a time, by cursor."""
+"""Pagination of lists by cursor."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ MAX_PAGE: Final = 200
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """Part of a list; `next_cursor` leads to the next part, and is None at the end. `total` counts the whole list where that is cheap."""
+    """One page of a list. `next_cursor` is None on the last page. `total` is the length of the list, if counting it is cheap."""
 
     items: list[T]
     next_cursor: str | None = None
@@ -26,14 +26,14 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
-    """The end of a page: the value that the list is sorted by, and the id that decides between equal ones."""
+    """The end of a page: the value of the sort column, and the id, which decides between equal values."""
 
     value: str | None = None
     id: UUID | None = None
 
 
 def parse_cursor(cursor: str | None, *, of_time: bool = True) -> Cursor:
-    """Raises Invalid."""
+    """Parse a cursor. Raises Invalid."""
     if cursor is None:
         return Cursor()
     try:
@@ -42,7 +42,7 @@ def parse_cursor(cursor: str | None, *, of_time: bool = True) -> Cursor:
             raise ValueError(cursor)
         return Cursor(datetime.fromisoformat(decoded.value).isoformat(), decoded.id) if of_time else decoded
     except (binascii.Error, ValueError, msgspec.MsgspecError):
-        raise Invalid("This cursor was not made for this list: take it from X-Next-Cursor") from None
+        raise Invalid("This cursor is not valid for this list: use the value of X-Next-Cursor") from None
 
 
 def page_size(size: int) -> int:
@@ -50,13 +50,13 @@ def page_size(size: int) -> int:
 
 
 def like_pattern(text: str) -> str:
-    """The `like` pattern that finds a text literally, in either Unicode form."""
+    """The `like` pattern that finds a text literally, in NFC."""
     escaped = unicodedata.normalize("NFC", text).replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     return f"%{escaped}%"
 
 
 def page_of(found: Sequence[T], size: int, value: Callable[[T], str | datetime], *, total: int | None = None) -> Page[T]:
-    """A page of the first `size` rows; `found` has one more where there is a next page. `value`: what the list is sorted by."""
+    """A page of the first `size` rows. `found` has one row more if there is a next page. `value` gives the sort value of a row."""
     items = list(found[:size])
     return Page(items=items, next_cursor=_cursor_at(items[-1], value(items[-1])) if len(found) > size else None, total=total)
 
@@ -67,7 +67,7 @@ def _cursor_at(row: object, value: str | datetime) -> str:
 
 
 async def only_row(db: QueryDatabase, query: str, parameters: Mapping[str, object], *, into: type[T], what: str) -> T:
-    """The one row of `query`. Raises NotFound."""
+    """The first row of `query`. Raises NotFound if there is none."""
     found = await db.rows(query, parameters, into=into)
     if not found:
         raise NotFound(f"{what} not found")

@@ -1,4 +1,4 @@
-"""Results: what a model saw in an image, and which of them were computed from other pixels than the newest reader gives."""
+"""The read models of results, and of outdated results, which were computed from other pixels than the newest reader gives."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -17,7 +17,7 @@ from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size,
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """`confidence` 0 to 1; `scores` by label, adding up to 1."""
+    """The result for one image of a job. `confidence` is from 0 to 1; `scores` by label sum to 1. `hidden`: job or image was deleted."""
 
     id: UUID
     classification_id: UUID
@@ -35,14 +35,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
-    """Each result's id, and where it stands in the event."""
+    """The id of each result with its index in the event."""
     event = positioned.event
     assert isinstance(event, ChunkJudged)
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.results)}.items()
 
 
 def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEvent, lookup: RowLookup) -> Result | None:
-    """The first result of an image in a job is never changed; one whose job or image is gone already is born hidden."""
+    """The first result of an image in a job is never replaced. It is hidden from the start if its job or image was deleted."""
     if first is not None:
         return first
     event = positioned.event
@@ -71,7 +71,7 @@ TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False, first_
 
 # ---- outdated results --------------------------------------------------------------------------------------------------------------
 class OutdatedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` is that of a result; `reader` gives other pixels than those that it was computed from."""
+    """An outdated result: the reader version `reader` gives other pixels than those of the result `id`."""
 
     id: UUID
     image_id: UUID
@@ -95,7 +95,7 @@ OUTDATED = Table("outdated_results", OutdatedRow, (ImageReinspected,), outdated_
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class ReadResult(Result, frozen=True, kw_only=True):
-    """`other_reader` gives other pixels than those that the result was computed from."""
+    """A result as queried. The reader version `other_reader` gives other pixels than those of the result; None if none does."""
 
     other_reader: int | None
 
@@ -116,7 +116,7 @@ NEWEST_OF_ALL = f"""select r.*, o.reader as other_reader from (
 
 
 async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> Result:
-    """Raises NotFound."""
+    """A visible result. Raises NotFound."""
     parameters = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "maximum": 1}
     return with_warning(
         await only_row(db, BY_FILTER, parameters | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult")
@@ -132,7 +132,7 @@ async def listed(
     cursor: str | None = None,
     size: int = MAX_PAGE,
 ) -> Page[Result]:
-    """Newest first."""
+    """A page of visible results, newest first."""
     after, maximum = parse_cursor(cursor), page_size(size)
     parameters = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
     query = NEWEST_OF_ALL if classification_id is None and image_id is None else BY_FILTER
@@ -141,8 +141,8 @@ async def listed(
 
 
 def with_warning(found: ReadResult) -> Result:
-    """A result as it is shown: one that was computed from other pixels says so among its warnings."""
+    """The result as it is shown: an outdated one has a warning."""
     if found.other_reader is None:
         return found
-    detail = f"Reader {found.other_reader} gives other pixels than those that this result was computed from. Run the model again"
+    detail = f"Reader {found.other_reader} gives other pixels than this result was computed from. Run the model again"
     return msgspec.structs.replace(found, warnings=(*found.warnings, ImageWarning(OTHER_PIXELS, detail)))

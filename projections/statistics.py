@@ -1,4 +1,4 @@
-"""The last day in figures, counting what the reader may read."""
+"""Statistics of visible results in the last 24 hours."""
 
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from projections import results
 from projections.access import subject_of
 from projections.results import ReadResult, Result
 
-HOURS = 25  # the hour under way, and the 24 before it
+HOURS = 25  # the current hour and the 24 before it
 
 
 class HourlyCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +20,7 @@ class HourlyCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """`average_confidence` is 0 when nothing was classified; `hourly_counts` are 25, oldest first."""
+    """Statistics. `average_confidence` is from 0 to 1, 0 without results. `hourly_counts` has 25 entries, oldest first."""
 
     classified_last_24_hours: int
     average_confidence: float
@@ -56,7 +56,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 async def today(db: QueryDatabase, actor: Actor, *, now: datetime) -> Statistics:
-    """The 24 hours before `now` (UTC): whole minutes from their tallies, the one that is cut through from its results."""
+    """Statistics of the 24 hours before `now` (UTC). Whole minutes are read from tallies, the first partial one from results."""
     hours = [hour_of(now) - timedelta(hours=back) for back in reversed(range(HOURS))]
     recently = now - timedelta(hours=24)
     minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)

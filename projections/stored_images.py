@@ -1,4 +1,4 @@
-"""Which images are stored, for the system itself: whoever asks here sees all datasets."""
+"""Stored images for the system itself. These queries do not check access and see all datasets."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ CHUNKS = f"""select a.position from activity a join classifications c on c.id = 
 
 
 class PostgresStoredImages:
-    """The port `application.recheck.image_recheck.StoredImages` over a connection to the read models."""
+    """Implements `application.recheck.image_recheck.StoredImages` with a connection to the read models."""
 
     def __init__(self, connection: psycopg.Connection, *, page_size: int = PAGE_SIZE) -> None:
         self._connection, self._page_size = connection, page_size

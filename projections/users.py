@@ -1,4 +1,4 @@
-"""People with accounts, as others see them."""
+"""The read model of user accounts."""
 
 from datetime import datetime
 from typing import Any
@@ -114,14 +114,14 @@ LISTED = """select * from users where not deleted
 
 
 async def get(db: QueryDatabase, actor: Actor, user_id: UUID) -> User:
-    """One's own account, or any for an administrator. Raises NotFound."""
+    """The actor's own account, or any account for an administrator. Raises NotFound."""
     if actor.id != user_id and not actor.is_admin and not actor.is_system:
         raise NotFound("User not found")
     return await only_row(db, GET, {"id": user_id}, into=User, what="User")
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which accounts; `q` is searched in e-mail addresses, user names and names, in any case and Unicode form."""
+    """Search conditions. `q` is searched in e-mail addresses, user names and names, ignoring case and Unicode form."""
 
     role: Role | None = None
     status: Status | None = None
@@ -134,7 +134,7 @@ NO_FILTER = Filter()
 async def listed(
     db: QueryDatabase, actor: Actor, *, where: Filter = NO_FILTER, cursor: str | None = None, size: int = MAX_PAGE
 ) -> Page[User]:
-    """Oldest first. Raises Forbidden unless `actor` is an administrator."""
+    """A page of accounts, oldest first. Raises Forbidden unless `actor` is an administrator."""
     require_role(actor, Role.ADMIN)
     after, maximum = parse_cursor(cursor), page_size(size)
     parameters = {"role": where.role, "status": where.status, "q": None if where.q is None else like_pattern(where.q)}

@@ -1,4 +1,4 @@
-"""What somebody has to do: chunks to classify, images to inspect. Done work has no row."""
+"""The read model of work items: chunks to classify and images to inspect. Completed work has no row."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -13,7 +13,7 @@ from projections.engine.projection import PositionedEvent, RowLookup, Table
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` is the chunk's or the image's; `job` and `number` are a chunk's."""
+    """A work item. `id` is that of the chunk or image; `job` and `number` are set for a chunk."""
 
     id: UUID
     kind: Kind

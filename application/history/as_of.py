@@ -1,6 +1,6 @@
-"""The position that `as_of` names: events up to it count, later ones do not.
+"""Convert the parameter `as_of` to a position of the log.
 
-Only a position shows a state that existed. Each process has its own clock, so the times in events need not follow the order of the log.
+Only a position identifies a state that existed. Each process has its own clock, so the times in events may differ from the log order.
 """
 
 from datetime import datetime
@@ -10,11 +10,11 @@ from application.ports import EventStore
 from domain.errors import Invalid, NotFound
 
 POSITION_DIGITS: Final = 18
-ACCEPTED_FORMS: Final = "must be a time with its zone like 2026-03-01T12:00:00Z, or a position like 4711"
+ACCEPTED_FORMS: Final = "must be a time with a time zone like 2026-03-01T12:00:00Z, or a position like 4711"
 
 
 def position_of(as_of: str | None, *, log: EventStore) -> int:
-    """A position or a time, as `as_of` names it; None means now. Raises Invalid, and NotFound where nothing was recorded by then."""
+    """The position of `as_of`: a position or a time; None means now. Raises Invalid, and NotFound if nothing was recorded by then."""
     if as_of is None:
         return log.head()
     if as_of.isascii() and as_of.isdecimal():
@@ -30,7 +30,7 @@ def _checked_position(digits: str, head: int) -> int:
     if position == 0:
         raise _invalid("must be a position from 1 on")
     if position > head:
-        raise _invalid(f"is behind the end of the log, which is at position {head}")
+        raise _invalid(f"is beyond the end of the log, which is at position {head}")
     return position
 
 
@@ -38,9 +38,9 @@ def _parse_time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise _invalid(ACCEPTED_FORMS + ('; in an address, write "+" as %2B' if " " in text else "")) from None
+        raise _invalid(ACCEPTED_FORMS + ('; write "+" as %2B in a URL' if " " in text else "")) from None
     if time.tzinfo is None:
-        raise _invalid(f"has no zone: it {ACCEPTED_FORMS}")
+        raise _invalid(f"has no time zone: it {ACCEPTED_FORMS}")
     return time
 
 

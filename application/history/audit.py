@@ -1,4 +1,4 @@
-"""What happened to one thing, and how it stood at any moment: read from the record alone."""
+"""The audit trail of one thing, and its state at any position, read from the log only."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,13 +13,13 @@ from domain.errors import NotFound
 from domain.events import Event, State
 from domain.registry import NOUN_OF, NOUNS, is_known
 
-UNRECORDED = datetime.min.replace(tzinfo=UTC)  # of an event that is not in the log yet
+UNRECORDED = datetime.min.replace(tzinfo=UTC)  # for an event that is not in the log yet
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event for a reader: in a sentence, and with all of its fields.
+    """One event in the audit trail, with a sentence and all of its fields.
 
-    `data` of what a newer release wrote is as it is stored, its private fields sealed.
+    `data` of a newer release's event is shown as it is stored, with private fields encrypted.
     """
 
     position: int
@@ -33,13 +33,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def trail(about: UUID, *, others: Collection[int], log: EventStore, after: int = 0, maximum: int | None = None) -> list[Entry]:
-    """Everything about a thing, oldest first: its own stream, and the events of other streams (at positions `others`) that touch it.
+    """The audit trail of a thing, oldest first: its own stream, and the events at the positions `others` that concern it.
 
-    At most `most` of those that follow position `after`, in at most five queries. Raises NotFound for what the record does not know at all.
+    Returns at most `maximum` entries after position `after`, with at most five queries. Raises NotFound if the log has no events for it.
     """
     found = log.touching(about, others, after=after, maximum=maximum)
     if not found and log.event(about, 1) is None:
-        raise NotFound(f"The record knows nothing of {about}")
+        raise NotFound(f"No events found for {about}")
     log.prefetch(found)
     events = [log.decode(one) if is_known(one.type, one.schema_version) else None for one in found]
     actors = [_actor_of(recorded) for recorded in found]
@@ -49,13 +49,13 @@ def trail(about: UUID, *, others: Collection[int], log: EventStore, after: int =
 
 
 def state_of(about: UUID, *, until: int, log: EventStore) -> State:
-    """How a thing stood at position `until`. Raises NotFound, UpgradeNeeded."""
+    """The state of a thing at position `until`. Raises NotFound, UpgradeNeeded."""
     first = log.event(about, 1)
     if first is None or first.position > until:
-        raise NotFound(f"The record knows nothing of {about} at that time")
-    log.decode(first)  # of what kind it is, only its first event says
+        raise NotFound(f"No events found for {about} at that time")
+    log.decode(first)  # raises UpgradeNeeded, since only the first event tells the noun
     if first.type == "ChunkJudged":
-        raise NotFound(f"{about} is a chunk of a job, with one event and no state: see its trail")
+        raise NotFound(f"{about} is a chunk of a job, which has one event and no state: see its audit trail")
     state: State | None = log.load(about, NOUNS[NOUN_OF[first.type]].evolve, until=until)
     if state is None:
         raise NotFound(f"{about} did not exist yet")

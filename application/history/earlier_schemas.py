@@ -1,6 +1,6 @@
-"""JSON Schemas of payloads in versions that the registry no longer holds, by type and version: the log has such events for ever.
+"""JSON Schemas of earlier payload versions, by type and version. The log contains such events forever.
 
-Whoever raises a `schema_version` keeps the old schema here. In these versions nothing was private, so both forms are the same.
+A change that raises a `schema_version` adds the old schema here. These versions have no private fields, so both forms are equal.
 """
 
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""The log for whoever follows it: from any position on, in order, in bounded pieces."""
+"""The event feed: the log in order from any position, in bounded pages."""
 
 import base64
 from collections.abc import Sequence
@@ -17,12 +17,15 @@ from domain.registry import is_known
 
 MAX_EVENTS: Final = 1000
 HEADS: Final = """select position, hash, signed_at, signature from ops.heads where position > %(after)s order by position limit %(limit)s"""
-MAX_BYTES: Final = 4 * 1024**2  # of data in one answer; a single larger event still goes out
+MAX_BYTES: Final = 4 * 1024**2  # of data in one page; a single larger event is still returned
 
 
 class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. `data` is what Kafka carries, or has its private fields in clear and the newest schema version; `time` is when it
-    was recorded; `hash` covers all that is stored of it, and the hash before it. What a newer release wrote is as Kafka carries it."""
+    """One event of the feed.
+
+    `data` is either as in Kafka, or with private fields in clear and in the newest schema version. Events of a newer release are always
+    as in Kafka. `time` is when the event was recorded. `hash` covers all stored columns and the hash before it.
+    """
 
     position: int
     id: UUID
@@ -40,14 +43,14 @@ class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Events without a gap between them; ask again after `next`."""
+    """Consecutive events. The next page begins after the position `next`."""
 
     events: list[FeedEvent]
     next: int
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The log had `hash` at `position`. `signature` (Ed25519, base64) is over `signed_text`: `POSITION:HASH:TIME`."""
+    """A signed head: the log had `hash` at `position`. `signature` (Ed25519, base64) signs `signed_text`, `POSITION:HASH:TIME`."""
 
     position: int
     hash: str
@@ -68,7 +71,7 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heads(msgspec.Struct, frozen=True, kw_only=True):
-    """`public_keys`: Ed25519, 32 bytes each, in base64; the newest first."""
+    """A page of signed heads. `public_keys` are Ed25519 keys of 32 bytes in base64, newest first."""
 
     public_keys: list[str]
     heads: list[Head]
@@ -88,8 +91,11 @@ def require_follower(actor: Actor) -> None:
 
 
 def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: EventStore, max_bytes: int = MAX_BYTES) -> FeedPage:
-    """The events that follow `position`, as many as fit. Private fields are in clear for administrators, unless they ask for
-    `sealed`; nobody else gets them. Two queries at most, however many events there are. Blocks. Raises Forbidden, Unavailable."""
+    """The next events after `position`: at most `limit`, and at most `max_bytes` of data.
+
+    Only administrators get private fields in clear, unless they request `sealed`. Takes at most two queries.
+    Blocks. Raises Forbidden, Unavailable.
+    """
     require_follower(actor)
     found = log.read(position, max(1, min(limit, MAX_EVENTS)), most_bytes=max_bytes)
     represent = _sealed if sealed or not actor.is_admin else _clear
@@ -100,7 +106,7 @@ def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log:
 
 
 async def heads(after: int, *, limit: int, actor: Actor, reads: QueryDatabase, keys: Sequence[bytes]) -> Heads:
-    """The signed heads behind position `after`, oldest first. Raises Forbidden, Unavailable."""
+    """At most `limit` signed heads after position `after`, oldest first. Raises Forbidden, Unavailable."""
     require_follower(actor)
     found = await reads.rows(HEADS, {"after": after, "limit": limit}, into=SignedHead)
     return Heads(public_keys=[base64.b64encode(key).decode() for key in keys], heads=[head.shown for head in found])

@@ -13,7 +13,7 @@ from domain.errors import NotFound
 from domain.events import ERASED, SEALED_PREFIX, SEALED_V1_PREFIX, Event, private_fields
 from domain.registry import EVENTS, NOUN_OF
 
-COLUMNS: Final = ("originator_id", "originator_version")  # told beside the data, not in it
+COLUMNS: Final = ("originator_id", "originator_version")  # sent beside the data, not in it
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 CIPHERTEXT: Final = {"type": "string", "pattern": f"^({SEALED_V1_PREFIX}|{SEALED_PREFIX})[A-Za-z0-9+/]+={{0,2}}$"}
 OWNERS: Final = {"originator_id": "the event's own stream", "user_id": "the user named by `user_id`"}
@@ -52,8 +52,10 @@ what you do not know. A changed meaning is a new schema version."""
 
 
 def schema(kind: str, version: int | None = None, *, sealed: bool = True) -> dict[str, Any]:
-    """The JSON Schema of a payload, in the newest version unless one is named: as it travels through Kafka, or (`sealed=False`)
-    as the HTTP feed tells it to who may read private fields. Raises NotFound."""
+    """The JSON Schema of a payload, in the newest version unless one is named. Raises NotFound.
+
+    It describes the payload in Kafka or, with `sealed=False`, in the HTTP feed for readers of private fields.
+    """
     newest = _registered(kind).schema_version
     number = newest if version is None else version
     if number != newest and (kind, number) not in EARLIER:
@@ -70,7 +72,7 @@ def versions(kind: str) -> list[int]:
 
 @cache
 def document() -> dict[str, Any]:
-    """AsyncAPI 3.0. Not to be changed by who gets it."""
+    """The AsyncAPI 3.0 document. It is cached: callers must not change it."""
     return {
         "asyncapi": "3.0.0",
         "id": "urn:bioscope:events",
@@ -120,7 +122,7 @@ def _message(kind: str) -> dict[str, Any]:
 
 
 def _payload(kind: str) -> dict[str, Any]:
-    """In any of its versions; `ce_schemaversion` says in which."""
+    """The schema of a payload in any of its versions, which the header `ce_schemaversion` names."""
     newest = {"$ref": f"#/components/schemas/{kind}"}
     earlier = [{"$ref": f"#/components/schemas/{kind}.{version}"} for version in versions(kind)[:-1]]
     return {"oneOf": [newest, *earlier]} if earlier else newest
@@ -137,7 +139,7 @@ def _key() -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    """The payloads, and what they are made of, side by side."""
+    """The schemas of all payloads and of the types that they use."""
     schemas: dict[str, Any] = {f"{kind}.{version}": earlier for (kind, version), earlier in EARLIER.items()}
     for kind in EVENTS.values():
         described = _event_schema(kind, "#/components/schemas/{name}", sealed=True)
@@ -147,9 +149,9 @@ def _schemas() -> dict[str, Any]:
 
 
 def _event_schema(kind: type[Event], ref_template: str, *, sealed: bool) -> dict[str, Any]:
-    """The type's own schema with what it refers to under `$defs`, without the columns, its private fields told apart."""
+    """The schema of an event type without the columns, with private fields marked, and the types that it uses under `$defs`."""
     _, components = msgspec.json.schema_components([kind], ref_template=ref_template)
-    found = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
+    found = msgspec.json.decode(msgspec.json.encode(components))  # converts defaults to JSON values
     own: dict[str, Any] = found.pop(kind.__name__)
     own["properties"] = {
         name: _field_schema(kind, name, described, sealed=sealed) for name, described in own["properties"].items() if name not in COLUMNS

@@ -18,7 +18,7 @@ _LENGTH = struct.Struct(">i")
 
 
 def link(previous: bytes, event: RecordedEvent) -> bytes:
-    """sha256 over the previous hash and every stored column, each behind its length (4 bytes, big-endian)."""
+    """The hash of an event: SHA-256 over the previous hash and every stored column, each prefixed with its length (4 bytes, big-endian)."""
     assert event.recorded_at is not None
     microseconds = (event.recorded_at - EPOCH) // MICROSECOND
     kind = event.type.encode()
@@ -50,7 +50,7 @@ def chained(previous: bytes, event: RecordedEvent) -> RecordedEvent:
 
 
 def linked(events: Iterable[RecordedEvent], previous: bytes) -> Iterator[ChainedEvent]:
-    """Each of a run of events with the hash of the one before it, as they stand in the log; `previous` is before the first."""
+    """Consecutive events, each with the stored hash of the event before it. `previous` is the hash before the first one."""
     for event in events:
         yield ChainedEvent(event, previous)
         previous = event.hash

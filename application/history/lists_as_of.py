@@ -1,4 +1,4 @@
-"""Lists as they stood at a position of the log, folded from the streams themselves, a page at a time."""
+"""Lists of images and results at an earlier position of the log, folded from the streams page by page."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
@@ -19,7 +19,7 @@ MAX_CHUNKS: Final = 20  # chunks read for one page, with up to 64 results each
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model saw in an image, and where the log holds it. `outdated`: a later reader of the file found other pixels by then."""
+    """A result, and its position in the log. `outdated`: by the requested position, a newer reader had found other pixels."""
 
     id: UUID
     position: int
@@ -35,14 +35,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_dataset(about: UUID, *, until: int, log: EventStore) -> None:
-    """Raises NotFound where there was no such dataset at position `until`."""
+    """Raises NotFound if there was no such dataset at position `until`."""
     state = log.load(about, dataset.evolve, until=until)
     if state is None or state.deleted:
         raise NotFound(f"There was no dataset {about} at that time")
 
 
 def require_image_or_job(about: UUID, *, until: int, log: EventStore) -> None:
-    """Raises NotFound where there was no such image or job at position `until`."""
+    """Raises NotFound if there was no such image or job at position `until`."""
     first = log.event(about, 1)
     if first is None or first.position > until or first.type not in {ImageUploaded.__name__, ClassificationRequested.__name__}:
         raise NotFound(f"There was no image or job {about} at that time")
@@ -51,7 +51,7 @@ def require_image_or_job(about: UUID, *, until: int, log: EventStore) -> None:
 
 
 def images(streams: Collection[UUID], *, until: int, log: EventStore) -> list[Image]:
-    """The images `streams` as they stood at position `until`, in the order of their uploads; without those that were deleted by then."""
+    """The images `streams` at position `until`, in the order of their uploads, without those deleted by then."""
     events = log.histories(streams, until=until)
     log.prefetch(events)
     found: dict[UUID, Image | None] = {}
@@ -61,13 +61,13 @@ def images(streams: Collection[UUID], *, until: int, log: EventStore) -> list[Im
 
 
 def results(judgements: Collection[int], about: UUID, *, until: int, log: EventStore) -> list[Result]:
-    """The results that the events at the positions `judgements` hold of an image or job, oldest first, as they stood at position `until`.
+    """The results of an image or job at position `until`, oldest first. `judgements` are the positions of ChunkJudged events.
 
-    Those whose image, job or dataset was deleted by then are left out.
+    Results whose image, job or dataset was deleted by then are omitted.
     """
     recorded = log.at(judgements)
-    judged = [(one.position, event) for one in recorded if isinstance(event := log.decode(one), ChunkJudged)]
-    found = [(position, event, result) for position, event in judged for result in _results_about(event, about)]
+    chunks = [(one.position, event) for one in recorded if isinstance(event := log.decode(one), ChunkJudged)]
+    found = [(position, event, result) for position, event in chunks for result in _results_about(event, about)]
     deleted, outdated = _deleted_and_outdated(found, until, log)
     return [
         _result(position, event, result, outdated)
@@ -84,7 +84,7 @@ def _results_about(event: ChunkJudged, about: UUID) -> Iterator[ImageResult]:
 
 
 def _deleted_and_outdated(found: Sequence[PositionedResult], until: int, log: EventStore) -> tuple[set[UUID], set[UUID]]:
-    """The images, jobs and datasets that were gone at position `until`, and the results that were outdated."""
+    """The images, jobs and datasets that were deleted by position `until`, and the results that were outdated."""
     hosts = {one for _, event, result in found for one in (event.job_id, event.dataset_id, result.image_id)}
     kinds = (ClassificationDeleted, DatasetDeleted, ImageDeleted, ImageReinspected)
     events = [log.decode(one) for one in log.histories(hosts, *kinds, until=until)]

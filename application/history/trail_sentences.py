@@ -1,4 +1,4 @@
-"""What happened, in a sentence: who did what to which thing, by the names that they have now."""
+"""Sentences for the audit trail: who did what to which thing, with current names."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -29,7 +29,7 @@ NAME_FIELDS: Final = ("first_name", "last_name", "name", "filename")
 
 
 class Scene(NamedTuple):
-    """What a sentence needs to know: the thing that the trail is about, the actor, and the names of things by id."""
+    """The context of a sentence: the thing that the trail is about, the actor, and the names of things by id."""
 
     about: UUID
     actor: Mapping[str, Any]
@@ -41,24 +41,24 @@ class Scene(NamedTuple):
     @property
     def who(self) -> str:
         if self.actor.get("kind") == "user":
-            return self.name(_uuid(self.actor.get("id")), "Somebody")
+            return self.name(_uuid(self.actor.get("id")), "A user")
         return str(self.actor.get("name") or ("A service" if self.actor.get("kind") == "service" else "The system"))
 
 
 def sentence(event: Event, scene: Scene) -> str:
-    """One line. Never raises for an event that is registered."""
+    """One line for an event. Never raises for a registered event type."""
     return " ".join(SENTENCES[type(event)](event, scene).split())
 
 
 def unknown(type_name: str, scene: Scene) -> str:
-    """Of an event that a newer release wrote."""
+    """The sentence for an event of a newer release."""
     return f"{scene.who} did something that only a newer release can describe: {type_name}"
 
 
 def names_in(events: Iterable[Event], actors: Iterable[UUID], log: EventStore) -> dict[UUID, str]:
-    """The names of the people, datasets, images, devices and models that the events mention. Those of erased people read `[erased]`.
+    """The names of the users, datasets, images, devices and models that the events mention. Names of erased users are `[erased]`.
 
-    A name that only a newer release can read is left out. Two queries, however many events there are.
+    Names that only a newer release can read are omitted. Takes two queries.
     """
     streams = {one for event in events for one in _mentioned(event)}.union(actors)
     recorded = [one for one in log.histories(streams, *NAMING) if is_known(one.type, one.schema_version)]
@@ -71,7 +71,7 @@ def names_in(events: Iterable[Event], actors: Iterable[UUID], log: EventStore) -
 
 
 def _mentioned(event: Event) -> Iterable[UUID]:
-    """The streams of jobs are long, and have no names."""
+    """The streams that an event mentions, except those of jobs, which are long and have no names."""
     own = () if NOUN_OF[type(event).__name__] in NAMELESS else (event.originator_id,)
     fields = (getattr(event, name) for name in event.__struct_fields__ if name not in {"originator_id", "job_id"})
     return (*own, *(value for value in fields if isinstance(value, UUID)))
@@ -111,15 +111,15 @@ def _status(event: user.UserStatusChanged, scene: Scene) -> str:
 
 
 def _signed_in(event: session.SessionStarted, scene: Scene) -> str:
-    return f"{scene.name(event.user_id, 'Somebody')} signed in"
+    return f"{scene.name(event.user_id, 'A user')} signed in"
 
 
 def _session_ended(event: session.SessionRevoked, scene: Scene) -> str:
-    return f"A session of {scene.name(event.user_id, 'somebody')} ended: {event.reason.replace('_', ' ')}"
+    return f"A session of {scene.name(event.user_id, 'a user')} ended: {event.reason.replace('_', ' ')}"
 
 
 def _reused(event: session.RefreshReuseDetected, scene: Scene) -> str:
-    return f"A refresh token of {scene.name(event.user_id, 'somebody')} came a second time"
+    return f"A refresh token of {scene.name(event.user_id, 'a user')} was used again"
 
 
 # ---- datasets, images and devices ----------------------------------------------------------------------------------------------------
@@ -128,11 +128,11 @@ def _dataset(event: Event, scene: Scene) -> str:
 
 
 def _shared(event: dataset.DatasetShared, scene: Scene) -> str:
-    return f"{scene.who} shared {_dataset(event, scene)} with {scene.name(event.user_id, 'somebody')} as {event.grant}"
+    return f"{scene.who} shared {_dataset(event, scene)} with {scene.name(event.user_id, 'a user')} as {event.grant}"
 
 
 def _withdrawn(event: dataset.DatasetShareWithdrawn, scene: Scene) -> str:
-    return f"{scene.who} withdrew {_dataset(event, scene)} from {scene.name(event.user_id, 'somebody')}"
+    return f"{scene.who} withdrew {_dataset(event, scene)} from {scene.name(event.user_id, 'a user')}"
 
 
 def _of_dataset(words: str) -> Callable[[Event, Scene], str]:
@@ -222,7 +222,7 @@ def _failed(event: classification.ClassificationFailed, _: Scene) -> str:
     return f"The job failed: {event.reason}"
 
 
-def _judged(event: classification.ChunkJudged, scene: Scene) -> str:
+def _chunk_judged(event: classification.ChunkJudged, scene: Scene) -> str:
     by = f"{event.model_name} version {event.model_version}"
     for result in event.results:
         if result.image_id == scene.about:
@@ -235,11 +235,11 @@ def _judged(event: classification.ChunkJudged, scene: Scene) -> str:
 
 
 def _discarded(event: dead_letter.DeadLetterDiscarded, scene: Scene) -> str:
-    return f"{scene.who} discarded the {event.type} at position {event.position}, which is shown nowhere: {event.reason}"
+    return f"{scene.who} discarded the {event.type} at position {event.position}, which is not applied to read models: {event.reason}"
 
 
 def _fields(event: Event) -> str:
-    """The names of the fields that an event sets; its values stand in its data."""
+    """The names of the fields that an event sets. Their values are in the entry's data."""
     common = Event.__struct_fields__
     changed = [name.replace("_", " ") for name in event.__struct_fields__ if name not in common and getattr(event, name) is not UNSET]
     return ", ".join(changed)
@@ -255,7 +255,7 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     user.UserRoleChanged: _role,
     user.UserStatusChanged: _status,
     user.PasswordChanged: _of_account("changed the password of"),
-    user.PasswordRehashed: lambda event, scene: f"The password of {_account(event, scene)} was hashed anew",
+    user.PasswordRehashed: lambda event, scene: f"The password of {_account(event, scene)} was hashed again",
     user.UserDeleted: _of_account("closed the account of"),
     user.UserErased: _of_account("erased"),
     session.SessionStarted: _signed_in,
@@ -286,7 +286,7 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     classification.ClassificationCompleted: _completed,
     classification.ClassificationFailed: _failed,
     classification.ClassificationDeleted: _of_job("deleted"),
-    classification.ChunkJudged: _judged,
+    classification.ChunkJudged: _chunk_judged,
     dead_letter.DeadLetterDiscarded: _discarded,
 }
-"""One for each type of event that there is."""
+"""One sentence for each event type."""

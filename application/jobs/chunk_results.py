@@ -1,4 +1,4 @@
-"""The results of one chunk of a job: what the log says was planned, and the one event that records them. Automatic work of the system."""
+"""Chunks as they were planned, and the one event that records a chunk's results. Done by the system, not by a user."""
 
 from collections.abc import Sequence
 from threading import Lock
@@ -25,12 +25,12 @@ from domain.image import ImageDeleted
 
 MAX_CACHED_PARTS = 16
 MAX_CACHED_JOBS = 256
-FIRST_PART_VERSION = 2  # of a job's stream: its request is version 1, and the parts of its plan follow without a gap
-CHUNKS_OF_FULL_PART = classification.TARGET_CHUNKS  # of a full part, so that the right one is most often read at once
+FIRST_PART_VERSION = 2  # in a job's stream; version 1 is the request, and the parts of the plan follow without a gap
+CHUNKS_OF_FULL_PART = classification.TARGET_CHUNKS  # in a full part, so that the first guess is usually right
 
 
 class PlannedChunk(NamedTuple):
-    """Chunk `number` of a job, as planned; `job` is as it was requested."""
+    """Chunk `number` of a job as it was planned. `job` is the state after its request."""
 
     job: Classification
     number: int
@@ -39,7 +39,7 @@ class PlannedChunk(NamedTuple):
 
 
 class JobPlans:
-    """Plans as the log holds them. Reads the parts that it needs and caches the newest ones; thread-safe. Calls block."""
+    """Plans of jobs, read from the log part by part and cached. Thread-safe. Calls block, and raise Unavailable."""
 
     def __init__(self, log: EventStore, *, max_parts: int = MAX_CACHED_PARTS, max_jobs: int = MAX_CACHED_JOBS) -> None:
         self._log = log
@@ -48,7 +48,7 @@ class JobPlans:
         self._parts: LRUCache[tuple[UUID, int], ClassificationPlanned] = LRUCache(max_parts)
 
     def chunk(self, job: UUID, number: int) -> PlannedChunk | None:
-        """None where the log knows no such job, or the job has no such chunk. Raises Unavailable."""
+        """A chunk of a job, or None if there is no such job or chunk."""
         requested = self._requested(job)
         plan = None if requested is None or number < 0 else self._part_with(job, number)
         images = None if plan is None else classification.planned_images(plan, number)
@@ -60,7 +60,7 @@ class JobPlans:
         return bool(self._log.having([job], *ENDING))
 
     def remaining(self, images: Sequence[PlannedImage]) -> list[PlannedImage]:
-        """Those that were not deleted, in order."""
+        """The images that were not deleted, in order."""
         deleted = self._log.having([image.id for image in images], ImageDeleted)
         return [image for image in images if image.id not in deleted]
 
@@ -78,7 +78,7 @@ class JobPlans:
         return state
 
     def _part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
-        """A binary search over the parts, whose numbers of chunks ascend. It begins where the part is if those before it are full."""
+        """Find the part by binary search over chunk numbers. The first guess is right if all parts before it are full."""
         if (cached := self._cached_part_with(job, number)) is not None:
             return cached
         lowest, beyond, guess = 0, None, number // CHUNKS_OF_FULL_PART
@@ -113,7 +113,7 @@ class JobPlans:
 
 
 class ChunkAnswers(NamedTuple):
-    """The results and failures of a chunk's images; `labels` and `provenance` are those of the model, where it ran."""
+    """Results and failures of a chunk's images. `labels` and `provenance` are empty if the model did not run."""
 
     results: tuple[ImageResult, ...] = ()
     failures: tuple[ImageFailure, ...] = ()
@@ -126,9 +126,9 @@ class ChunkAnswers(NamedTuple):
 
 
 def record_chunk_results(chunk: PlannedChunk, answers: ChunkAnswers, *, command: Command, log: EventStore) -> bool:
-    """Record the answers in the chunk's own stream, which takes one event.
+    """Record the answers as the only event of the chunk's stream.
 
-    False when the chunk has results already, or its job has ended or was deleted. Raises Refused, Unavailable.
+    False if the chunk has results already, or its job has ended or was deleted. Raises Refused, Unavailable.
     """
     event = classification.record_chunk(
         chunk.job,

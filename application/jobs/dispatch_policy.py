@@ -1,4 +1,4 @@
-"""Which work is dispatched next: pure decisions on rows of the work queue."""
+"""The dispatch policy: pure decisions on rows of the work queue about which tasks to send next."""
 
 import heapq
 from collections import Counter
@@ -10,22 +10,22 @@ from application.jobs.tasks import MAX_INSPECT, Kind, Task
 from application.jobs.topics import BULK, URGENT
 from application.jobs.work_queue import Chunk, Lease, OpenJob, OutgoingTask, Worker
 
-CHUNKS_PER_SLOT = 4  # that a worker may hold: enough to stay busy, few enough for a cancel to bite at once
+CHUNKS_PER_SLOT = 4  # in flight per worker slot: enough to keep it busy, few enough that a cancellation takes effect soon
 INSPECTIONS_PER_SLOT = 64  # images
-WORKER_ALIVE_WITHIN = timedelta(seconds=10)  # since a worker's last beat
+WORKER_ALIVE_WITHIN = timedelta(seconds=10)  # since a worker's last heartbeat
 ONE_MICROSECOND = timedelta(microseconds=1)
 
 
 def live_slots(workers: Iterable[Worker], *, now: datetime) -> int:
-    """Of the bulk lane; never 0, so that work waits in Kafka for the first worker."""
+    """Slots of live workers in the bulk lane. At least 1, so that work already waits in Kafka for the first worker."""
     return max(1, sum(worker.slots for worker in workers if worker.lane == "bulk" and abs(now - worker.seen_at) <= WORKER_ALIVE_WITHIN))
 
 
 def expired_leases(leases: Iterable[Lease], workers: Iterable[Worker], *, duration: timedelta, now: datetime) -> list[Lease]:
-    """Dispatched or last renewed longer ago than `duration`, while a worker was alive.
+    """Leases that were last renewed more than `duration` ago, while a worker was alive.
 
-    Without a worker since then, the task still waits in Kafka and no attempt was made. A time in the future was
-    recorded before the clock of the database was set back: such a lease has expired, and such a heartbeat says nothing.
+    Without a live worker since then, the task still waits in Kafka and was not attempted. A time in the future was written before the
+    database clock was set back: such a lease counts as expired, and such a heartbeat is ignored.
     """
     last_heartbeat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
 
@@ -50,7 +50,7 @@ def inspection_capacity(leases: Iterable[Lease], *, slots: int) -> int:
 
 
 def fair_share(jobs: Sequence[OpenJob], leases: Iterable[Lease], *, capacity: int) -> list[tuple[OpenJob, Chunk]]:
-    """The next `capacity` chunks, each from the job that has the fewest in flight; the oldest of equals."""
+    """The next `capacity` chunks. Each is from the job with the fewest chunks in flight; the oldest job wins a tie."""
     in_flight = Counter(lease.job for lease in leases)
     heap = [(in_flight[job.id], job.position, index, 0) for index, job in enumerate(jobs) if job.waiting]
     heapq.heapify(heap)
@@ -68,6 +68,6 @@ def classify(job: OpenJob, chunk: Chunk, *, attempt: int = 1) -> OutgoingTask:
 
 
 def inspect(images: Sequence[UUID], *, attempt: int = 1) -> list[OutgoingTask]:
-    """Tasks of at most INSPECT_MOST images."""
+    """Inspection tasks of at most `MAX_INSPECT` images each."""
     bursts = [tuple(images[start : start + MAX_INSPECT]) for start in range(0, len(images), MAX_INSPECT)]
     return [OutgoingTask(BULK, Task(kind=Kind.INSPECT, image_ids=burst, attempt=attempt)) for burst in bursts]

@@ -1,4 +1,4 @@
-"""The scheduler: plans jobs, dispatches their tasks, dispatches expired ones again, and completes jobs. One process leads."""
+"""The scheduler: plans jobs, dispatches tasks, dispatches expired ones again, and completes jobs. One process at a time leads."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ INSPECTION_FAILED = "inspection_failed"
 
 
 class SchedulerLimits(NamedTuple):
-    """`images_per_command`: planned in one command. `urgent_chunks`: of jobs over one image, dispatched in one tick."""
+    """`images_per_command`: images planned in one command. `urgent_chunks`: chunks of single-image jobs dispatched in one tick."""
 
     images_per_command: int = 20 * MAX_PART_IMAGES
     urgent_chunks: int = 64
@@ -56,7 +56,8 @@ DEFAULT_LIMITS = SchedulerLimits()
 class Scheduler:
     """`tick` advances every open job and returns tasks to send; `dispatched` records that they were sent. Both block.
 
-    A task is sent before it is recorded: it may be sent twice, and is never forgotten. `lease` in seconds.
+    A task is sent before that is recorded, so it may be sent twice but is never lost. `lease` is in seconds; a task is abandoned after
+    `attempts` expired leases.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Scheduler:
         self._queue: WorkQueue | None = None
         self._leading = False
         self._cleaned_at = 0.0
-        self.is_idle = False  # whether the last tick found nothing open; only changes of the read models can open something
+        self.is_idle = False  # whether the last tick found no open work; only a change of the read models can add some
 
     def close(self) -> None:
         """Give up the lead."""
@@ -86,7 +87,7 @@ class Scheduler:
             self._queue = None
 
     def tick(self) -> list[OutgoingTask]:
-        """Nothing unless this process leads. Raises what the log and the work queue raise when the database is unavailable."""
+        """Advance all open jobs; return the tasks to send, none unless this process leads. Raises Unavailable and database errors."""
         self.is_idle = False
         if not self._leads():
             return []
@@ -103,7 +104,7 @@ class Scheduler:
 
     # ---- planning and ending ----
     def _plan(self, job: ToPlan) -> None:
-        """In pages, each a command of its own; after a crash planning continues after the last planned image."""
+        """Plan page by page, each in its own command. After a crash, planning continues after the last planned image."""
         state = self._log.load(job.id, classification.evolve)
         after = self._last_planned(state) if state is not None and state.parts else 0
         while state is not None and not state.planned and not state.phase.ended and not state.deleted:
@@ -114,7 +115,7 @@ class Scheduler:
             try:
                 self._decide(job.id, partial(_plan, images=images, more=more), expected=state.version)
             except VersionMismatch:
-                return  # a user cancelled the job, or another process plans it
+                return  # a user cancelled the job, or another process is planning it
             state = self._log.load(job.id, classification.evolve)
             after = page[-1].position if page else after
             log.info("planned", job=str(job.id), images=len(images), more=more)
@@ -130,7 +131,7 @@ class Scheduler:
         self._decide(done.id, partial(_complete, succeeded=done.succeeded, failed=done.failed))
 
     def _decide(self, job: UUID, decide: "Decision", *, expected: int | None = None) -> None:
-        """Nothing for a job that the log does not know. Raises VersionMismatch where the job is not at the version `expected`."""
+        """Execute a decision about a job, unless the log has no such job. Raises VersionMismatch if it is not at `expected`."""
         command = self._command()
 
         def load() -> Classification:
@@ -151,7 +152,7 @@ class Scheduler:
         return [*self._dispatch_again(again), *self._chunks(snapshot.leases, slots), *self._inspections(snapshot.leases, slots)]
 
     def _chunks(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
-        """Single images at once, whatever is in progress; chunks of datasets within the capacity."""
+        """All waiting single-image jobs, whatever is in flight, and chunks of datasets up to the capacity."""
         single = self._work.waiting(urgent=True, maximum=self._limits.urgent_chunks)
         chosen = [(job, chunk) for job in single for chunk in job.waiting]
         capacity = chunk_capacity(leases, slots=slots)
@@ -180,7 +181,7 @@ class Scheduler:
         ]
 
     def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[OutgoingTask]:
-        """A chunk whose images have all been deleted meanwhile gets its failures here."""
+        """The tasks for these chunks. A chunk without remaining images is recorded as failed instead."""
         if not chunks:
             return []
         images = self._work.images_of([chunk.id for _, chunk, _ in chunks])
@@ -193,21 +194,24 @@ class Scheduler:
                 tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
                 deleted_chunks.append((job.id, chunk.number))
-        _for_each(deleted_chunks, lambda one: self._fail_chunk(*one, reason=IMAGE_DELETED, detail="The image was deleted before its turn."))
+        _for_each(
+            deleted_chunks,
+            lambda one: self._fail_chunk(*one, reason=IMAGE_DELETED, detail="The image was deleted before it was classified."),
+        )
         return tasks
 
     # ---- abandoning ----
     def _abandon(self, lease: Lease) -> None:
         log.error("abandoned", work=str(lease.id), kind=lease.kind, attempts=lease.attempts)
         if lease.job is not None and lease.number is not None:
-            detail = f"No worker could finish it in {lease.attempts} attempts."
+            detail = f"No worker finished the image in {lease.attempts} attempts."
             self._fail_chunk(lease.job, lease.number, reason=WORKER_LOST, detail=detail)
         else:
             self._reject(lease.id)
         self._work.mark_abandoned(lease.id)
 
     def _fail_chunk(self, job: UUID, number: int, *, reason: str, detail: str) -> None:
-        """Every image of the chunk fails, as the log planned it."""
+        """Record a failure for every planned image of the chunk."""
         chunk = self._plans.chunk(job, number)
         if chunk is None or self._plans.has_ended(job):
             return
@@ -215,12 +219,12 @@ class Scheduler:
         record_chunk_results(chunk, answers, command=self._command(), log=self._log)
 
     def _reject(self, image_id: UUID) -> None:
-        detail = "The image could not be inspected: every worker that tried was lost. Upload it again, or another copy of it."
+        detail = "The image could not be inspected: every worker that tried was lost. Upload the image again, or another copy of it."
         image_inspection.reject(image_id, reason=INSPECTION_FAILED, detail=detail, command=self._command(), log=self._log)
 
     # ---- the database ----
     def _leads(self) -> bool:
-        """The lead is lost with the connection, and requested again."""
+        """Whether this process leads. The lead is lost with the database connection, and requested again."""
         if self._queue is None or self._queue.closed:
             self._queue, self._leading = self._open_queue(), False
         if not self._leading:
@@ -237,7 +241,7 @@ class Scheduler:
 
 
 def _for_each(found: Sequence[T], act: Callable[[T], object]) -> None:
-    """A job that waits for an upgrade, of this process or another one, holds up no others; nor does one that others change all the time."""
+    """Act on each item. An item that needs an upgrade of a process, or that others keep changing, does not block the others."""
     for one in found:
         try:
             act(one)

@@ -1,4 +1,4 @@
-"""What the scheduler asks of the inference workers, as it travels through Kafka: references, never facts."""
+"""Tasks that the scheduler sends to inference workers over Kafka. A task contains references only."""
 
 from enum import StrEnum
 from uuid import UUID
@@ -7,7 +7,7 @@ import msgspec
 
 from domain.values import chunk_id
 
-MAX_INSPECT = 16  # images in one task of inspection
+MAX_INSPECT = 16  # images in one inspection task
 
 
 class Kind(StrEnum):
@@ -16,11 +16,11 @@ class Kind(StrEnum):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Classify one chunk of a job, or inspect uploaded images. A reference: what is to be done is read from the log.
+    """Classify one chunk of a job, or inspect uploaded images. Workers read everything else from the log.
 
-    `classify`: `job` and `number` name the chunk; the answer is one ChunkJudged. Images deleted since the job was planned are left out.
-    `inspect`: `image_ids` (at most INSPECT_MOST); the answer is ImageAccepted or ImageRejected for each. A task may come twice, and late:
-    whoever answers second finds that the answer exists.
+    `classify`: `job` and `number` identify the chunk. The result is one ChunkJudged; images deleted since the planning are omitted.
+    `inspect`: `image_ids`, at most `MAX_INSPECT`. The result is ImageAccepted or ImageRejected for each.
+    A task may arrive late or twice. Only the first result is recorded.
     """
 
     kind: Kind
@@ -31,7 +31,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def work(self) -> tuple[UUID, ...]:
-        """What is done once it is answered: a chunk, or images."""
+        """The work items that the task completes: a chunk, or images."""
         if self.job is not None and self.number is not None:
             return (chunk_id(self.job, self.number),)
         return self.image_ids
@@ -42,7 +42,7 @@ class _ImageReference(msgspec.Struct, frozen=True):
 
 
 class _EarlierInspection(msgspec.Struct, frozen=True):
-    """A task of release 0.1.0, which carried more of each image than its id."""
+    """A task of release 0.1.0, which contained more of each image than its id."""
 
     images: tuple[_ImageReference, ...]
 
@@ -52,10 +52,13 @@ def encode(task: Task) -> bytes:
 
 
 def decode(data: bytes) -> Task:
-    """Also reads the tasks of release 0.1.0, and takes nothing but references from them. Raises msgspec.ValidationError or DecodeError."""
+    """Decode a task, including those of release 0.1.0, of which only the references are used.
+
+    Raises msgspec.ValidationError or msgspec.DecodeError.
+    """
     task = msgspec.json.decode(data, type=Task)
     if task.kind is Kind.CLASSIFY and (task.job is None or task.number is None):
-        raise msgspec.ValidationError("a task to classify needs `job` and `number`")
+        raise msgspec.ValidationError("a classify task needs `job` and `number`")
     if task.kind is Kind.INSPECT and not task.image_ids:
         earlier = msgspec.json.decode(data, type=_EarlierInspection)
         return msgspec.structs.replace(task, image_ids=tuple(image.id for image in earlier.images))

@@ -1,4 +1,4 @@
-"""The work queue, as the scheduler sees it: jobs, work items, leases and workers; the port that they come from."""
+"""The port of the scheduler to the work queue, with its rows: jobs, work items, leases and workers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -18,9 +18,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that was dispatched and is not done. `urgent`: its job asks for one image. `abandoned`: the failure is in the log already.
+    """A task that was dispatched and is not done. `urgent`: it belongs to a single-image job.
 
-    `held_at`: when it was dispatched, or last renewed by a worker.
+    `held_at` is the time of the dispatch, or of the last renewal by a worker. `abandoned`: the failure is recorded in the log already.
     """
 
     id: UUID
@@ -39,7 +39,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A running job, with its next chunks that were not dispatched yet. `image_id`: it asks for one image."""
+    """A running job with its next chunks to dispatch. `image_id` is set for a single-image job."""
 
     id: UUID
     position: int
@@ -48,7 +48,7 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutgoingTask(NamedTuple):
-    """A task for a topic."""
+    """A task, and the topic to send it to."""
 
     topic: str
     task: Task
@@ -59,7 +59,7 @@ class IdRow(msgspec.Struct, frozen=True):
 
 
 class ToPlan(msgspec.Struct, frozen=True):
-    """A job over a dataset, asked for at `position`."""
+    """A job over a dataset that was requested at `position` and is not planned completely."""
 
     id: UUID
     position: int
@@ -78,7 +78,7 @@ class ClassifiableImage(msgspec.Struct, frozen=True):
 
 
 class SchedulerSnapshot(msgspec.Struct, frozen=True):
-    """Everything that may call for something to be done, at one moment. `orphans`: open jobs whose dataset was deleted."""
+    """Everything that may need an action, read at one time. `orphans` are open jobs whose dataset was deleted."""
 
     now: datetime
     to_plan: list[ToPlan]
@@ -89,43 +89,43 @@ class SchedulerSnapshot(msgspec.Struct, frozen=True):
 
 
 class WorkQueue(Protocol):
-    """What the scheduler reads and remembers: open jobs, waiting work, what was given out, who is there to do it. Blocks."""
+    """Open jobs, waiting work items, leases and workers, stored for the scheduler. Calls block."""
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is lost, and the lead with it."""
+        """Whether the connection, and so the lead, is lost."""
 
     def close(self) -> None:
-        """Somebody else may lead."""
+        """Give up the lead and close the connection."""
 
     def try_to_lead(self) -> bool:
-        """Whether we lead from now on, until `close`: one does at a time."""
+        """Try to become the leader until `close`. One process at a time leads."""
 
     def snapshot(self) -> SchedulerSnapshot: ...
 
     def waiting(self, *, urgent: bool, maximum: int) -> Sequence[OpenJob]:
-        """Running jobs with work that nobody was given, the oldest first, each with its first `most` chunks; `urgent`: for one image."""
+        """Running jobs with chunks to dispatch, oldest first, each with its first `maximum` chunks. `urgent`: single-image jobs."""
 
     def to_inspect(self, maximum: int) -> Sequence[UUID]:
-        """The first images that nobody was given to inspect."""
+        """The first `maximum` images whose inspection was not dispatched yet."""
 
     def jobs(self, ids: Collection[UUID]) -> Mapping[UUID, OpenJob]:
-        """Without their chunks."""
+        """These jobs by id, without their chunks."""
 
     def images_of(self, work: Collection[UUID]) -> Mapping[UUID, tuple[PlannedImage, ...]]: ...
 
     def deleted(self, images: Collection[UUID]) -> set[UUID]: ...
 
     def classifiable(self, dataset: UUID, *, after: int, until: int, maximum: int) -> Sequence[ClassifiableImage]:
-        """The images of a dataset that can be classified, uploaded between the positions, in the order of their upload."""
+        """Classifiable images of a dataset that were uploaded after position `after` and up to `until`, in this order."""
 
     def position_of(self, image: UUID) -> int:
-        """The position of its upload."""
+        """The position of the image's upload."""
 
     def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
-        """Record what was dispatched, when, and in which attempt."""
+        """Record the leases of sent tasks, with time and attempt."""
 
     def mark_abandoned(self, work: UUID) -> None: ...
 
     def delete_done(self) -> None:
-        """Delete leases whose work is done."""
+        """Delete the leases of completed work."""

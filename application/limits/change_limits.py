@@ -1,4 +1,4 @@
-"""Limits how often users change one stream: each change is an event that every load of the stream reads."""
+"""The rate limit for changes to one stream by users. Each change is an event that every load of the stream reads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +22,7 @@ class ChangeLimit(msgspec.Struct, frozen=True, kw_only=True):
 
     @contextmanager
     def counted(self, command: Command, events: Sequence[Event]) -> Iterator[None]:
-        """Counts the append in the block, unless it fails. Raises TooMany before it."""
+        """Count the append in the block; a failed one is refunded. Raises TooMany before the block."""
         streams = _existing_streams(events) if command.actor.kind == "user" else ()
         if not streams:
             yield
@@ -43,6 +43,6 @@ class ChangeLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _existing_streams(events: Sequence[Event]) -> Sequence[UUID]:
-    """Without those that begin with these events."""
+    """The streams of the events, without the new ones."""
     new_streams = {event.originator_id for event in events if event.originator_version == 1}
     return [stream for stream in dict.fromkeys(event.originator_id for event in events) if stream not in new_streams]

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, ip_address
 from typing import Final
 
-RECOGNISED: Final = "bioscope.recognised"  # the ASGI extension that moves a connection to the slots of users
-NETWORK_BYTES: Final = 8  # of an IPv6 address: a customer has a whole /64
+RECOGNISED: Final = "bioscope.recognised"  # ASGI extension that moves a connection to the slots for users
+NETWORK_BYTES: Final = 8  # of an IPv6 address, since one customer has a whole /64
 
 
 def network_of(address: str) -> str:
-    """What one customer holds: an IPv4 address, or the /64 of an IPv6 address. Anything else stays as it is."""
+    """The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address. Any other text is returned unchanged."""
     if ":" not in address:
         return address
     try:
@@ -24,7 +24,7 @@ def network_of(address: str) -> str:
 
 
 class ConnectionSlot:
-    """The slot of one holder; `is_lost` after an eviction. `release` may be called more than once."""
+    """The slot of one connection. `is_lost` is set by an eviction. `release` may be called more than once."""
 
     __slots__ = ("_neighbours", "_slots", "address", "evict", "is_lost")
 
@@ -33,7 +33,7 @@ class ConnectionSlot:
         self.is_lost = False
 
     def touch(self) -> None:
-        """Marks the holder as the most recently active of its address."""
+        """Mark the connection as the most recently active one of its address."""
         if self in self._neighbours:
             self._neighbours[self] = self._neighbours.pop(self)
 
@@ -42,10 +42,10 @@ class ConnectionSlot:
 
 
 class ConnectionSlots:
-    """At most `total` holders, and at most `each` of one address; 0 stands for no limit of one address.
+    """At most `total` connections, and at most `each` per address (0: no limit per address).
 
-    A newcomer always gets a slot. Where none is free, the least recently active holder of its own address is evicted if that address
-    holds as many as it may, else that of the address that holds most. `evict` is called in `acquire`, after the slot was freed.
+    A new connection always gets a slot. If none is free, the least recently active connection is evicted: of the same address if that is
+    at its limit, else of the address with the most connections. `acquire` calls `evict` after the slot was freed.
     """
 
     def __init__(self, *, total: int, each: int) -> None:

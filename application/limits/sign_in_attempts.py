@@ -1,6 +1,6 @@
-"""Limits of failed sign-ins. Successful ones do not count, and failures from elsewhere do not lock a user out.
+"""Rate limits for failed sign-ins. Successful ones do not count, and failures from other networks do not lock a user out.
 
-Passwords are tried at sign-in, and where the current one is asked for; all tries of one account's password count together.
+A password is verified at sign-in and when a user changes it. All attempts at one account's password count together.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ from domain.values import canonical
 
 MINUTE_SECONDS: Final = 60
 HOUR_SECONDS: Final = 3600
-UNKNOWN_ACCOUNT: Final = UUID(int=0)  # looked up where there is no account, so that an unknown e-mail address costs as much as a known one
+UNKNOWN_ACCOUNT: Final = UUID(int=0)  # looked up for an unknown e-mail address, so that it takes as long as a known one
 FAILURES: Final = (NotAuthenticated, Forbidden)
 
 
 class SignInRates(msgspec.Struct, frozen=True, kw_only=True):
-    """Failed tries that are taken: of one account from one address, of one account from all addresses unknown to it, of one address."""
+    """Maximum failures: per account and address, per account from all addresses unknown to it, and per address; and registrations."""
 
     account_and_address_per_minute: int = 5
     account_per_hour: int = 100
@@ -30,7 +30,7 @@ class SignInRates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`network` is what counts as one address: an IPv4 address, or the /64 of an IPv6 address."""
+    """Counts attempts at passwords, refresh tokens and registrations. `network` is an IPv4 address, or the /64 of an IPv6 address."""
 
     limits: RateLimiter
     known_addresses: KnownAddresses
@@ -38,12 +38,10 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     @contextmanager
     def password(self, email: str, network: str, account: Callable[[], UUID | None]) -> Iterator[PasswordRequester]:
-        """Around one try of a password; whose it is: the account's, or a stranger's where the address is unknown to it.
+        """Count the password attempt in the block, and give its requester: the account, or a stranger if the network is new to it.
 
-        It counts from the start, so tries at the same time do not pass the limits together, and is given back unless it ends with
-        NotAuthenticated or Forbidden. `account` finds the account of `email`.
-
-        Raises TooMany before the try.
+        The attempt counts from the start, so that concurrent attempts cannot exceed the limits. It is refunded unless the block raises
+        NotAuthenticated or Forbidden. `account` finds the account of `email`. Raises TooMany before the block.
         """
         with ExitStack() as refunds:
             refunds.callback(self.limits.take(self._of_address(network), self._of_account_and_address(email, network)))
@@ -58,15 +56,15 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
                 raise
 
     def remember(self, user: UUID, network: str) -> None:
-        """The right password came from there: failures from elsewhere do not count against it any more."""
+        """Store that the correct password came from this network. Failures from other networks then no longer block it."""
         self.known_addresses.remember(user, network)
 
     def unknown_token(self, network: str) -> None:
-        """Counts a refresh token that was refused. One that is right is never counted, nor refused for others. Raises TooMany."""
+        """Count a refused refresh token. Valid tokens are neither counted nor affected by the limit. Raises TooMany."""
         self.limits.take(RateLimit(key=f"refresh/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS))
 
     def registration(self, network: str) -> None:
-        """Counts one, whatever comes of it: whether an e-mail address is taken cannot be asked more often than that. Raises TooMany."""
+        """Count one registration, whatever its result, since each one reveals whether an e-mail address is in use. Raises TooMany."""
         self.limits.take(RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS))
 
     def _of_address(self, network: str) -> RateLimit:

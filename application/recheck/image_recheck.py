@@ -1,4 +1,4 @@
-"""Stored images, decoded again by the reader of this release: new pictures, corrected metadata, outdated results by name."""
+"""The recheck of stored images with the current reader: new renditions, corrected metadata, and a list of outdated results."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,15 +26,15 @@ MEASURES: Final = ("width", "height", "bands", "dtype", "pages", "axes", "pixel_
 
 
 class StoredImages(ChunkPositions, Protocol):
-    """Inspected images of datasets that are not deleted. Calls block and raise Unavailable. May be shared by threads."""
+    """Inspected images of datasets that are not deleted. Thread-safe. Calls block, and raise Unavailable."""
 
     def are_complete(self, position: int) -> bool:
-        """Whether all events up to `position` are known here."""
+        """Whether this source includes all events up to `position`."""
 
     def count(self, dataset: UUID | None) -> int: ...
 
     def pages(self, dataset: UUID | None) -> Iterator[Sequence[UUID]]:
-        """All images, oldest first, some hundred at a time."""
+        """The images of a dataset, or all images; oldest first, a few hundred per page."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found about one image. `redrawn`: a picture was missing or another one; `recorded`: an event was written."""
+    """The findings about one image. `redrawn`: a rendition was missing or different. `recorded`: an event was appended."""
 
     image: UUID
     changes: tuple[Change, ...] = ()
@@ -55,7 +55,7 @@ class RecheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageRecheck:
-    """Checks one image at a time; may be shared by threads. Harmless to interrupt and to repeat; a dry run writes nothing."""
+    """Rechecks one image at a time. Thread-safe; may be interrupted and repeated. A dry run writes nothing."""
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class ImageRecheck:
         self._comparison = ResultComparison(results=RecordedResults(log=log, chunks=images), reader=reader)
 
     def check(self, image_id: UUID) -> RecheckResult | None:
-        """None for an image that was deleted or not inspected yet. Nothing is written where the file is missing or damaged.
+        """Recheck an image. None if it was deleted or is not inspected yet. Nothing is written if the file is missing or damaged.
 
-        Raises Unavailable.
+        Blocks. Raises Unavailable.
         """
         state = self._log.load(image_id, image.evolve)
         if state is None or state.deleted or not state.inspected:
@@ -90,7 +90,7 @@ class ImageRecheck:
         return self._correct(state, data, decoded)
 
     def _keep(self, state: Image, refusal: UnreadableImage) -> RecheckResult | None:
-        detail = f"The file cannot be read any more; what is shown of it comes from an earlier reader. {refusal.detail}"
+        detail = f"The file can no longer be read; its metadata and pictures come from an earlier version. {refusal.detail}"
         found = RecheckResult(image=state.id, not_checked=tuple(self._comparison.give_up(state.id, detail)))
         return self._record(state, found, partial(image.keep_unreadable, detail=detail))
 
@@ -103,15 +103,15 @@ class ImageRecheck:
         return self._record(state, found, partial(image.reinspect, found=decoded.inspection, outdated=[one.id for one in outdated]))
 
     def _redraw(self, sha256: str, decoded: DecodedImage) -> bool:
-        """Whether a picture was missing or another one. To be called before the event, which has them shown."""
-        wrong = {name: picture for name, picture in _pictures(sha256, decoded) if self._blobs.get_derived(name) != picture}
+        """Store missing or different renditions; return whether there were any. Called before the event that makes them visible."""
+        different = {name: data for name, data in _renditions(sha256, decoded) if self._blobs.get_derived(name) != data}
         if not self._dry_run:
-            for name, picture in wrong.items():
-                self._blobs.put_derived(name, picture, MEDIA_TYPE)
-        return bool(wrong)
+            for name, data in different.items():
+                self._blobs.put_derived(name, data, MEDIA_TYPE)
+        return bool(different)
 
     def _record(self, state: Image, found: RecheckResult, decide: Callable[..., list[ImageReinspected]]) -> RecheckResult | None:
-        """None when the image was deleted meanwhile."""
+        """Append the events. None if the image was deleted in the meantime."""
         command = Command(id=self._command_id(state), actor=self._actor, at=self._now())
         decide = partial(decide, by=command.actor.id, at=command.at)
         events = decide(state)
@@ -128,19 +128,19 @@ class ImageRecheck:
         return load_existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
 
     def _command_id(self, state: Image) -> UUID:
-        """Two runs at once give one command. A later run gives another: a model that was missing may be back."""
+        """Concurrent runs share one command id. A later run has another one, since a missing model may be available by then."""
         return uuid5(state.id, f"recheck/{self._reader.version}/{state.version}")
 
 
 def require_complete(images: StoredImages, log: EventStore, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Wait until the read models, which name the images, hold what the log holds now. Raises Unavailable when they stay behind."""
+    """Wait until the read models, which list the images, have reached the current head. Raises Unavailable after about 10 s."""
     head = log.head()
     for _ in range(COMPLETE_ATTEMPTS):
         if images.are_complete(head):
             return
         sleep(COMPLETE_POLL_SECONDS)
     raise Unavailable(
-        f"The read models lack some of the {head} events: start the projector, look at `bioscope dead-letters list`, then try again",
+        f"The read models lack some of the {head} events: start the projector, check `bioscope dead-letters list`, then try again",
         retry_after=5,
     )
 
@@ -148,14 +148,14 @@ def require_complete(images: StoredImages, log: EventStore, *, sleep: Callable[[
 def _explanation(failure: DomainError) -> str:
     match failure:
         case NotFound():
-            return "The file is missing in the blob store. Bring it back from a backup, or upload the image again"
+            return "The file is missing in the blob store. Restore it from a backup, or upload the image again"
         case CorruptBlob():
-            return "The file in the blob store is damaged. Bring it back from a backup, or upload the image again"
+            return "The file in the blob store is damaged. Restore it from a backup, or upload the image again"
         case _:
             return failure.detail
 
 
-def _pictures(sha256: str, decoded: DecodedImage) -> Iterator[tuple[str, bytes]]:
+def _renditions(sha256: str, decoded: DecodedImage) -> Iterator[tuple[str, bytes]]:
     reader = decoded.inspection.reader
     yield thumbnail_of(sha256, reader), decoded.thumbnail
     if decoded.preview is not None:
@@ -163,7 +163,7 @@ def _pictures(sha256: str, decoded: DecodedImage) -> Iterator[tuple[str, bytes]]
 
 
 def _changes(state: Image, events: Sequence[ImageReinspected]) -> tuple[Change, ...]:
-    """What a user sees of them: of an image that was rejected the status, of another one what the inspection says."""
+    """The changes as a user sees them: the new status of a rejected image, or changed metadata."""
     if not events:
         return ()
     if state.inspection is None:

@@ -1,8 +1,8 @@
-"""Which recorded results were computed from pixels other than those that the reader of this release gives.
+"""Find recorded results that were computed from other pixels than the current reader gives.
 
-The pixels of a result are not kept. What the log keeps are the digest of the preprocessing and the scores. With an equal digest the
-tensor was the same. Otherwise the model version of the result is run again over the stored file, and the scores are compared: pixels that
-change no score by more than MAX_SCORE_DIFFERENCE have changed nothing for those who read the result; any others are other pixels.
+The pixels of a result are not stored. The log contains the digest of the preprocessing and the scores. With an equal digest, the tensor
+was the same. Otherwise the model version of the result runs again on the stored file, and the scores are compared. The result is
+outdated if a score differs by more than MAX_SCORE_DIFFERENCE.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from application.recheck.recorded_results import RecordedResult, RecordedResults
 from domain.errors import CorruptBlob, Invalid, NotFound
 
 MAX_SCORE_DIFFERENCE: Final = 0.001
-"""More than processors and runtimes differ on the same tensor, less than what changes a percentage that is shown with one decimal."""
+"""More than the difference between processors and runtimes on the same tensor; less than a displayed percentage with one decimal."""
 
 
 class OutdatedResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A recorded result, and what the same model version answers for the pixels of this release."""
+    """A recorded result, and the answer of the same model version for the current reader's pixels."""
 
     id: UUID
     job: UUID
@@ -33,20 +33,20 @@ class OutdatedResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """`job` names the result that could not be compared; None means the image itself."""
+    """A result that could not be compared, named by its `job`, or (None) the image itself. `detail` is a sentence for the user."""
 
     job: UUID | None
     detail: str
 
 
 class ResultComparison:
-    """Compares the results of one image at a time; may be shared by threads."""
+    """Compares the results of one image at a time. Thread-safe."""
 
     def __init__(self, *, results: RecordedResults, reader: PixelReader, max_difference: float = MAX_SCORE_DIFFERENCE) -> None:
         self._results, self._reader, self._max_difference = results, reader, max_difference
 
     def compare(self, image: UUID, data: bytes) -> Iterator[OutdatedResult | NotChecked]:
-        """Results that were computed from other pixels, and those that cannot be compared. Raises Unavailable."""
+        """Outdated results, and results that cannot be compared. `data` is the file. Blocks. Raises Unavailable."""
         predictions: dict[tuple[str, int], Prediction | str] = {}
         for recorded in self._with_other_preprocessing(image):
             if recorded.model not in predictions:
@@ -58,7 +58,7 @@ class ResultComparison:
                     yield _outdated(recorded, prediction)
 
     def give_up(self, image: UUID, detail: str) -> Iterator[NotChecked]:
-        """All results that `compare` would look at, for an image that cannot be read. Raises Unavailable."""
+        """The results that `compare` would check, as not checked: for an image that cannot be read. Raises Unavailable."""
         return (NotChecked(job=recorded.job, detail=detail) for recorded in self._with_other_preprocessing(image))
 
     def _with_other_preprocessing(self, image: UUID) -> Iterator[RecordedResult]:
@@ -71,7 +71,7 @@ class ResultComparison:
             return None
 
     def _prediction(self, data: bytes, recorded: RecordedResult) -> Prediction | str:
-        """Or a sentence that says why there is none."""
+        """The prediction, or a sentence that explains why there is none."""
         try:
             answer = self._reader.classify(data, self._results.version(*recorded.model))
         except (NotFound, CorruptBlob):

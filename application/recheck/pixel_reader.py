@@ -1,4 +1,4 @@
-"""The port to the reader of pixels of this release, and to the models that see through it."""
+"""The port to the current image reader, and to models that run on its pixels."""
 
 from typing import Protocol
 
@@ -10,19 +10,19 @@ from domain.model import Version
 
 
 class DecoderFailed(DomainError):
-    """The decoder broke down or took too long. It says nothing about the file: another try may succeed."""
+    """The decoder crashed or timed out. That proves nothing about the file; another attempt may succeed."""
 
     code = "decoder_failed"
 
 
 class UnreadableImage(msgspec.Struct, frozen=True):
-    """The reader or the model refuses the file; `detail` is a sentence for the user."""
+    """The reader or the model rejects the file. `detail` is a sentence for the user."""
 
     detail: str
 
 
 class DecodedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """`thumbnail` and `preview` are JPEGs; there is no preview where browsers show the original."""
+    """A decoded file. `thumbnail` and `preview` are JPEG files; `preview` is None if browsers can display the original."""
 
     inspection: Inspection
     thumbnail: bytes
@@ -30,7 +30,7 @@ class DecodedImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """`scores` follow the labels of the model version."""
+    """A model's answer. `scores` are in the order of the model version's labels; all values are from 0 to 1."""
 
     label: str
     confidence: float
@@ -38,15 +38,15 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PixelReader(Protocol):
-    """Calls block. May be shared by threads."""
+    """Decodes images and runs models with the current reader. Thread-safe. Calls block."""
 
     version: int
 
     def decode(self, data: bytes) -> DecodedImage | UnreadableImage:
-        """Raises DecoderFailed."""
+        """Decode a whole file. Raises DecoderFailed."""
 
     def preprocessing(self, record: str) -> str:
-        """The digest of the preprocessing that a model record asks for, as this release does it. Raises Invalid."""
+        """The digest of this release's preprocessing for a model manifest (JSON text). Raises Invalid."""
 
     def classify(self, data: bytes, version: Version) -> Prediction | UnreadableImage:
-        """Raises DecoderFailed, and NotFound or CorruptBlob where the weights are missing or damaged."""
+        """Run a model version on a file. Raises DecoderFailed, and NotFound or CorruptBlob if the weights are missing or damaged."""

@@ -1,4 +1,4 @@
-"""Results of an image as the log keeps them, with what made them."""
+"""The recorded results of an image, with the model version and preprocessing that produced them."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -14,17 +14,17 @@ from domain.errors import NotFound
 from domain.model import Version
 from domain.values import model_id, result_id
 
-CACHED_CHUNKS: Final = 64  # of up to 64 results each: images that were uploaded together were mostly classified together
+CACHED_CHUNKS: Final = 64  # up to 64 results each; images that were uploaded together are usually in the same chunk
 CACHED_VERSIONS: Final = 32
 
 
 class ChunkPositions(Protocol):
     def chunks_of(self, image: UUID) -> Sequence[int]:
-        """Positions of the ChunkJudged events about an image, ascending, without those of deleted jobs. Raises Unavailable."""
+        """Positions of the ChunkJudged events that contain an image, ascending, without deleted jobs. Raises Unavailable."""
 
 
 class RecordedResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`preprocessing` is the digest of what made the tensor; empty where the log does not say it."""
+    """One result. `preprocessing` is the digest of the preprocessing that made the tensor, empty if the log does not contain it."""
 
     job: UUID
     model_name: str
@@ -42,7 +42,7 @@ class RecordedResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordedResults:
-    """May be shared by threads; memory is bounded."""
+    """Reads results and model versions from the log, with bounded caches. Thread-safe."""
 
     def __init__(self, *, log: EventStore, chunks: ChunkPositions) -> None:
         self._log, self._chunks = log, chunks
@@ -50,7 +50,7 @@ class RecordedResults:
         self.version = lru_cache(CACHED_VERSIONS)(self._loaded_version)
 
     def of(self, image: UUID) -> Iterator[RecordedResult]:
-        """Oldest first. Raises Unavailable."""
+        """The results of an image, oldest first. Raises Unavailable."""
         for position in self._chunks.chunks_of(image):
             chunk = self._chunk(position)
             for result in chunk.results:
@@ -69,7 +69,7 @@ class RecordedResults:
         return event
 
     def _loaded_version(self, name: str, number: int) -> Version:
-        """Raises NotFound."""
+        """A model version. Raises NotFound."""
         state = self._log.load(model_id(name), model.evolve)
         if state is None:
             raise NotFound(f"Model {name} not found")

@@ -1,4 +1,4 @@
-"""Signed heads, and whether the whole log is what was written: its hash chain holds, and no end was cut off."""
+"""Signed heads, and the verification of the hash chain: no event was changed, and the log was not truncated."""
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +15,9 @@ from infrastructure.security.key_ring import public_key_id
 
 
 class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The log had `hash` at `position` when it was signed: kept where the database cannot reach.
+    """A signed statement that the log had `hash` at `position`. It is also stored outside the database.
 
-    `key_id` names the key of the signature; heads that were signed before keys had ids have none.
+    `key_id` identifies the key of the signature; it is empty in heads of early releases.
     """
 
     position: int
@@ -34,7 +34,7 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, signature=signature, key_id=public_key_id(key.public_key()))
 
     def genuine(self, keys: Sequence[Ed25519PublicKey]) -> bool:
-        """Whether it was signed by the one of `keys` that it names, or where it names none by any of them."""
+        """Whether the signature is by the key of `keys` that the head names, or by any of them if it names none."""
         return any(self._is_signed_by(key) for key in keys if self.key_id in {"", public_key_id(key)})
 
     def _is_signed_by(self, key: Ed25519PublicKey) -> bool:
@@ -46,9 +46,9 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChainFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """The first position at which the record is not what was written, and what is wrong there.
+    """The first problem in the log: its position, and a description.
 
-    Not `tampered`: it is what was written, and says what cannot be.
+    `tampered`: the event is not the one that was appended. Otherwise it is, but it breaks a rule.
     """
 
     position: int
@@ -57,9 +57,10 @@ class ChainFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`discrepancies`: what the tables beside the log hold and the log does not say; not looked for where there is a finding.
+    """The result of a verification: number of `events`, last `hash`, number of verified `heads`, and the first problem.
 
-    `unchecked`: events whose content only the rules of a newer release can judge.
+    `discrepancies` are differences between the log and the tables beside it, which are only searched for without a `finding`.
+    `unchecked` is the number of events whose content only a newer release can check.
     """
 
     events: int
@@ -71,24 +72,24 @@ class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def problem(self) -> str | None:
-        """What is wrong first, in words; None where all is as it was written."""
+        """The first problem as a text; None if there is none."""
         if self.finding is not None:
             verdict = "tampered" if self.finding.tampered else "against the rules"
             return f"{verdict} at position {self.finding.position}: {self.finding.what}"
         if self.discrepancies:
             more = f" (and {len(self.discrepancies) - 1} more)" if len(self.discrepancies) > 1 else ""
-            return f"the log is intact, and the tables beside it are not as it says: {self.discrepancies[0]}{more}"
+            return f"the log is intact, but the tables beside it differ from it: {self.discrepancies[0]}{more}"
         return None
 
 
 def _row_problem(event: RecordedEvent, expected: int, digest: bytes) -> str | None:
     if event.position != expected:
-        return f"missing: the log goes on with {event.position}"
-    return None if event.hash == digest else "the row, or the one before it, is not what was written"
+        return f"missing: the log continues with position {event.position}"
+    return None if event.hash == digest else "this row or the one before it was changed"
 
 
 class Segment(NamedTuple):
-    """A run of the log that was walked: its last position, the hash there, and what is wrong first."""
+    """A verified part of the log: its last position, the hash there, and the first problem."""
 
     position: int
     hash: bytes
@@ -103,7 +104,10 @@ def walk(
     violation_of: Callable[[RecordedEvent], str | None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Segment:
-    """Follow the chain behind `start`. `expected`: hashes that signed heads name, by position. `violation_of` gets each event in turn."""
+    """Verify the chain after `start`, up to the first problem.
+
+    `expected` are the hashes of signed heads by position. `violation_of` is called with each event in order, `progress` with positions.
+    """
     position, previous = start.position, start.hash
 
     def found(where: int, what: str, *, tampered: bool = True) -> Segment:
@@ -116,7 +120,7 @@ def walk(
                 return found(position + 1, wrong)
             previous, position = digest, event.position
             if position in expected and expected[position] != previous.hex():
-                return found(position, "the chain was written anew: a signed head says otherwise")
+                return found(position, "the chain was rewritten: a signed head has another hash")
             if (violation := violation_of(event)) is not None:
                 return found(position, f"{event.type}: {violation}", tampered=False)
         progress(position)
@@ -124,7 +128,7 @@ def walk(
 
 
 def signed_hashes(heads: Iterable[SignedHead], keys: Sequence[Ed25519PublicKey]) -> tuple[dict[int, str], ChainFinding | None]:
-    """The hash that each head names, by position; and what is wrong with the first one that nobody here signed."""
+    """The hash of each signed head by position, and a finding for the first head with a wrong signature."""
     expected: dict[int, str] = {}
     forged: SignedHead | None = None
     for head in heads:
@@ -132,16 +136,16 @@ def signed_hashes(heads: Iterable[SignedHead], keys: Sequence[Ed25519PublicKey])
             expected[head.position] = head.hash
         else:
             forged = forged or head
-    what = "a signed head does not carry this installation's signature"
+    what = "a signed head was not signed by this installation"
     return expected, ChainFinding(position=forged.position, what=what) if forged else None
 
 
 def end_finding(segment: Segment, expected: Mapping[int, str], stored_head: tuple[int, bytes]) -> ChainFinding | None:
-    """What is wrong with the end of a log that was walked to `segment`."""
+    """The problem at the end of a log that was verified up to `segment`, or None."""
     position = segment.position
     latest = max([*expected, stored_head[0]], default=0)
     if latest > position:
-        return ChainFinding(position=position + 1, what=f"cut off: there were {latest} events")
+        return ChainFinding(position=position + 1, what=f"truncated: there were {latest} events")
     if stored_head != (position, segment.hash):
         return ChainFinding(position=min(position, stored_head[0] + 1), what="the head does not match the newest row")
     return None
@@ -156,9 +160,9 @@ def verify(
     violation_of: Callable[[RecordedEvent], str | None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> VerificationResult:
-    """Walk the whole log; the first position that was edited, deleted, reordered, inserted or cut off is named, or breaks a rule.
+    """Verify the whole log. The result names the first event that was changed, deleted, reordered or inserted, or that breaks a rule.
 
-    `violation_of` gets each event in its turn.
+    `violation_of` is called with each event in order.
     """
     expected, forged = signed_hashes(heads, keys)
     segment = Segment(0, START, forged)

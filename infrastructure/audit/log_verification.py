@@ -1,4 +1,4 @@
-"""The verification of the whole log: of a long one in ranges, by several processes."""
+"""The verification of the whole log. A long log is verified in ranges, by several processes."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +29,7 @@ BEYOND: Final = "select from es.events where notification_id > (select position 
 
 
 class VerificationLimits(NamedTuple):
-    """`processes`: at most, and never more than `available_processors`; each needs about 110 MiB. A log of one range is read by the
-    calling process."""
+    """`processes` is the maximum number, limited by `available_processors`; each needs about 110 MiB. One range needs no process."""
 
     events_per_range: int = 100_000
     events_per_batch: int = 1000
@@ -41,7 +40,7 @@ DEFAULT_LIMITS: Final = VerificationLimits()
 
 
 class Range(NamedTuple):
-    """Positions behind `after`, up to `until`; None: to the last row. `expected`: hashes that signed heads name, by position."""
+    """The positions after `after` up to `until`, or (None) to the last row. `expected` are hashes of signed heads by position."""
 
     after: int
     until: int | None
@@ -62,7 +61,7 @@ def verify_log(
     progress: Callable[[int], None] = lambda _: None,
     limits: VerificationLimits = DEFAULT_LIMITS,
 ) -> VerificationResult:
-    """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
+    """Verify the whole log: its hash chain, all signed heads, the rules of events, and the tables beside it.
 
     Raises Unavailable, WrongRootKey.
     """
@@ -80,14 +79,14 @@ def verify_log(
             tables.add(result.tables)
             progress(segment.position)
             if part.until is not None and segment.position < part.until:
-                break  # here the log ends, whatever the head says
+                break  # the log ends here, whatever the head says
     finding = segment.finding or end_finding(segment, expected, stored_head)
     found = VerificationResult(events=segment.position, hash=segment.hash.hex(), heads=len(expected), finding=finding, unchecked=unchecked)
     return found if finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
 
 
 def _ranges(log: PostgresEventStore, expected: Mapping[int, str], head: int, limits: VerificationLimits) -> Iterator[Range]:
-    """Up to the head, since events are appended meanwhile; unless there are rows that the head does not count."""
+    """The ranges up to the head, since events are appended in the meantime; beyond it only if there are rows that it does not count."""
     starts = range(0, max(head, 1), limits.events_per_range)
     for after in starts:
         until = min(after + limits.events_per_range, head)
@@ -100,7 +99,7 @@ def _ranges(log: PostgresEventStore, expected: Mapping[int, str], head: int, lim
 def _results(
     given: Settings, log: PostgresEventStore, ranges: Sequence[Range], limits: VerificationLimits
 ) -> Iterator[Iterable[RangeResult]]:
-    """In order, as they are requested or ahead of that."""
+    """The results of the ranges, in order. Several processes work ahead."""
     processes = min(limits.processes, available_processors(), len(ranges))
     if processes <= 1:
         with infrequent_collection():
@@ -114,7 +113,7 @@ def _results(
 
 # ---- in the processes --------------------------------------------------------------------------------------------------------------
 _log: PostgresEventStore | None = None
-_open = ExitStack()  # for as long as the process lives
+_open = ExitStack()  # until the process ends
 
 
 def _begin(given: Settings, parent: int) -> None:
@@ -130,7 +129,7 @@ def _walk_range_here(limits: VerificationLimits, part: Range) -> RangeResult:
 
 
 def walk_range(log: PostgresEventStore, part: Range, limits: VerificationLimits) -> RangeResult:
-    """What is wrong first in a range, and what its audit leaves for that of the whole log. Raises Unavailable."""
+    """The first problem in a range, and its notes for the audit of the whole log. Raises Unavailable."""
     rules, tables = RecordAudit(log), TableAudit(log, is_part=True)
     start = Segment(part.after, _hash_at(log, part.after))
     batches = _audited(tables, _batches(log, part, limits.events_per_batch))
@@ -139,14 +138,14 @@ def walk_range(log: PostgresEventStore, part: Range, limits: VerificationLimits)
 
 
 def _hash_at(log: PostgresEventStore, position: int) -> bytes:
-    """As stored: the range before it compares it. Where the row is missing, that range says so."""
+    """The stored hash at `position`. The verification of the range before it checks this row, and reports it if it is missing."""
     if position == 0:
         return START
     return next((event.hash for event in log.at([position])), b"")
 
 
 def _audited(tables: TableAudit, batches: Iterable[Sequence[RecordedEvent]]) -> Iterator[Sequence[RecordedEvent]]:
-    """Each batch reaches `tables` after it was verified: the next one is not requested before."""
+    """The batches. Each is passed to `tables` when the next one is requested, so after its verification."""
     for batch in batches:
         yield batch
         tables.take(batch)

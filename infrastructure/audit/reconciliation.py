@@ -1,6 +1,6 @@
-"""Whether the claims, password hashes and data keys of accounts and devices are those that the record says.
+"""Compare the claims, password hashes and data keys of accounts and devices with the log.
 
-They stand in tables beside the log, so that they can be forgotten. Whoever can write to the database can replace them.
+They are stored in tables beside the log, so that they can be deleted. Write access to the database is enough to replace them.
 """
 
 from collections import defaultdict
@@ -28,19 +28,19 @@ from infrastructure.security.keys import MissingKey, WrongRootKey
 
 log = structlog.get_logger()
 
-SUBJECTS_PER_QUERY: Final = 100  # accounts and devices that are read together
-PAUSE_SECONDS: Final = 0.2  # seconds
-STOP_TIMEOUT_SECONDS: Final = 1.0  # seconds
+SUBJECTS_PER_QUERY: Final = 100  # accounts and devices
+PAUSE_SECONDS: Final = 0.2
+STOP_TIMEOUT_SECONDS: Final = 1.0
 KEY: Final = "key"
 IGNORED_TYPES: Final = (
     DeviceCameOnline.__name__,
     DeviceWentOffline.__name__,
-)  # most of a device in earlier releases' logs
+)  # most events of a device in logs of earlier releases
 
 SHOWN_SUBJECTS: Final = "select id from read.users union select id from read.devices"
-"""The accounts and devices that the read models show."""
+"""Accounts and devices in the read models."""
 NAMED_SUBJECTS: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
-"""The streams that have a claim or a password, whatever they are."""
+"""All streams that have a claim or a password."""
 
 HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.streams s, es.stream_events(s.stream, 0) e
   where s.stream = any(%s) and topic <> all(%s) order by originator_id, originator_version"""  # noqa: S608 - constants
@@ -49,7 +49,7 @@ SECRETS: Final = f"select owner, kind, value from es.secrets where owner = any(%
 
 
 class Discrepancy(NamedTuple):
-    """What the tables hold of an account or a device, and the record does not say."""
+    """A difference between the log and the tables beside it, about one account or device."""
 
     subject: UUID
     what: str
@@ -59,33 +59,33 @@ class Discrepancy(NamedTuple):
 
 
 class StoredRows(msgspec.Struct):
-    """What the tables hold of one subject: the digests of claims by their scope, and secrets by their kind."""
+    """The rows of one subject: digests of claims by scope, and secrets by kind."""
 
     claims: dict[str, list[bytes]] = msgspec.field(default_factory=lambda: defaultdict(list))
     secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
 
 
 class CheckedSubject(NamedTuple):
-    """The problems of a subject, whose stream stood at `version`."""
+    """The problems of a subject whose stream was at `version`."""
 
     version: int
     problems: Sequence[str]
 
 
 def shown_subjects(log: PostgresEventStore) -> set[UUID]:
-    """The accounts and devices that the read models show, and all that have claims or passwords. Raises Unavailable."""
+    """Accounts and devices in the read models, and all streams with claims or passwords. Raises Unavailable."""
     return {subject for query in (SHOWN_SUBJECTS, NAMED_SUBJECTS) for (subject,) in log.recorder.rows_of_long_query(query)}
 
 
 def named_subjects(log: PostgresEventStore) -> set[UUID]:
-    """All that have claims or passwords. Raises Unavailable."""
+    """All streams with claims or passwords. Raises Unavailable."""
     return {subject for (subject,) in log.recorder.rows_of_long_query(NAMED_SUBJECTS)}
 
 
 def discrepancies(log: PostgresEventStore, subjects: Iterable[UUID]) -> Iterator[Discrepancy]:
-    """Those of `subjects`. Needs the keys of claims and data keys. Blocks. Raises Unavailable, MissingKey.
+    """The discrepancies of `subjects`. Needs the keys of claims and data keys. Blocks. Raises Unavailable, MissingKey.
 
-    What is written meanwhile is none: a problem counts that is seen twice, while its stream stands still.
+    A problem counts only if it is found twice at the same version of the stream, so that concurrent changes are not reported.
     """
     remaining = iter(subjects)
     while group := list(islice(remaining, SUBJECTS_PER_QUERY)):
@@ -122,11 +122,11 @@ def _stored(log: PostgresEventStore, subjects: Sequence[UUID]) -> Mapping[UUID, 
 
 def _problems(log: PostgresEventStore, history: Sequence[RecordedEvent], stored: StoredRows) -> Iterator[str]:
     if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
-        return  # what a newer release wrote may explain all of it
+        return  # an event of a newer release may explain everything
     noun = NOUN_OF.get(history[0].type) if history else None
     if noun not in {"user", "device"}:
         if stored.claims or PASSWORD in stored.secrets:
-            yield "it has a claim or a password, and the record knows no such account or device"
+            yield "it has a claim or a password, but the log has no such account or device"
         return
     key_problem = _key_problem(log, history, stored.secrets.get(KEY))
     if key_problem is not None:
@@ -145,9 +145,9 @@ def _problems(log: PostgresEventStore, history: Sequence[RecordedEvent], stored:
 def _key_problem(log: PostgresEventStore, history: Sequence[RecordedEvent], wrapped: bytes | None) -> str | None:
     erased = any(one.type == "UserErased" for one in history)
     if erased:
-        return None if wrapped is None else "its data key was destroyed, and is there again"
+        return None if wrapped is None else "its data key was destroyed but exists again"
     if wrapped is None:
-        return "its data key is missing, though nobody erased it" if any(map(is_sealed_by_its_stream, history)) else None
+        return "its data key is missing, but it was not erased" if any(map(is_sealed_by_its_stream, history)) else None
     try:
         log.codec.check_key(history[0].stream, wrapped)
     except MissingKey:
@@ -168,7 +168,7 @@ def _folded(log: PostgresEventStore, noun: str, history: Sequence[RecordedEvent]
 def _password_problems(account: User, stored: bytes | None) -> Iterator[str]:
     if account.deleted:
         if stored is not None:
-            yield "its account is closed, and has a password"
+            yield "the account is closed but has a password"
     elif stored is None:
         if account.password_commitment:
             yield "its password hash is missing"
@@ -191,15 +191,15 @@ def _claim_problems(log: PostgresEventStore, expected: Mapping[str, str], stored
         forms = log.claim_forms(scope, value)
         digests = stored.get(scope, ())
         if not any(digest in forms for digest in digests):
-            yield f"its {scope} is not claimed for it"
+            yield f"its {scope} is not claimed"
         if any(digest not in forms for digest in digests):
             yield f"another {scope} is claimed for it"
     for scope in stored.keys() - expected.keys():
-        yield f"a {scope} is claimed for it, to which it has no right"
+        yield f"a {scope} is claimed for it without right"
 
 
 class Reconciler:
-    """Compares all accounts and devices that the read models show, every `seconds`, and passes all discrepancies to `report`."""
+    """Compares all accounts and devices with the log every `seconds`, and passes all discrepancies to `report`."""
 
     def __init__(self, log: PostgresEventStore, *, seconds: float, report: Callable[[Sequence[Discrepancy]], None]) -> None:
         self._log, self._seconds, self._report = log, seconds, report
@@ -210,7 +210,7 @@ class Reconciler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Soon nothing is asked of the log any more; a question under way is not waited for longer than a moment."""
+        """Stop soon. Waits at most `STOP_TIMEOUT_SECONDS` for a query in progress."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT_SECONDS)
@@ -219,14 +219,14 @@ class Reconciler:
         while not self._stopped.is_set():
             try:
                 self._report(list(discrepancies(self._log, self._paced(shown_subjects(self._log)))))
-            except (Unavailable, psycopg.OperationalError):  # the latter where the log was closed meanwhile
-                log.warning("claims, passwords and data keys were not compared with the record: the database is away")
-            except Exception:  # the thread must outlive every failure: a later comparison may succeed
-                log.exception("claims, passwords and data keys were not compared with the record")
+            except (Unavailable, psycopg.OperationalError):  # the latter if the event store was closed in the meantime
+                log.warning("claims, passwords and data keys were not compared with the log: the database is unavailable")
+            except Exception:  # the thread must survive every failure: a later comparison may succeed
+                log.exception("claims, passwords and data keys were not compared with the log")
             self._stopped.wait(self._seconds)
 
     def _paced(self, subjects: Iterable[UUID]) -> Iterator[UUID]:
-        """Requests come first: a pause after each group."""
+        """Pause after each group, so that requests of users are not slowed down."""
         for number, subject in enumerate(subjects, 1):
             if self._stopped.is_set():
                 return

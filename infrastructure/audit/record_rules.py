@@ -1,4 +1,4 @@
-"""Whether what the log says was possible: results within planned chunks, inspections of what was uploaded, nothing twice."""
+"""Rules between events: results belong to planned chunks, inspections to uploaded images, and nothing is recorded twice."""
 
 from collections import OrderedDict
 from typing import Final
@@ -18,7 +18,7 @@ MAX_REMEMBERED_IMAGES: Final = 10_000
 
 
 class RecordAudit:
-    """Takes the events of a log in their order, and needs no key. What it remembers is bounded; the rest is looked up in the log."""
+    """Checks the events of a log in order, without keys. Its memory is bounded; anything else is read from the log."""
 
     def __init__(self, log: EventStore) -> None:
         self._log, self._plans = log, JobPlans(log)
@@ -26,9 +26,9 @@ class RecordAudit:
         self.unchecked = 0
 
     def violation_of(self, recorded: RecordedEvent) -> str | None:
-        """The rule that an event breaks, in words; None where it is in order, or of a type without rules. Raises Unavailable.
+        """The rule that an event breaks, as a text; None if it breaks none. Raises Unavailable.
 
-        What a newer release wrote, and what depends on it, is left to the rules of that release: `unchecked` counts it.
+        Events of a newer release, and events that depend on them, are not checked; `unchecked` counts them.
         """
         if not is_known(recorded.type, recorded.schema_version):
             self.unchecked += 1
@@ -45,7 +45,7 @@ class RecordAudit:
             return "the event cannot be read"
 
     def _of_judgement(self, judged: ChunkJudged) -> str | None:
-        """Of two answers for one chunk at least one is not in the stream of its chunk."""
+        """The violation by a chunk's results. Of two results for one chunk, at least one is not in the chunk's stream."""
         chunk = self._plans.chunk(judged.job_id, judged.number)
         return classification.violation_of(judged, job=chunk and chunk.job, plan=chunk and chunk.plan)
 

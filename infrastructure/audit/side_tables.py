@@ -1,4 +1,4 @@
-"""Whether the tables beside the log hold what the log says: streams, commands, claims, password hashes, data keys."""
+"""The audit of the tables beside the log: streams, commands, claims, password hashes, data keys."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -31,13 +31,13 @@ UNKNOWN: Final = """select c.id from es.commands c where position <= %s and not 
 
 
 class CausingCommand(msgspec.Struct):
-    """Of an event's meta: the command that it was appended by."""
+    """The part of an event's metadata that identifies its command."""
 
     command_id: UUID
 
 
 class WrittenEvents(msgspec.Struct):
-    """What one command appended: the position of its last event, when that was, and the streams of all."""
+    """The events of one command: position and time of the last one, and the streams of all."""
 
     position: int
     recorded_at: datetime | None
@@ -45,11 +45,11 @@ class WrittenEvents(msgspec.Struct):
 
 
 class TableNotes(NamedTuple):
-    """What the audit of a range leaves for that of the whole log.
+    """The results of the audit of a range, for the audit of the whole log.
 
-    `edges`: the first and the last command of the range, whose events may lie in the ranges beside it. `commands`, `streams`: how many rows
-    were as the log says. `accounts`: accounts and devices; `keyless`: subjects without a data key; `unread`: streams with an event of a
-    newer release, which may have destroyed the key. `found`: what is wrong, in words.
+    `edges`: the first and the last command of the range, whose events may continue in the neighbouring ranges. `commands`, `streams`:
+    numbers of correct rows. `accounts`: accounts and devices. `keyless`: subjects without a data key. `unread`: streams with an event of
+    a newer release, which may have destroyed the key. `found`: problems as texts.
     """
 
     position: int
@@ -63,7 +63,7 @@ class TableNotes(NamedTuple):
 
 
 class StreamRow(NamedTuple):
-    """What is stored of a stream: the positions of its first and its newest event, and the version of the newest."""
+    """The row of a stream: the positions of its first and newest events, and the newest version."""
 
     first: int
     newest: int
@@ -74,16 +74,16 @@ _causing_command = msgspec.json.Decoder(CausingCommand)
 
 
 class TableAudit:
-    """Takes the events of a log in their order. What it remembers grows with the accounts and devices, not with the log.
+    """Checks the events of a log in order. Its memory grows with the number of accounts and devices, not with the log.
 
     Needs the keys of claims and data keys. Calls raise Unavailable.
     """
 
     def __init__(self, log: PostgresEventStore, *, is_part: bool = False) -> None:
         self._log = log
-        self._first: dict[UUID, WrittenEvents] | None = {} if is_part else None  # the first command of a range that may begin amid it
-        self._open: dict[UUID, WrittenEvents] = {}  # the command whose events may go on in the next batch
-        self._commands = self._streams = 0  # that are stored as the log says
+        self._first: dict[UUID, WrittenEvents] | None = {} if is_part else None  # the first command, possibly begun earlier
+        self._open: dict[UUID, WrittenEvents] = {}  # the command whose events may continue in the next batch
+        self._commands = self._streams = 0  # correct rows
         self._position = 0
         self._subjects: set[UUID] = set()
         self._keyless: set[UUID] = set()
@@ -99,7 +99,7 @@ class TableAudit:
         self._position = events[-1].position
 
     def notes(self) -> TableNotes:
-        """For `add` of the audit of the whole log, where this one is of a range."""
+        """The results of the audit of a range, for `add`."""
         edges = (*(self._first or {}).items(), *self._open.items())
         return TableNotes(
             position=self._position,
@@ -113,7 +113,7 @@ class TableAudit:
         )
 
     def add(self, notes: TableNotes) -> None:
-        """The audit of the next range."""
+        """Add the results of the next range."""
         for command, written in notes.edges:
             if (known := self._open.get(command)) is None:
                 self._compare(self._open)
@@ -129,18 +129,18 @@ class TableAudit:
         self._found += notes.found
 
     def finish(self) -> Iterator[str]:
-        """What the tables hold that the log does not say, in words."""
+        """All differences between the tables and the log, as texts."""
         self._compare(self._open)
         yield from self._found
         yield from self._unknown_commands()
         yield from self._unknown_streams()
         erased = self._log.having(self._keyless, UserErased)
         keyless = self._keyless - self._subjects - erased - self._unread
-        yield from (f"{subject}: its data key is missing, though nobody erased it" for subject in sorted(keyless))
+        yield from (f"{subject}: its data key is missing, but it was not erased" for subject in sorted(keyless))
         yield from map(str, discrepancies(self._log, sorted(self._subjects | named_subjects(self._log))))
 
     def _take_keys(self, events: Iterable[RecordedEvent]) -> None:
-        """Of everything but accounts and devices, which are reconciled at the end."""
+        """Check data keys, except those of accounts and devices, which are reconciled at the end."""
         subjects = {subject for event in events if (subject := subject_of(event)) is not None} - self._subjects
         if subjects:
             stored = {owner for (owner,) in self._log.recorder.rows(KEYS, uuids(list(subjects)))}
@@ -169,7 +169,7 @@ class TableAudit:
         if not written:
             return
         stored = {command: (position, subject) for command, position, subject in self._log.recorder.rows(COMMANDS, uuids(list(written)))}
-        ((forgettable,),) = self._log.recorder.rows(MAY_BE_FORGOTTEN)  # after them: what was pruned before is older
+        ((forgettable,),) = self._log.recorder.rows(MAY_BE_FORGOTTEN)  # queried after them: commands pruned before are older
         self._commands += len(stored)
         needed = {
             command: it for command, it in written.items() if command in stored or it.recorded_at is None or it.recorded_at >= forgettable
@@ -177,13 +177,13 @@ class TableAudit:
         self._found += [f"command {command}: {problem}" for command, it in needed.items() if (problem := _problem(it, stored.get(command)))]
 
     def _take_streams(self, events: Sequence[RecordedEvent]) -> None:
-        """Events that come later may have moved a stream on meanwhile: it is complete where its version is the last that was read."""
+        """Check the rows of streams. A row may be newer than the events read so far; it counts when its last version is reached."""
         rows = self._log.recorder.rows(STREAMS, uuids(list({event.stream for event in events})))
         stored = {stream: StreamRow(*row) for stream, *row in rows}
         for event in events:
             known = stored.get(event.stream)
             if known is None or not _fits(event, known):
-                self._found.append(f"stream {event.stream}: what is stored of it does not fit the event at position {event.position}")
+                self._found.append(f"stream {event.stream}: its row does not match the event at position {event.position}")
             else:
                 self._streams += event.version == known.version
 
@@ -191,7 +191,7 @@ class TableAudit:
         (counted,) = self._log.recorder.rows_of_long_query(COUNTED_STREAMS, self._position)[0]
         if counted > self._streams:
             yield from (
-                f"stream {stream}: the log does not hold the events that are stored as its first and its newest"
+                f"stream {stream}: its row names a first or newest event that is not in the log"
                 for (stream,) in self._log.recorder.rows_of_long_query(UNKNOWN_STREAMS)
             )
 
@@ -199,7 +199,7 @@ class TableAudit:
         (counted,) = self._log.recorder.rows_of_long_query(COUNTED, self._position)[0]
         if counted > self._commands:
             yield from (
-                f"command {command}: the record knows nothing of it"
+                f"command {command}: the log has no event of it"
                 for (command,) in self._log.recorder.rows_of_long_query(UNKNOWN, self._position)
             )
 
@@ -216,10 +216,10 @@ def _fits(event: RecordedEvent, stored: StreamRow) -> bool:
 
 def _problem(written: WrittenEvents, stored: tuple[int, UUID | None] | None) -> str | None:
     if stored is None:
-        return "it is forgotten: sent again, it would be carried out again"
+        return "it is missing, so a repeated request would be executed again"
     position, subject = stored
     if position != written.position:
-        return f"its answer names position {position}, and its last event is at {written.position}"
+        return f"its outcome names position {position}, but its last event is at {written.position}"
     if subject is not None and subject not in written.streams:
-        return f"its answer names {subject}, which it did not change"
+        return f"its outcome names {subject}, which it did not change"
     return None

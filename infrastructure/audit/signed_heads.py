@@ -1,4 +1,4 @@
-"""Signed heads of the log, stored in the database and outside it: a hash chain alone cannot show that its end was cut off."""
+"""Signed heads, stored in the database and in the blob store. A hash chain alone does not reveal that the log was truncated."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -23,10 +23,10 @@ log = structlog.get_logger()
 
 SIGN_INTERVAL_SECONDS: Final = 60.0
 SIGN_AFTER_EVENTS: Final = 1000
-FIRST_DAY_NAME: Final = "heads/began"  # blob that names the day of the first head
+FIRST_DAY_NAME: Final = "heads/began"  # the blob that contains the day of the first head
 ONE_DAY: Final = timedelta(days=1)
-MAX_CLOCK_DIFFERENCE: Final = 2 * ONE_DAY  # the relay's clock may be a day ahead and ours a day behind, or the reverse
-OLDEST_DAY: Final = date(2026, 1, 1)  # no head was signed before: an earlier beginning was not written by us
+MAX_CLOCK_DIFFERENCE: Final = 2 * ONE_DAY  # the clocks of the relay and of this process may each be wrong by a day
+OLDEST_DAY: Final = date(2026, 1, 1)  # no head was signed earlier, so an earlier day is forged
 EVENTS_PER_BATCH: Final = 1000
 JSON_LINES: Final = "application/x-ndjson"
 
@@ -43,14 +43,14 @@ _line = msgspec.json.Decoder(SignedHead)
 
 
 class BrokenChain(Exception):
-    """The log does not go on from the last signed head as it was written; the text says where."""
+    """The log after the last signed head is not what was appended. The message names the position."""
 
 
 class HeadSigner:
-    """Signs the newest head, once the chain leads to it from the last signed one.
+    """Signs the newest head after verifying the chain from the last signed one.
 
-    Calls block, and raise what the database raises, and Unavailable when the blob store is away. `signed`: the position of the last one.
-    `broken`: why nothing is signed any more. Use a new one each time that the lead was taken.
+    `signed` is the position of the last signed head; `broken` is the reason if nothing is signed any more. Create a new signer after each
+    change of the lead. Calls block, and raise psycopg errors, and Unavailable if the blob store is unavailable.
     """
 
     def __init__(self, keys: Keys, blobs: BlobStore, connection: psycopg.Connection, *, events_per_batch: int = EVENTS_PER_BATCH) -> None:
@@ -64,12 +64,12 @@ class HeadSigner:
             if last.genuine(keys.public(Purpose.HEADS)):
                 self.signed, self._verified_position, self._hash = last.position, last.position, bytes.fromhex(last.hash)
             else:
-                self.broken = BrokenChain(f"the signed head at position {last.position} does not carry this installation's signature")
+                self.broken = BrokenChain(f"the signed head at position {last.position} was not signed by this installation")
 
     def sign(self, connection: psycopg.Connection, *, at: datetime) -> None:
-        """Nothing when nothing has happened since the last one; what could not be put off the database then is put there now.
+        """Sign the newest head if there are new events, and store pending heads in the blob store.
 
-        Raises BrokenChain, then and at each later call.
+        Raises BrokenChain, also at each later call.
         """
         if self.broken:
             raise self.broken
@@ -86,19 +86,19 @@ class HeadSigner:
         self._archive.put()
 
     def take(self, events: Sequence[RecordedEvent]) -> None:
-        """Verify what was read of the log for another reason, so that `sign` need not read it again. Never waits; from any thread."""
+        """Verify events that were read for another purpose, so that `sign` need not read them again. Never blocks. Thread-safe."""
         if not self._verifying.acquire(blocking=False):
             return
         try:
             new = [event for event in events if event.position > self._verified_position]
             if new and new[0].position == self._verified_position + 1:
-                with suppress(BrokenChain):  # `sign` comes upon it
+                with suppress(BrokenChain):  # `sign` raises it
                     self._extend(new)
         finally:
             self._verifying.release()
 
     def _verified(self, connection: psycopg.Connection) -> tuple[int, bytes]:
-        """Position and hash of the newest event, once the chain leads to it."""
+        """The position and hash of the newest event, after verifying the chain up to it."""
         with self._verifying:
             position, digest = _row(connection, NEWEST)
             while self._verified_position < position:
@@ -109,21 +109,21 @@ class HeadSigner:
                     binary=True,
                 ).fetchall()
                 if not rows:
-                    raise BrokenChain(f"the log ends before its head: there is no row at position {self._verified_position + 1}")
+                    raise BrokenChain(f"the log ends before its head: row {self._verified_position + 1} is missing")
                 self._extend(map(recorded_from, rows))
             if position > self.signed and self._hash != digest:
-                raise BrokenChain(f"the head does not hold the hash of the event at position {position}")
+                raise BrokenChain(f"the hash of the head is not that of the event at position {position}")
             return position, digest
 
     def _extend(self, events: Iterable[RecordedEvent]) -> None:
         for expected, event in enumerate(events, self._verified_position + 1):
             if event.position != expected or event.hash != link(self._hash, event):
-                raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
+                raise BrokenChain(f"the row at position {expected} or the one before it was changed")
             self._verified_position, self._hash = event.position, event.hash
 
 
 class HeadArchive:
-    """Heads among the derived blobs, a file a day: each can be asked for without a list of names, and stays small."""
+    """Heads in the blob store, one file per day, so that each file is small and its name is known without a listing."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
@@ -145,7 +145,7 @@ class HeadArchive:
         self._archived, self._pending = together, []
 
     def everything(self, *, since: date | None, until: date) -> Iterator[SignedHead]:
-        """Those of each day from the first, or `since` where that is earlier. What cannot be read is given as a head nobody signed."""
+        """The heads of each day, from the first day or `since`, whichever is earlier. Unreadable content gives an unsigned head."""
         first = since or until
         try:
             first = min(first, self._first_day() or until)
@@ -155,7 +155,7 @@ class HeadArchive:
             yield from self._of(first + timedelta(days=number))
 
     def _first_day(self) -> date | None:
-        """Raises ValueError for what we never wrote."""
+        """The day of the first head. Raises ValueError for invalid content."""
         first = self._read(FIRST_DAY_NAME)
         day = date.fromisoformat(first.decode()) if first else None
         if day is not None and day < OLDEST_DAY:
@@ -172,7 +172,7 @@ class HeadArchive:
         return [_head_of_line(line) for line in found.splitlines()]
 
     def _read(self, name: str) -> bytes | None:
-        """What is too large to be a day's heads holds one that nobody signed."""
+        """The content of a blob. One that is too large gives invalid content."""
         try:
             return self._blobs.get_derived(name)
         except CorruptBlob:
@@ -180,7 +180,7 @@ class HeadArchive:
 
 
 def all_heads(log: PostgresEventStore, blobs: BlobStore) -> list[SignedHead]:
-    """Every head that was ever signed: of the database, and of the blob store."""
+    """All signed heads, from the database and from the blob store."""
     table = list(map(_head_of_row, log.recorder.rows(STORED_HEADS)))
     since = min((head.signed_at.date() for head in table), default=None)
     return [*table, *HeadArchive(blobs).everything(since=since, until=datetime.now(UTC).date())]

@@ -1,4 +1,4 @@
-"""Blobs in a local folder."""
+"""The blob store backend in a local folder."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -31,13 +31,13 @@ def blobs_folder(settings: Settings) -> Path:
 
 
 class FolderBackend:
-    """The port `BlobBackend`. Its addresses lead to the API, which sends the files."""
+    """Implements `BlobBackend`. Its addresses are those of the API, which sends the files."""
 
     unavailable_errors: tuple[type[Exception], ...] = (OSError,)
     max_url_seconds = MAX_URL_SECONDS
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
-        """Make the folders. Raises Unavailable."""
+        """Create the folders. Raises Unavailable."""
         self._settings, self._keys = settings, keys
         self._folder = blobs_folder(settings)
         self._uploads, self._renditions = self._folder / "uploads", self._folder / UNFINISHED_RENDITIONS
@@ -56,21 +56,21 @@ class FolderBackend:
     def temporary_file(self, key: str) -> tuple[int, str]:
         return temporary_file(self._renditions if key.startswith(RENDITIONS) else self._uploads)
 
-    def keep(self, file: str, key: str, media_type: str) -> None:  # noqa: ARG002 - the address says it
+    def keep(self, file: str, key: str, media_type: str) -> None:  # noqa: ARG002 - the address contains it
         folder, name = os.path.split(f"{self.root}/{key}")
         sync(file)
         if folder not in self._synced:
             self._make_folder(folder)
-        os.replace(file, f"{folder}/{name}")  # noqa: PTH105 - parsing paths would take longer
-        if key.startswith(ORIGINALS):  # what is derived can be made again
+        os.replace(file, f"{folder}/{name}")  # noqa: PTH105 - faster without Path
+        if key.startswith(ORIGINALS):  # derived files can be made again
             self._sync_folders(folder)
 
     def fetch(self, path: str) -> bytes:
-        with open(path, "rb") as file:  # noqa: PTH123 - parsing paths would take longer
+        with open(path, "rb") as file:  # noqa: PTH123 - faster without Path
             return file.read()
 
     def size(self, path: str) -> int:
-        return os.stat(path).st_size  # noqa: PTH116 - parsing paths would take longer
+        return os.stat(path).st_size  # noqa: PTH116 - faster without Path
 
     def map(self, function: Callable[[str], Any], items: Iterable[str]) -> Iterable[Any]:
         return map(function, items)
@@ -80,15 +80,15 @@ class FolderBackend:
         return f"{base.rstrip('/')}/api/blobs/{seal(self._keys, LocalAddress.of(link.blob, link.image_id, link.holder))}"
 
     def _make_folder(self, folder: str) -> None:
-        """Make `folder` and those above it. Raises FileNotFoundError where the root is gone: a share that is not mounted."""
+        """Create `folder` and its parents. Raises FileNotFoundError if the root is missing, such as an unmounted share."""
         path = self.root
         for part in Path(folder).relative_to(self._folder).parts:
             path = f"{path}/{part}"
             with suppress(FileExistsError):
-                os.mkdir(path, 0o700)  # noqa: PTH102 - parsing paths would take longer
+                os.mkdir(path, 0o700)  # noqa: PTH102 - faster without Path
 
     def _sync_folders(self, folder: str) -> None:
-        """Write the entries of `folder` to disk, and its own and those above it unless that was done before: folders stay."""
+        """Flush the directory entries of `folder` to disk, and once those of its parents."""
         sync(folder)
         while folder not in self._synced:
             above = str(Path(folder).parent)

@@ -1,4 +1,4 @@
-"""Blobs on S3."""
+"""The blob store backend on S3."""
 
 import asyncio
 import os
@@ -17,12 +17,14 @@ from infrastructure.blobs.backend import RENDITIONS, UNFINISHED_RENDITIONS, Cloc
 from infrastructure.configuration.settings import Settings
 
 MAX_URL_SECONDS: Final = 240
-"""An address works for up to a quarter longer, hence never for more than 300 s: S3 cannot revoke it."""
+"""An address works for up to a quarter longer, so for at most 300 s, since S3 cannot revoke it."""
 
 
 class S3Limits(NamedTuple):
-    """`put_seconds` holds for all attempts together, and is extended by a second for each `min_bytes_per_second` of a file: the client
-    waits without end for a dead peer to take a body."""
+    """`put_seconds` limits all attempts together, plus one second for each `min_bytes_per_second` of the file.
+
+    The client itself has no time limit for sending a body to a dead peer.
+    """
 
     answer_seconds: int = 5
     attempts: int = 3
@@ -41,7 +43,7 @@ def is_on_s3(settings: Settings) -> bool:
 
 
 class S3Backend:
-    """The port `BlobBackend`. Its addresses lead to the object store."""
+    """Implements `BlobBackend`. Its addresses are those of the object store."""
 
     max_url_seconds = MAX_URL_SECONDS
 
@@ -66,7 +68,7 @@ class S3Backend:
         return True
 
     def temporary_file(self, key: str) -> tuple[int, str]:
-        """A spool that was removed is made again: it holds nothing that lasts."""
+        """Create the spool again if it was removed; its content is temporary."""
         spool = self._renditions if key.startswith(RENDITIONS) else self._spool
         try:
             return temporary_file(spool)
@@ -75,12 +77,12 @@ class S3Backend:
             return temporary_file(spool)
 
     def keep(self, file: str, key: str, media_type: str) -> None:
-        size = os.stat(file).st_size  # noqa: PTH116 - parsing paths would take longer
+        size = os.stat(file).st_size  # noqa: PTH116 - faster without Path
         within = self._limits.put_seconds + size / self._limits.min_bytes_per_second
 
         async def put() -> None:
             async with asyncio.timeout(within):
-                await self.files._put_file(file, f"{self.root}/{key}", ContentType=media_type)  # noqa: SLF001 - fsspec's own for async callers
+                await self.files._put_file(file, f"{self.root}/{key}", ContentType=media_type)  # noqa: SLF001 - for async callers
 
         run_in_loop(self.files.loop, put)
 
@@ -98,7 +100,7 @@ class S3Backend:
         return self._presigned(link.blob, link.key, link.internal)
 
     def _presign(self, blob: SignedBlob, key: str, internal: bool) -> str:  # noqa: FBT001
-        """Cached: a signature contains the time at which it was made, and an address must stay the same within its window."""
+        """Sign an address. Cached, because signatures contain their time, and an address must stay the same within its window."""
         headers = {
             "ResponseContentType": blob.served_type,
             "ResponseContentDisposition": blob.disposition,
@@ -109,18 +111,18 @@ class S3Backend:
 
 
 def spool_of_renditions(settings: Settings) -> Path:
-    """The folder from which renditions are sent."""
+    """The folder in which renditions are collected before they are sent."""
     return settings.spool_path.absolute() / UNFINISHED_RENDITIONS
 
 
 def _file_system(settings: Settings, endpoint: str, limits: S3Limits) -> Any:
-    import s3fs  # noqa: PLC0415 - slow to import, and a local folder does without it
+    import s3fs  # noqa: PLC0415 - slow to import, and not needed for a local folder
 
     def with_timeout(address: Any) -> socket.socket:
-        """A socket that is closed when its peer does not acknowledge for a while what was sent."""
+        """A socket that is closed if its peer does not acknowledge sent data in time."""
         family, kind, protocol, _, _ = address
         created = socket.socket(family, kind, protocol)
-        with suppress(OSError, AttributeError):  # another system than Linux
+        with suppress(OSError, AttributeError):  # not on Linux
             created.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.unacknowledged_seconds * 1000)
         return created
 
@@ -134,7 +136,7 @@ def _file_system(settings: Settings, endpoint: str, limits: S3Limits) -> Any:
             "connect_timeout": limits.answer_seconds,
             "read_timeout": limits.answer_seconds,
             "retries": {"max_attempts": 0},  # s3fs repeats
-            "request_checksum_calculation": "when_required",  # names are digests, and not every server knows the new trailers
+            "request_checksum_calculation": "when_required",  # names are digests, and some servers do not support checksum trailers
             "response_checksum_validation": "when_required",
         }
         | ({"s3": {"addressing_style": "path"}} if endpoint else {}),

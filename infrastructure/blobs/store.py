@@ -1,4 +1,4 @@
-"""The blob store, over a local folder or S3."""
+"""The blob store, in a local folder or on S3."""
 
 import hashlib
 import os
@@ -39,15 +39,15 @@ from infrastructure.security.keys import Keys
 log = structlog.get_logger()
 
 MAX_DERIVED_BYTES: Final = 64 * 1024**2
-"""Renditions and signed heads have far fewer."""
+"""Far more than renditions and signed heads need."""
 NAMES_PER_QUERY: Final = 500
 
 
 def open_blobs(settings: Settings, keys: Keys, *, clock: Clock = time.time, s3_limits: S3Limits = DEFAULT_LIMITS) -> BlobStore:
-    """The store of `blobs_url`: `s3://bucket`, a folder, or (empty) the folder `blobs` in the data folder.
+    """The store at `blobs_url`: `s3://bucket`, a folder, or (empty) the folder `blobs` in the data folder.
 
-    Addresses of files in a folder are signed with `keys`: without that one, `signed_url` raises MissingKey. `clock` gives the
-    time from which the lifetime of an address is counted.
+    Addresses of files in a folder are signed with `keys`; without the key, `signed_url` raises MissingKey. `clock` determines the
+    lifetime of addresses.
     """
     backend: BlobBackend = S3Backend(settings, clock, s3_limits) if is_on_s3(settings) else FolderBackend(settings, keys)
     return FsspecBlobStore(backend, max_bytes=settings.upload_max_bytes, clock=clock)
@@ -59,14 +59,14 @@ def originals_folder(settings: Settings) -> Path | None:
 
 
 def rendition_folders(settings: Settings) -> list[Path]:
-    """All folders that storing a rendition writes to: on S3 only the one from which files are sent."""
+    """All folders in which a stored rendition is written; on S3 only the spool."""
     if is_on_s3(settings):
         return [spool_of_renditions(settings)]
     return [blobs_folder(settings) / name for name in (UNFINISHED_RENDITIONS, *RENDITIONS)]
 
 
 class FsspecBlobStore:
-    """The port `BlobStore`: content under `sha256/ab/cd/HEX`, derived things under `derived/NAME`. Blocks; may be shared by threads."""
+    """Implements `BlobStore`: content under `sha256/ab/cd/HEX`, derived files under `derived/NAME`. Thread-safe."""
 
     def __init__(self, backend: BlobBackend, *, max_bytes: int, clock: Clock) -> None:
         self._backend, self._files, self._max_bytes, self._clock = backend, backend.files, max_bytes, clock
@@ -83,7 +83,7 @@ class FsspecBlobStore:
         path = self._path(original_key(sha256))
         with _translated_errors(self._backend):
             if (self._backend.size(path) or 0) > self._max_bytes:
-                self.open(sha256).close()  # verified piece by piece: a wrong file does not fill the memory
+                self.open(sha256).close()  # verified in pieces, so that a wrong file does not fill the memory
             data = self._backend.fetch(path)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise _damaged(sha256)
@@ -122,13 +122,13 @@ class FsspecBlobStore:
         path = self._path(derived_key(name))
         with suppress(NotFound), _translated_errors(self._backend):
             if (self._backend.size(path) or 0) > MAX_DERIVED_BYTES:
-                log.error("derived file is too large to be one of ours", name=name)
-                raise CorruptBlob("The stored picture is damaged: it is larger than any that is made here")
+                log.error("derived file is too large", name=name)
+                raise CorruptBlob("The stored picture is damaged: it is too large")
             return self._backend.fetch(path)
         return None
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
-        """Its age is checked some milliseconds before it is removed."""
+        """Delete a blob. Its age is checked some milliseconds before it is removed."""
         with _translated_errors(self._backend):
             blob = self._path(original_key(sha256))
             exists = self._exists(blob)
@@ -193,7 +193,7 @@ class FsspecBlobStore:
 
 
 class BlobUpload:
-    """The port `BlobWriter`: a temporary file until `commit`."""
+    """Implements `BlobWriter` with a temporary file."""
 
     def __init__(self, backend: BlobBackend, *, max_bytes: int) -> None:
         self._backend, self._max_bytes, self._size = backend, max_bytes, 0
@@ -206,7 +206,7 @@ class BlobUpload:
         self._size += len(chunk)
         if self._size > self._max_bytes:
             self.abort()
-            raise ImageTooLarge(f"The file has more than {self._max_bytes:,} bytes, the most that is taken")
+            raise ImageTooLarge(f"The file has more than {self._max_bytes:,} bytes, which is the maximum")
         self._hash.update(chunk)
         with _translated_errors(self._backend, putting=True):
             self.file.seek(0, os.SEEK_END)
@@ -224,16 +224,16 @@ class BlobUpload:
         return sha256, self._size
 
     def abort(self) -> None:
-        with suppress(OSError):  # the rest of the buffer finds no room
+        with suppress(OSError):  # the buffer cannot be flushed to a full disk
             self.file.close()
         _remove(self._temporary)
 
 
 @contextmanager
 def _translated_errors(backend: BlobBackend, *, putting: bool = False) -> Iterator[None]:
-    """Raise NotFound for a missing file, unless one is being put, and Unavailable for the other errors of the driver.
+    """Raise NotFound for a missing file, unless one is being stored, and Unavailable for other errors of the driver.
 
-    Where the whole backend is missing, such as a disk that is not mounted, no single file of it is.
+    If the whole backend is missing, such as an unmounted disk, a missing file is Unavailable too.
     """
     with translated_errors(*backend.unavailable_errors, is_missing=lambda: not putting and backend.is_present()):
         yield
@@ -244,10 +244,10 @@ def _written_at(info: dict[str, Any]) -> datetime:
 
 
 def _damaged(sha256: str) -> CorruptBlob:
-    log.error("blob differs from its name", sha256=sha256)
+    log.error("blob does not match its name", sha256=sha256)
     return CorruptBlob("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
 
 
 def _remove(path: str) -> None:
     with suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108 - parsing paths would take longer
+        os.unlink(path)  # noqa: PTH108 - faster without Path

@@ -1,4 +1,4 @@
-"""Files whose digest is verified before a byte of them is sent."""
+"""Verification of file digests before any byte is sent."""
 
 import hashlib
 import os
@@ -10,11 +10,11 @@ from cachetools import LRUCache
 
 MAX_FILES: Final = 4096
 SETTLED_SECONDS: Final = 2.0
-"""The age of a last change that can be told from a later one: within a tick of the file system's clock two look the same."""
+"""Minimum age of a file's last change. Two changes within one tick of the file system's clock look the same."""
 
 
 class FileIdentity(NamedTuple):
-    """What changes with the content of a file. Its owner cannot reset the time of the last change."""
+    """Properties that change with the content of a file. The owner cannot reset the time of the last change (ctime)."""
 
     device: int
     inode: int
@@ -23,7 +23,7 @@ class FileIdentity(NamedTuple):
 
 
 class VerifiedFiles:
-    """Remembers which files had the right content, so that reading a part of a file does not cost reading all of it. Thread-safe."""
+    """Caches which files were verified, so that reading a part does not require reading the whole file again. Thread-safe."""
 
     def __init__(self, *, max_files: int = MAX_FILES, settled_seconds: float = SETTLED_SECONDS) -> None:
         self._verified: LRUCache[str, FileIdentity] = LRUCache(max_files)
@@ -31,7 +31,7 @@ class VerifiedFiles:
         self._lock = Lock()
 
     def has_digest(self, file: Any, sha256: str) -> bool:
-        """Whether an open file has this digest. Blocks; a file that was read is at its beginning afterwards."""
+        """Whether an open file has this digest. Blocks. A file that was read is rewound."""
         identity = _identity(file)
         if identity is not None and self._is_verified(sha256, identity):
             return True
@@ -55,7 +55,7 @@ class VerifiedFiles:
 
 
 def _identity(file: Any) -> FileIdentity | None:
-    """None for what is no local file: it is verified each time."""
+    """The identity of a local file. None for other files, which are verified each time."""
     try:
         status = os.fstat(file.fileno())
     except OSError:

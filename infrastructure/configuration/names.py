@@ -1,4 +1,4 @@
-"""Names of `BIOSCOPE_*` variables: settings, those that something else reads, and those that Kubernetes injects."""
+"""Names of `BIOSCOPE_*` variables: settings, variables of other tools, and variables that Kubernetes injects."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -40,7 +40,7 @@ OTHER_NAMES: Final[Mapping[str, str]] = {
     "BIOSCOPE_BENCH_FOLDER": "benchmarks: folder for their data",
     "BIOSCOPE_BENCH_PICTURES": "benchmarks: folder of images",
 }
-"""Names that are no settings, each with its reader."""
+"""Variables that are not settings, each with its reader and meaning."""
 
 SERVICE: Final = r"BIOSCOPE_(?:[A-Z0-9_]+_)?"
 INJECTED_NAME: Final = re.compile(
@@ -62,7 +62,7 @@ def is_injected(name: str, value: str) -> bool:
 
 
 def unknown_names(environment: Mapping[str, str], settings: Collection[str]) -> dict[str, str]:
-    """Each `BIOSCOPE_*` variable that nothing reads, with a sentence; `settings` are the names of the variables that hold settings."""
+    """The unknown `BIOSCOPE_*` variables, each with a message. `settings` are the variable names of all settings."""
     return {
         name: f"{name} is not a setting{_suggestion(name, settings)}"
         for name, value in environment.items()

@@ -1,4 +1,4 @@
-"""All that can be set, from `BIOSCOPE_*` variables: one frozen record, checked before anything starts."""
+"""All settings, read from `BIOSCOPE_*` variables and validated before anything starts."""
 
 import re
 from collections.abc import Mapping
@@ -31,15 +31,15 @@ Count = Annotated[int, Meta(ge=0, description="a whole number >= 0")]
 Seconds = Annotated[float, Meta(gt=0, le=1e9, description="a number > 0")]
 HOST_NAME: Final = re.compile(r"[^\s:/@\[\]]+")
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-LOCAL_ADDRESSES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
+LOCAL_ADDRESSES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to reach a server that listens everywhere
 
 
 class WrongSetting(Exception):
-    """A variable is unknown or holds what it must not; the text names each with what it expects, a line each."""
+    """Variables are unknown or invalid. The message has a line for each, with the expected value."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Defaults fit the embedded system; `.env.example` explains each variable."""
+    """The settings. Defaults suit the embedded system; `.env.example` explains each variable."""
 
     data: Path = Path(".bioscope")
     environment: Literal["development", "production"] = "development"
@@ -118,45 +118,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key_path(self) -> Path | None:
-        """The file with the keys of this process alone; None where it derives them from the root key."""
+        """The key file of this process; None if it derives its keys from the root key."""
         return self.data / self.key_file if self.key_file else None
 
     @property
     def local_url(self) -> str:
-        """Where this machine reaches the API."""
+        """The URL of the API on this machine."""
         host = LOCAL_ADDRESSES.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def spool_path(self) -> Path:
-        """Where uploads to S3 are collected before they are sent."""
+        """The folder in which uploads to S3 are collected before they are sent."""
         return self.spool if self.spool.is_absolute() else self.data / self.spool
 
     @property
     def base_url(self) -> str:
-        """Where clients reach the API."""
+        """The URL of the API for clients."""
         return self.public_url or self.local_url
 
 
 class Readings(NamedTuple):
-    """What the environment sets: values by the names of their settings, and what is wrong, by the variables' names."""
+    """Settings from the environment: valid values by setting, and problems by variable."""
 
     values: Mapping[str, Any]
     problems: Mapping[str, str]
 
 
 def variable(field: str) -> str:
-    """The name of the variable that holds a setting."""
+    """The name of the variable of a setting."""
     return PREFIX + field.upper()
 
 
 def networks(given: Settings) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Those of the proxies that are trusted. Raises ValueError."""
+    """The networks of trusted proxies. Raises ValueError."""
     return tuple(map(ip_network, given.trusted_proxies))
 
 
 def load(environment: Mapping[str, str]) -> Settings:
-    """Read the settings from `environment`. Raises WrongSetting, naming each wrong variable and what it expects."""
+    """Read the settings from `environment`. Raises WrongSetting with all invalid variables."""
     values, problems = read(environment)
     if problems:
         raise WrongSetting("\n".join(problems.values()))
@@ -164,7 +164,7 @@ def load(environment: Mapping[str, str]) -> Settings:
 
 
 def read(environment: Mapping[str, str]) -> Readings:
-    """The settings that `environment` holds, and every problem with its `BIOSCOPE_*` variables. An empty variable counts as not set."""
+    """The settings in `environment`, and all problems with `BIOSCOPE_*` variables. An empty variable counts as not set."""
     fields = {variable(field.name): field for field in msgspec.structs.fields(Settings)}
     given = {name: text for name, text in environment.items() if name in fields and text and not is_injected(name, text)}
     problems = {name: f"{name} {problem}" for name, text in given.items() if (problem := _problem_of(fields[name], text))}
@@ -173,7 +173,7 @@ def read(environment: Mapping[str, str]) -> Readings:
 
 
 def _problem_of(field: msgspec.structs.FieldInfo, text: str) -> str | None:
-    """What is wrong, as the end of a sentence that begins with the variable's name."""
+    """The problem, as the end of a sentence that begins with the variable's name."""
     if problem := url_problem(field.name, text):
         return problem
     if field.name == "host" and not _is_host(text):
@@ -190,7 +190,7 @@ def _problem_of(field: msgspec.structs.FieldInfo, text: str) -> str | None:
 
 
 def _value(kind: Any, text: str) -> Any:
-    """Raises msgspec.ValidationError."""
+    """Convert the text of a variable. Raises msgspec.ValidationError."""
     if kind == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return Path(text) if kind is Path else msgspec.convert(text, kind, strict=False)

@@ -1,4 +1,4 @@
-"""Each setting with its value and where that comes from, for people: no secret is shown."""
+"""The settings as an operator sees them: value and source, without secrets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ Source = Literal["default", "environment", "command line"]
 
 
 class ShownSetting(msgspec.Struct, frozen=True):
-    """`value` is None where the variable is refused."""
+    """A setting with the source of its value. `value` is None if the variable is invalid."""
 
     variable: str
     value: str | int | float | bool | tuple[str, ...] | None
@@ -23,7 +23,7 @@ class ShownSetting(msgspec.Struct, frozen=True):
 
 
 def shown_settings(environment: Mapping[str, str], options: Mapping[str, Any]) -> tuple[list[ShownSetting], list[str]]:
-    """Every setting, in the order of `Settings`, and a sentence for each problem. `options`: those given on the command line."""
+    """All settings in the order of `Settings`, and a message for each problem. `options` are those of the command line."""
     readings = read(environment)
     shown = [_shown(field.name, readings, options) for field in msgspec.structs.fields(Settings)]
     return shown, list(readings.problems.values())

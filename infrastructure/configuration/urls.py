@@ -1,4 +1,4 @@
-"""The URLs that settings take, and how one is shown without its password."""
+"""Validation of URLs in settings, and removal of passwords for display."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,22 +15,22 @@ PASSWORD_PARAMETER: Final = re.compile(r"([?&](?:password|sslpassword)=)[^&#]*",
 HIDDEN: Final = "(hidden)"
 
 Rule = Callable[[str], str | None]
-"""What a value must be instead, as the end of a sentence that begins with the variable's name; None for a value that is right."""
+"""The expected value, as the end of a sentence that begins with the variable's name; None for a valid value."""
 
 
 def url_problem(field: str, value: str) -> str | None:
-    """What is wrong with the value of a setting, without repeating any password; None for a right or empty one."""
+    """The problem with the value of a setting, without passwords; None for a valid or empty one."""
     rule = RULES.get(field)
     return rule(value) if rule is not None and value else None
 
 
 def without_password(value: str) -> str:
-    """A valid URL with its password hidden; any other text as it is."""
+    """A URL with its password hidden; any other text unchanged."""
     return PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", PASSWORD.sub(rf"\1{HIDDEN}@", value))
 
 
 def alternatives(words: Sequence[str]) -> str:
-    """Two or more words: `a, b or c`."""
+    """Two or more words as `a, b or c`."""
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
@@ -61,7 +61,7 @@ def _blobs(value: str) -> str | None:
 
 
 def _split(value: str) -> SplitResult | None:
-    """None for what is no URL: an unescaped character of a password ends the address too early or too late."""
+    """The parts, or None for an invalid URL, such as one with unescaped characters in its password."""
     try:
         parts = urlsplit(value)
     except ValueError:
@@ -72,7 +72,7 @@ def _split(value: str) -> SplitResult | None:
 
 
 def _found(value: str) -> str:
-    """Of the value only its scheme, since what follows may hold a password."""
+    """A message about the scheme of the value only, since the rest may contain a password."""
     return f"; {value.partition('://')[0]}:// is not supported" if SCHEME.match(value) and "://" in value else ""
 
 

@@ -1,1 +1,1 @@
-"""Servers that need no installation: Postgres, a Kafka-protocol broker and Redis, each a child process of ours."""
+"""The embedded stack: Postgres, a Kafka-protocol broker and Valkey as child processes, without installation."""

@@ -1,4 +1,4 @@
-"""A Kafka-protocol broker in memory: librdkafka's, in a process of its own. A new port and an empty log after each start."""
+"""The embedded in-memory Kafka broker of librdkafka, in its own process. Each start gives a new port and empty topics."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ FRAME_BYTES = 512  # reserve that librdkafka requires
 
 
 class Broker(EmbeddedServer):
-    """`url` is known once it is ready."""
+    """The embedded broker. `url` is known once it is ready."""
 
     name = "broker"
     stop_timeout_seconds = 1.0
@@ -50,8 +50,8 @@ class Broker(EmbeddedServer):
 
 
 def serve(address: Path) -> None:
-    """Run the broker in this process; it writes its host:port into the file `address` once it answers."""
-    from confluent_kafka import Producer  # noqa: PLC0415 - only this process carries it
+    """Run the broker in this process. Writes host:port into the file `address` once it answers."""
+    from confluent_kafka import Producer  # noqa: PLC0415 - only needed in this process
 
     limit = {"receive.message.max.bytes": MAX_RECORD_BYTES, "fetch.max.bytes": MAX_RECORD_BYTES - FRAME_BYTES}
     owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored:1", "log_level": 3} | limit)

@@ -1,4 +1,4 @@
-"""A child process: it logs into a file, leads its own process group, and never outlives its parent."""
+"""Child processes that log into a file, lead their own process group, and never outlive their parent."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ MAX_LOG_BYTES = 8 * 1024**2
 
 
 class Child:
-    """A running child. Its output goes to `log`, its group is killed with it, its core is never dumped."""
+    """A running child. Its output goes to `log`, its process group is killed with it, and it never dumps core."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Child:
         folder: Path | None = None,
         on_our_death: signal.Signals = signal.SIGKILL,
     ) -> None:
-        """Start it, as `user` where one is named (then we must be root). Raises CannotStart."""
+        """Start the child, as `user` if one is given, which needs root. Raises CannotStart."""
         output = open_log(log)
         try:
             self._popen = subprocess.Popen(
@@ -45,7 +45,7 @@ class Child:
                 group=user,
                 extra_groups=None if user is None else [],
                 umask=PRIVATE_UMASK,
-                preexec_fn=_preparation(os.getpid(), on_our_death),  # noqa: PLW1509 - two system calls, of a library loaded before
+                preexec_fn=_preparation(os.getpid(), on_our_death),  # noqa: PLW1509 - only two system calls of a loaded library
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise CannotStart(f"{argv[0]} cannot be started: {error}") from None
@@ -54,7 +54,7 @@ class Child:
         self.pid = self._popen.pid
 
     def alive(self) -> bool:
-        """False once it has ended; the rest of its group is killed then."""
+        """Whether the child runs. Once it has ended, the rest of its group is killed."""
         if self._popen.returncode is not None:
             return False
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -64,7 +64,7 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """As of a shell, but negative for a signal; None while it lives."""
+        """The exit code, negative for a signal; None while the child runs."""
         return None if self.alive() else self._popen.returncode
 
     def ask_to_stop(self, by: signal.Signals = signal.SIGTERM) -> None:
@@ -72,7 +72,7 @@ class Child:
             os.kill(self.pid, by)
 
     def ended(self, *, within: float) -> bool:
-        """Wait for its end, `within` seconds at most."""
+        """Wait at most `within` seconds for the end of the child; return whether it has ended."""
         deadline = time.monotonic() + within
         while self.alive():
             if time.monotonic() >= deadline:
@@ -81,7 +81,7 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End it and its group at once, and wait for that."""
+        """Kill the child and its group, and wait for the end."""
         if self._popen.returncode is None:
             self._kill_group()
 
@@ -100,15 +100,15 @@ def _preparation(parent: int, by: signal.Signals) -> Callable[[], None]:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to `path`; a log that is too long is rotated first."""
+    """A descriptor that appends to `path`. A log that is too long is rotated first."""
     shorten_log(path)
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def shorten_log(path: Path) -> None:
-    """Copy a log that is too long to NAME.log.1 and empty the file, which other processes have open.
+    """Rotate a log that is too long: copy it to NAME.log.1 and truncate the file, which other processes have open.
 
-    Without disk space it keeps growing.
+    Without disk space, the log keeps growing.
     """
     with suppress(OSError):
         if path.stat().st_size > MAX_LOG_BYTES:
@@ -117,7 +117,7 @@ def shorten_log(path: Path) -> None:
 
 
 def log_end(log: Path, *, lines: int = 5) -> str:
-    """The end of a log, to be shown to the user."""
+    """The last lines of a log, for messages."""
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
@@ -125,5 +125,5 @@ def log_end(log: Path, *, lines: int = 5) -> str:
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command line that runs a module; -P keeps the current folder out of its imports."""
+    """The command line that runs a module. `-P` excludes the current folder from imports."""
     return (sys.executable, "-P", "-m", module, *arguments)

@@ -1,4 +1,4 @@
-"""The folders of the embedded system: the data folder, with one owner at a time, and where its path is long, a short one for sockets."""
+"""The data folder, which one process at a time owns, and a folder with a short path for sockets if its path is too long."""
 
 import fcntl
 import os
@@ -14,18 +14,18 @@ from infrastructure.configuration.paths import run_folder
 from infrastructure.process_lifecycle import CannotStart
 
 LOCK = "lock"
-KEYS = "keys"  # a root key may lie there before the first start: the one of a backup
-MAX_SOCKET_PATH = 107  # bytes of sun_path less its final NUL (unix(7))
+KEYS = "keys"  # may contain the root key of a backup before the first start
+MAX_SOCKET_PATH = 107  # bytes of sun_path without the final NUL, see unix(7)
 LONGEST_SOCKET = "/postgres/.s.PGSQL.5432.lock"
 
 
 class AlreadyRunning(Exception):
-    """Another process has the data folder; the text says which, and what to do."""
+    """Another process uses the data folder. The message says which one, and what to do."""
 
 
 @contextmanager
 def locked(data: Path) -> Iterator[None]:
-    """Create the data folder, closed to other users, and lock it. Raises AlreadyRunning or CannotStart."""
+    """Create the data folder, private to this user, and lock it. Raises AlreadyRunning or CannotStart."""
     _make_private(data)
     lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -47,7 +47,7 @@ def locked(data: Path) -> Iterator[None]:
 
 
 def holder(data: Path) -> int | None:
-    """The pid that has locked the data folder; None when it is free."""
+    """The pid of the process that has locked the data folder; None if it is not locked."""
     try:
         lock = os.open(data / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -63,14 +63,14 @@ def holder(data: Path) -> int | None:
 
 
 def _make_private(data: Path) -> None:
-    """Raises CannotStart for another user's folder, or one with other content."""
+    """Create the folder. Raises CannotStart for a folder of another user or with other content."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = data.stat()
         if status.st_uid != os.geteuid():
             raise CannotStart(f"{data} belongs to another user (uid {status.st_uid}): choose another folder with --data")
         if not (data / LOCK).exists() and any(path.name != KEYS for path in data.iterdir()):
-            raise CannotStart(f"{data} holds other things: choose an empty or a new folder with --data")
+            raise CannotStart(f"{data} contains other files: choose an empty or a new folder with --data")
         data.chmod(0o700)
         if not os.access(data, os.W_OK | os.X_OK):
             raise CannotStart(f"{data} cannot be written to: choose another folder with --data")
@@ -79,12 +79,12 @@ def _make_private(data: Path) -> None:
 
 
 def mark(data: Path) -> str:
-    """A name by which processes and sockets of this data folder are recognised."""
+    """A name that identifies processes and sockets of this data folder."""
     return "bioscope-" + sha256(os.fsencode(data.resolve())).hexdigest()[:12]
 
 
 def socket_folder(data: Path, *, temporary_folders: Sequence[Path] | None = None) -> Path:
-    """`run_folder`, or where its path is too long for sockets, a private folder with a short path. Raises CannotStart."""
+    """`run_folder`, or a private folder with a short path if that is too long for sockets. Raises CannotStart."""
     folder = run_folder(data.resolve())
     if fits_sockets(folder):
         return folder
@@ -96,7 +96,7 @@ def fits_sockets(folder: Path) -> bool:
 
 
 def make_private(folder: Path, mode: int = 0o700) -> None:
-    """Make `folder`, unless it is there, closed to other users. Raises CannotStart where it is another user's, and OSError."""
+    """Create `folder` if it is missing, and make it private. Raises CannotStart if it belongs to another user, and OSError."""
     folder.mkdir(mode=mode, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -105,7 +105,7 @@ def make_private(folder: Path, mode: int = 0o700) -> None:
 
 
 def make_socket_folder(folder: Path) -> None:
-    """Raises CannotStart. As root it can be passed through, since Postgres runs as another user."""
+    """Create the folder for sockets. As root it allows passage, since Postgres runs as another user. Raises CannotStart."""
     try:
         make_private(folder, 0o711 if os.geteuid() == 0 else 0o700)
     except OSError as error:
@@ -131,5 +131,5 @@ def _temporary_folders() -> list[Path]:
 
 
 def passable(folder: Path) -> bool:
-    """Whether every user may pass through `folder` and all of its parents."""
+    """Whether every user may traverse `folder` and all its parents."""
     return all(step.stat().st_mode & stat.S_IXOTH for step in (folder.resolve(), *folder.resolve().parents))

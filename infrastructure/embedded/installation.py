@@ -1,4 +1,4 @@
-"""The root key of an installation, the settings of its processes, and the published addresses of a running one."""
+"""An embedded installation: its root key, the environment of its processes, and its published addresses."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ OWNER_ONLY = frozenset({"postgres_owner_url"})
 
 
 class NotRunning(Exception):
-    """No system runs on this data folder; the text says how to start one."""
+    """No system runs on this data folder. The message says how to start one."""
 
 
 class RunningState(msgspec.Struct, frozen=True):
@@ -30,18 +30,18 @@ class RunningState(msgspec.Struct, frozen=True):
 
 
 def ensure_root_key(settings: Settings) -> None:
-    """Make the root key on the first start. Raises CannotStart when it is gone while there is data that needs it."""
+    """Create the root key on the first start. Raises CannotStart if it is missing but data exists that needs it."""
     path = settings.root_key_path
     if path.exists() or not path.is_relative_to(settings.data):
         return
     if (settings.data / "postgres").exists():
-        raise CannotStart(f"the root key {path} is gone, and without it nothing private can be read: bring it back from your copy")
+        raise CannotStart(f"the root key {path} is missing, and private data cannot be read without it: restore it from your copy")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, new_root_key() + "\n")
 
 
 def root_key_of(settings: Settings, copy: Path | None) -> Path:
-    """Where the root key can be read: the copy, or its own place. Raises CannotStart when there is none, or two that differ."""
+    """The path of the root key to read: the copy, or its usual path. Raises CannotStart if there is none, or two that differ."""
     path = settings.root_key_path
     if copy is None and not path.exists():
         raise CannotStart(f"the root key of the backup is needed: name your copy with --root-key, or put it at {path}")
@@ -51,7 +51,7 @@ def root_key_of(settings: Settings, copy: Path | None) -> Path:
 
 
 def take_root_key(settings: Settings, copy: Path | None) -> None:
-    """Copy the root key to its path, unless it is there."""
+    """Copy the root key to its path, unless one exists there."""
     path = settings.root_key_path
     if copy is not None and not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def take_root_key(settings: Settings, copy: Path | None) -> None:
 
 
 def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process: few of `inherited`, and the settings, except those that only the owner may have."""
+    """The environment of a process: a few of `inherited`, and the settings except those of the database owner."""
     inherited_variables = supervised_environment(settings.data, inherited) | (
         storage_environment(inherited) if settings.blobs_url.startswith("s3://") else {}
     )
@@ -78,7 +78,7 @@ def _text(value: object) -> str:
 
 
 def with_absolute_paths(settings: Settings) -> Settings:
-    """The same places for processes that have another working directory."""
+    """The settings with absolute paths, for processes with another working directory."""
     blobs = settings.blobs_url
     if blobs and "://" not in blobs:
         blobs = str(Path(blobs).absolute())
@@ -86,13 +86,13 @@ def with_absolute_paths(settings: Settings) -> Settings:
 
 
 def with_free_port(settings: Settings) -> Settings:
-    """Replace port 0 by a free one. Raises CannotStart when the port is in use."""
+    """Replace port 0 by a free one. Raises CannotStart if the port is in use."""
     with bound_socket(settings) as server:
         return msgspec.structs.replace(settings, port=server.getsockname()[1])
 
 
 def bound_socket(settings: Settings) -> socket.socket:
-    """A socket bound to the address in the settings; `::` takes IPv4 too. Raises CannotStart."""
+    """A socket bound to the address in the settings; `::` includes IPv4. Raises CannotStart."""
     server = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,10 +107,10 @@ def bound_socket(settings: Settings) -> socket.socket:
 
 def _cannot_listen(settings: Settings, error: OSError) -> str:
     number = error.errno or 0
-    if number < 0 or number in NOT_OUR_ADDRESS:  # a name that cannot be resolved has a negative one
-        return f"{settings.host} is no address of this machine: correct BIOSCOPE_HOST"
+    if number < 0 or number in NOT_OUR_ADDRESS:  # negative if the name cannot be resolved
+        return f"{settings.host} is not an address of this machine: correct BIOSCOPE_HOST"
     address, reason = settings.local_url.removeprefix("http://"), os.strerror(number)
-    return f"{address} cannot be listened on ({reason}): choose another port with --port or BIOSCOPE_PORT (0: a free one)"
+    return f"{address} cannot be bound ({reason}): choose another port with --port or BIOSCOPE_PORT (0: a free one)"
 
 
 def publish(settings: Settings) -> None:
@@ -124,7 +124,7 @@ def withdraw(data: Path) -> None:
 
 
 def running_settings(settings: Settings) -> Settings:
-    """`settings`, completed by the addresses of the system that runs on its data folder. Raises NotRunning."""
+    """`settings` with the addresses of the system that runs on its data folder. Raises NotRunning."""
     try:
         running = msgspec.json.decode(_file(settings.data).read_bytes(), type=RunningState)
     except (OSError, msgspec.DecodeError):

@@ -1,4 +1,4 @@
-"""The processes' logs on the terminal, line by line, each with the name of its process."""
+"""Copies the logs of all processes to the terminal, each line with the name of its process."""
 
 import sys
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class LogTail:
-    """Repeats what is added to the logs in a folder from now on; nothing without a folder."""
+    """Prints new lines of the logs in a folder; nothing without a folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -18,13 +18,13 @@ class LogTail:
                 self._repeat(log)
 
     def _logs(self) -> list[Path]:
-        """All but the supervisor's own, which is printed anyway."""
+        """All logs except the supervisor's, which is printed anyway."""
         logs = self._folder.glob("*.log") if self._folder is not None else ()
         return sorted(log for log in logs if log.stem != "supervisor")
 
     def _repeat(self, log: Path) -> None:
         offset, size = self._offsets.get(log, 0), log.stat().st_size
-        start = offset if offset <= size else 0  # shorter: it was rotated
+        start = offset if offset <= size else 0  # the log was rotated
         if start == size:
             return
         with log.open("rb") as file:

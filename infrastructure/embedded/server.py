@@ -1,4 +1,4 @@
-"""The common part of the embedded servers."""
+"""The base class of the embedded servers."""
 
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ READY_TIMEOUT_SECONDS = 60.0
 
 
 class EmbeddedServer(ABC):
-    """A server of the embedded system, a child of this process. `with server:` starts it, waits until it answers, and stops it."""
+    """A server of the embedded stack, run as a child. `with server:` starts it, waits until it answers, and stops it."""
 
     name: ClassVar[str]
     stop_timeout_seconds: ClassVar[float]
@@ -30,7 +30,7 @@ class EmbeddedServer(ABC):
         self._had_socket = False
 
     def start(self) -> Child:
-        """Does not wait until it answers: see `ready`. Raises CannotStart."""
+        """Start the server without waiting until it answers (see `ready`). Raises CannotStart."""
         self._had_socket = False
         try:
             make_private(self.folder)
@@ -40,7 +40,7 @@ class EmbeddedServer(ABC):
         return self.child
 
     def lost_socket(self) -> bool:
-        """Whether its socket was removed while it runs, so that clients cannot connect."""
+        """Whether the socket was removed while the server runs, so that clients cannot connect."""
         if self.socket is None or self.child is None or not self.child.alive():
             return False
         exists = self.socket.exists()
@@ -49,18 +49,18 @@ class EmbeddedServer(ABC):
         return lost
 
     def ready(self) -> bool:
-        """Whether it answers. Raises CannotStart when it has ended."""
+        """Whether the server answers. Raises CannotStart if it has ended."""
         if self.child is None or not self.child.alive():
             raise CannotStart(f"the embedded {self.name} ended:\n{log_end(self.log)}")
         return self._answers()
 
     def stop(self, *, within: float | None = None) -> None:
-        """Ask it to stop, and kill it after `within` seconds. May be repeated."""
+        """Ask the server to stop, and kill it after `within` seconds. May be repeated."""
         if self.child is not None:
             self._end(self.child, self.stop_timeout_seconds if within is None else within)
             self._clean()
             for folder in {self.folder, self.socket_folder}:
-                with suppress(OSError):  # other servers use it still
+                with suppress(OSError):  # other servers still use it
                     folder.rmdir()
 
     def __enter__(self) -> Self:
@@ -81,12 +81,12 @@ class EmbeddedServer(ABC):
 
     @property
     def socket_folder(self) -> Path:
-        """The folder of its socket; removed when it stops and the folder is empty."""
+        """The folder of the socket, which is removed when the server stops and the folder is empty."""
         return self.folder
 
     @property
     def socket(self) -> Path | None:
-        """Where clients connect; None for a server with a TCP port."""
+        """The socket for clients; None for a server with a TCP port."""
         return None
 
     @abstractmethod
@@ -102,4 +102,4 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _clean(self) -> None:
-        """Remove what it left in the run folder."""
+        """Remove the server's files from the run folder."""

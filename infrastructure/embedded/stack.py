@@ -1,4 +1,4 @@
-"""The embedded stack: starts servers, then calls `prepare`, then starts processes; restarts and stops them all."""
+"""The embedded stack: starts servers, calls `prepare`, starts processes, restarts what ends, and stops everything."""
 
 import os
 import threading
@@ -29,11 +29,11 @@ from infrastructure.security.key_ring import RootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, write_key_file
 
 MAX_DEATHS_BEFORE_READY = 3
-EMBEDDED_FETCH_WAIT_SECONDS = 0.003  # the embedded broker does not wake a waiting fetch
+EMBEDDED_FETCH_WAIT_SECONDS = 0.003  # the embedded broker does not end a waiting fetch when records arrive
 
 
 class StackLimits(NamedTuple):
-    """Intervals between two checks, and time-outs of starts and stops, in seconds."""
+    """Check intervals, and timeouts of starts and stops, in seconds."""
 
     check_seconds: float = 0.25
     start_check_seconds: float = 0.025
@@ -51,7 +51,7 @@ class Stopped(Exception):
 
 
 class EmbeddedStack:
-    """`run` returns once `stop` was called, from a signal handler or another thread, and everything has ended."""
+    """Runs servers and processes. `run` returns when everything has ended after `stop`, which any thread or signal handler may call."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class EmbeddedStack:
     def pid(self, name: str) -> int:
         child = self._supervised[name].child
         if child is None:
-            raise LookupError(f"{name} does not run just now")
+            raise LookupError(f"{name} is not running at the moment")
         return child.pid
 
     def run(self, on_ready: Callable[[Settings], None]) -> None:
-        """Raises AlreadyRunning, CannotStart, and what `prepare` raises."""
+        """Run until `stop`; call `on_ready` once everything is ready. Raises AlreadyRunning, CannotStart, and what `prepare` raises."""
         with locked(self.settings.data):
             self._log_tail = LogTail(self._logs if self._verbose else None)
             try:
@@ -131,7 +131,7 @@ class EmbeddedStack:
         publish(self.settings)
 
     def _start_servers(self) -> None:
-        """All at once; Postgres last, since making its cluster takes a second."""
+        """Start all servers concurrently. Postgres comes last, since creating its cluster takes a second."""
         data, settings = self.settings.data, self.settings
         roles = sorted({APP_ROLE, *(process.database_role for process in self._processes)})
         embedded = ((Broker, settings.kafka_url), (Redis, settings.redis_url), (partial(Postgres, roles=roles), settings.postgres_url))
@@ -164,13 +164,13 @@ class EmbeddedStack:
     def _spawn(self, process: ProcessDefinition) -> Child:
         ready = self._ready_file(process)
         make_private(ready.parent)
-        ready.write_bytes(b"")  # for a process that may write to this file, but not create one
+        ready.write_bytes(b"")  # the process may write to this file but not create one
         variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
         variables.pop(variable("root_key_file"), None)
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
 
     def _settings_of(self, process: ProcessDefinition) -> Settings:
-        """With its own keys and database role. The first process has the metrics port, the next one the next."""
+        """The settings with the process's own key file and database role. Metrics ports are numbered from the first process."""
         first, postgres = self.settings.metrics_port, self._servers.get(Postgres.name)
         return msgspec.structs.replace(
             self.settings,
@@ -180,7 +180,7 @@ class EmbeddedStack:
         )
 
     def _write_key_file(self, process: ProcessDefinition) -> str:
-        """The path of the file with its keys; empty for a process that needs none."""
+        """Write the key file of a process; return its path, or an empty text if the process needs no keys."""
         if not PROCESS_NEEDS.get(process.name) or self._root_key is None:
             return ""
         write_key_file(self._key_file(process), self._root_key, process.name)
@@ -193,11 +193,11 @@ class EmbeddedStack:
         return run_folder(self.settings.data) / f"{process.name}.ready"
 
     def _are_processes_ready(self) -> bool:
-        """Whether all processes with a readiness check are ready. Raises CannotStart for one that keeps ending before."""
+        """Whether all processes with a readiness check are ready. Raises CannotStart if one keeps ending before that."""
         self._check_all()
         for process in self._processes:
             if process.ready is not None and self._supervised[process.name].deaths >= MAX_DEATHS_BEFORE_READY:
-                raise CannotStart(f"{process.name} keeps ending; the last it said:\n{log_end(self._logs / f'{process.name}.log')}")
+                raise CannotStart(f"{process.name} keeps ending; the end of its log:\n{log_end(self._logs / f'{process.name}.log')}")
         return not self._unready_processes()
 
     def _unready_processes(self) -> list[str]:
@@ -237,7 +237,7 @@ class EmbeddedStack:
             self._report(f"{name} keeps ending: {crashes} times within a minute. The end of {log}:\n{log_end(log)}")
 
     def _stop_unreachable_servers(self) -> None:
-        """A server whose socket was removed, by a cleaner of temporary files for example, is started again like one that died."""
+        """Stop servers whose socket was removed, for example by a cleaner of temporary files, so that they are restarted."""
         for server in self._servers.values():
             if server.lost_socket():
                 self._report(f"the socket of {server.name} was removed: {server.socket}")
@@ -251,23 +251,23 @@ class EmbeddedStack:
                     shorten_log(log)
 
     def _restart_broker_clients(self) -> None:
-        """Restart the clients of the broker, which came back empty at another address."""
+        """Restart the clients of the broker, which is empty and has another address after a restart."""
         try:
             self._wait_until(self._servers[Broker.name].ready, self._limits.servers_ready_seconds, self._unready_servers)
         except (CannotStart, Stopped):
-            return  # checked again in a moment, or stopping
+            return  # checked again soon, or stopping
         self._adopt_addresses()
         with suppress(OSError):
             publish(self.settings)
         clients = [process for process in self._processes if process.follows_broker and process.name in self._supervised]
-        self._report(f"the broker is at {self.settings.kafka_url} now; starting its clients again")
+        self._report(f"the broker is now at {self.settings.kafka_url}; restarting its clients")
         self._stop_processes(clients)
         for process in clients:
             self._supervised[process.name].restart(self._report)
 
     # ---- end ---------------------------------------------------------------------------------------------------------------------
     def _stop_all(self) -> None:
-        """The API first, while its answers can still be had; then the other processes together; then the servers."""
+        """Stop the API first, while it can still answer requests; then the other processes together; then the servers."""
         withdraw(self.settings.data)
         started = [process for process in self._processes if process.name in self._supervised]
         deadline = time.monotonic() + self._limits.processes_stop_seconds

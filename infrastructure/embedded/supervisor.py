@@ -1,4 +1,4 @@
-"""Run the embedded stack in this process, or in the background of it."""
+"""Runs the embedded stack in this process, in the foreground or on a background thread."""
 
 import os
 import signal
@@ -66,9 +66,9 @@ def up(
     on_ready: Callable[[Settings], None] | None = None,
     verbose: bool = False,
 ) -> int:
-    """Run everything until SIGTERM, SIGINT or SIGHUP; the exit code. Raises AlreadyRunning, CannotStart and what `prepare` raises.
+    """Run the stack until SIGTERM, SIGINT or SIGHUP; return the exit code. The last of `processes` is stopped first.
 
-    The last of `processes` is the first to be stopped.
+    Raises AlreadyRunning, CannotStart and what `prepare` raises.
     """
     os.umask(PRIVATE_UMASK)
     remove_libpq_variables(os.environ)
@@ -80,7 +80,7 @@ def up(
 
 
 class SupervisedStack:
-    """The same in the background: `with Stack(...) as settings:` gives the settings with all addresses, once everything is ready."""
+    """Runs the stack on a background thread. `with SupervisedStack(...) as settings:` gives all addresses once everything is ready."""
 
     def __init__(
         self,
@@ -95,19 +95,19 @@ class SupervisedStack:
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._previous_handler: Callable[[int, FrameType | None], object] | int | None = None
-        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)  # it starts the children, and outlives them
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)  # children die with their starting thread
 
     @property
     def settings(self) -> Settings:
-        """As they are now: the broker's address changes when it dies."""
+        """The current settings: the broker's address changes when it is restarted."""
         return self._system.settings
 
     def pid(self, name: str) -> int:
-        """Of a server or process, as of now."""
+        """The current pid of a server or process."""
         return self._system.pid(name)
 
     def wait(self) -> None:
-        """Until Ctrl-C."""
+        """Wait until the stack ends or Ctrl-C."""
         try:
             while self._thread.is_alive():
                 self._thread.join(1.0)
@@ -134,7 +134,7 @@ class SupervisedStack:
     def _run(self) -> None:
         try:
             self._system.run(lambda _: self._ready.set())
-        except BaseException as error:  # handed to the thread that waits
+        except BaseException as error:  # raised in the waiting thread
             self._error = error
 
     def _finish(self) -> None:
@@ -147,7 +147,7 @@ class SupervisedStack:
 
 
 def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - what `bioscope up` says while it runs
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - messages of `bioscope up`
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which events this process understands, declared to all others for as long as it runs; and why it pauses, where it does."""
+"""Declares which events this process understands while it runs, and why it is paused."""
 
 import os
 import socket
@@ -18,10 +18,10 @@ from infrastructure.postgres.schema import this_release
 
 log = structlog.get_logger()
 
-DECLARE_INTERVAL_SECONDS: Final = 10.0  # a process counts as running for 30 s after it was last seen (migration 0017)
-MIN_DECLARE_INTERVAL_SECONDS: Final = 1.0  # between two declarations: what comes sooner is not written
-PAUSE_SHOWN_SECONDS: Final = 60.0  # after the reason for a pause was last met
-STOP_TIMEOUT_SECONDS: Final = 2.5  # that a declaration under way may take to end
+DECLARE_INTERVAL_SECONDS: Final = 10.0  # a process counts as running for 30 s after its last declaration (migration 0017)
+MIN_DECLARE_INTERVAL_SECONDS: Final = 1.0  # between two declarations
+PAUSE_SHOWN_SECONDS: Final = 60.0  # after the reason was last reported
+STOP_TIMEOUT_SECONDS: Final = 2.5  # for a declaration in progress
 
 DECLARE: Final = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
 WRITTEN: Final = "select topic, schema_version from ops.written_types order by 1, 2"
@@ -32,21 +32,21 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 
 
 def capabilities_of(events: PostgresEventStore, kind: str) -> "Capabilities":
-    """Of this process, which reads `events`: what it meets there of a newer release shows as a pause."""
+    """The declaration of this process, a `kind` such as `api`. An event of a newer release in `events` is reported as a pause."""
     capabilities = Capabilities(events.recorder.rows, kind)
     events.pausing = capabilities.pausing
     return capabilities
 
 
 def require_understood(events: PostgresEventStore) -> None:
-    """Raises UpgradeNeeded where events may have been written that this release does not understand: they may name stored files."""
+    """Raises UpgradeNeeded if events may exist that this release does not understand, since they may refer to stored files."""
     for type_name, schema_version in events.recorder.rows(WRITTEN):
         if not is_known(type_name, schema_version):
             raise UpgradeNeeded("the log", type_name, schema_version)
 
 
 class Capabilities:
-    """Declares what this process understands, from `start` to `stop`, on a thread of its own. A database that is away only delays it."""
+    """Declares the known event types from `start` to `stop`, on its own thread. An unavailable database only delays it."""
 
     def __init__(self, rows: Rows, kind: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rows, self._kind, self._clock = rows, kind, clock
@@ -56,7 +56,7 @@ class Capabilities:
         self._thread = Thread(target=self._run, name="capabilities", daemon=True)
 
     def start(self) -> None:
-        """The first declaration is made before this returns, or was tried."""
+        """Start declaring. The first attempt is made before this returns."""
         self._declare()
         self._thread.start()
 
@@ -67,7 +67,7 @@ class Capabilities:
             self._thread.join(STOP_TIMEOUT_SECONDS)
 
     def pausing(self, reason: object) -> None:
-        """Something that this process does waits for its upgrade, as of now. From any thread; to be called again while that lasts."""
+        """Report that work of this process waits for its upgrade. Thread-safe. To be repeated as long as that is so."""
         is_new = str(reason) != self.paused
         self._reason, self._reason_at = str(reason), self._clock()
         if is_new:
@@ -76,7 +76,7 @@ class Capabilities:
 
     @property
     def paused(self) -> str:
-        """Why something pauses; empty while nothing does."""
+        """The reason of the pause, or an empty text."""
         return self._reason if self._clock() - self._reason_at < PAUSE_SHOWN_SECONDS else ""
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Events to bytes and back: a closed registry, JSON, and private fields that only their subject's key opens."""
+"""Encoding and decoding of events: JSON, upcasters, and private fields encrypted with their subject's data key."""
 
 import base64
 import os
@@ -21,32 +21,32 @@ from infrastructure.security.keys import DataKey, DataKeys
 COLUMNS = ("originator_id", "originator_version")
 ID_BYTES, IDS_PER_READ = 16, 256
 _random_ids: deque[bytes] = deque()
-os.register_at_fork(after_in_child=_random_ids.clear)  # or both would give the same ids
+os.register_at_fork(after_in_child=_random_ids.clear)  # parent and child must not use the same ids
 
 SEALED_MARK = b'"sealed:'
-"""What every sealed value begins with, in JSON."""
+"""The start of every sealed value in JSON."""
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("DeviceRegistered", 1): lambda content: content,
     ("DeviceDescribed", 1): lambda content: content,
 }
-"""How data of (type, schema version) becomes data of the next version. Pure."""
+"""Pure functions that convert data of (type, schema version) to the next version."""
 
 PRIVATE_SINCE = {"DeviceRegistered": 2, "DeviceDescribed": 2}
-"""The first schema version in which the private fields of a type are sealed, where that is not the first. Before, they are clear text."""
+"""The first schema version in which a type's private fields are sealed, if it is not 1. Earlier versions have clear text."""
 
 
 class Undecodable(Exception):
-    """Stored bytes that are not of their type: they were damaged. Events of a newer release raise UpgradeNeeded instead."""
+    """The stored bytes are damaged: they do not match their type. Events of a newer release raise UpgradeNeeded instead."""
 
 
 class KeyDestroyed(Exception):
-    """An event with private fields for a subject that was erased."""
+    """An event has private fields of an erased subject."""
 
 
 class SerializedEvent(Protocol):
-    """An event as bytes: an EncodedEvent before it is appended, a RecordedEvent afterwards."""
+    """An event as bytes: an EncodedEvent before the append, a RecordedEvent after it."""
 
     @property
     def stream(self) -> UUID: ...
@@ -63,7 +63,7 @@ class SerializedEvent(Protocol):
 
 
 class EncodedEvent(msgspec.Struct, frozen=True):
-    """An event that can be appended. `new_keys`: wrapped data keys that must be stored with it."""
+    """An event to append. `new_keys` are wrapped data keys that must be stored with it, by subject."""
 
     stream: UUID
     version: int
@@ -75,13 +75,13 @@ class EncodedEvent(msgspec.Struct, frozen=True):
 
 
 class Codec:
-    """`history` reads the events of a stream as they are stored."""
+    """Encodes and decodes events with data keys. `history` reads the stored events of a stream."""
 
     def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[SerializedEvent]]) -> None:
         self._keys, self._history = keys, history
 
     def encode(self, event: Event) -> EncodedEvent:
-        """Raises KeyDestroyed when a private field's subject was erased."""
+        """Encode an event and encrypt its private fields. Raises KeyDestroyed if a subject was erased."""
         kind = type(event)
         if EVENTS.get(kind.__name__) is not kind:
             raise Undecodable(f"{kind.__name__} is not a registered event")
@@ -101,14 +101,14 @@ class Codec:
         )
 
     def decode(self, stored: SerializedEvent) -> Event:
-        """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`.
+        """Decode an event in its newest schema version. Private fields of erased subjects become `[erased]`.
 
-        Raises Undecodable, UpgradeNeeded.
+        In a process without data keys, all private fields become `[sealed]`. Raises Undecodable, UpgradeNeeded.
         """
         return _decoded(stored, self._open)
 
     def readable(self, subjects: Iterable[UUID]) -> frozenset[UUID]:
-        """Those whose keys are there, as `decode` would find them now."""
+        """The subjects whose keys `decode` would find now."""
         if self._keys.withheld:
             return frozenset()
         distinct = frozenset(subjects)
@@ -116,14 +116,14 @@ class Codec:
         return frozenset(subject for subject in distinct if self._keys.get(subject) is not None)
 
     def prefetch(self, stored: Iterable[SerializedEvent]) -> None:
-        """Bring the keys that these events need in one read."""
+        """Load the keys that these events need in one query."""
         self._keys.prefetch({subject for one in stored if (subject := subject_of(one)) is not None})
 
     def forget(self, subject: UUID) -> None:
         self._keys.forget(subject)
 
     def check_key(self, subject: UUID, wrapped: bytes) -> None:
-        """Raises WrongRootKey where `wrapped` is not a key of `subject` in this installation, MissingKey."""
+        """Raises WrongRootKey if `wrapped` is not a key of `subject` in this installation, MissingKey."""
         self._keys.unwrap(subject, wrapped)
 
     def _seal(self, event: Event, event_id: UUID, content: dict[str, Any]) -> tuple[tuple[UUID, bytes], ...]:
@@ -141,11 +141,11 @@ class Codec:
         return tuple(new)
 
     def _key_for(self, subject: UUID, event: Event) -> tuple[DataKey, bytes | None]:
-        """The subject's key; with its wrapped form where it is new. Raises KeyDestroyed.
+        """The subject's key, and its wrapped form if it is new. Raises KeyDestroyed.
 
-        A stream's key is created with the first private value that is sealed by it, in one append. So a stream without a key that holds
-        a sealed value once had one, which was destroyed, and gets no other. Of two appends that would create the key of one stream only
-        one succeeds, since both are about the same version of it.
+        A stream's key is created in the same append as its first sealed value. So if a stream has sealed values but no key, the key was
+        destroyed, and no other is created. Of two appends that would create the key of one stream, only one succeeds, since both append
+        the same version.
         """
         own = subject == event.originator_id
         if own and event.originator_version == 1:
@@ -154,7 +154,7 @@ class Codec:
             return key, None
         if own and not any(map(is_sealed_by_its_stream, self._history(subject))):
             return self._keys.create(subject)
-        raise KeyDestroyed(f"the key of {subject} was destroyed: nothing private can be written about it any more")
+        raise KeyDestroyed(f"the data key of {subject} was destroyed: its private fields can no longer be written")
 
     def _open(self, kind: type[Event], event_id: UUID, content: dict[str, Any]) -> None:
         for field, owner in private_fields(kind).items():
@@ -174,17 +174,17 @@ class Codec:
 
 
 def without_opening(stored: SerializedEvent) -> Event:
-    """The event with its private fields as they are stored. Needs no key. Raises Undecodable, UpgradeNeeded."""
+    """The event with its private fields as stored, without a key. Raises Undecodable, UpgradeNeeded."""
     return _decoded(stored, lambda *_: None)
 
 
 def is_sealed_by_its_stream(stored: SerializedEvent) -> bool:
-    """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
+    """Whether a value is sealed with the key of the event's own stream. True for unknown types, which may have one."""
     return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
 
 
 def subject_of(stored: SerializedEvent) -> UUID | None:
-    """Whose key opens what is sealed in the event; None where nothing is."""
+    """The subject whose key seals private fields of the event; None if it has none."""
     owners = _owners_of_sealed(stored)
     if not owners:
         return None
@@ -215,9 +215,9 @@ def _decoded(stored: SerializedEvent, open_private: Callable[[type[Event], UUID,
 
 
 def _decoded_at_once(stored: SerializedEvent, kind: type[Event]) -> Event | None:
-    """The event straight out of its JSON, in a third of the time, where nothing is to be opened or upcast; None where that fails.
+    """Decode an event without sealed values and upcasters directly from JSON, in a third of the time. None if that fails.
 
-    The columns come last: of two members with one name, the last one counts.
+    The columns are added at the end, because the last one of two members with the same name counts.
     """
     if not stored.data.endswith(b"}"):
         return None
@@ -234,7 +234,7 @@ def _decoder(kind: type[Event]) -> msgspec.json.Decoder[Event]:
 
 
 def _new_event_id() -> UUID:
-    """A uuid4. The kernel is asked for many at once: each time it is asked, another thread takes the interpreter, and we wait for it."""
+    """A random UUID (version 4). Random bytes are read in bulk, because each system call gives up the interpreter lock."""
     while True:
         with suppress(IndexError):
             return UUID(bytes=_random_ids.pop(), version=4)
@@ -254,7 +254,7 @@ def _associated_data(event_id: UUID, field: str) -> bytes:
 
 
 def _owners_of_sealed(stored: SerializedEvent) -> set[str]:
-    """The fields that name the subjects of the sealed values, found without decoding: no text can hold such a piece of JSON unescaped."""
+    """The fields that identify the subjects of sealed values. Found without decoding, since text cannot contain unescaped quotes."""
     if SEALED_MARK not in stored.data:
         return set()
     kind = EVENTS.get(stored.type)

@@ -1,4 +1,4 @@
-"""The event store: the port that use cases know, over a recorder."""
+"""The event store: implements the port of the use cases over a recorder."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -27,13 +27,13 @@ from infrastructure.security.process_keys import operator_keys
 
 
 class _Discarded(msgspec.Struct):
-    """What of a DeadLetterDiscarded can be read without a key."""
+    """The part of a DeadLetterDiscarded that is readable without a key."""
 
     position: int
 
 
 class RecorderEventStore:
-    """`application.ports.EventStore` over a recorder. `pausing` gets each UpgradeNeeded before it is raised."""
+    """Implements `application.ports.EventStore` over a recorder. `pausing` is called with each UpgradeNeeded before it is raised."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class RecorderEventStore:
         return state
 
     def _newest(self, stream: UUID, evolve: Evolve[S]) -> S | None:
-        """From the state that was folded last, if it is still one of this log and no key has gone since then."""
+        """The current state, folded from the cached one if that is still valid: in the same log, and with the same keys available."""
         known = self._states.get((stream, evolve))
         if known is not None:
             events = self.recorder.select_stream(stream, after=known.version - 1)
@@ -91,7 +91,7 @@ class RecorderEventStore:
         for one in events:
             state = evolve(state, self.codec.decode(one))
         newest = events[-1]
-        if state is not None and readable == self.codec.readable(owners):  # else a key came or went meanwhile
+        if state is not None and readable == self.codec.readable(owners):  # else keys changed in the meantime
             self._states.put((stream, evolve), CachedState(state, newest.version, newest.event_id, owners, readable))
         return state
 
@@ -115,7 +115,7 @@ class RecorderEventStore:
             raise _conflict() from None
 
     def _refuse_what_not_all_understand(self, events: Sequence[Event]) -> None:
-        """Of a type and version that this process wrote before, nothing is asked: once written, it is written for ever.
+        """Check that every running process understands the types. A type that was appended before is not checked again.
 
         Raises UpgradeUnderWay, Unavailable.
         """
@@ -126,9 +126,9 @@ class RecorderEventStore:
             self._written.add((type_name, schema_version))
 
     def _refuse_claims_in_earlier_forms(self, claims: Sequence[UniqueClaim]) -> None:
-        """`es.append` compares the form that is written now. Nobody writes an earlier one any more, so it can be looked up before.
+        """Check claims that were stored with earlier digests, before the append; `es.append` checks the current digest.
 
-        Raises Taken.
+        No process writes earlier digests any more, so there is no race. Raises Taken.
         """
         for claim in claims:
             _, *earlier = self._digests.forms(claim.scope, claim.value)
@@ -150,7 +150,7 @@ class RecorderEventStore:
     def position_at(self, moment: datetime) -> int:
         position, now = self.recorder.select_position_at(moment)
         if moment > now:
-            raise Invalid(f"This time is still to come: the log is at {now:%Y-%m-%dT%H:%M:%SZ}")
+            raise Invalid(f"This time is in the future: the log's clock is at {now:%Y-%m-%dT%H:%M:%SZ}")
         return position
 
     def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[RecordedEvent]:
@@ -179,7 +179,7 @@ class RecorderEventStore:
             return False
         first, newest = ends
         self._require_known(first)
-        self._require_known(newest)  # a newer release may have closed it by an event that this one does not know
+        self._require_known(newest)  # a newer release may have closed it with an event of an unknown type
         return first.type == begun_by.__name__ and newest.type not in {kind.__name__ for kind in closed_by}
 
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
@@ -203,7 +203,7 @@ class RecorderEventStore:
         return self.recorder.select_claim(scope, self._digests.forms(scope, value))
 
     def claim_forms(self, scope: str, value: str) -> tuple[bytes, ...]:
-        """The digests under which a claim may be stored. Raises MissingKey."""
+        """All digests under which a claim may be stored. Raises MissingKey."""
         return self._digests.forms(scope, value)
 
     def administrators(self) -> Sequence[UUID]:
@@ -217,7 +217,7 @@ class RecorderEventStore:
 
 
 class PostgresEventStore(RecorderEventStore):
-    """On Postgres, whose other tables can be read through `recorder`."""
+    """The event store on Postgres. `recorder` also gives access to other tables."""
 
     recorder: PostgresRecorder
 
@@ -228,7 +228,7 @@ def postgres_event_store(settings: Settings, keys: Keys, *, changes: ChangeLimit
 
 @contextmanager
 def open_event_store(settings: Settings, keys: Keys | None = None) -> Iterator[PostgresEventStore]:
-    """The log on Postgres, with all keys of this installation unless `keys` are given; closed after the block. Raises WrongRootKey."""
+    """The event store on Postgres, with the operator's keys unless `keys` are given; closed after the block. Raises WrongRootKey."""
     log = postgres_event_store(settings, operator_keys(settings) if keys is None else keys)
     try:
         yield log
@@ -251,7 +251,7 @@ def _appended(outcome: Outcome) -> AppendResult:
         case "taken":
             raise _taken(outcome.detail or "name")
         case "refused":
-            raise Refused(f"The record does not take this: {outcome.detail}")
+            raise Refused(f"The event store refused this: {outcome.detail}")
         case other:
             raise AssertionError(other)
 
@@ -265,4 +265,4 @@ def _taken(scope: str) -> Taken:
 
 
 def _key_reused() -> KeyReused:
-    return KeyReused("This Idempotency-Key was used before, for another request; use a new one")
+    return KeyReused("This Idempotency-Key was used for another request; use a new one")

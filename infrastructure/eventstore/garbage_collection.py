@@ -1,18 +1,18 @@
-"""The garbage collector of processes that handle events by the million."""
+"""Garbage collector settings for code that handles millions of events."""
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-GENERATION_THRESHOLD: Final = 200_000  # new containers that outlive others; some tens of megabytes at most
+GENERATION_THRESHOLD: Final = 200_000  # container objects before a collection; some tens of megabytes at most
 
 
 @contextmanager
 def infrequent_collection() -> Iterator[None]:
-    """Collect cycles a hundredth as often as usual, and do not look for them among what is here already.
+    """Collect cycles much less often, and exclude existing objects.
 
-    Events and rows hold no cycles and go when their batch goes. Looking for cycles among them took a third of the time of folding.
+    Events and rows contain no cycles and are freed with their batch. Searching them for cycles took a third of the time of folding.
     """
     usual = gc.get_threshold()
     gc.freeze()

@@ -23,13 +23,13 @@ from infrastructure.security.keys import Keys
 
 log = structlog.get_logger()
 
-MAX_COMMANDS_PER_BATCH = 256  # commands in one transaction
-COMMIT_TIMEOUT_SECONDS = 10.0  # seconds that a command waits for its group commit
-WAKING_OUTCOMES = {"appended", "replayed"}  # replayed: perhaps of a transaction whose COMMIT was lost, and that woke nobody
+MAX_COMMANDS_PER_BATCH = 256  # in one transaction
+COMMIT_TIMEOUT_SECONDS = 10.0  # for a command to be committed
+WAKING_OUTCOMES = {"appended", "replayed"}  # a replay may follow a COMMIT whose answer was lost, and which sent no wake-up
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes with the events of one command into the same transaction."""
+    """Everything of one command that is written in the transaction of its events."""
 
     command: Command
     subject: UUID | None = None
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 
 
 class PendingResult:
-    """An outcome handed from one thread to another, once. Costs a tenth of a Future."""
+    """A one-time hand-over of an outcome between two threads, ten times faster than a Future."""
 
     __slots__ = ("_error", "_is_set", "_outcome")
 
@@ -66,7 +66,7 @@ class PendingResult:
         self._is_set.release()
 
     def wait(self, seconds: float) -> Outcome:
-        """Raises TimeoutError, and what it was failed with."""
+        """The outcome. Raises TimeoutError after `seconds`, and the error that was set."""
         if not self._is_set.acquire(timeout=seconds):
             raise TimeoutError
         if self._error is not None:
@@ -82,7 +82,7 @@ class PendingAppend(NamedTuple):
 
 
 class Columns:
-    """The parallel arrays of `es.append` for a batch of commands."""
+    """The arguments of `es.append` for a batch of commands: parallel arrays."""
 
     def __init__(self, digests: ClaimDigests, batch: Sequence[PendingAppend]) -> None:
         self._digests = digests
@@ -105,7 +105,7 @@ class Columns:
         self.secrets += [(number, "key", owner, wrapped) for e in events for owner, wrapped in e.new_keys]
 
     def _released(self, release: ReleasedClaim) -> tuple[bytes | None, ...]:
-        """The digests to release: every form of the value; None means all that the stream holds."""
+        """The digests to release: all forms of the value; None stands for all claims of the stream."""
         return (None,) if release.value is None else self._digests.forms(release.scope, release.value)
 
     def arguments(self) -> list[Array]:
@@ -129,13 +129,13 @@ APPEND = """select outcome, position, subject, detail from es.append(
 
 
 class GroupCommit:
-    """One writer thread: while a transaction is under way the next batch gathers."""
+    """One writer thread. Commands that arrive during a transaction form the next batch."""
 
     def __init__(self, url: str, keys: Keys, *, liveness: LivenessLimits = LIVENESS) -> None:
         self._url, self._digests, self._liveness = url, ClaimDigests(keys), liveness
         self._queue: SimpleQueue[PendingAppend | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
-        self._wakes = WakeUps(url)
+        self._wake_ups = WakeUps(url)
         self._thread = Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
@@ -145,10 +145,10 @@ class GroupCommit:
         return done
 
     def close(self) -> None:
-        """Take what was queued before, then stop."""
+        """Commit the queued commands, then stop."""
         self._queue.put(None)
         self._thread.join(COMMIT_TIMEOUT_SECONDS)
-        self._wakes.close()
+        self._wake_ups.close()
 
     def _run(self) -> None:
         running = True
@@ -169,11 +169,11 @@ class GroupCommit:
             with APPEND_SECONDS.time():
                 outcomes = self._call_again_if_lost(batch)
             if any(outcome.outcome in WAKING_OUTCOMES for outcome in outcomes):
-                self._wakes.send(APPENDED)
+                self._wake_ups.send(APPENDED)
             for pending, outcome in zip(batch, outcomes, strict=True):
                 APPENDS.labels(outcome.outcome).inc()
                 pending.done.set(outcome)
-        except Exception as error:  # the writer must outlive every batch; the callers get the error
+        except Exception as error:  # the writer must survive every batch; callers get the error
             log.warning("append failed", error=type(error).__name__, commands=len(batch))
             self._drop_connection()
             if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
@@ -185,7 +185,7 @@ class GroupCommit:
                 pending.done.fail(raised)
 
     def _call_again_if_lost(self, batch: Sequence[PendingAppend]) -> list[Outcome]:
-        """Command ids make the second call answer for a first one whose COMMIT got lost."""
+        """Append; repeat once after a lost connection. Command ids make that safe, even if the first COMMIT succeeded."""
         arguments = Columns(self._digests, batch).arguments()
         try:
             return self._call(arguments)
@@ -206,7 +206,7 @@ class GroupCommit:
 
 
 def _without_duplicates(batch: Sequence[PendingAppend]) -> list[PendingAppend]:
-    """Of two commands for one version of a stream the later one conflicts at once, unless it repeats the earlier."""
+    """Report a conflict for commands whose version of a stream an earlier command in the batch appends, except for repeats."""
     command_of: dict[tuple[UUID, int], UUID] = {}
     remaining = []
     for pending in batch:
@@ -220,7 +220,7 @@ def _without_duplicates(batch: Sequence[PendingAppend]) -> list[PendingAppend]:
 
 
 def meta_of(command: Command) -> bytes:
-    """What is kept beside each event of a command. No address, no agent: those are private, and stand in events."""
+    """The metadata stored with each event of a command. Addresses and user agents are private, so they are in events instead."""
     actor = {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role}
     fields = {
         "command_id": command.id,

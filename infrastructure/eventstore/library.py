@@ -1,4 +1,4 @@
-"""The eventsourcing library over a recorder. Whatever the library needs, and only that, is in this module (decision 0075)."""
+"""The adapter between the eventsourcing library and a recorder. All code for the library is in this module (decision 0075)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ from infrastructure.eventstore.recorder_port import Recorder
 
 @dataclass(frozen=True)
 class LibraryEvent(StoredEvent):
-    """The library's stored event, with the event that it stands for."""
+    """The library's stored event, with the corresponding event of this system."""
 
     event: SerializedEvent
 
 
 class EventMapper(Mapper[UUID]):
-    """Short type names, JSON by msgspec, private fields sealed."""
+    """Maps domain events to stored events with the codec."""
 
     def __init__(self, codec: Codec) -> None:
         super().__init__(JSONTranscoder())
@@ -47,17 +47,16 @@ class EventMapper(Mapper[UUID]):
 
 
 class RecorderAdapter(ApplicationRecorder):
-    """A recorder as the library wants it."""
+    """The library's recorder interface over a recorder."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """The positions, or None where nothing was appended. Raises IntegrityError after a conflict.
+        """Append events; return their positions, or None if nothing was appended.
 
-        The arguments of `put` are passed on: `append`, and `report`, which gets the outcome.
-
-        Raises ValueError for events of which two would create the key of one subject: only one key could be kept.
+        The keyword arguments come from `put`: `append`, and `report`, which is called with the outcome. Raises IntegrityError after a
+        conflict, and ValueError if two events would create the key of one subject, since only one key could be stored.
         """
         append: Append = kwargs["append"]
         report: Callable[[Outcome], None] = kwargs["report"]
@@ -82,13 +81,13 @@ class RecorderAdapter(ApplicationRecorder):
     def select_notifications(
         self, start: int | None, limit: int, stop: int | None = None, topics: Sequence[str] = (), *, inclusive_of_start: bool = True
     ) -> Sequence[Notification]:
-        raise NotImplementedError("read the log by position")
+        raise NotImplementedError("use EventStore.read to read the log by position")
 
     def max_notification_id(self) -> int | None:
         return self._recorder.max_notification_id()
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
-        raise NotImplementedError("consumers follow Kafka, and read the log by position")
+        raise NotImplementedError("consumers read Kafka, or the log by position")
 
 
 class LibraryApplication(Application[UUID]):
@@ -113,9 +112,9 @@ class EventsourcingLibrary:
         self._application = LibraryApplication(EventMapper(codec), RecorderAdapter(recorder))
 
     def append(self, events: Sequence[Event], append: Append) -> Outcome:
-        """Raises KeyDestroyed, Unavailable, and what the recorder raises.
+        """Append events. Raises KeyDestroyed, Unavailable, and what the recorder raises.
 
-        The library returns positions alone, so the outcome takes another way back.
+        The library returns only positions, so the outcome is returned through a callback.
         """
         outcomes: list[Outcome] = []
         try:
@@ -126,7 +125,7 @@ class EventsourcingLibrary:
         return outcomes[0]
 
     def load(self, stream: UUID, evolve: Evolve[S], version: int | None) -> S | None:
-        """The state at `version`, without a cache; None where there are no events."""
+        """The state at `version`, without a cache; None if there are no events."""
 
         def project(state: S | None, events: Iterable[Any]) -> S | None:
             for event in events:

@@ -1,4 +1,4 @@
-"""Rows beside the log that nobody needs any more: ids of old commands, refresh tokens of ended sessions (migration 0019)."""
+"""Pruning of obsolete rows beside the log: old command ids, refresh tokens of ended sessions (migration 0019)."""
 
 import time
 from collections.abc import Callable
@@ -12,13 +12,13 @@ PRUNING: Final = {
     "es.commands": "select removed, next_page from es.prune_commands(%s)",
     "es.refresh_tokens": "select removed, next_page from es.prune_refresh_tokens(%s)",
 }
-PAUSE_SECONDS: Final = 0.02  # between two ranges of pages, which others may use
+PAUSE_SECONDS: Final = 0.02  # between two ranges of pages, for other transactions
 
 
 def prune(connection: psycopg.Connection, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, int]:
-    """Remove them from each table, a short transaction at a time; how many there were. Blocks; may be repeated, and stopped at any time.
+    """Remove obsolete rows in short transactions; return their number by table. Blocks; may be interrupted and repeated.
 
-    `connection` commits by itself. Raises psycopg.Error.
+    `connection` must be in autocommit mode. Raises psycopg.Error.
     """
     removed = {table: _pruned(connection, query, sleep) for table, query in PRUNING.items()}
     for table, count in removed.items():

@@ -1,4 +1,4 @@
-"""The recorder on Postgres: reads on a pool, writes through the group commit, one round trip for each batch."""
+"""The recorder on Postgres: it reads with a connection pool and writes with group commit, in one round trip per batch."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -25,7 +25,7 @@ from infrastructure.postgres.errors import database_unavailable
 from infrastructure.postgres.profiles import COMMANDS, LIVENESS
 from infrastructure.security.keys import Keys
 
-READ_CONNECTIONS = 8  # connections that load streams
+READ_CONNECTIONS = 8
 LONG_QUERY_SECONDS = 600
 MAX_VERSION = 2**31 - 1
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
@@ -33,7 +33,7 @@ EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, sche
 BETWEEN = f"select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s order by notification_id"  # noqa: S608
 LATER = f"select {EVENT_COLUMNS} from es.events where notification_id > %s order by notification_id limit %s"  # noqa: S608 - constants
 
-# A bisection over the primary key: positions have no gaps, and `recorded_at` was stamped under the lock of the append. It needs no index.
+# A bisection over the primary key, which needs no index: positions have no gaps, and `recorded_at` is set under the append lock.
 POSITION_AT = """with recursive bounds (low, high) as (
     select 0::bigint, position from es.head
     union all
@@ -57,7 +57,7 @@ OF_STREAMS = f"""select {EVENT_COLUMNS} from es.events
   order by notification_id"""  # noqa: S608 - constants
 OF_STREAM = f"""select {EVENT_COLUMNS} from es.stream_events(%s, %s)
   where originator_version <= %s order by originator_version"""  # noqa: S608 - constants
-# The order of versions is that of positions, and makes the index of streams the only way.
+# The order of versions equals that of positions. Ordering by version makes the planner use the index of streams.
 TOUCHING = f"""select {EVENT_COLUMNS} from (
     (select {EVENT_COLUMNS} from es.events where originator_id = %(stream)s and notification_id > %(after)s
         and notification_id between (select first from es.streams where stream = %(stream)s)
@@ -77,7 +77,7 @@ ADMINISTRATORS = """select originator_id from es.events
 
 
 class PostgresRecorder:
-    """Reads on a pool, writes through the group commit."""
+    """Implements `Recorder`: reads with a pool, writes with group commit."""
 
     def __init__(self, url: str, keys: Keys, *, liveness: LivenessLimits = LIVENESS) -> None:
         self.pool = COMMANDS.pool(url, min_size=1, max_size=READ_CONNECTIONS, liveness=liveness, configure=register)
@@ -100,25 +100,25 @@ class PostgresRecorder:
             raise Unavailable("The database does not answer; try again", retry_after=5) from None
 
     def _group_commit(self) -> GroupCommit:
-        """One a process, begun with the first command: who only reads has none."""
+        """The group commit, started with the first command, so that a reading process has none."""
         with self._writer_lock:
             if self._writer is None:
                 self._writer = GroupCommit(self._url, self._keys, liveness=self._liveness)
             return self._writer
 
     def named_rows(self, query: str, **arguments: object) -> list[tuple[Any, ...]]:
-        """As `rows`, with arguments by name."""
+        """As `rows`, with named arguments."""
         return self.rows(query, named=arguments)
 
     def rows(self, query: str, *arguments: object, named: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
-        """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
+        """Run a query. If an idle connection had died, the pool is checked and the query repeated. Raises Unavailable."""
         parameters = named or arguments
         try:
             return self._rows(query, parameters)
         except PoolTimeout:
             raise database_unavailable() from None
         except ServerUnresponsive:
-            self.pool.drain()  # its like are silent too, and to ask each would take as long again
+            self.pool.drain()  # the other connections are unresponsive too, and checking each would take as long again
         except psycopg.OperationalError:
             self.pool.check()
         try:
@@ -127,7 +127,7 @@ class PostgresRecorder:
             raise database_unavailable() from None
 
     def rows_of_long_query(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
-        """As `rows`, once, for what reads a whole table. Raises Unavailable."""
+        """As `rows`, without repetition, for queries that read a whole table. Raises Unavailable."""
         try:
             with self.pool.connection() as connection, connection.transaction():
                 connection.execute(f"set local statement_timeout = '{LONG_QUERY_SECONDS}s'")
@@ -140,7 +140,7 @@ class PostgresRecorder:
             return connection.execute(query, arguments, prepare=True, binary=True).fetchall()
 
     def select_recorded(self, after: int, limit: int) -> list[RecordedEvent]:
-        """Positions have no gaps, so that two bounds suffice and few partitions are looked at; where rows are missing, the next ones."""
+        """The first events after position `after`. Positions have no gaps, so a range suffices; if rows are missing, the next ones."""
         rows = self.rows(BETWEEN, after, after + limit) or self.rows(LATER, after, limit)
         return [recorded_from(row) for row in rows]
 
@@ -148,7 +148,7 @@ class PostgresRecorder:
         return [recorded_from(row) for row in self.rows(OF_STREAM, stream, after, MAX_VERSION if until is None else until)]
 
     def select_position_at(self, moment: datetime) -> tuple[int, datetime]:
-        """The position, and the time by the same clock now."""
+        """The last position at `moment`, and the current time of the same clock."""
         ((position, now),) = self.named_rows(POSITION_AT, moment=moment)
         return position, now
 
@@ -174,7 +174,7 @@ class PostgresRecorder:
         return recorded_from(found[0]) if found else None
 
     def select_ends(self, stream: UUID) -> tuple[StreamEnd, StreamEnd] | None:
-        """The first and the newest event."""
+        """The first and the newest event of a stream, or None."""
         query = """select s.first, first.topic, first.schema_version, s.newest, newest.topic, newest.schema_version
           from es.streams s, es.event_at(s.first) first, es.event_at(s.newest) newest where s.stream = %s"""
         return next(((StreamEnd(*row[:3]), StreamEnd(*row[3:])) for row in self.rows(query, stream)), None)
@@ -191,17 +191,17 @@ class PostgresRecorder:
         return rows[0] if rows else None
 
     def select_claim(self, scope: str, digests: Sequence[bytes]) -> UUID | None:
-        """Who holds the first of `digests` that is claimed."""
+        """The stream that has claimed the first of `digests` that is claimed."""
         found = dict(self.rows("select digest, stream from es.claims where scope = %s and digest = any(%s)", scope, list(digests)))
         return next((found[digest] for digest in digests if digest in found), None)
 
     def begin_to_write(self, type_name: str, schema_version: int) -> str | None:
-        """None where events of this type and version may be appended, from now on; else a running process that does not understand them."""
+        """None if events of this type and version may be appended from now on; else a running process that does not understand them."""
         lacking: str | None = self.rows("select ops.begin_to_write(%s, %s)", type_name, schema_version)[0][0]
         return lacking
 
     def select_discarded(self) -> list[bytes]:
-        """The data of each event that gives up a dead letter."""
+        """The data of each DeadLetterDiscarded event."""
         return [state for (state,) in self.rows(DISCARDED)]
 
     def select_administrators(self) -> list[UUID]:

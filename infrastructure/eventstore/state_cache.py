@@ -1,4 +1,4 @@
-"""Cache of folded states: loading a stream again reads only the events since then."""
+"""A cache of folded states. A later load of the stream reads only newer events."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,11 +14,11 @@ MAX_STATE_BYTES: Final = MAX_BYTES // 16
 MAX_OWNERS: Final = 16
 
 CacheKey = tuple[UUID, Callable[..., Any]]
-"""A stream, and its `evolve` function."""
+"""A stream and its `evolve` function."""
 
 
 class CachedState(NamedTuple):
-    """A state, and its stream's newest event. `owners`: subjects of its private values; `readable`: those whose keys were available."""
+    """A state and its newest event. `owners` are the subjects of its private values, `readable` those whose keys were available."""
 
     state: Any
     version: int
@@ -28,7 +28,7 @@ class CachedState(NamedTuple):
 
 
 class StateCache:
-    """The most recently used states, bounded in number and size. May be shared by threads: states never change."""
+    """The most recently used states, bounded in number and size. Thread-safe, since states are immutable."""
 
     def __init__(self, *, max_states: int = MAX_STATES, max_bytes: int = MAX_BYTES) -> None:
         self._max_states, self._max_bytes = max_states, max_bytes
@@ -44,7 +44,7 @@ class StateCache:
             return self._entries[key][0]
 
     def put(self, key: CacheKey, cached: CachedState) -> None:
-        """Replaces the state under `key`."""
+        """Store the state under `key`, unless it is too large."""
         size = len(msgspec.json.encode(cached.state))
         with self._lock:
             self._drop(key)
@@ -68,5 +68,5 @@ class StateCache:
 
     @property
     def size(self) -> int:
-        """Bytes of all states, as JSON."""
+        """The size of all states as JSON, in bytes."""
         return self._bytes

@@ -1,4 +1,4 @@
-"""HTTP connections of the server: limits of time, size and number that hold from the first byte, before the application is called."""
+"""HTTP connections of the server. Limits of time, size and number apply from the first byte, before the application is called."""
 
 import asyncio
 import fcntl
@@ -17,36 +17,36 @@ from infrastructure.http.joined_writes import JoinedWrites
 from infrastructure.http.limits import ConnectionLimits
 from infrastructure.http.websockets import WebSocketConnection
 
-MAX_HEAD: Final = 64 * 1024  # bytes of a request's line and headers; the application has a lower limit
-MAX_HEADERS: Final = 128  # in number: each takes far more memory than it has bytes
-MAX_PIPELINED: Final = 8  # requests sent before the answer to an earlier one
+MAX_HEAD: Final = 64 * 1024  # bytes of request line and headers; the application has a lower limit
+MAX_HEADERS: Final = 128  # number of headers, since each needs far more memory than its bytes
+MAX_PIPELINED: Final = 8  # requests in progress on one connection
 
 
 def _refusal(status: int, code: str, title: str, detail: str) -> bytes:
-    """A problem (RFC 9457) as the application would write it, for what it never sees."""
+    """A problem (RFC 9457) as the application writes it, for requests that never reach it."""
     body = msgspec.json.encode({"type": f"urn:bioscope:problem:{code}", "title": title, "status": status, "detail": detail, "code": code})
     headers = b"server: bioscope\r\ncontent-type: application/problem+json\r\nx-content-type-options: nosniff\r\ncache-control: no-store"
     return b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (STATUS_LINE[status], headers, len(body), body)
 
 
 REFUSALS: Final = {
-    400: _refusal(400, "malformed", "Malformed request", "This is no HTTP/1.1 request"),
+    400: _refusal(400, "malformed", "Malformed request", "This is not a valid HTTP/1.1 request"),
     414: _refusal(414, "address_too_long", "The address is too long", "The address is too long"),
     431: _refusal(431, "headers_too_large", "The headers are too large", f"There are more than {MAX_HEADERS} headers, or {MAX_HEAD} bytes"),
 }
 
 
 class HttpConnection(HttpToolsProtocol):
-    """One connection that speaks HTTP/1.1.
+    """One HTTP/1.1 connection.
 
-    Closed when no whole head has come within `request_head_seconds` of the start or of the last answer, when its head or line of waiting
-    requests is too long, when the client takes nothing of an answer, and when others need its place.
+    It is closed if no complete head arrives within `request_head_seconds` of the start or the last answer. It is also closed if the head
+    or the pipeline of requests is too long. A client that does not read an answer, or whose slot is needed by another, is disconnected.
     """
 
     def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._limits = limits
-        self._is_awaiting_head = True  # no request is worked on
+        self._is_awaiting_head = True  # no request is in progress
         self._in_head, self._head_size, self._trailers = False, 0, 0
         self._unsent = 0  # bytes at the last check of progress
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -72,15 +72,15 @@ class HttpConnection(HttpToolsProtocol):
             if self._head_size > MAX_HEAD or len(self.headers) > MAX_HEADERS:
                 self._refuse(414 if len(self.url) > MAX_HEAD // 2 else 431)
 
-    # ---- of the parser ----
+    # ---- called by the parser ----
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailers of a chunked body are counted and ignored."""
+        """Count and ignore the trailers of a chunked body."""
         if self._in_head:
             super().on_header(name, value)
             return
         self._trailers += 1
         if self._trailers > MAX_HEADERS:
-            raise ValueError("more trailers than headers are taken")  # the parser stops
+            raise ValueError("too many trailers")  # the parser stops
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -107,20 +107,20 @@ class HttpConnection(HttpToolsProtocol):
         self._held_slot.slot.touch()
 
     def _unset_keepalive_if_required(self) -> None:
-        """Only a complete head ends the wait for it, not its first byte."""
+        """Keep the timeout until the head is complete, not only until its first byte."""
         if not self._is_awaiting_head:
             super()._unset_keepalive_if_required()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """HTTP/2 or something else is offered: the answer is HTTP/1.1 and the last, since the parser goes no further."""
+        """Answer an offered upgrade, such as HTTP/2, over HTTP/1.1 and close afterwards, since the parser does not continue."""
         if not self.transport.is_closing():
             self.cycle.keep_alive = False
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the library's sentence
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the library's message
         self._refuse(400)
 
     def handle_websocket_upgrade(self) -> None:
-        """Abort where an answer is in progress, which would wait for this connection for ever, or where the head cannot be read again."""
+        """Upgrade. Aborts if an answer is in progress, which would wait forever, or if the head cannot be parsed again."""
         if self.transport.is_closing():
             return
         if (self.cycle is not None and not self.cycle.response_complete) or self._transport.get_write_buffer_size():
@@ -132,7 +132,7 @@ class HttpConnection(HttpToolsProtocol):
         if not self._upgraded.handshake_initiated:
             self._transport.abort()
 
-    # ---- of the transport ----
+    # ---- called by the transport ----
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._progress_timer is None:
@@ -192,13 +192,13 @@ class HttpConnection(HttpToolsProtocol):
 
 
 def _drop(transport: asyncio.Transport) -> None:
-    """Close at once; the kernel keeps nothing of it either."""
+    """Close at once, and discard the data that the kernel holds."""
     with suppress(OSError):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 def _unsent(transport: asyncio.Transport) -> int:
-    """Bytes that the client has not taken yet, those in the kernel included: it holds megabytes."""
+    """Bytes that the client has not acknowledged yet, including those in the kernel, which can be megabytes."""
     waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     return transport.get_write_buffer_size() + int.from_bytes(waiting, sys.byteorder)

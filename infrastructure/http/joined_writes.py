@@ -1,13 +1,13 @@
-"""Writes of one turn of the event loop, sent together: a status line apart from its body costs a system call and wakes the client twice."""
+"""Joins the writes of one event loop iteration. Sending status line and body separately costs a system call and wakes the client twice."""
 
 import asyncio
 from typing import Any, Final
 
-SEND_AT_ONCE_BYTES: Final = 16 * 1024  # bytes that do not wait for the end of the turn
+SEND_AT_ONCE_BYTES: Final = 16 * 1024  # larger amounts are sent at once
 
 
 class JoinedWrites:
-    """A transport over `transport`. What it does not know is the other's."""
+    """Wraps `transport` and delegates all other attributes to it."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport, self._loop = transport, loop

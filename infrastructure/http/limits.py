@@ -1,4 +1,4 @@
-"""What all connections of the HTTP server share."""
+"""The state and limits that all connections of the HTTP server share."""
 
 import resource
 from collections.abc import Callable, Sequence
@@ -8,15 +8,16 @@ from typing import Final
 from application.limits.connection_slots import ConnectionSlot, ConnectionSlots, network_of
 from infrastructure.configuration.settings import Settings, networks
 
-SEND_TIMEOUT_SECONDS: Final = 30.0  # seconds in which a client takes at least some of what waits for it
+SEND_TIMEOUT_SECONDS: Final = 30.0  # within which a client must read some of the waiting data
 MAX_DESCRIPTORS: Final = 65_536
 RESERVED_DESCRIPTORS: Final = 256  # for other files and sockets of the process
 
 
 class ConnectionLimits:
-    """The state that all connections of a server share: their slots, and whether the server is ending.
+    """The connection slots of a server, and whether it is ending.
 
-    A client is anonymous until the application has recognised it. Anonymous clients have separate slots, so they take none of users'.
+    A client is anonymous until the application has recognised it. Anonymous clients have separate slots, so that they cannot use up those
+    of users.
     """
 
     def __init__(self, settings: Settings, *, send_timeout_seconds: float = SEND_TIMEOUT_SECONDS) -> None:
@@ -42,7 +43,7 @@ class ConnectionLimits:
 
 
 class HeldSlot:
-    """The slot of one connection: an anonymous one until the client is recognised."""
+    """The slot of one connection, which is anonymous until the client is recognised."""
 
     def __init__(self, slot: ConnectionSlot, users: ConnectionSlots | None) -> None:
         self.slot, self._users = slot, users
@@ -55,7 +56,7 @@ class HeldSlot:
 
 
 def _descriptors() -> int:
-    """Raise the limit of open files as far as is allowed, and return it."""
+    """Raise the limit of open files as far as permitted, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < limit:

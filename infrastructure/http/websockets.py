@@ -10,15 +10,15 @@ from websockets.http11 import Request
 from application.limits.connection_slots import RECOGNISED
 from infrastructure.http.limits import ConnectionLimits, HeldSlot
 
-MAX_UNSENT: Final = 1024**2  # bytes that wait for a WebSocket's client to take them
-MAX_MESSAGES: Final = 64  # of a WebSocket that wait to be read
-MAX_FRAMES: Final = 128  # of a WebSocket in a second, of whatever kind: pings and fragments are no messages
-PARSE_BYTES: Final = 4096  # bytes of a WebSocket that are parsed at once
-CLOSE_TIMEOUT_SECONDS: Final = 2.0  # seconds until a WebSocket's client has agreed to its end
+MAX_UNSENT: Final = 1024**2  # bytes that wait for the client to read them
+MAX_MESSAGES: Final = 64  # that wait to be processed
+MAX_FRAMES: Final = 128  # per second, including pings and fragments
+PARSE_BYTES: Final = 4096  # parsed at once
+CLOSE_TIMEOUT_SECONDS: Final = 2.0  # for the client to confirm the close
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
-    """One WebSocket. Messages are measured by their headers, before they are read: those of an anonymous client must be small."""
+    """One WebSocket connection. The size of a message is checked by its header; anonymous clients have a lower limit."""
 
     def __init__(self, limits: ConnectionLimits, held_slot: HeldSlot, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -58,7 +58,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self.scope["extensions"][RECOGNISED] = self._on_recognised  # type: ignore[assignment]
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
-        """A client that does not take what was sent cannot hold the connection when the application is done with it."""
+        """Abort after a time limit if the client does not read, so that it cannot keep a finished connection."""
         super().on_task_complete(task)
         if not self.disconnected:
             self._close_timer = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)

@@ -1,4 +1,4 @@
-"""Colours as RGB: inks, luma and chroma, palettes, embedded profiles, transparency."""
+"""Conversion of colours to RGB: CMYK, YCbCr, palettes, embedded profiles, transparency."""
 
 import io
 from functools import lru_cache
@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from infrastructure.images.validation.ycbcr import YcbcrConversion
 
 Rgb = NDArray[np.uint8]
-"""(height, width, 3), 8 bits."""
+"""RGB pixels: (height, width, 3), 8 bits."""
 
 ROWS_AT_ONCE: Final = 256
 MAX_PROFILE_BYTES: Final = 4 << 20
@@ -21,7 +21,7 @@ MAX_SRGB_DIFFERENCE: Final = 2
 
 
 def from_cmyk(inks: NDArray[np.uint8]) -> Rgb:
-    """(height, width, 4) with 255 as full ink, without a profile: each ink takes away its part of the light."""
+    """Convert CMYK without a profile: (height, width, 4) with 255 as full ink. Each ink absorbs its share of the light."""
     rgb = np.empty((*inks.shape[:2], 3), np.uint8)
     for rows in _rows(len(inks)):
         light = 255 - inks[rows].astype(np.uint16)
@@ -30,7 +30,7 @@ def from_cmyk(inks: NDArray[np.uint8]) -> Rgb:
 
 
 def from_ycbcr(values: NDArray[np.uint8], conversion: YcbcrConversion) -> Rgb:
-    """TIFF 6.0, section 21."""
+    """Convert YCbCr of shape (height, width, 3) as TIFF 6.0, section 21, defines it."""
     (red, green, blue), (black, white, no_blue, full_blue, no_red, full_red) = conversion.luma, conversion.reference
     rgb = np.empty(values.shape, np.uint8)
     for rows in _rows(len(values)):
@@ -44,16 +44,16 @@ def from_ycbcr(values: NDArray[np.uint8], conversion: YcbcrConversion) -> Rgb:
 
 
 def from_palette(indices: NDArray[np.uint8], colour_map: NDArray[np.uint16]) -> Rgb:
-    """`colour_map` (3, n) in 16 bits; one whose values are all below 256 holds 8-bit colours, as many programs write it."""
+    """Look up palette indices. `colour_map` is (3, n) in 16 bits, or in 8 bits if all values are below 256, as many programs write it."""
     full = 255 if colour_map.max(initial=0) < 256 else 65535
     colours = ((colour_map.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8).T
     return np.ascontiguousarray(colours)[indices]
 
 
 def on_white(rgb: Rgb, alpha: NDArray[Any], *, full: float, associated: bool, out: Rgb) -> Rgb:
-    """Composite over white into `out`, which may be `rgb`.
+    """Composite on white into `out`, which may be `rgb`.
 
-    `alpha` (height, width) from 0 to `full`, NaN is opaque; `associated`: the colours are multiplied by it already.
+    `alpha` is (height, width) from 0 to `full`; NaN is opaque. `associated`: the colours are premultiplied by alpha.
     """
     for rows in _rows(len(rgb)):
         if (alpha[rows] >= full).all():
@@ -67,16 +67,16 @@ def on_white(rgb: Rgb, alpha: NDArray[Any], *, full: float, associated: bool, ou
 
 
 def profile_mode(profile: bytes) -> str | None:
-    """Pillow's mode of the colours that an ICC profile describes: RGB or CMYK; None for others and for profiles that cannot be used."""
+    """The Pillow mode (RGB or CMYK) of an ICC profile; None for other colours and for unusable profiles."""
     opened = _opened(profile)
     try:
         return PROFILE_MODES.get(opened.profile.xcolor_space) if opened else None
-    except UnicodeDecodeError:  # the name of its colours is no text
+    except UnicodeDecodeError:  # the name of the colour space is not a text
         return None
 
 
 def to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> Rgb | None:
-    """(height, width, 3 or 4) in the colours of `profile`, as sRGB; None where the profile cannot be used."""
+    """Convert (height, width, 3 or 4) from the colours of `profile` to sRGB; None if the profile is unusable."""
     transform = _transform(profile)
     if transform is None:
         return None
@@ -88,7 +88,7 @@ def to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> Rgb | None:
 
 
 def describes_srgb(profile: bytes) -> bool:
-    """Whether the profile's RGB is sRGB to within two of 255 levels, so that nothing need be converted."""
+    """Whether the profile equals sRGB within 2 of 255 levels, so that no conversion is needed."""
     levels = np.array([0, 64, 128, 192, 255], np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     if profile_mode(profile) != "RGB":
@@ -98,7 +98,7 @@ def describes_srgb(profile: bytes) -> bool:
 
 
 def _rows(height: int) -> list[slice]:
-    """In one piece, conversions would take many times the memory of the picture."""
+    """Slices of rows, because converting all rows at once would need many times the memory of the picture."""
     return [slice(top, top + ROWS_AT_ONCE) for top in range(0, height, ROWS_AT_ONCE)]
 
 

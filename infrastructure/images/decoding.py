@@ -1,4 +1,4 @@
-"""Calling other people's decoders: whatever they raise becomes one of our errors, and none of their words reaches a user."""
+"""Calls of third-party decoders. Their errors become errors of this system, and users never see their messages."""
 
 import logging
 import struct
@@ -28,17 +28,16 @@ FAILURES: Final = (
 )
 
 
-logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # what it finds wrong, we raise
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # its errors are raised
 
 PILLOW_OUT_OF_MEMORY: Final = "decoder error -9"
 
 
 @contextmanager
 def decoding(kind: str) -> Iterator[None]:
-    """Raises DamagedImage (decode_failed), MemoryError.
+    """Translate decoder errors in the block: raises DamagedImage (decode_failed), MemoryError.
 
-    Warnings count as failures, but for those about TIFF tags: the validator has looked at these already, and what is left concerns
-    EXIF data that no pixel depends on.
+    Warnings count as failures, except those about TIFF tags: the validator has checked the tags, and EXIF data do not affect pixels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,6 +1,6 @@
-"""The inspection of images: every pixel is decoded once, the facts are noted, and pictures that a browser shows are made.
+"""The inspection of images: decodes every pixel once, collects metadata, and makes renditions for browsers.
 
-Meant for a process whose memory is limited: 1 GiB of address space is enough for every image that the limits let through.
+Runs in a process with limited memory: 1 GiB of address space is enough for every image within the limits.
 """
 
 from pathlib import Path
@@ -16,14 +16,14 @@ CMYK_BANDS_OF_JPEG: Final = {"image/jpeg": 4}
 
 
 class InspectedImage(Inspection, frozen=True, kw_only=True):
-    """What an image is, once all of it has been decoded.
+    """The metadata and renditions of a completely decoded image.
 
-    `width`, `height` in pixels as stored, `bands` per pixel (a palette gives 3) of the first page; `dtype` numpy's name of a band's
-    numbers; `pages` those of the main chain; `axes` slowest first, as OME names them: T, Z, C, Y, X, S for bands, and I for pages of
-    unknown meaning. `pixel_size_um` is the edge of a pixel in micrometres, `magnification` that of the objective, `acquired_with` the
-    microscope, camera or program: each where the file says it. `reader` is the version of the reader, `warnings` what of the file was
-    not used, assumed or converted for the pictures. `thumbnail` (edges <= 256) and `preview` (<= 2048) are JPEGs, upright, and show
-    the first plane; there is no preview where browsers show the original.
+    `width` and `height` are in pixels as stored; `bands` per pixel (3 for a palette) and `dtype` (NumPy name) are those of the first page.
+    `pages` counts the main chain. `axes` are OME names, slowest first: T, Z, C, Y, X, S for bands, I for pages of unknown meaning.
+    `pixel_size_um` is the edge length of a pixel in micrometres, `magnification` that of the objective, `acquired_with` the microscope,
+    camera or program. Each is None if the file does not contain it. `reader` is the reader version. `warnings` lists parts of the file
+    that were ignored, assumed or converted. `thumbnail` (edges up to 256) and `preview` (up to 2048) are upright JPEG files of the first
+    plane; `preview` is None if browsers can display the original.
     """
 
     media_type: str
@@ -34,10 +34,10 @@ class InspectedImage(Inspection, frozen=True, kw_only=True):
 
 
 def inspect(data: bytes | Path, *, limits: ImageLimits) -> InspectedImage:
-    """Decode an image with all its pages. The levels of a pyramid are only checked in their structure, as they repeat a page.
+    """Decode all pages of an image. Only the structure of pyramid levels is checked, since they repeat a page.
 
-    Raises, each with a `reason`: what the validator raises, and DamagedImage (decode_failed, incomplete, unsafe_metadata,
-    metadata_too_large, no_finite_values), ImageTooLarge (too_much_memory).
+    Raises the validator's errors, DamagedImage (decode_failed, incomplete, unsafe_metadata, metadata_too_large, no_finite_values) and
+    ImageTooLarge (too_much_memory), each with a `reason`.
     """
     with open_image(data, limits=limits) as image:
         image.check_complete()
@@ -62,5 +62,5 @@ def inspect(data: bytes | Path, *, limits: ImageLimits) -> InspectedImage:
 
 
 def _is_shown_by_browsers(image: ImageReader) -> bool:
-    """Browsers draw JPEG and PNG of 8 bits themselves, upright and in the colours of the profile; of inks they know little."""
+    """Whether browsers display the file itself: they support JPEG and PNG of 8 bits, but CMYK poorly."""
     return not image.pages and image.header.bits == 8 and image.header.bands != CMYK_BANDS_OF_JPEG.get(image.header.media_type)

@@ -1,4 +1,4 @@
-"""What a microscope or program has noted beside the pixels. What is too long, not finite or does not fit the pages is left out."""
+"""Metadata of microscopes and programs. Values that are too long, not finite or inconsistent with the pages are ignored."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from infrastructure.images.validation.layout import PageLayout
 DESCRIPTION, MAKE, MODEL, X_RESOLUTION, RESOLUTION_UNIT, SOFTWARE = 270, 271, 272, 282, 296, 305
 RESOLUTION_UNITS: Final = {2: "inch", 3: "cm"}
 COARSEST_PIXEL_UM: Final = 25.0
-"""A resolution tag that says more is meant for paper: 72 dots per inch are 353 um."""
+"""A larger pixel size is a print resolution: 72 dots per inch are 353 um."""
 APERIO_PIXEL: Final = re.compile(r"\|\s*MPP\s*=\s*([0-9.]{1,12})")
 APERIO_MAGNIFICATION: Final = re.compile(r"\|\s*AppMag\s*=\s*([0-9.]{1,12})")
 IMAGEJ_UNIT: Final = re.compile(r"^unit=(\S{1,12})\s*$", re.MULTILINE)
@@ -25,7 +25,7 @@ MAX_NAME_BYTES: Final = 1024
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """`planes`: which page is which plane. `pixel_size_um` is the edge of a pixel, `magnification` that of the objective."""
+    """`planes` maps planes to pages. `pixel_size_um` is the edge length of a pixel, `magnification` that of the objective."""
 
     planes: PlaneMap
     pixel_size_um: float | None = None
@@ -34,7 +34,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_metadata(pages: Sequence[PageLayout]) -> Metadata:
-    """Of the images of a TIFF. Raises DamagedImage (unsafe_metadata, metadata_too_large)."""
+    """The metadata of a TIFF. Raises DamagedImage (unsafe_metadata, metadata_too_large)."""
     first = pages[0]
     description = first.directory.text(DESCRIPTION)
     make, model, software = (first.directory.text(tag, maximum=MAX_NAME_BYTES) for tag in (MAKE, MODEL, SOFTWARE))
@@ -56,7 +56,7 @@ def read_metadata(pages: Sequence[PageLayout]) -> Metadata:
 
 
 def camera(exif: Any) -> str | None:
-    """Maker and model, or else the program, from EXIF data as Pillow gives them."""
+    """Maker and model, or the program, from Pillow's EXIF data."""
     try:
         make, model, software = (str(exif.get(tag, "")) for tag in (MAKE, MODEL, SOFTWARE))
     except FAILURES:  # damaged EXIF data affects no pixel
@@ -65,8 +65,7 @@ def camera(exif: Any) -> str | None:
 
 
 def pixel_size(dots_per_inch: Any) -> float | None:
-    """Of a JPEG or PNG, from the resolution across and down as Pillow gives it, in micrometres; None for a resolution that is meant for
-    paper."""
+    """The pixel size of a JPEG or PNG in micrometres, from Pillow's horizontal and vertical resolution; None for a print resolution."""
     across = dots_per_inch[0] if isinstance(dots_per_inch, tuple) and dots_per_inch else None
     return _fine(length_in_um(str(1 / float(across)), "inch")) if across else None
 
@@ -88,7 +87,7 @@ def _resolution(page: PageLayout) -> float | None:
 
 
 def _resolution_unit(page: PageLayout) -> int:
-    """0 for what is no integer."""
+    """The unit tag; 0 if it is not an integer."""
     try:
         return page.directory.number(RESOLUTION_UNIT, 2)
     except DamagedImage:

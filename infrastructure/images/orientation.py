@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """A view of (height, width, ...) in which row 0 is the visual top and column 0 the visual left. 1 to 8; others count as 1."""
+    """A view of (height, width, ...) with row 0 at the visual top and column 0 at the visual left.
+
+    `orientation` is from 1 to 8; other values count as 1.
+    """
     match orientation:
         case 2:
             return pixels[:, ::-1]

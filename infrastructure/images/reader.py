@@ -1,7 +1,7 @@
-"""The one reader of pixels, for metadata, thumbnails, previews and models.
+"""The image reader for metadata, renditions and models.
 
-It reads whatever upload validation accepts; only damaged pixel data make it raise. Meant for a process with little memory: it holds one
-plane, and one strip or tile beside it.
+It reads every file that upload validation accepts, and raises only for damaged pixel data. It needs little memory: one plane, and one strip
+or tile.
 """
 
 import io
@@ -25,7 +25,7 @@ from infrastructure.images.validation import ImageHeader, ImageLimits, ImageUplo
 from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric
 
 READER_VERSION: Final = 2
-"""Raised with every change that can give other pixels; stands in the key of each thumbnail and preview. 1 was two readers, by Pillow."""
+"""Increased by every change that can give other pixels. It is part of each rendition's name. Version 1 used Pillow."""
 
 PROFILE: Final = 34675
 ALPHA: Final = frozenset({ExtraSample.ASSOCIATED_ALPHA, ExtraSample.UNASSOCIATED_ALPHA})
@@ -33,41 +33,41 @@ COLOURS: Final = {Photometric.WHITE_IS_ZERO: Colours.GREY, Photometric.BLACK_IS_
 
 
 class ImageReader:
-    """An image file. Made by `open_image`, while whose block lasts it can be read."""
+    """An open image file. `open_image` creates it, and it can be read within that block."""
 
     def __init__(self, file: BinaryIO, header: ImageHeader, validator: ImageUploadValidator) -> None:
         self._file, self._validator = file, validator
         self.header = header
         self.pages: Sequence[PageLayout] = validator.pages
         self.metadata: Metadata | None = read_metadata(validator.pages) if validator.pages else None
-        """Of a TIFF."""
+        """Metadata of a TIFF; None for other files."""
 
     @property
     def dtype(self) -> str:
-        """numpy's name of the stored numbers."""
+        """The NumPy name of the stored type."""
         return self.pages[0].dtype if self.pages else f"uint{self.header.bits}"
 
     @property
     def axes(self) -> str:
-        """Slowest first, as OME names them: T, Z, C, I for pages of unknown meaning, Y, X, and S for samples."""
+        """The axes, slowest first, with OME names: T, Z, C, I for pages of unknown meaning, Y, X, and S for samples."""
         if self.metadata is not None:
             return self.metadata.planes.axes
         return "YXS" if self.header.bands > 1 else "YX"
 
     @property
     def acquired_with(self) -> str | None:
-        """The microscope, camera or program, where the file says it."""
+        """The microscope, camera or program; None if the file does not contain it."""
         return self.metadata.acquired_with if self.metadata else plane.about(self._file).acquired_with
 
     @property
     def pixel_size_um(self) -> float | None:
-        """The edge of a pixel in micrometres, where the file says it."""
+        """The edge length of a pixel in micrometres; None if the file does not contain it."""
         return self.metadata.pixel_size_um if self.metadata else plane.about(self._file).pixel_size_um
 
     def plane(self, *, c: int = 0, z: int = 0, t: int = 0) -> Plane:
-        """One plane, upright, black is zero. Pages of unknown meaning are counted by `z`.
+        """Decode one plane: upright, with black as zero. `z` counts pages of unknown meaning.
 
-        Raises DamagedImage (decode_failed, structure, incomplete), IndexError when there is no such plane.
+        Raises DamagedImage (decode_failed, structure, incomplete), IndexError if there is no such plane.
         """
         if self.metadata is None:
             if (c, z, t) != (0, 0, 0):
@@ -79,7 +79,7 @@ class ImageReader:
         return _tiff_plane(self.pages[number], inside, self._unused())
 
     def check_complete(self) -> None:
-        """Decode every part of the file that the first plane does not, and find pictures whose data end early.
+        """Decode every part of the file outside the first plane, and detect pictures whose data end early.
 
         Raises DamagedImage (decode_failed, incomplete).
         """
@@ -92,7 +92,7 @@ class ImageReader:
                 plane_reader.check_page(page)
 
     def _unused(self) -> tuple[ImageWarning, ...]:
-        """Of a TIFF: planes, channels and pages beside the first plane."""
+        """Warnings about planes, channels and pages of a TIFF that are not used."""
         assert self.metadata is not None
         sizes = self.metadata.planes.sizes
         found = []
@@ -110,10 +110,10 @@ class ImageReader:
 
 @contextmanager
 def open_image(data: bytes | Path, *, limits: ImageLimits) -> Iterator[ImageReader]:
-    """Take a file through the upload validator and open it for reading.
+    """Validate a file and open it for reading.
 
-    Raises what the validator raises, DamagedImage (unsafe_metadata, metadata_too_large), and within its block
-    ImageTooLarge (too_much_memory) where the process is short of memory.
+    Raises the validator's errors, DamagedImage (unsafe_metadata, metadata_too_large), and within the block ImageTooLarge
+    (too_much_memory) if the process has too little memory.
     """
     try:
         with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
@@ -121,7 +121,7 @@ def open_image(data: bytes | Path, *, limits: ImageLimits) -> Iterator[ImageRead
             yield ImageReader(file, header, validator)
     except MemoryError as error:
         raise ImageTooLarge(
-            "Decoding this image takes more memory than is available. Scale it down or crop it", reason="too_much_memory"
+            "Decoding this image needs more memory than is available. Scale it down or crop it", reason="too_much_memory"
         ) from error
 
 
@@ -143,7 +143,7 @@ def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]
 
 
 def _resolved(page: PageLayout, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Black is zero, palettes and YCbCr are RGB."""
+    """The pixels with black as zero, and palettes and YCbCr converted to RGB."""
     match page.photometric:
         case Photometric.WHITE_IS_ZERO:
             return _inverted(pixels, page.bits)

@@ -1,7 +1,7 @@
-"""From the numbers of a plane to 8-bit RGB: the one rule for what people and models are shown.
+"""Rendering of a plane as 8-bit RGB, the same for people and models.
 
-Grey of up to 8 bits and colours of 8 bits are shown as they are. Colours of more bits keep their balance: they are scaled by the bit
-depth that they fill. All other numbers are stretched between two percentiles.
+Grey of up to 8 bits and colours of 8 bits are not changed. Colours with more bits are scaled by the bit depth that they use, which keeps
+their balance. All other values are stretched between two percentiles.
 """
 
 from enum import Enum
@@ -16,7 +16,7 @@ from infrastructure.images.colour import ROWS_AT_ONCE, Rgb, describes_srgb, from
 
 STRETCH_PERCENTILES: Final = (1.0, 99.8)
 MAX_SAMPLE: Final = 1 << 16
-"""Values from which percentiles are estimated: all of a plane of 256 x 256 pixels, chosen at random from larger ones."""
+"""Number of values for the estimate of percentiles: all values up to 256 x 256, a random sample of larger planes."""
 SAMPLE_SEED: Final = 0
 BIT_DEPTHS: Final = (8, 10, 12, 14, 16)
 FLOAT_SCALES: Final = (1.0, *(2.0**bits - 1 for bits in BIT_DEPTHS))
@@ -33,11 +33,11 @@ class Colours(Enum):
 
 
 class Plane(NamedTuple):
-    """One plane of an image, upright, black is zero.
+    """One plane of an image: upright, with black as zero.
 
-    `pixels`: (height, width, 1, 3 or 4) in the stored type and native byte order; `bits` that each number fills at most.
-    `alpha`: (height, width), opaque at the full value of its type; `associated`: colours are multiplied by it.
-    `profile`: the embedded ICC profile, or empty. `warnings`: what of the file was not used, or assumed.
+    `pixels` is (height, width, 1, 3 or 4) in the stored type and native byte order; `bits` is the maximum number of bits per value.
+    `alpha` is (height, width), opaque at the maximum of its type; `associated`: colours are premultiplied. `profile` is the embedded ICC
+    profile, or empty. `warnings` lists parts of the file that were ignored or assumed.
     """
 
     pixels: NDArray[Any]
@@ -50,14 +50,14 @@ class Plane(NamedTuple):
 
 
 class Rendering(NamedTuple):
-    """(height, width, 3) in 8 bits, and what was left out, assumed or converted on the way to it."""
+    """A rendered plane: (height, width, 3) in 8 bits, with warnings about anything ignored, assumed or converted."""
 
     rgb: Rgb
     warnings: tuple[ImageWarning, ...]
 
 
 def render(plane: Plane, *, use_profile: bool = True) -> Rendering:
-    """8-bit RGB of a plane. Colours are converted to sRGB by the embedded profile unless `use_profile` is False.
+    """Render a plane as 8-bit RGB. Colours are converted to sRGB with the embedded profile unless `use_profile` is False.
 
     Raises DamagedImage (no_finite_values).
     """
@@ -65,7 +65,7 @@ def render(plane: Plane, *, use_profile: bool = True) -> Rendering:
     rgb, converted = _as_rgb(eight_bit, plane, use_profile=use_profile)
     transparent: tuple[ImageWarning, ...] = ()
     if plane.alpha is not None and (plane.alpha < (full := _full_alpha(plane.alpha))).any():
-        out = np.empty_like(rgb) if np.may_share_memory(rgb, plane.pixels) else rgb  # another copy of a large picture has no place
+        out = np.empty_like(rgb) if np.may_share_memory(rgb, plane.pixels) else rgb  # avoids another copy of a large picture
         rgb = on_white(rgb, plane.alpha, full=full, associated=plane.associated, out=out)
         transparent = (ImageWarning("transparency_on_white", "Transparent pixels are shown and classified on white"),)
     return Rendering(np.ascontiguousarray(rgb), (*plane.warnings, *scaled, *converted, *transparent))
@@ -90,13 +90,13 @@ def _in_8_bits(plane: Plane) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...
 
 
 def _scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """`low` becomes 0 and `high` 255; NaN becomes 0."""
+    """Scale values to 8 bits: `low` becomes 0, `high` 255, NaN 0."""
     eight_bit = np.empty(pixels.shape, np.uint8)
     unsigned = np.dtype(f"uint{8 * pixels.dtype.itemsize}")
     table = None
     if pixels.dtype.kind in "iu":
         table = _scaled_floats(np.arange(2 ** (8 * pixels.dtype.itemsize)).astype(unsigned).view(pixels.dtype), low, high)
-    for top in range(0, len(pixels), ROWS_AT_ONCE):  # in one piece it would take many times the memory of the plane
+    for top in range(0, len(pixels), ROWS_AT_ONCE):  # all rows at once would need many times the memory of the plane
         rows = pixels[top : top + ROWS_AT_ONCE]
         eight_bit[top : top + ROWS_AT_ONCE] = _scaled_floats(rows, low, high) if table is None else table[rows.view(unsigned)]
     return eight_bit
@@ -110,9 +110,9 @@ def _scaled_floats(numbers: NDArray[Any], low: float, high: float) -> NDArray[np
 
 
 def _range(plane: Plane, sample: NDArray[np.float32]) -> tuple[float, float, tuple[ImageWarning, ...]]:
-    """The numbers that become black and white, and the warning that says so."""
+    """The values that become black and white, with a warning."""
     if not sample.size:
-        raise DamagedImage("The image holds no finite number: there is nothing to see in it. Export it again", reason="no_finite_values")
+        raise DamagedImage("The image contains no finite number, so nothing can be displayed. Export it again", reason="no_finite_values")
     low, high = (float(it) for it in np.percentile(sample, STRETCH_PERCENTILES))
     if plane.colours is not Colours.GREY and (full := _full_scale(plane.pixels.dtype, low, high)):
         if full == 65535 and plane.pixels.dtype == np.uint16:
@@ -126,16 +126,16 @@ def _range(plane: Plane, sample: NDArray[np.float32]) -> tuple[float, float, tup
 
 
 def _full_scale(dtype: np.dtype[Any], low: float, high: float) -> float | None:
-    """The number that is full brightness: that of the smallest bit depth which holds nearly all numbers; None where none does."""
+    """The value of full brightness: that of the smallest bit depth that contains nearly all values; None if there is none."""
     if dtype.kind == "u":
         return next(2.0**bits - 1 for bits in BIT_DEPTHS if high < 2**bits)
     if dtype.kind == "f" and low >= 0:
-        return next((full for full in FLOAT_SCALES if high <= float(dtype.type(full))), None)  # 4095 is 4096 in 16 bits
+        return next((full for full in FLOAT_SCALES if high <= float(dtype.type(full))), None)  # 4095 is rounded to 4096 in float16
     return None
 
 
 def _sample(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """At most MAX_SAMPLE numbers, each as likely as any other, so that no column or row weighs more than its neighbours."""
+    """At most MAX_SAMPLE values, chosen uniformly at random, so that no row or column is preferred."""
     if pixels.size > MAX_SAMPLE:
         random = np.random.default_rng(SAMPLE_SEED)
         pixels = pixels[tuple(random.integers(0, length, MAX_SAMPLE) for length in pixels.shape)]

@@ -1,4 +1,4 @@
-"""The small pictures of an image that browsers show."""
+"""Encoding of thumbnails and previews."""
 
 import io
 from typing import Final
@@ -16,7 +16,7 @@ SMALL_ROWS_AT_ONCE: Final = 64
 
 
 def encode(rgb: Rgb, edge: int) -> bytes:
-    """A JPEG whose longer edge is at most `edge` pixels. Never enlarged. Shrinking averages over all pixels."""
+    """A JPEG whose longer edge is at most `edge` pixels. Small pictures are not enlarged; shrinking averages over all pixels."""
     small = _reduced(rgb, max(rgb.shape[:2]) // (2 * edge))
     small.thumbnail((edge, edge), Image.Resampling.BOX)
     buffer = io.BytesIO()
@@ -26,7 +26,7 @@ def encode(rgb: Rgb, edge: int) -> bytes:
 
 
 def _reduced(rgb: Rgb, factor: int) -> Image.Image:
-    """Each pixel the mean of factor x factor pixels. In one piece it would take another copy of the picture."""
+    """Shrink by averaging factor x factor pixels, in parts, since doing it at once would need another copy of the picture."""
     if factor < 2:
         return Image.fromarray(rgb)
     rows = factor * SMALL_ROWS_AT_ONCE

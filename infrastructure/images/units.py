@@ -1,4 +1,4 @@
-"""Lengths as image files note them, in micrometres."""
+"""Conversion of lengths in image files to micrometres."""
 
 import math
 from typing import Final
@@ -20,14 +20,14 @@ MICROMETRES: Final = {
     "inch": 25_400.0,
     "m": 1e6,
 }
-"""By name in lower case."""
+"""Micrometres per unit, by lower-case name."""
 SAME_SIGNS: Final = str.maketrans({"μ": "µ", "\u212b": "å"})
 ESCAPED_MICRO: Final = "\\u00B5"
 LONGEST: Final = 1e9
 
 
 def length_in_um(number: str, unit: str) -> float | None:
-    """None for an unknown unit, and for what is no positive finite number."""
+    """A length in micrometres; None for an unknown unit, and for a number that is not positive and finite."""
     size = positive(number)
     factor = MICROMETRES.get(unit.strip().replace(ESCAPED_MICRO, "µ").translate(SAME_SIGNS).lower())
     return None if size is None or factor is None else positive(str(size * factor))

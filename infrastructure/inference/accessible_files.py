@@ -1,4 +1,4 @@
-"""Which files the inference process may open: Python and its libraries, originals for reading, pictures for writing, and little else."""
+"""The files that the inference process may open: Python and its libraries, originals (read), renditions (write), and little else."""
 
 import os
 import ssl
@@ -23,7 +23,7 @@ WRITE: Final = READ | OVERWRITE | Rights.MAKE_REG | Rights.MAKE_DIR | Rights.REM
 MOVE: Final = WRITE | Rights.REFER
 
 LIBRARIES: Final = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/nix/store")
-"""The dynamic loader lies there too, and the kernel has to execute it."""
+"""Libraries, including the dynamic loader, which the kernel must execute."""
 SYSTEM: Final = (
     *(f"/etc/{name}" for name in ("hosts", "host.conf", "resolv.conf", "nsswitch.conf", "gai.conf", "services", "protocols")),
     *(f"/etc/{name}" for name in ("passwd", "group", "localtime", "timezone", "mime.types", "ld.so.cache", "ld.so.preload")),
@@ -32,19 +32,19 @@ SYSTEM: Final = (
     *("/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/share/pki", "/usr/share/zoneinfo"),
     *("/proc", "/sys/devices/system/cpu", "/sys/kernel/mm/transparent_hugepage", "/dev/zero", "/dev/random", "/dev/urandom"),
 )
-"""Names of hosts and users, certificates, time zones, and information about the kernel; no folder that may hold secrets."""
+"""Names of hosts and users, certificates, time zones, and kernel information; no folder that may contain secrets."""
 RESOLVER: Final = Path("/etc/resolv.conf")
 NULL_DEVICE: Final = Path(os.devnull)
 
 DATABASE_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")
-"""Parameters of the database's URL that name files."""
+"""Parameters of a database URL that name files."""
 STORAGE_FILES: Final = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 STORAGE_TOKENS: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
-"""Files that are replaced while we run, so that the folder has to be readable."""
+"""Files that are replaced at run time, so that their folder must be readable."""
 HOME_FILES: Final = (".aws", ".pgpass", ".postgresql")
 
 CODE: Final = Path(__file__).resolve().parents[2]
-"""The folder of our packages: in an environment among all others, or in a checkout, beside which may lie secrets and data."""
+"""The folder of this program's packages: site-packages, or a checkout, which may also contain secrets and data."""
 PACKAGES: Final = ("domain", "application", "infrastructure", "projections", "api")
 CHECKOUT_MARK: Final = "pyproject.toml"
 
@@ -52,8 +52,10 @@ CHECKOUT_MARK: Final = "pyproject.toml"
 def inference_rules(
     settings: Settings, environment: Mapping[str, str], *, prefixes: Sequence[str] = (sys.prefix, sys.exec_prefix)
 ) -> Iterator[Rule]:
-    """Makes the folders that are written to. `environment`: the variables of this process. `prefixes`: the folders of its Python
-    environment. Raises OSError."""
+    """The rules for this process, with its `environment`. Creates the folders that it writes to. Raises OSError.
+
+    `prefixes` are the folders of its Python environment.
+    """
     yield from _code_rules(environment, prefixes, forbidden=_forbidden(settings))
     yield from (Rule(Path(path), READ) for path in SYSTEM)
     yield from (Rule(path, READ) for path in _configured_files(settings, environment))
@@ -66,18 +68,18 @@ def inference_rules(
 
 
 def without(forbidden: Iterable[Path], folder: Path) -> Iterator[Path]:
-    """`folder`; where something forbidden lies in it, all that lies beside that."""
+    """`folder`, or if it contains forbidden paths, everything else in it."""
     inside = [path for path in forbidden if path.is_relative_to(folder)]
     if not inside:
         yield folder
     elif folder not in inside:
         for entry in folder.iterdir():
-            if not entry.is_symlink():  # it may lead anywhere
+            if not entry.is_symlink():  # could point anywhere
                 yield from without(inside, entry)
 
 
 def _forbidden(settings: Settings) -> list[Path]:
-    """What no rule for Python's folders may include, wherever the administrator put it."""
+    """Paths that no rule for Python's folders may include."""
     originals = originals_folder(settings)
     paths = [settings.data, settings.root_key_path, *([originals.parent] if originals else [])]
     return [path.resolve() for path in paths]
@@ -87,7 +89,7 @@ def _code_rules(environment: Mapping[str, str], prefixes: Sequence[str], *, forb
     yield Rule(Path(sys.executable).resolve(), RUN)
     yield from (Rule(Path(path), RUN) for path in LIBRARIES)
     for folder in _python_folders(environment, prefixes):
-        yield Rule(folder, Rights.READ_DIR)  # Python looks for modules by name
+        yield Rule(folder, Rights.READ_DIR)  # to find modules by name
         if folder != CODE or not (CODE / CHECKOUT_MARK).exists():
             yield from (Rule(path, READ) for path in without(forbidden, folder))
     yield from (Rule(CODE / name, READ) for name in PACKAGES)
@@ -99,7 +101,7 @@ def _python_folders(environment: Mapping[str, str], prefixes: Sequence[str]) -> 
 
 
 def _configured_files(settings: Settings, environment: Mapping[str, str]) -> Iterator[Path]:
-    """Those that settings and variables name."""
+    """The files that settings and variables name."""
     parameters = conninfo_to_dict(settings.postgres_url)
     named = [settings.metrics_token_file, *(str(parameters.get(name, "")) for name in DATABASE_FILES)]
     yield from (Path(path) for path in named if path)
@@ -110,12 +112,12 @@ def _configured_files(settings: Settings, environment: Mapping[str, str]) -> Ite
         yield from (Path(home) / name for name in HOME_FILES)
     certificates = ssl.get_default_verify_paths()
     yield from (Path(path) for path in (certificates.openssl_cafile, certificates.openssl_capath) if path)
-    if RESOLVER.resolve().parent != RESOLVER.parent:  # a link into a folder whose files are replaced
+    if RESOLVER.resolve().parent != RESOLVER.parent:  # a link into a folder with replaced files
         yield RESOLVER.resolve().parent
 
 
 def _blob_rules(settings: Settings) -> Iterator[Rule]:
-    """A rule holds for a folder that is there, so they are made here."""
+    """Rules for blob folders, which are created first, since a rule needs an existing folder."""
     if (originals := originals_folder(settings)) is not None:
         originals.mkdir(parents=True, exist_ok=True, mode=0o700)
         yield Rule(originals, READ)
@@ -125,7 +127,7 @@ def _blob_rules(settings: Settings) -> Iterator[Rule]:
 
 
 def _temporary_folder() -> Path | None:
-    """One for inference alone, which is used from now on; None where none can be made, and where none is needed either."""
+    """A temporary folder for this process only, used from now on; None if it cannot be created."""
     try:
         folder = Path(tempfile.gettempdir()) / f"bioscope-inference-{os.geteuid()}"
         make_private(folder)

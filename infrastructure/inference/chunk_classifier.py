@@ -1,4 +1,4 @@
-"""Classify one chunk of a job: from the task to the one event that records its results. The parent decodes nothing."""
+"""Classification of one chunk of a job, from the task to the event with its results. Only children decode images."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ log = structlog.get_logger()
 
 DEFAULT_IMAGE_LIMITS: Final = ImageLimits()
 DEFAULT_LIMITS: Final = ClassifierLimits()
-IMAGE_DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before its turn.")
+IMAGE_DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before it was classified.")
 
 
 class ChunkClassifier:
-    """Classifies chunks. Harmless to repeat: a second worker finds that the results exist."""
+    """Classifies chunks. A repeated task is harmless, since results are recorded once."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ChunkClassifier:
         self._clock, self._now = clock, now
 
     async def classify(self, task: Task) -> None:
-        """Record the results of the task's chunk, or nothing where none are needed any more. Raises Unavailable."""
+        """Record the results of the task's chunk, unless they exist or the job has ended. Raises Unavailable."""
         assert task.job is not None
         assert task.number is not None
         started = self._clock()
@@ -74,12 +74,12 @@ class ChunkClassifier:
         _report(task, answers, seconds=seconds, recorded=recorded)
 
     async def warm(self, version: Version) -> None:
-        """Have a child load the model before a job needs it. Raises ChildFailed, ChildLost, NotFound, CorruptBlob, Unavailable."""
+        """Load the model in a child before a job needs it. Raises ChildFailed, ChildLost, NotFound, CorruptBlob, Unavailable."""
         await self._groups.warm(version)
 
     # ---- before ----
     def _open_chunk(self, job: UUID, number: int) -> PlannedChunk | None:
-        """None when the chunk has results already, its job has ended, or it was never planned."""
+        """The planned chunk. None if it has results already, its job has ended, or it was not planned."""
         if self._log.event(chunk_id(job, number), 1) is not None or not self._open_jobs.includes(job):
             return None
         chunk = self._plans.chunk(job, number)
@@ -88,7 +88,7 @@ class ChunkClassifier:
         return chunk
 
     def _version(self, job: Classification) -> Version:
-        """Versions never change. Raises NotFound when the log does not know it: then the task is older than this log."""
+        """The model version of the job, cached since versions never change. Raises NotFound for a task that is older than this log."""
         key = job.model_id, job.model_version
         if key not in self._versions:
             state = self._log.load(job.model_id, model.evolve)
@@ -101,7 +101,7 @@ class ChunkClassifier:
     def _answers(
         self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, groups: Sequence[GroupResult]
     ) -> ChunkAnswers:
-        """A deleted image gets no answer; where all images were deleted, each gets a failure, so that the job can end."""
+        """The results. Deleted images have none; if all images were deleted, each gets a failure, so that the job can end."""
         answers: list[tuple[PlannedImage, ModelPrediction | ImageRefusal]] = list(
             zip(images, (answer for group in groups for answer in group.answers), strict=True)
         )
@@ -136,7 +136,7 @@ class ChunkClassifier:
 
 
 class _OpenJobs:
-    """Which jobs are open. A job that was open counts as open for a while; recording the results checks again."""
+    """A cache of open jobs. A job counts as open for `cache_seconds`; recording the results checks again."""
 
     def __init__(self, plans: JobPlans, *, cache_seconds: float, clock: Callable[[], float]) -> None:
         self._plans, self._cache_seconds, self._clock = plans, cache_seconds, clock
@@ -169,7 +169,7 @@ def _report(task: Task, answers: ChunkAnswers, *, seconds: float, recorded: bool
     IMAGES.labels("classified").inc(len(answers.results))
     IMAGES.labels("failed").inc(len(answers.failures))
     log.info(
-        "chunk judged",
+        "chunk classified",
         job=str(task.job),
         chunk=task.number,
         images=len(answers.results),

@@ -1,6 +1,6 @@
-"""The inference process takes away from itself all files but those that its work needs, before it looks at the first image.
+"""Confinement of the inference process: before the first image, it gives up access to all files that it does not need.
 
-Its children, which decode images and run models, take away everything from themselves on top of that (infrastructure.sandbox).
+Its children, which decode images and run models, give up everything else too (infrastructure.sandbox).
 """
 
 import os
@@ -21,12 +21,12 @@ THREADS: Final = Path("/proc/self/task")
 
 
 def confine_inference(settings: Settings) -> None:
-    """Give up, for ever, all files, privileges and signals that inference does not need; connections are not restricted.
+    """Give up permanently all files, privileges and signals that inference does not need. Connections are not restricted.
 
-    Call it once settings and secrets were read, and while there is one thread: what is given up is that thread's, and of those that it
-    starts. Where the kernel offers less, `accept_unsandboxed` and the environment decide. Raises Unsandboxed, OSError.
+    To be called after settings and secrets were read, while there is a single thread: the limits apply to it and its children. On a kernel
+    without all layers, `accept_unsandboxed` and the environment decide. Raises Unsandboxed, OSError.
     """
-    with suppress(OSError):  # what is missing then is found out below
+    with suppress(OSError):  # missing layers are detected below
         _give_up_privileges()
     layers = sandbox.supported()
     require_sandbox(settings, layers)
@@ -39,9 +39,9 @@ def confine_inference(settings: Settings) -> None:
 
 
 def _give_up_privileges() -> None:
-    """Those that open files stay: root needs them for the socket of the embedded Postgres, in a folder of another user.
+    """Drop all capabilities except those for opening files, which root needs for the socket of the embedded Postgres.
 
-    Landlock decides about files, for root too.
+    Landlock limits files, also for root.
     """
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     drop_capabilities(keep=FILE_CAPABILITIES)
@@ -49,4 +49,4 @@ def _give_up_privileges() -> None:
 
 def _require_one_thread() -> None:
     if len(list(THREADS.iterdir())) != 1:
-        raise RuntimeError(f"too late: threads run already that would not be restricted: {threading.enumerate()}")
+        raise RuntimeError(f"confinement is too late, since running threads would not be restricted: {threading.enumerate()}")

@@ -1,4 +1,4 @@
-"""Whose fault it was: what the worker says of images that it cannot look at."""
+"""Failures of images: the reason and the message for the user when an image cannot be processed."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,14 +12,14 @@ from infrastructure.inference.predictions import ImageRefusal
 
 ACTOR: Final = Actor(id=system_actor("inference"), kind="system")
 
-IMAGE_MISSING: Final = ImageRefusal("image_missing", "The image's file is not in the store any more. Upload it again")
-IMAGE_CORRUPTED: Final = ImageRefusal("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
-DECODER_BROKE: Final = ImageRefusal("decoder_broke", "The decoder broke down over this image. Save or export it again")
+IMAGE_MISSING: Final = ImageRefusal("image_missing", "The image's file is missing in the blob store. Upload it again")
+IMAGE_CORRUPTED: Final = ImageRefusal("image_corrupted", "The image's file is damaged in the blob store and was not used. Upload it again")
+DECODER_BROKE: Final = ImageRefusal("decoder_broke", "The decoder crashed on this image. Save or export it again")
 DECODER_HUNG: Final = ImageRefusal("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
 
 
 def read_images(blobs: BlobStore, names: Sequence[str]) -> list[bytes | ImageRefusal]:
-    """Of each image, in order. Blocks. Raises Unavailable."""
+    """The file of each image in order, or the failure. Blocks. Raises Unavailable."""
     return [_found(one) for one in blobs.read_all(names)]
 
 
@@ -34,7 +34,7 @@ def _found(one: BlobContent) -> bytes | ImageRefusal:
 
 
 def refusal_for(error: Exception, *, otherwise: ImageRefusal) -> ImageRefusal:
-    """What is said of the one image with which a child ended so; `otherwise` when the call raised."""
+    """The failure of the image whose call raised `error`; based on `otherwise` if the function itself raised."""
     match error:
         case ChildHung():
             return DECODER_HUNG

@@ -1,4 +1,4 @@
-"""Classify the images of a chunk in groups: read their files, and run the model over each group in a child."""
+"""Classification of a chunk's images in groups: reads the files and runs the model on each group in a child."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -24,18 +24,18 @@ log = structlog.get_logger()
 CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
 WARM: Final = "infrastructure.inference.children.child_functions:warm"
 
-MODEL_FAILED: Final = ImageRefusal("model_failed", "The model could not be run on this image")
+MODEL_FAILED: Final = ImageRefusal("model_failed", "The model failed on this image")
 MODEL_UNUSABLE: Final = ImageRefusal(
-    "model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again"
+    "model_refused", "The model's file is missing or damaged in the blob store and was not used. Add the model again"
 )
-MODEL_UNSAFE: Final = ImageRefusal("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
+MODEL_UNSAFE: Final = ImageRefusal("model_refused", "The model's file was refused and not used. The worker's log gives the reason")
 
 
 class ClassifierLimits(NamedTuple):
-    """A group has at most `group_images`, and one call of a child at most `call_bytes` of them, unless one image alone has more.
+    """A group has at most `group_images` images; one call of a child has at most `call_bytes` of files, or a single larger one.
 
-    `groups_per_child`: in progress; while a child works on one, the next is read. `open_cache_seconds`: how long a job that was open
-    counts as open.
+    `groups_per_child`: groups in progress, so that the next one is read while a child works. `open_cache_seconds`: how long an open job
+    counts as open without another check.
     """
 
     group_images: int = 8
@@ -45,14 +45,14 @@ class ClassifierLimits(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """The answer for each image of a call, and what the child reported of itself, where one answered."""
+    """The answer for each image of a call, and the whole answer of the child, if there was one."""
 
     answers: list[ModelPrediction | ImageRefusal]
     batch: BatchPrediction | None
 
 
 class GroupClassifier:
-    """Runs a model over images, in order. An image that breaks its child has no result; the others do."""
+    """Runs a model on images. Only an image that crashes its child gets a failure; the others get results."""
 
     def __init__(
         self, blobs: BlobStore, pool: ProcessPool, retry: Retry, *, function: str, image_limits: ImageLimits, limits: ClassifierLimits
@@ -62,18 +62,18 @@ class GroupClassifier:
         self._slots = asyncio.Semaphore(limits.groups_per_child * pool.size)
 
     async def classify(self, images: Sequence[PlannedImage], version: Version) -> list[GroupResult]:
-        """One result or more for each group, whose answers follow the images. Raises Unavailable."""
+        """Group results whose answers are in the order of `images`. Raises Unavailable."""
         size = self._limits.group_images
         groups = [images[start : start + size] for start in range(0, len(images), size)]
         results = await asyncio.gather(*(self._classify_group(group, version) for group in groups))
         return [result for group in results for result in group]
 
     async def warm(self, version: Version) -> None:
-        """Have a child load the model. Raises ChildFailed, ChildLost, NotFound, CorruptBlob, Unavailable."""
+        """Load the model in a child. Raises ChildFailed, ChildLost, NotFound, CorruptBlob, Unavailable."""
         await self._pool.run(WARM, version.sha256, version.record, into=type(None), lend=self._weights(version))
 
     async def _classify_group(self, images: Sequence[PlannedImage], version: Version) -> list[GroupResult]:
-        """Read the images of a group and classify them, in as many calls as their size needs."""
+        """Read the images of a group and classify them, in as many calls as their size requires."""
         async with self._slots:
             files = await self._retry(read_images, self._blobs, [image.sha256 for image in images])
             return [
@@ -82,7 +82,7 @@ class GroupClassifier:
             ]
 
     async def _classify_files(self, files: list[bytes], version: Version, *, may_divide: bool = True) -> GroupResult:
-        """When a call fails, its images are classified one by one, so that only the faulty one has no result."""
+        """Classify files in one call. If it fails, classify them one by one, so that only the faulty one has no result."""
         try:
             batch = await self._call(version, files)
         except (NotFound, CorruptBlob):
@@ -118,7 +118,7 @@ class GroupClassifier:
 
 
 def _calls(files: Sequence[bytes | ImageRefusal], max_bytes: int) -> Iterator[list[bytes] | ImageRefusal]:
-    """In order: the files that go into one call together, and the refusals of those without bytes."""
+    """The files of each call, and the failures of images without a file, in order."""
     call: list[bytes] = []
     for file in files:
         if call and (isinstance(file, ImageRefusal) or sum(map(len, call)) + len(file) > max_bytes):

@@ -1,4 +1,4 @@
-"""The heartbeats of a worker: they record that it is alive, and renew the leases of the work that it has."""
+"""The heartbeats of a worker, which show that it is alive and renew its leases."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -11,9 +11,9 @@ from infrastructure.postgres.system import workers
 
 
 class Heartbeats:
-    """Calls block, and belong to one thread at a time. They raise psycopg.Error; the next call connects again.
+    """Sends heartbeats. Calls block, from one thread at a time. They raise psycopg.Error; the next call reconnects.
 
-    `lanes`: the name and the slots of each lane, by the id under which the scheduler sees it.
+    `lanes`: name and number of slots of each lane, by the id that the scheduler sees.
     """
 
     def __init__(self, url: str, lanes: Mapping[str, tuple[str, int]]) -> None:
@@ -21,11 +21,11 @@ class Heartbeats:
         self._connection: psycopg.Connection | None = None
 
     def send(self, leased_work: Sequence[UUID]) -> Mapping[UUID, int]:
-        """Send one, and return the models in use with their production versions."""
+        """Send a heartbeat that renews the leases of `leased_work`; return the production version of each model by its id."""
         return workers.record_heartbeat(self._connected(), self._lanes, leased_work)
 
     def read_models_are_current(self) -> bool:
-        """Whether the read models show the whole log, so that a model they lack does not exist."""
+        """Whether the read models show the whole log, so that a model missing in them does not exist."""
         return workers.are_read_models_caught_up(self._connected())
 
     def withdraw(self) -> None:

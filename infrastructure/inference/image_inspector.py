@@ -1,4 +1,4 @@
-"""Inspect uploaded images: decode each completely for the first time, and accept it with its dimensions or reject it with a reason."""
+"""The inspection of uploads: decodes each image completely, and accepts it with metadata and renditions or rejects it with a reason."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from infrastructure.retry import Retry
 log = structlog.get_logger()
 
 EXAMINE: Final = "infrastructure.inference.children.child_functions:examine"
-IMAGES_PER_CHILD: Final = 2  # in progress: while a child works on one, the next is read
+IMAGES_PER_CHILD: Final = 2  # in progress, so that the next one is read while a child works
 INSPECTION_FAILED: Final = ImageRefusal("inspection_failed", "The image could not be inspected. Save or export it again")
 
 
 class ImageInspector:
-    """Inspects images. Harmless to repeat."""
+    """Inspects images. A repeated task is harmless, since an inspection is recorded once."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ImageInspector:
         await asyncio.gather(*(self._inspect(image_id) for image_id in task.image_ids))
 
     async def _inspect(self, image_id: UUID) -> None:
-        """The file is the one that the log names: a task is only a reference."""
+        """Inspect the file that the log names; the task is only a reference."""
         async with self._slots:
             state = await self._retry(image_inspection.uninspected, image_id, log=self._log)
             if state is None:
@@ -65,7 +65,7 @@ class ImageInspector:
         log.info("image inspected", image=str(image_id), rejected=reason, written=recorded)
 
     async def _decode(self, sha256: str) -> InspectedUpload | ImageRefusal:
-        """A call that fails is repeated once: an earlier call may have broken the child."""
+        """Decode the file. A failed call is repeated once, since an earlier call may have damaged the child."""
         (file,) = await self._retry(read_images, self._blobs, [sha256])
         if isinstance(file, ImageRefusal):
             return file
@@ -88,13 +88,13 @@ class ImageInspector:
         )
 
     def _store_renditions(self, sha256: str, result: InspectedUpload) -> None:
-        """Before the image is accepted, so that they exist once it is shown."""
+        """Store renditions before the image is accepted, so that they exist when it becomes visible."""
         self._blobs.put_derived(thumbnail_of(sha256, result.reader), result.thumbnail, MEDIA_TYPE)
         if result.preview is not None:
             self._blobs.put_derived(preview_of(sha256, result.reader), result.preview, MEDIA_TYPE)
 
     def _record(self, image_id: UUID, result: InspectedUpload | ImageRefusal) -> bool:
-        """False when the image was inspected or deleted meanwhile."""
+        """Record the result. False if the image was inspected or deleted in the meantime."""
         command = Command(id=uuid4(), actor=ACTOR, at=self._now())
         if isinstance(result, ImageRefusal):
             return image_inspection.reject(image_id, reason=result.reason, detail=result.detail, command=command, log=self._log)

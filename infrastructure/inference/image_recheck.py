@@ -1,4 +1,4 @@
-"""The recheck of stored images: the reader runs in sandboxed children, one thread an image waits for their answers."""
+"""The recheck of stored images in sandboxed children. One thread per image waits for the answers."""
 
 import asyncio
 import os
@@ -40,14 +40,14 @@ Report = Callable[[RecheckResult | None], None]
 
 EXAMINE: Final = "infrastructure.inference.children.child_functions:examine"
 CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
-NICENESS: Final = 10  # the work of those who wait goes first
-IMAGES_PER_CHILD: Final = 2  # one at work, one being read
-MAX_ATTEMPTS: Final = 2  # a child may have been broken by an earlier call
+NICENESS: Final = 10  # so that other work goes first
+IMAGES_PER_CHILD: Final = 2  # one is processed while the next is read
+MAX_ATTEMPTS: Final = 2  # an earlier call may have damaged the child
 DECODER_FAILED: Final = ImageRefusal("decoder_failed", "The image could not be decoded. Try again")
 
 
 class ChildReader:
-    """The port `PixelReader` over a pool of children; `portal` leads to the pool's event loop from other threads."""
+    """Implements `PixelReader` with a pool of children. `portal` gives other threads access to the pool's event loop."""
 
     version = READER_VERSION
 
@@ -111,9 +111,9 @@ def recheck_images(
     recheck_with: Callable[[PixelReader], ImageRecheck],
     report: Report,
 ) -> None:
-    """Check images, page by page, and `report` on each as soon as it was checked; None for one that had nothing to check.
+    """Recheck images page by page. `report` is called with each result, None for an image that had nothing to check.
 
-    Raises Unavailable, Unsandboxed. May be interrupted at any time.
+    May be interrupted at any time. Raises Unavailable, Unsandboxed.
     """
     require_sandbox(settings, supported())
     size = settings.inference_processes or os.cpu_count() or 1
@@ -131,7 +131,7 @@ def recheck_images(
 
 @contextmanager
 def _threads(size: int) -> Iterator[ThreadPoolExecutor]:
-    """They end with the check that each is at."""
+    """Threads that end after their current check."""
     threads = ThreadPoolExecutor(size, thread_name_prefix="recheck")
     try:
         yield threads
@@ -141,7 +141,7 @@ def _threads(size: int) -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def _pool(portal: BlockingPortal, size: int, settings: Settings) -> Iterator[ProcessPool]:
-    """Whoever still waits for a child at the end gets PoolClosed."""
+    """A pool of children. Calls that still wait at the end raise PoolClosed."""
     fork_server = portal.call(ForkServer, "infrastructure.inference.children.child_functions")
     pool = portal.call(
         lambda: ProcessPool(

@@ -1,7 +1,7 @@
-"""What the pool's children answer, and what of it can be true. Light: the parent imports it, and no decoder.
+"""The answers of child processes, and the checks of their plausibility. The module imports no decoder, since the parent uses it.
 
-A file or a model may have taken a child over. What it answers is bounded by these types and checked by `check_judged` and
-`check_inspected` before anything is done with it.
+A file or a model may have compromised a child. Its answers are limited by these types and checked by `check_batch` and
+`check_inspected` before they are used.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MAX_THUMBNAIL_BYTES: Final = 1024**2
 MAX_PREVIEW_BYTES: Final = 24 * 1024**2
 MAX_SENTENCE_LENGTH: Final = 1000
 MAX_SUM_DIFFERENCE: Final = 1e-4
-"""Of all scores from one; each is rounded to six decimals."""
+"""Maximum difference of the sum of scores from 1, since scores are rounded to six decimals."""
 JPEG_START: Final = b"\xff\xd8\xff"
 
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
@@ -29,8 +29,11 @@ Sentence = Annotated[str, Meta(min_length=1, max_length=MAX_SENTENCE_LENGTH)]
 
 
 class ModelPrediction(msgspec.Struct, frozen=True, tag=True):
-    """`scores` follow the record's labels; all numbers to six decimals. `signals` say how foreign the image looked, by name;
-    `warnings` what of the file was not used, assumed or converted."""
+    """The prediction for one image. `scores` are in the order of the manifest's labels; all numbers have six decimals.
+
+    `signals` are measures by name of how far the image is outside the model's domain. `warnings` lists parts of the file that were
+    ignored, assumed or converted.
+    """
 
     label: str
     confidence: float
@@ -41,14 +44,14 @@ class ModelPrediction(msgspec.Struct, frozen=True, tag=True):
 
 
 class ImageRefusal(msgspec.Struct, frozen=True, tag=True):
-    """No result: `reason` is a code, `detail` a sentence for the user."""
+    """The failure of one image: `reason` is a stable code, `detail` a sentence for the user."""
 
     reason: Code
     detail: Sentence
 
 
 class InspectedUpload(Inspection, frozen=True, kw_only=True, tag=True):
-    """An image whose every pixel was decoded. `thumbnail` and `preview` are JPEGs; there is no preview where browsers show the original."""
+    """A completely decoded image. `thumbnail` and `preview` are JPEG files; `preview` is None if browsers can display the original."""
 
     dtype: Annotated[str, Meta(pattern=r"^[a-z]+[0-9]{1,3}\Z", max_length=16)]
     axes: Annotated[str, Meta(pattern=r"^[A-Z]*YXS?\Z", max_length=16)]
@@ -58,12 +61,12 @@ class InspectedUpload(Inspection, frozen=True, kw_only=True, tag=True):
 
 
 def inspection_of(found: InspectedUpload) -> Inspection:
-    """Without the pictures."""
+    """The metadata, without the renditions."""
     return msgspec.convert(found, Inspection, from_attributes=True)
 
 
 class BatchPrediction(msgspec.Struct, frozen=True):
-    """`answers` follow the images; the rest says what made them. `seconds` of work."""
+    """The answers for a batch, in the order of the images, with the software that produced them. `seconds` is the processing time."""
 
     answers: list[ModelPrediction | ImageRefusal]
     preprocessing: Sentence
@@ -74,7 +77,7 @@ class BatchPrediction(msgspec.Struct, frozen=True):
 
 
 def check_batch(batch: BatchPrediction, *, images: int, labels: Sequence[str]) -> None:
-    """Raises ValueError unless there is an answer for each image, and its numbers are those of a softmax over `labels`."""
+    """Raises ValueError unless each image has an answer whose numbers are a valid softmax over `labels`."""
     _require("the number of answers", holds=len(batch.answers) == images)
     _require("the duration", holds=isfinite(batch.seconds) and batch.seconds >= 0)
     _check_texts(batch.preprocessing, batch.runtime, batch.provider, batch.decoder)
@@ -86,16 +89,14 @@ def check_batch(batch: BatchPrediction, *, images: int, labels: Sequence[str]) -
 
 
 def check_inspected(found: InspectedUpload | ImageRefusal, limits: ImageLimits) -> None:
-    """Raises ValueError for what no image within `limits` is."""
+    """Raises ValueError for values that no image within `limits` can have."""
     if isinstance(found, ImageRefusal):
         _check_texts(found.detail)
         return
     _require("a size below 1", holds=min(found.width, found.height, found.bands, found.pages, found.reader) >= 1)
     _require("the size", holds=found.width * found.height <= limits.pixels and found.bands <= limits.bands and found.pages <= limits.pages)
     _require("the size of a pixel", holds=found.pixel_size_um is None or (isfinite(found.pixel_size_um) and found.pixel_size_um > 0))
-    _require(
-        "a picture that is no JPEG", holds=found.thumbnail.startswith(JPEG_START) and (found.preview or JPEG_START).startswith(JPEG_START)
-    )
+    _require("a non-JPEG rendition", holds=found.thumbnail.startswith(JPEG_START) and (found.preview or JPEG_START).startswith(JPEG_START))
     _check_warnings(found.warnings)
 
 
@@ -121,4 +122,4 @@ def _check_texts(*texts: str) -> None:
 
 def _require(what: str, *, holds: bool) -> None:
     if not holds:
-        raise ValueError(f"{what} cannot be true")
+        raise ValueError(f"{what} is not plausible")

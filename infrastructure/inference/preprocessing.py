@@ -1,4 +1,4 @@
-"""From the bytes of an image to the tensor that a network sees: the one path for training, evaluation and serving."""
+"""Preprocessing: from the bytes of a file to the tensor of a network. Training, evaluation and inference all use it."""
 
 import hashlib
 from typing import Final, Literal, NamedTuple
@@ -14,7 +14,7 @@ from infrastructure.images.rendering import Rendering, render
 from infrastructure.images.validation import ImageLimits
 
 CODE_VERSION: Final = 2
-"""Raised with every change here and in the reader that can change a tensor; stands in each digest."""
+"""Increased by every change here or in the reader that can change a tensor. It is part of each digest."""
 
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 DEFAULT_LIMITS: Final = ImageLimits()
@@ -24,8 +24,11 @@ Tensor = NDArray[np.float32]
 
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that decides the tensor. `centre_crop`: the part of width and height that is kept; `mean` and `std`: of values in 0..1.
-    `colour_profile`: whether colours are converted to sRGB by the profile that the file embeds, or count as stored."""
+    """All parameters of the tensor. `size` is its width and height in pixels.
+
+    `centre_crop` is the fraction of width and height that is kept. `mean` and `std` apply to values from 0 to 1. `colour_profile`: convert
+    colours to sRGB with the embedded profile, or ignore it.
+    """
 
     size: int
     filter: Literal["box", "bilinear"] = "box"
@@ -37,44 +40,44 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Prepared(NamedTuple):
-    """`tensor`: float32, (3, size, size), C-contiguous. `warnings`: what of the file was not used, assumed or converted for it."""
+    """`tensor` is float32 of shape (3, size, size), C-contiguous. `warnings` lists parts of the file that were ignored or converted."""
 
     tensor: Tensor
     warnings: tuple[ImageWarning, ...]
 
 
 def prepare(data: bytes, how: Preprocessing) -> Tensor:
-    """The tensor of an encoded JPEG, PNG or TIFF, of its first plane as `infrastructure.images.rendering` shows it.
+    """The tensor of a JPEG, PNG or TIFF file: of its first plane, as `infrastructure.images.rendering` renders it.
 
-    Raises DamagedImage when any part of the picture cannot be decoded, UnsupportedImage, ImageTooLarge.
+    Raises DamagedImage if any part of the plane cannot be decoded, UnsupportedImage, ImageTooLarge.
     """
     return prepare_with_warnings(data, how).tensor
 
 
 def prepare_with_warnings(data: bytes, how: Preprocessing, *, limits: ImageLimits = DEFAULT_LIMITS) -> Prepared:
-    """As `prepare`."""
+    """The tensor of a file with warnings. Raises as `prepare` does."""
     found = rendered(data, use_profile=how.colour_profile == "srgb", limits=limits)
     return Prepared(normalised(resized(Image.fromarray(found.rgb), how), how), found.warnings)
 
 
 def digest(how: Preprocessing) -> str:
-    """Hex sha256 over every field and the version of this code: equal digests mean equal tensors."""
+    """SHA-256 in hexadecimal of all fields and the code version. Equal digests mean equal tensors."""
     return hashlib.sha256(msgspec.json.encode({"code": CODE_VERSION, "how": how}, order="sorted")).hexdigest()
 
 
 def rendered(data: bytes, *, use_profile: bool = False, limits: ImageLimits = DEFAULT_LIMITS) -> Rendering:
-    """The first plane in 8-bit RGB, upright. Raises as `prepare`."""
+    """The first plane as 8-bit RGB, upright. Raises as `prepare` does."""
     with open_image(data, limits=limits) as image:
         return render(image.plane(), use_profile=use_profile)
 
 
 def decoded(data: bytes) -> Image.Image:
-    """The first plane as an 8-bit RGB picture, upright, its colours as stored. Raises as `prepare`."""
+    """The first plane as an 8-bit RGB picture, upright, with colours as stored. Raises as `prepare` does."""
     return Image.fromarray(rendered(data).rgb)
 
 
 def resized(picture: Image.Image, how: Preprocessing) -> Pixels:
-    """(size, size, 3) of an RGB picture. Shrinking uses the record's filter, enlarging always bilinear: a box would show squares."""
+    """The cropped and resized picture, uint8 of shape (size, size, 3). Enlarging always uses the bilinear filter to avoid blocks."""
     width, height = picture.size
     left, top = width * (1 - how.centre_crop) / 2, height * (1 - how.centre_crop) / 2
     enlarges = min(width - 2 * left, height - 2 * top) < how.size
@@ -83,14 +86,14 @@ def resized(picture: Image.Image, how: Preprocessing) -> Pixels:
 
 
 def normalised(pixels: Pixels, how: Preprocessing) -> Tensor:
-    """(size, size, 3) in 0..255 to (3, size, size) with mean and std applied."""
+    """The tensor of `pixels`: from (size, size, 3) and 0 to 255, to (3, size, size) with mean and std applied."""
     ordered = pixels if how.colour == "rgb" else pixels[:, :, ::-1]
     scale, offset = _affine(how)
     return np.ascontiguousarray((ordered * scale - offset).transpose(2, 0, 1))
 
 
 def colours(tensor: Tensor, how: Preprocessing) -> Tensor:
-    """The way back: (size, size, 3) RGB in 0..255 of a tensor, as the gates look at it."""
+    """The inverse of `normalised`: RGB values from 0 to 255 of shape (size, size, 3), which the gates measure."""
     scale, offset = _affine(how)
     ordered = (tensor.transpose(1, 2, 0) + offset) / scale
     return ordered if how.colour == "rgb" else ordered[:, :, ::-1]

@@ -1,4 +1,4 @@
-"""The composition root of `bioscope inference`: tasks come from Kafka, results go into the log."""
+"""The composition root of the inference process: it reads tasks from Kafka and appends results to the log."""
 
 import asyncio
 from typing import Final, NoReturn
@@ -21,7 +21,7 @@ WORKER_STOP_TIMEOUT_SECONDS: Final = 1.0
 
 
 def run_inference(settings: Settings) -> NoReturn:
-    """Handle tasks until SIGTERM, as one of a group that shares them. It holds no keys, so private fields stay encrypted."""
+    """Handle tasks until SIGTERM, as one member of a consumer group. The process has no keys, so private fields stay encrypted."""
     keys = process_keys(settings, "inference")
     log = postgres_event_store(settings, keys)
     capabilities = capabilities_of(log, "inference")

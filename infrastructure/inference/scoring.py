@@ -1,4 +1,4 @@
-"""What a model's numbers mean for a user: label and confidence, and whether to trust them. Pure functions on one image."""
+"""Interpretation of a model's outputs for one image: label, confidence, and the out-of-domain gate. Pure functions."""
 
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -16,7 +16,7 @@ LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 class Interpretation(msgspec.Struct, frozen=True, kw_only=True):
-    """`probabilities` follow the record's labels; `signals` are the measures that the gates saw, `reasons` those that failed."""
+    """`probabilities` are in the order of the manifest's labels. `signals` are the measures; `reasons` are the failed gates."""
 
     label: str
     confidence: float
@@ -27,7 +27,10 @@ class Interpretation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def interpret(tensor: Tensor, outputs: Sequence[NDArray[Any]], record: ModelManifest) -> Interpretation:
-    """`tensor` as given to the network, `outputs` its rows for this image in the order of `record.output_names` (logits first)."""
+    """Interpret the outputs for one image.
+
+    `tensor` is the network's input, (3, size, size); `outputs` are its output rows in the order of `record.output_names`, logits first.
+    """
     logits = np.asarray(outputs[0], np.float64)
     probabilities = scores(logits, record.temperature)
     top = int(probabilities.argmax())
@@ -46,10 +49,10 @@ def interpret(tensor: Tensor, outputs: Sequence[NDArray[Any]], record: ModelMani
 
 
 def measures(tensor: Tensor, how: Preprocessing) -> dict[str, float]:
-    """Of the RGB picture in 0..1 that the network sees.
+    """Measures of the network's input as RGB from 0 to 1, with luma weights of ITU-R BT.601.
 
-    brightness: mean luma. contrast: standard deviation of luma. saturation: mean of (max - min) over the colours of a pixel.
-    focus: mean absolute Laplacian of luma over contrast, so that a blurred picture scores low at any contrast.
+    brightness: mean luma. contrast: standard deviation of luma. saturation: mean over pixels of (max - min) over the colours.
+    focus: mean absolute Laplacian of luma divided by contrast, so that a blurred picture scores low at any contrast.
     """
     picture = colours(tensor, how) / 255
     luma = picture @ LUMA
@@ -64,13 +67,13 @@ def measures(tensor: Tensor, how: Preprocessing) -> dict[str, float]:
 
 
 def energy(logits: NDArray[np.float64]) -> float:
-    """log of the sum of exp(logits): high where some class is strongly supported (Liu et al. 2020, arXiv:2010.03759, sign turned)."""
+    """The log of the sum of exp(logits), high if some class has strong support (Liu et al. 2020, arXiv:2010.03759, negated)."""
     highest = logits.max()
     return float(highest + np.log(np.exp(logits - highest).sum()))
 
 
 def outside(signals: dict[str, float], gates: OutOfDomainGates) -> tuple[str, ...]:
-    """The measures that lie outside the gates, as `contrast too low`."""
+    """The measures outside the gates, such as `contrast too low`."""
     found = []
     for name, value in signals.items():
         lowest, highest = getattr(gates, f"{name}_above", None), getattr(gates, f"{name}_below", None)

@@ -1,4 +1,4 @@
-"""The inference worker: two lanes of children, and the heartbeats that keep its leases."""
+"""The inference worker: two lanes of children, and heartbeats that renew its leases."""
 
 import asyncio
 import os
@@ -33,12 +33,14 @@ log = structlog.get_logger()
 
 CHILD_FUNCTIONS: Final = "infrastructure.inference.children.child_functions"
 CPU_FLAGS: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
-"""They decide which arithmetic a network is run with."""
+"""CPU flags that determine which arithmetic the runtime uses."""
 
 
 class WorkerLimits(NamedTuple):
-    """`tasks_per_child`: tasks of a topic in progress, enough that no child waits for bytes or results. `bulk_niceness`: the urgent lane
-    goes first. `blocking_threads`: for calls of the log and the blob store. The first heartbeats, until a model has run, come faster."""
+    """`tasks_per_child`: tasks in progress per topic, enough that no child waits. `bulk_niceness` gives the urgent lane priority.
+
+    `blocking_threads`: threads for the log and the blob store. `first_heartbeat_interval_seconds` applies until a model has run.
+    """
 
     tasks_per_child: int = 4
     bulk_niceness: int = 10
@@ -51,7 +53,7 @@ DEFAULT_LIMITS: Final = WorkerLimits()
 
 
 class Lane(NamedTuple):
-    """Children of one niceness; `pool.size` tasks are handled at once."""
+    """The children of one lane, which handle `pool.size` calls at once."""
 
     name: str
     topic: str
@@ -64,7 +66,7 @@ def _no_work() -> Sequence[UUID]:
 
 
 class InferenceWorker:
-    """Handles the tasks of two lanes. Use it from the loop of the main thread."""
+    """Handles the tasks of two lanes. To be used on the event loop of the main thread."""
 
     def __init__(self, settings: Settings, *, log: EventStore, blobs: BlobStore, limits: WorkerLimits = DEFAULT_LIMITS) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -84,11 +86,11 @@ class InferenceWorker:
 
     @property
     def concurrency(self) -> dict[str, int]:
-        """How many tasks of each topic to take at once."""
+        """The number of tasks of each topic to handle at once."""
         return {topic: max(self._limits.tasks_per_child, 2 * lane.pool.size) for topic, lane in self.lanes.items()}
 
     async def handle(self, topic: str, task: Task) -> None:
-        """Return once the results of a task are durable. Raises Unavailable when what it needs stays unavailable."""
+        """Handle a task; return when its results are durable. Raises Unavailable if a dependency stays unavailable."""
         match task.kind:
             case Kind.CLASSIFY:
                 await self.lanes[topic].classifier.classify(task)
@@ -96,7 +98,7 @@ class InferenceWorker:
                 await self._inspector.inspect(task)
 
     async def is_blob_store_unavailable(self) -> bool:
-        """Whether the store is unavailable, and not just one of its blobs."""
+        """Whether the whole blob store is unavailable, not only a single blob."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, ABSENT_BLOB)
         except Unavailable:
@@ -105,7 +107,7 @@ class InferenceWorker:
 
     @asynccontextmanager
     async def running(self, *, leased_work: Callable[[], Sequence[UUID]] = _no_work) -> AsyncIterator[None]:
-        """Send heartbeats while the block runs, which renew the leases of `leased_work`; afterwards neither rows nor children are left."""
+        """Send heartbeats during the block, which renew the leases of `leased_work`; at the end, remove the worker's rows and children."""
         beating = asyncio.create_task(self._beat_always(leased_work))
         try:
             yield
@@ -143,7 +145,7 @@ class InferenceWorker:
 
     # ---- heartbeats and warming ----
     async def _beat_always(self, leased_work: Callable[[], Sequence[UUID]]) -> None:
-        """Send heartbeats, and warm new models. An unavailable database only delays it."""
+        """Send heartbeats and warm new models. An unavailable database only delays that."""
         while True:
             try:
                 await self._warm(await asyncio.to_thread(self._heartbeats.send, leased_work()))
@@ -153,9 +155,9 @@ class InferenceWorker:
             await asyncio.sleep(self._limits.heartbeat_interval_seconds if is_warm else self._limits.first_heartbeat_interval_seconds)
 
     async def _warm(self, in_use: Mapping[UUID, int]) -> None:
-        """Have the urgent lane run the production models once. Sets `warmed` when one has run, or when there is none to run.
+        """Run each production model once in the urgent lane. Sets `warmed` when one has run, or if there is none.
 
-        A model that cannot be run is reported when a job needs it. One whose file does not exist yet is tried again.
+        A model that cannot run is reported when a job needs it. One whose file does not exist yet is tried again.
         """
         for model_id in [known for known, version in in_use.items() if self._warmed_versions.get(known) != version]:
             self._warmed_versions[model_id] = in_use[model_id]
@@ -163,7 +165,7 @@ class InferenceWorker:
             if state is not None and await self._has_run(state):
                 self.warmed.set()
         if not in_use and not self.warmed.is_set() and await asyncio.to_thread(self._heartbeats.read_models_are_current):
-            log.warning("there is no model yet: images can be uploaded, but not classified")
+            log.warning("no model is registered: images can be uploaded but not classified")
             self.warmed.set()
 
     async def _has_run(self, state: model.Model) -> bool:
@@ -180,7 +182,7 @@ class InferenceWorker:
 
 
 def cpu_name() -> str:
-    """The processor's name, and those of its flags that decide which arithmetic a network is run with."""
+    """The name of the processor, with the flags that determine which arithmetic the runtime uses."""
     fields: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

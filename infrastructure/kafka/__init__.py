@@ -1,1 +1,1 @@
-"""Kafka: topics, producers, and consumers of batches. Kafka delivers; Postgres decides what was applied."""
+"""Kafka topics, producers, and batch consumers. Kafka only delivers; Postgres records what was applied."""

@@ -1,4 +1,4 @@
-"""Every private name of aiokafka that this project uses. tests/kafka/test_client_internals.py names each of them."""
+"""All uses of private names of aiokafka. tests/kafka/test_client_internals.py checks each name."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from infrastructure.kafka.fetch_throttle import FetchThrottle
 
 # ---- producers ---------------------------------------------------------------------------------------------------------------------
 def set_transactional_id(producer: AIOKafkaProducer, transactional_id: str | None, *, timeout_ms: int | None = None) -> None:
-    """aiokafka asks for an epoch for transactions only: set the id before the start, and remove it afterwards."""
+    """Set the id before the start and remove it afterwards, because aiokafka requests an epoch only for transactions."""
     manager = producer._txn_manager
     manager.transactional_id = transactional_id
     if timeout_ms is not None:
@@ -18,12 +18,12 @@ def set_transactional_id(producer: AIOKafkaProducer, transactional_id: str | Non
 
 
 def has_given_up(producer: AIOKafkaProducer) -> bool:
-    """Whether a started producer would raise the same error for ever."""
+    """Whether a started producer has failed permanently."""
     return bool(producer._sender.sender_task.done())
 
 
 async def close_sender(producer: AIOKafkaProducer) -> None:
-    """`AIOKafkaProducer.stop` has no timeout of its own."""
+    """Stop sending at once. `AIOKafkaProducer.stop` has no timeout."""
     await producer._sender.close()
 
 
@@ -38,17 +38,17 @@ async def leave_group(consumer: AIOKafkaConsumer) -> None:
 
 
 async def partitions_of(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> list[TopicPartition]:
-    """All partitions of topics, waiting for their metadata; a broker may create a topic only now."""
+    """All partitions of topics. Waits for their metadata, since a broker may create a topic at this request."""
     return [TopicPartition(topic, number) for topic in topics for number in await consumer._client._wait_on_metadata(topic)]
 
 
 def set_fetch_wait(consumer: AIOKafkaConsumer, milliseconds: int) -> None:
-    """Before the start: how long a broker keeps a fetch that has no records yet."""
+    """Set how long a broker holds a fetch without records. To be called before the start."""
     consumer._fetch_max_wait_ms = milliseconds
 
 
 def throttle_fetches(consumer: AIOKafkaConsumer, throttle: FetchThrottle) -> None:
-    """After the start: hold back each fetch until `throttle` lets it through."""
+    """Delay each fetch until `throttle` allows it. To be called after the start."""
     fetcher: Any = consumer._fetcher
     fetch = fetcher._proc_fetch_request
 
@@ -68,4 +68,4 @@ PRIVATE_NAMES: Mapping[str, tuple[str, ...]] = {
     "TransactionManager": ("transactional_id", "transaction_timeout_ms"),
     "Sender": ("sender_task", "close"),
 }
-"""By class, for the test."""
+"""All private names by class, for the test."""

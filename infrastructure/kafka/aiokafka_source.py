@@ -1,4 +1,4 @@
-"""The port `BatchSource` on aiokafka alone."""
+"""The adapter of `BatchSource` to aiokafka."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class AiokafkaBatchSource:
-    """The consumer runs on a thread and event loop of its own, so that a busy reader delays no heartbeat."""
+    """Implements `BatchSource`. The consumer has its own thread and event loop, so that a busy reader does not delay heartbeats."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class AiokafkaBatchSource:
             outcome: BaseException | None = None
             try:
                 self._kafka_loop.run_until_complete(self._read_always())
-            except BaseException as error:  # it is raised to the caller of `run`
+            except BaseException as error:  # raised in `run`
                 outcome = error
             loop.call_soon_threadsafe(_resolve, ended, outcome)
 
@@ -107,7 +107,7 @@ class AiokafkaBatchSource:
             await consumer.stop()
 
     async def _connected(self) -> AIOKafkaConsumer:
-        """Waits for the brokers as long as necessary."""
+        """A started consumer. Waits for the brokers as long as necessary."""
         while True:
             consumer = self._new_consumer()
             try:
@@ -147,7 +147,7 @@ class AiokafkaBatchSource:
             self._assignment.begin(partitions)
 
     async def _follow_assignments(self, consumer: AIOKafkaConsumer) -> None:
-        """After each assignment ask the reader where to read on; again while Kafka is unavailable."""
+        """After each assignment, get the starting offsets from the reader. Retries while Kafka is unavailable."""
         while True:
             partitions = await self._assignment.pending()
             try:
@@ -157,7 +157,7 @@ class AiokafkaBatchSource:
                 await asyncio.sleep(RETRY_DELAY_SECONDS)
                 continue
             offsets = await self._on_reader_loop(self._reader.starting_offsets(cluster, ranges))
-            with suppress(IllegalStateError):  # the partitions were revoked meanwhile
+            with suppress(IllegalStateError):  # the partitions were revoked in the meantime
                 for partition, offset in offsets.items():
                     consumer.seek(partition, offset)
                 self.processed = dict(offsets)
@@ -169,7 +169,7 @@ class AiokafkaBatchSource:
         return {one: OffsetRange(begin[one], end[one], committed[one]) for one in partitions}
 
     async def _read(self, consumer: AIOKafkaConsumer, topic: str) -> None:
-        """The batches of one topic, one after the other."""
+        """Process the batches of one topic, one after the other."""
         while True:
             assignment = await self._assignment.accepted()
             partitions = [partition for partition in assignment.partitions if partition.topic == topic]
@@ -179,7 +179,7 @@ class AiokafkaBatchSource:
             fetched = await consumer.getmany(*partitions, timeout_ms=POLL_TIMEOUT_MS, max_records=MAX_BATCH_RECORDS)
             for partition, records in fetched.items():
                 if assignment.ended.is_set():
-                    break  # what remains is fetched again, or belongs to another member
+                    break  # the rest is fetched again, or belongs to another member
                 batch = RecordBatch(assignment.cluster, partition, records)
                 await self._on_reader_loop(self._reader.process(batch))
                 self.processed[partition] = batch.next_offset
@@ -189,14 +189,14 @@ class AiokafkaBatchSource:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._reader_loop))
 
     def _started(self) -> AIOKafkaConsumer:
-        """Raises TimeoutError, one of UNAVAILABLE_ERRORS."""
+        """The consumer. Raises TimeoutError (one of UNAVAILABLE_ERRORS) before it has started."""
         if self._consumer is None:
             raise TimeoutError("the consumer has not started")
         return self._consumer
 
 
 class _Accepted:
-    """An assignment for which the reader has given offsets; `ended` is set when it is revoked."""
+    """An assignment with starting offsets from the reader. `ended` is set when it is revoked."""
 
     def __init__(self, partitions: Sequence[TopicPartition], cluster: str) -> None:
         self.partitions, self.cluster = partitions, cluster
@@ -204,7 +204,7 @@ class _Accepted:
 
 
 class _Assignment:
-    """The current assignment: pending, then accepted. Used on the consumer's loop; `is_accepted` from any thread."""
+    """The current assignment: pending, then accepted. Used on the consumer's loop; `is_accepted` is thread-safe."""
 
     def __init__(self) -> None:
         self._pending: Sequence[TopicPartition] = ()
@@ -228,12 +228,12 @@ class _Assignment:
         self._has_begun.set()
 
     async def pending(self) -> Sequence[TopicPartition]:
-        """The partitions of the next assignment that the reader has not seen yet."""
+        """Wait for an assignment that the reader has not accepted yet; return its partitions."""
         await self._has_begun.wait()
         return self._pending
 
     def accept(self, partitions: Sequence[TopicPartition], cluster: str) -> None:
-        """Does nothing where another assignment has begun meanwhile."""
+        """Accept the assignment, unless another one has begun in the meantime."""
         if self._has_begun.is_set() and self._pending is partitions:
             self._has_begun.clear()
             self._accepted = _Accepted(partitions, cluster)

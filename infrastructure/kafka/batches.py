@@ -1,4 +1,4 @@
-"""Batches of records from Kafka: the port of readers, and the port of the clients that deliver to them."""
+"""The ports of batch consumption: the reader of batches, and the Kafka client that delivers them."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from aiokafka import TopicPartition
 
 MAX_BATCH_RECORDS: Final = 500
-MAX_WAITING_BATCHES: Final = 4  # of one topic, before no more are fetched
+MAX_WAITING_BATCHES: Final = 4  # per topic, before fetching stops
 
 
 class RecordBatch(NamedTuple):
@@ -23,7 +23,7 @@ class RecordBatch(NamedTuple):
 
 
 class OffsetRange(NamedTuple):
-    """What a partition holds: from offset `begin` to before `end`; `committed` by the group, if it ever was."""
+    """The offsets of a partition: from `begin` to before `end`. `committed` is the group's offset, or None."""
 
     begin: int
     end: int
@@ -31,9 +31,9 @@ class OffsetRange(NamedTuple):
 
 
 class BatchReader(Protocol):
-    """Processes batches. An error of either call ends the process.
+    """Processes batches. An error in either call ends the process.
 
-    `is_waiting`: for something other than Kafka; then it is no fault when nothing moves.
+    `is_waiting`: the reader waits for something other than Kafka, so the watchdog accepts that it makes no progress.
     """
 
     @property
@@ -42,44 +42,44 @@ class BatchReader(Protocol):
     def starting_offsets(
         self, cluster: str, ranges: Mapping[TopicPartition, OffsetRange]
     ) -> Coroutine[Any, Any, Mapping[TopicPartition, int]]:
-        """The offset of each partition from which to read on. From now on these partitions are assigned to this process, and no others."""
+        """The offset from which to read each partition. Exactly these partitions are assigned to this process from now on."""
 
     def process(self, batch: RecordBatch) -> Coroutine[Any, Any, None]:
-        """The next batch of the same topic comes after this has returned; batches of other topics do not wait for it."""
+        """Process a batch. Batches of one topic are processed one after the other; topics are independent."""
 
 
 class BatchSource(Protocol):
-    """A Kafka client that reads topics for a `BatchReader`, as one member of a consumer group.
+    """A Kafka client that reads topics for a `BatchReader` as one member of a consumer group.
 
-    It counts nothing: after each assignment the reader decides where to read on. `processed`: the offset after the last batch that the
-    reader processed, of each partition.
+    After each assignment the reader decides from which offset to read. `processed` is the offset after the last processed batch, by
+    partition.
     """
 
     @property
     def processed(self) -> Mapping[TopicPartition, int]: ...
 
     def run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call the reader on `loop`, which does not run yet. Blocks; returns or raises when reading has failed for good."""
+        """Run `loop` and call the reader on it. Blocks; ends when reading has failed permanently."""
 
     def wake(self) -> None:
-        """There may be new records. For the embedded broker, which cannot wake a fetch that waits. From any thread."""
+        """Fetch now, because there may be new records. For the embedded broker, which does not end a waiting fetch. Thread-safe."""
 
     @property
     def assigned(self) -> frozenset[TopicPartition] | None:
-        """The partitions that are assigned to this process; None while it is no member of the group."""
+        """The assigned partitions; None while this process is not a member of the group."""
 
     @property
     def has_joined(self) -> bool:
         """Whether this process is a member, and no rebalance is in progress."""
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Record where the group's next member reads on. Raises one of UNAVAILABLE_ERRORS, or that the assignment has changed."""
+        """Commit the group's offsets. Raises one of UNAVAILABLE_ERRORS, or a KafkaError if the assignment has changed."""
 
     def end_offsets(self, timeout: float) -> Mapping[TopicPartition, int]:
-        """The offset after the newest record of each assigned partition. Blocks; from another thread than the event loop's.
+        """The offset after the newest record of each assigned partition. Blocks; not to be called on the event loop.
 
         Raises one of UNAVAILABLE_ERRORS.
         """
 
     def leave(self, timeout: float) -> None:
-        """Leave the group, so that the next member need not wait for the session timeout. Blocks; from any thread."""
+        """Leave the group, so that the next member need not wait for the session timeout. Blocks. Thread-safe."""

@@ -1,7 +1,7 @@
-"""Events as Kafka records: CloudEvents 1.0 in binary mode. The payload is the bytes as stored, never upcast.
+"""Events as Kafka records: CloudEvents 1.0 in binary mode. The payload is the stored data, never upcast.
 
-Anybody who can write to the topic can send records. So each record carries a MAC over the hash of its row, which covers every stored
-column and the hash of the row before it; only relay and projector hold the key.
+Any client with write access to the topic could send records. So each record has a MAC over the hash of its row, which covers every
+stored column and the previous hash. Only relay and projector hold the key.
 """
 
 import hmac
@@ -18,14 +18,14 @@ from infrastructure.security.key_ring import Keys, Purpose
 
 SPEC: Final = b"1.0"
 JSON: Final = b"application/json"
-MAX_DATA_BYTES: Final = 256 * 1024  # as the table es.events
+MAX_DATA_BYTES: Final = 256 * 1024  # as in the table es.events
 MAX_META_BYTES: Final = 64 * 1024
 
 Headers = list[tuple[str, bytes]]
 
 
 class EventContext(msgspec.Struct):
-    """The part of an event's metadata that has headers of its own."""
+    """The part of an event's metadata that has its own headers."""
 
     correlation_id: str = ""
     causation_id: str = ""
@@ -36,9 +36,9 @@ _context = msgspec.json.Decoder(EventContext)
 
 
 class RecordKey:
-    """The name of an installation and the keys that authenticate its records, shared by relay and projector. Raises MissingKey.
+    """The name of an installation and the keys of its records, shared by relay and projector. Raises MissingKey.
 
-    The name stays the same when other keys change.
+    The name does not change when other keys change.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -46,7 +46,7 @@ class RecordKey:
         self._macs = [(key.id.hex(), hmac.new(key.secret, digestmod="sha256")) for key in keys.all(Purpose.RELAY_RECORDS)]
 
     def mac(self, digest: bytes) -> bytes:
-        """The MAC of a row's hash: the key's id, a colon, HMAC-SHA256, both in hexadecimal."""
+        """The MAC of a row's hash: key id, colon, HMAC-SHA256, in hexadecimal."""
         return _mac(*self._macs[0], digest)
 
     def verifies(self, mac: bytes, digest: bytes) -> bool:
@@ -54,7 +54,7 @@ class RecordKey:
 
 
 def _mac(key_id: str, keyed: hmac.HMAC, digest: bytes) -> bytes:
-    mac = keyed.copy()  # cheaper than keying each one
+    mac = keyed.copy()  # cheaper than creating one from the key
     mac.update(digest)
     return f"{key_id}:{mac.hexdigest()}".encode()
 
@@ -86,7 +86,7 @@ def headers(chained: ChainedEvent, key: RecordKey) -> Headers:
 
 
 def authenticated(record: Any, key: RecordKey) -> ChainedEvent:
-    """The event of a record that this installation's relay wrote. Raises AppendRejected for every other record, whatever it holds."""
+    """The event in a record of this installation's relay. Raises AppendRejected for any other record."""
     try:
         fields = dict(record.headers)
         source = fields.get("ce_source", b"")
@@ -97,17 +97,17 @@ def authenticated(record: Any, key: RecordKey) -> ChainedEvent:
     except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise AppendRejected("malformed", f"{type(error).__name__}: {error}"[:200]) from None
     if digest != chained.event.hash:
-        raise AppendRejected("altered", "its hash is another one")
+        raise AppendRejected("altered", "its hash does not match its content")
     if not key.verifies(fields.get("ce_mac", b""), digest):
         raise AppendRejected("forged", "it was not written by this installation's relay")
     return chained
 
 
 def _parsed(fields: dict[str, bytes], value: bytes | None) -> ChainedEvent:
-    """The event that a record claims to hold, with the hash that it claims to have."""
+    """The event and the previous hash that a record claims to contain."""
     data, meta = value or b"", fields["ce_meta"]
     if len(data) > MAX_DATA_BYTES or len(meta) > MAX_META_BYTES:
-        raise ValueError(f"{len(data)} bytes of data and {len(meta)} of meta are more than any event has")
+        raise ValueError(f"{len(data)} bytes of data and {len(meta)} of metadata are more than any event has")
     event = RecordedEvent(
         position=int(fields["ce_position"]),
         stream=UUID(fields["ce_subject"].decode()),

@@ -1,4 +1,4 @@
-"""A process that reads topics: it starts, is watched, and ends so that the next member of its group need not wait."""
+"""The consumer process: starts reading, is watched by a watchdog, and leaves its consumer group when it ends."""
 
 import asyncio
 import contextlib
@@ -25,8 +25,10 @@ log = structlog.get_logger()
 
 
 class ConsumerLimits(NamedTuple):
-    """`hung_after_seconds`: without progress, while the broker answers; a first join can take 11. `stop_timeout_seconds`: from SIGTERM;
-    containers are killed after 10."""
+    """`hung_after_seconds`: maximum time without progress while the broker answers; a first join can take 11.
+
+    `stop_timeout_seconds`: time from SIGTERM; containers are killed after 10.
+    """
 
     hung_after_seconds: float = 20.0
     end_offsets_timeout_seconds: float = 5.0
@@ -39,7 +41,7 @@ DEFAULT_LIMITS: Final = ConsumerLimits()
 
 
 class SourceFactory(Protocol):
-    """Makes the client that delivers batches: `FaustBatchSource`, `AiokafkaBatchSource`."""
+    """Creates the client that delivers batches: `FaustBatchSource` or `AiokafkaBatchSource`."""
 
     def __call__(
         self, brokers: str, topics: Sequence[str], reader: BatchReader, *, group: str, grouped: bool, fetch_wait: float
@@ -51,7 +53,7 @@ async def _no_preparation() -> None:
 
 
 class ConsumerProcess:
-    """Reads `topics` for `reader` as one of `group`, until SIGTERM (exit code 0) or an error (1; the supervisor starts it again)."""
+    """Reads `topics` for `reader` as a member of `group`, until SIGTERM (exit code 0) or an error (exit code 1)."""
 
     def __init__(
         self,
@@ -73,16 +75,16 @@ class ConsumerProcess:
         self._is_stopping = False
 
     def wake(self) -> None:
-        """There may be new records. For the embedded broker, which cannot wake a fetch that waits."""
+        """Fetch now, because there may be new records. For the embedded broker, which does not end a waiting fetch."""
         self._source.wake()
 
     def owns(self, topic: str) -> bool | None:
-        """Whether the topic's first partition is assigned to this process; None while it is no member of the group."""
+        """Whether the topic's first partition is assigned to this process; None while it is not a member of the group."""
         assigned = self._source.assigned
         return None if assigned is None else TopicPartition(topic, 0) in assigned
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Record where the group's next member reads on. Raises one of UNAVAILABLE_ERRORS, or that the assignment has changed."""
+        """Commit the group's offsets. Raises one of UNAVAILABLE_ERRORS, or a KafkaError if the assignment has changed."""
         await self._source.commit(offsets)
 
     def run(
@@ -91,10 +93,11 @@ class ConsumerProcess:
         finish: Callable[[], Awaitable[None]],
         prepared: Callable[[], Awaitable[object]] = _no_preparation,
     ) -> NoReturn:
-        """`companions` run all the time, from before there is a broker; when one ends or raises, so does the process.
+        """Run until SIGTERM or an error.
 
-        `finish` ends what is in progress, on SIGTERM. The process reports ready to the supervisor once `prepared` has returned and the
-        group is joined. It does not wait for a broker that does not answer, since everything else works without it.
+        `companions` run from the start, even without a broker; if one ends or raises, the process ends. `finish` completes work in
+        progress on SIGTERM. The process reports ready when `prepared` has returned and the group is joined, or without the group if no
+        broker answers, since everything else works without one.
         """
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
@@ -109,12 +112,12 @@ class ConsumerProcess:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         try:
             self._source.run(loop)
-        except BaseException:  # whatever it is, it ends this process
+        except BaseException:  # any error ends this process
             log.exception("reading failed", process=self.name)
         self.leave(1)
 
     def leave(self, code: int) -> NoReturn:
-        """Leave the group, so that the next member need not wait for the session timeout, and end at once. From any thread."""
+        """Leave the group, so that the next member need not wait for the session timeout, and exit. Thread-safe."""
         with contextlib.suppress(Exception):
             self._source.leave(self._limits.leave_timeout_seconds)
         logging.shutdown()
@@ -125,23 +128,23 @@ class ConsumerProcess:
     # ---- on the event loop ----
     async def _process(self, batch: RecordBatch) -> None:
         if self._is_stopping:
-            await asyncio.Event().wait()  # for ever: the process ends
+            await asyncio.Event().wait()  # forever: the process is ending
         await self._or_leave(self._reader.process(batch))
 
     def _start(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks.add(loop.create_task(work))
 
     async def _or_leave(self, work: Awaitable[Any], *, may_end: bool = True) -> None:
-        """End the process when `work` raises, or ends though it may not."""
+        """End the process if `work` raises, or ends although it must not."""
         try:
             await work
             if may_end or self._is_stopping:
                 return
-            log.error("what ran beside has ended", process=self.name)
+            log.error("companion task ended", process=self.name)
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("cannot go on", process=self.name)
+            log.exception("cannot continue", process=self.name)
         self.leave(1)
 
     async def _report_ready(self, prepared: Callable[[], Awaitable[object]]) -> None:
@@ -156,25 +159,25 @@ class ConsumerProcess:
         try:
             await finish()
         except Exception:
-            log.exception("not ended well", process=self.name)
+            log.exception("shutdown failed", process=self.name)
         self.leave(0)
 
     # ---- the watchdog's thread ----
     def _watch(self) -> NoReturn:
-        """End the process when the client hangs: no group, or unprocessed records and no progress, while the broker answers."""
+        """End the process if the client hangs: the broker answers, but there is no group, or no progress with unprocessed records."""
         healthy_at, before = time.monotonic(), dict[TopicPartition, int]()
         while True:
-            time.sleep(self._limits.hung_after_seconds / 5)  # each time the broker is asked where its partitions end
+            time.sleep(self._limits.hung_after_seconds / 5)  # each check requests end offsets from the broker
             processed = dict(self._source.processed)
             if self._reader.is_waiting or self._is_healthy(processed, before) or not is_answering(self._brokers):
                 healthy_at = time.monotonic()
             before = processed
             if time.monotonic() - healthy_at > self._limits.hung_after_seconds:
-                log.critical("nothing moves although the broker answers", process=self.name, seconds=self._limits.hung_after_seconds)
+                log.critical("no progress although the broker answers", process=self.name, seconds=self._limits.hung_after_seconds)
                 self.leave(1)
 
     def _is_healthy(self, processed: Mapping[TopicPartition, int], before: Mapping[TopicPartition, int]) -> bool:
-        """Whether it made progress, or has processed everything."""
+        """Whether the client made progress or has processed everything."""
         if not self._source.has_joined:
             return False
         if processed != before:
@@ -187,7 +190,7 @@ class ConsumerProcess:
 
 
 class _GuardedReader:
-    """The reader, whose errors end the process."""
+    """A reader whose errors end the process."""
 
     def __init__(self, reader: BatchReader, process: Callable[[RecordBatch], Awaitable[None]]) -> None:
         self._reader, self._process = reader, process

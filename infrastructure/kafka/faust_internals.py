@@ -1,8 +1,8 @@
-"""Faust, reduced to a transport of batches, and every private name of Faust that this project uses or overrides.
+"""Faust, reduced to a transport of batches, with all uses and overrides of its private names.
 
-Faust's cost is per message, it acknowledges messages on which an agent failed, and it may skip some in a double rebalance. So it counts
-nothing here: no acknowledgements, no commits; the reader knows what it has, and decides at each assignment where to read on.
-tests/kafka/test_client_internals.py names each private name.
+Faust has a cost per message, acknowledges messages on which an agent failed, and may skip messages in a double rebalance. So its
+acknowledgements and commits are not used: the reader tracks offsets, and decides at each assignment from where to read.
+tests/kafka/test_client_internals.py checks each private name.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from infrastructure.kafka.group_timeouts import (
 )
 from infrastructure.kafka.limits import MAX_FETCH_BYTES
 
-UNGROUPED_WAIT_SECONDS: Final = 5.0  # for the next records; Faust asks each second, for the sake of rebalances
+UNGROUPED_WAIT_SECONDS: Final = 5.0  # for records; Faust itself polls every second to notice rebalances
 UNGROUPED_GENERATION: Final = 1
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread. Without groups it assigns every partition of its topics to itself, at once."""
+    """Faust's consumer thread. Without groups, it assigns all partitions of its topics to itself."""
 
     _announcing: "asyncio.Task[None] | None" = None
 
@@ -63,17 +63,17 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         partitions = await aiokafka_internals.partitions_of(consumer, topics)
         consumer.assign(partitions)
-        self._announcing = asyncio.create_task(self._announce({TP(*partition) for partition in partitions}))  # which waits for our end
+        self._announcing = asyncio.create_task(self._announce({TP(*partition) for partition in partitions}))  # it starts after this call
 
     async def _announce(self, partitions: set[TP]) -> None:
-        """As a group's first generation would be."""
+        """Announce the assignment like the first generation of a group."""
         self.app.on_rebalance_start()
         self.app.consumer_generation_id = UNGROUPED_GENERATION
         await self.on_partitions_assigned(partitions, UNGROUPED_GENERATION)
 
 
 class BatchConsumer(driver.Consumer):
-    """Yields batches, and asks the reader where to read on."""
+    """Yields batches, and gets the starting offsets from the reader."""
 
     _cluster = ""
 
@@ -106,7 +106,7 @@ class BatchConsumer(driver.Consumer):
             partition = TP(kafka_partition.topic, kafka_partition.partition)
             for start in range(0, len(records), MAX_BATCH_RECORDS):
                 if self.should_stop or not self.flow_active:
-                    return  # what remains is fetched again, or found missing
+                    return  # the rest is fetched again, or detected as missing
                 yield partition, self._message_of(partition, records[start : start + MAX_BATCH_RECORDS])
 
     def _message_of(self, partition: TP, records: Sequence[Any]) -> Any:
@@ -117,7 +117,7 @@ class BatchConsumer(driver.Consumer):
         return message
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Do nothing: Faust would fetch nothing for a second. The bounded queue holds the fetcher back."""
+        """Do nothing. Faust would pause fetching for a second; the bounded queue already limits the fetcher."""
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: the watchdog checks progress."""
@@ -142,7 +142,7 @@ class BatchTransport(driver.Transport):
 
 
 class BatchSchema(faust.Schema[Any, Any]):
-    """Passes batches on as they are."""
+    """Passes batches unchanged."""
 
     def compile(self, app: Any, **_: Any) -> Any:
         async def decode(message: Any, **_: Any) -> Any:
@@ -153,7 +153,7 @@ class BatchSchema(faust.Schema[Any, Any]):
 
 class NoTables(TableManager):
     async def on_start(self) -> None:
-        """As the base class, without its second of waiting for tables: there are none."""
+        """As the base class, but without waiting a second for tables, since there are none."""
         await self._update_channels()
         await self.recovery.start()
 
@@ -167,19 +167,19 @@ class DisklessApp(faust.App):
 
 class SignallessWorker(faust.Worker):
     def install_signal_handlers(self) -> None:
-        """Do nothing: the process has its own."""
+        """Do nothing: the process has its own handlers."""
 
 
 # ---- the parts of a running app ----------------------------------------------------------------------------------------------------
 def consumer_of(app: faust.App) -> BatchConsumer:
-    """Not `app.consumer`, which would build one too early, on the wrong loop. Raises NotReady."""
+    """The app's consumer. `app.consumer` would create one too early, on the wrong loop. Raises NotReady."""
     if app._consumer is None:
         raise NotReady
     return cast(BatchConsumer, app._consumer)
 
 
 def kafka_consumer_of(app: faust.App) -> AIOKafkaConsumer:
-    """Raises NotReady, ConsumerNotStarted."""
+    """The aiokafka consumer. Raises NotReady, ConsumerNotStarted."""
     return consumer_of(app)._thread._ensure_consumer()
 
 
@@ -194,7 +194,7 @@ def is_active(app: faust.App) -> bool:
 
 
 def batch_app(group: str, brokers: str) -> faust.App:
-    """Settings that withstood every fault tried, with up to three members, on Apache Kafka (docs/decisions/0030)."""
+    """An app with settings that passed all fault tests on Apache Kafka with up to three members (docs/decisions/0030)."""
     return DisklessApp(
         group,
         broker=[f"aiokafka://{broker.strip()}" for broker in brokers.split(",")],
@@ -249,4 +249,4 @@ PRIVATE_NAMES: Mapping[str, tuple[str, ...]] = {
         "verify_event_path",
     ),
 }
-"""By class, for the test: what is used or overridden beyond Faust's documented interface."""
+"""By class, for the test: all names that are used or overridden beyond Faust's documented interface."""

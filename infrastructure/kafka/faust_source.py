@@ -1,4 +1,4 @@
-"""The port `BatchSource` on Faust."""
+"""The adapter of `BatchSource` to Faust."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from infrastructure.kafka.topics import create_topics
 
 
 class FaustBatchSource:
-    """Faust runs a consumer on a thread of its own, and an agent for each topic on the event loop."""
+    """Implements `BatchSource`. Faust runs the consumer on its own thread, and an agent for each topic on the event loop."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class FaustBatchSource:
         self._app.agent(self._app.topic(topic, acks=False, schema=BatchSchema()), concurrency=1, name=topic)(read)
 
     def _on_kafka_loop(self, work: Callable[[AIOKafkaConsumer], Awaitable[Any]], timeout: float) -> Any:
-        """Run `work` on the loop of Faust's consumer thread, from another thread."""
+        """Run `work` on the event loop of Faust's consumer thread, and wait. To be called on another thread."""
         consumer, loop = kafka_consumer_of(self._app), kafka_loop_of(self._app)
 
         async def call() -> Any:

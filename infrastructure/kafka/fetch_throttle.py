@@ -1,4 +1,4 @@
-"""Fetches that are held back until a hint comes: the embedded broker does not wake a fetch that waits."""
+"""Delays fetches until a hint arrives, because the embedded broker does not end a waiting fetch when records arrive."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,11 @@ from typing import Final
 
 from application.poll_interval import PollInterval
 
-IDLE_FETCH_INTERVAL_SECONDS: Final = 0.25  # to a fetch without a hint after something came; longer while nothing comes
+IDLE_FETCH_INTERVAL_SECONDS: Final = 0.25  # before a fetch without a hint; longer while there are no records
 
 
 class FetchThrottle:
-    """Lets the first fetch through, then one for each hint, and one after each idle interval."""
+    """Allows the first fetch, then one for each hint, and one after each idle interval."""
 
     def __init__(self, *, idle_interval_seconds: float = IDLE_FETCH_INTERVAL_SECONDS) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -19,7 +19,7 @@ class FetchThrottle:
         self._interval = PollInterval(idle_interval_seconds)
 
     def wake(self) -> None:
-        """Let one fetch through, now or as the next one. From any thread."""
+        """Allow one fetch now. Thread-safe."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._hinted.set)
@@ -27,8 +27,8 @@ class FetchThrottle:
     async def fetch(self, fetch: Callable[[], Awaitable[bool]], *, of_all: bool) -> bool:
         """Run `fetch` when a hint or the idle interval allows it; return whether it got records.
 
-        `of_all`: it asks for all assigned partitions. Where it got records there may be more, and partitions that it did not ask for
-        may have some too: then the next fetch need not wait.
+        `of_all`: it requests all assigned partitions. The next fetch runs at once if this one got records, since there may be more, or if
+        it did not request all partitions.
         """
         await self._wait_for_hint()
         got_records = await fetch()

@@ -1,4 +1,4 @@
-"""How large a record may be: no broker accepts a larger one, and no reader stalls at one."""
+"""Limits of record sizes, so that brokers accept every record and readers can fetch it."""
 
 from typing import Final
 

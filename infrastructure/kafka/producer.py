@@ -1,4 +1,4 @@
-"""Producers: of single records that must arrive, and of the relay, which fences its predecessors."""
+"""Producers: the fencing producer of the relay, and a sender of single records."""
 
 import asyncio
 from typing import Final
@@ -9,8 +9,8 @@ from infrastructure.kafka import aiokafka_internals
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 
 DELIVERY_TIMEOUT_SECONDS: Final = 5.0
-FENCING_TIMEOUT_SECONDS: Final = 30.0  # the first time Kafka creates a topic for it
-TRANSACTION_TIMEOUT_MS: Final = 60_000  # of transactions that are never begun; Kafka refuses more than 15 minutes
+FENCING_TIMEOUT_SECONDS: Final = 30.0  # at the first time Kafka creates an internal topic
+TRANSACTION_TIMEOUT_MS: Final = 60_000  # required, although no transaction is begun; Kafka refuses more than 15 minutes
 STOP_TIMEOUT_SECONDS: Final = 1.0
 MAX_BATCH_BYTES: Final = 256 * 1024
 REQUEST_TIMEOUT_MS: Final = 10_000
@@ -18,7 +18,7 @@ METADATA_MAX_AGE_MS: Final = 30_000
 
 
 def create_producer(brokers: str) -> AIOKafkaProducer:
-    """Idempotent, acks=all; it sends at once. Belongs to the event loop on which it is created."""
+    """An idempotent producer with acks=all that sends without delay. It belongs to the event loop on which it is created."""
     return AIOKafkaProducer(
         bootstrap_servers=brokers,
         acks="all",
@@ -31,10 +31,10 @@ def create_producer(brokers: str) -> AIOKafkaProducer:
 
 
 async def start_fencing(producer: AIOKafkaProducer, name: str) -> None:
-    """Start it as the newest producer of that name: once it has sent something, Kafka refuses whatever an earlier one still sends.
+    """Start the newest producer called `name`. After its first record, Kafka refuses records of earlier producers of that name.
 
-    Kafka gives the producers of one transactional id the same number, and an epoch that rises. It compares epochs with each batch, also
-    outside of transactions, which would add markers to the topic. The embedded broker compares nothing. Raises one of
+    Kafka gives all producers of one transactional id the same producer id and a rising epoch. It checks the epoch of each batch, even
+    outside transactions, which are not used because they add markers to the topic. The embedded broker checks nothing. Raises one of
     UNAVAILABLE_ERRORS.
     """
     aiokafka_internals.set_transactional_id(producer, name, timeout_ms=TRANSACTION_TIMEOUT_MS)
@@ -42,13 +42,13 @@ async def start_fencing(producer: AIOKafkaProducer, name: str) -> None:
         async with asyncio.timeout(FENCING_TIMEOUT_SECONDS):
             await producer.start()
     except TimeoutError:
-        raise TimeoutError("Kafka gives no epoch: can it keep its topic __transaction_state on the brokers that it has?") from None
+        raise TimeoutError("Kafka gives no producer epoch: its topic __transaction_state may lack brokers") from None
     finally:
         aiokafka_internals.set_transactional_id(producer, None)
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Stop it once Kafka has what is in progress, without waiting for an unavailable Kafka, which would be for ever."""
+    """Stop a producer after its pending records, but wait at most STOP_TIMEOUT_SECONDS for an unavailable Kafka."""
     try:
         async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
             await producer.stop()
@@ -58,9 +58,10 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 
 class Sender:
-    """`sender(topic, key, value)` returns when Kafka has it. Raises one of UNAVAILABLE_ERRORS, within DELIVERY_TIMEOUT_SECONDS.
+    """`sender(topic, key, value)` returns when Kafka has stored the record. Raises one of UNAVAILABLE_ERRORS in time.
 
-    Connects when first used, and again after its producer gave up for good; belongs to the event loop that uses it.
+    The limit is DELIVERY_TIMEOUT_SECONDS. It connects at the first use, and again if its producer has failed for good. It belongs to the
+    event loop that uses it.
     """
 
     def __init__(self, brokers: str) -> None:

@@ -1,4 +1,4 @@
-"""The consumer of tasks: several at a time, each lane for itself; offsets are committed in order."""
+"""The consumer of tasks. It handles several at a time, separately for each lane, and commits offsets in order."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 
 log = structlog.get_logger()
 
-MAX_KEPT_BYTES: Final = 65_536  # of a record that is no task: its dead letter must fit its topic
+MAX_KEPT_BYTES: Final = 65_536  # of an undecodable record, so that its dead letter fits the topic
 
 Handle = Callable[[str, Task], Awaitable[None]]
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
@@ -28,9 +28,9 @@ Commit = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 
 
 class TaskConsumerLimits(NamedTuple):
-    """`retry_delay_seconds`: between two attempts while something is unavailable; `upgrade_retry_delay_seconds`: while a task waits for
-    an upgrade. `finish_timeout_seconds`: for tasks in progress at the end; `last_commit_timeout_seconds`: for Kafka after that, which
-    may be unavailable."""
+    """Delays between two attempts: `retry_delay_seconds` while a dependency is unavailable, `upgrade_retry_delay_seconds` while a task
+    waits for an upgrade. At the end, tasks in progress have `finish_timeout_seconds`, and the last commit has
+    `last_commit_timeout_seconds`."""
 
     commit_interval_seconds: float = 0.5
     retry_delay_seconds: float = 1.0
@@ -47,17 +47,17 @@ async def _nothing_is_unavailable() -> bool:
 
 
 class UndecodableTask(msgspec.Struct, frozen=True, kw_only=True):
-    """The dead letter of a record that is no task."""
+    """The dead letter of a record that cannot be decoded as a task."""
 
     topic: str
     partition: int
     offset: int
     reason: str
-    value: str  # its beginning, in base64
+    value: str  # the first bytes in base64, at most MAX_KEPT_BYTES
 
 
 class OffsetTracker:
-    """Tracks which records of a partition are done. All before `next_offset` are."""
+    """Tracks which records of a partition are done. All records before `next_offset` are."""
 
     def __init__(self, next_offset: int) -> None:
         self.next_offset = next_offset
@@ -65,7 +65,7 @@ class OffsetTracker:
         self._newest = next_offset - 1
 
     def begin(self, offset: int) -> bool:
-        """False for one that was begun before."""
+        """Mark a record as begun. False if it was begun before."""
         if offset <= self._newest:
             return False
         self._is_done[offset], self._newest = False, offset
@@ -80,14 +80,14 @@ class OffsetTracker:
 
 
 class TaskConsumer:
-    """The reader of the tasks' topics. `concurrency`: how many tasks of each topic are handled at once.
+    """The reader of the task topics. `concurrency` is the number of tasks of each topic that are handled at once.
 
-    A task is tried again while what it needs is unavailable, for `retry_seconds`, and as long as `is_unavailable` says that all tasks
-    lack it. Then, or when something is broken, it is released: the scheduler dispatches it again. A task that waits for an upgrade is
-    kept: dispatched again and again, it would be abandoned.
+    While a dependency is unavailable, a task is retried for `retry_seconds`, or longer while `is_unavailable` says that all tasks lack the
+    dependency. After that, or after another error, it is released, and the scheduler dispatches it again. A task that waits for an upgrade
+    is kept, since repeated dispatches would make the scheduler abandon it.
     """
 
-    is_waiting = False  # tasks are accepted at once, whatever becomes of them
+    is_waiting = False  # tasks are accepted at once and handled in the background
 
     def __init__(
         self,
@@ -109,12 +109,12 @@ class TaskConsumer:
         self._accepted: list[Task] = []
 
     def leased_work(self) -> list[UUID]:
-        """The work of all tasks that wait or are handled here: their leases are to be renewed."""
+        """The work items of all accepted tasks, whose leases must be renewed."""
         return [work for task in self._accepted for work in task.work]
 
     # ---- the port `BatchReader` ----
     async def starting_offsets(self, cluster: str, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
-        """Where the group has committed, within what the partition holds. Tasks in progress are not begun again."""
+        """The committed offsets, limited to the range of the partition. Tasks in progress are not started again."""
         offsets = {
             partition: span.begin if span.committed is None else min(max(span.committed, span.begin), span.end)
             for partition, span in ranges.items()
@@ -142,7 +142,7 @@ class TaskConsumer:
             await self._commit(commit)
 
     async def finish(self, commit: Commit) -> None:
-        """Wait a little for tasks in progress, then commit."""
+        """Wait for tasks in progress, up to the limit, then commit."""
         if self._in_progress:
             await asyncio.wait(self._in_progress, timeout=self._limits.finish_timeout_seconds)
         with suppress(TimeoutError):
@@ -159,7 +159,7 @@ class TaskConsumer:
             return
         try:
             await commit(advanced)
-        except Exception as error:  # Kafka is unavailable, or the partitions are another member's, which repeats a few tasks
+        except Exception as error:  # Kafka is unavailable, or the partitions were reassigned; a few tasks are repeated
             log.debug("offsets not committed", error=type(error).__name__)
         else:
             self._committed |= advanced
@@ -180,7 +180,7 @@ class TaskConsumer:
         tracker.end(record.offset)
 
     async def _waits_for_upgrade(self, topic: str, task: Task) -> bool:
-        """Handle a task; True when it has to be tried again, until this process or another one is upgraded. It keeps no slot meanwhile."""
+        """Handle a task. True if it waits for the upgrade of a process and must be repeated; it occupies no slot while it waits."""
         try:
             async with self._slots[topic]:
                 await self._handle_with_retries(topic, task)
@@ -191,7 +191,7 @@ class TaskConsumer:
         return False
 
     async def _handle_with_retries(self, topic: str, task: Task) -> None:
-        """Return when the task is done or released. Raises UpgradePending."""
+        """Handle a task until it is done or released. Raises UpgradePending."""
         about = {"kind": task.kind, "job": str(task.job), "number": task.number, "attempt": task.attempt}
         now = asyncio.get_running_loop().time
         until = now() + self._retry_seconds
@@ -206,7 +206,7 @@ class TaskConsumer:
                 if now() < until:
                     await asyncio.sleep(self._limits.retry_delay_seconds)
                     continue
-                log.warning("task let go: what it needs stays away", reason=unavailable.detail, **about)
+                log.warning("task released: a dependency stays unavailable", reason=unavailable.detail, **about)
             except Exception:
                 log.exception("task failed", **about)
             return
@@ -219,7 +219,7 @@ class TaskConsumer:
             reason=f"{type(error).__name__}: {error}",
             value=base64.b64encode((record.value or b"")[:MAX_KEPT_BYTES]).decode(),
         )
-        log.error("not a task", topic=dead.topic, partition=dead.partition, offset=dead.offset, reason=dead.reason)
+        log.error("undecodable task", topic=dead.topic, partition=dead.partition, offset=dead.offset, reason=dead.reason)
         while True:
             try:
                 return await self._send(DEAD_LETTERS, record.key or b"", msgspec.json.encode(dead))

@@ -1,4 +1,4 @@
-"""The topics, and the brokers: creating topics, checking that a broker answers, and limiting what clients log."""
+"""Topics and brokers: create topics, check that a broker answers, limit the clients' logs."""
 
 import asyncio
 import logging
@@ -18,17 +18,17 @@ from infrastructure.kafka.limits import MAX_RECORD_BYTES
 log = structlog.get_logger()
 
 PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
-"""One partition of events: the topic is the log, in its order. Many of tasks, so that many members can share them."""
+"""Events have one partition, which keeps the order of the log. Tasks have many, so that many workers can share them."""
 
-REPLICATION_FACTOR: Final = 3  # where there are so many brokers
+REPLICATION_FACTOR: Final = 3  # if there are as many brokers
 RETRY_DELAY_SECONDS: Final = 0.5
 METADATA_POLL_INTERVAL_SECONDS: Final = 0.025
 CONNECT_TIMEOUT_SECONDS: Final = 0.5
 REQUEST_TIMEOUT_MS: Final = 5000
 LOG_INTERVAL_SECONDS: Final = 10.0
-METADATA_TIMEOUT_SECONDS: Final = 5.0  # from the creation of a topic until a broker knows it
+METADATA_TIMEOUT_SECONDS: Final = 5.0  # for brokers to know a new topic
 UNAVAILABLE_ERRORS: Final = (KafkaError, OSError, TimeoutError)
-"""What clients raise while brokers are unavailable, or not ready yet."""
+"""Errors of clients while brokers are unavailable or not ready."""
 
 
 @asynccontextmanager
@@ -42,10 +42,10 @@ async def _admin(brokers: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def create_topics(brokers: str, partitions: Mapping[str, int] = PARTITIONS) -> str:
-    """Create the topics that do not exist, wait until they can be used, and return the cluster's id. Harmless to repeat.
+    """Create missing topics, wait until they can be used, and return the cluster's id. Idempotent.
 
-    The embedded broker has no controller that could create topics: it creates each one, with four partitions, when it is first asked
-    about it. Raises one of UNAVAILABLE_ERRORS.
+    The embedded broker has no controller: it creates a topic with four partitions at the first request for it. Raises one of
+    UNAVAILABLE_ERRORS.
     """
     async with _admin(brokers) as admin:
         cluster: dict[str, Any] = await admin.describe_cluster()
@@ -67,7 +67,7 @@ def _check(response: Any) -> None:
 
 
 async def _wait_until_known(admin: AIOKafkaAdminClient, names: Iterable[str]) -> None:
-    """A controller answers before its brokers know a new topic, for some milliseconds."""
+    """Wait until the brokers know the topics, which takes some milliseconds after the controller's answer."""
     while True:
         described = await admin.describe_topics(list(names))
         if not any(topic["error_code"] for topic in described):
@@ -86,7 +86,7 @@ async def create_topics_when_reachable(brokers: str) -> str:
 
 
 def is_answering(brokers: str) -> bool:
-    """Whether a broker accepts a connection. Blocks for at most CONNECT_TIMEOUT_SECONDS for each."""
+    """Whether any broker accepts a connection. Blocks for at most CONNECT_TIMEOUT_SECONDS per broker."""
     for broker in brokers.split(","):
         host, _, port = broker.strip().rpartition(":")
         with suppress(OSError), socket.create_connection((host, int(port)), CONNECT_TIMEOUT_SECONDS):
@@ -95,7 +95,7 @@ def is_answering(brokers: str) -> bool:
 
 
 class RateLimitedFilter(logging.Filter):
-    """Passes each message once in LOG_INTERVAL_SECONDS: clients write 75 lines a second while a broker is unavailable."""
+    """Passes each message once per LOG_INTERVAL_SECONDS. Clients write 75 lines per second while a broker is unavailable."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class RateLimitedFilter(logging.Filter):
 
 
 def limit_client_logs() -> None:
-    """Limit what the clients log, on each of their loggers: a filter on a parent logger does not apply."""
+    """Limit the clients' logs. The filter is added to each logger, since filters of parent loggers do not apply."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("aiokafka", "faust", "mode", "infrastructure.kafka")):
             logger = logging.getLogger(name)

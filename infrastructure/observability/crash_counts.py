@@ -1,4 +1,4 @@
-"""Crash loops: the supervisor records crashes in the data folder, and readiness reads them."""
+"""Crash loops: the supervisor records crashes in the data folder, and readiness reports them."""
 
 import time
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from infrastructure.configuration.paths import run_folder
 
 CRASH_WINDOW_SECONDS: Final = 60.0
 CRASHES_OF_A_LOOP: Final = 3
-"""So many crashes within the window count as a loop."""
+"""Number of crashes within the window that counts as a loop."""
 
 Crashes = dict[str, list[float]]
 
 
 def record_crash(file: Path, name: str, *, now: float | None = None) -> int:
-    """Record that a process ended by itself; its crashes within the window. A file that cannot be written is ignored."""
+    """Record the crash of a process; return its crashes within the window. A file that cannot be written is ignored."""
     at = time.time() if now is None else now
     crashes = _recent(file, at)
     crashes.setdefault(name, []).append(at)
@@ -29,7 +29,7 @@ def record_crash(file: Path, name: str, *, now: float | None = None) -> int:
 
 
 def crash_loops(file: Path, *, now: float | None = None) -> Mapping[str, int]:
-    """The processes in a crash loop, each with its crashes within the window. Empty without a supervisor."""
+    """The processes in a crash loop, each with its number of crashes within the window. Empty without a supervisor."""
     crashes = _recent(file, time.time() if now is None else now)
     return {name: len(times) for name, times in crashes.items() if len(times) >= CRASHES_OF_A_LOOP}
 

@@ -1,4 +1,4 @@
-"""Health checks of all dependencies, run concurrently, each with a time-out."""
+"""Health checks of all dependencies, run concurrently, each with a timeout."""
 
 import asyncio
 import time
@@ -15,21 +15,21 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.observability.crash_counts import crash_loops, crashes_file
 from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
 
-MAX_LAG_SECONDS: Final = 30.0  # seconds that an event may wait to be published or shown
-MAX_NAMED_PROCESSES: Final = 3  # processes that are named
+MAX_LAG_SECONDS: Final = 30.0  # for an event to be published or projected
+MAX_NAMED_PROCESSES: Final = 3  # in one message
 ABSENT_BLOB: Final = "0" * 64  # a blob that does not exist
-API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # the first request of every Kafka client: length, call, version, number, no name
+API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # length, API key, version, correlation id, no client id
 
-CHANGED: Final = "somebody changed it, and nothing is published until that is mended (docs/operations.md)"
+CHANGED: Final = "the checkpoint was changed or the log truncated; nothing is published until you repair it (docs/operations.md)"
 
 SUPERVISED: Final = {"kafka": "broker", "scheduler": "projector"}
-"""The supervisor's name of what a dependency depends on, where it has another one."""
+"""The supervisor's process for a dependency, if its name differs."""
 
 HealthProbe = Callable[[], Awaitable[list[DependencyHealth]]]
 
 
 class HealthLimits(NamedTuple):
-    """A check may take `check_seconds`; its result serves all callers for `cache_seconds`."""
+    """`check_seconds` is the timeout of a check; results are cached for `cache_seconds`."""
 
     check_seconds: float = 1.5
     cache_seconds: float = 1.0
@@ -39,7 +39,7 @@ DEFAULT_LIMITS: Final = HealthLimits()
 
 
 class DependencyChecks:
-    """The port `HealthChecks`."""
+    """Implements `HealthChecks`."""
 
     def __init__(self, settings: Settings, *, reads: QueryDatabase, blobs: BlobStore, limits: HealthLimits = DEFAULT_LIMITS) -> None:
         self._settings, self._reads, self._blobs, self._limits = settings, reads, blobs, limits
@@ -86,14 +86,14 @@ class DependencyChecks:
         answers = await asyncio.gather(*map(_broker_answers, brokers), return_exceptions=True)
         answering = sum(answer is True for answer in answers)
         details = f"{answering} of {len(brokers)} brokers answer"
-        return [_healthy("kafka", details) if answering else _unhealthy("kafka", f"{details}: commands are taken, results wait")]
+        return [_healthy("kafka", details) if answering else _unhealthy("kafka", f"{details}: commands work, results wait")]
 
     async def _probe_redis(self) -> list[DependencyHealth]:
         await self._redis.ping()
         return [_healthy("redis", "answers")]
 
     async def _probe_blobs(self) -> list[DependencyHealth]:
-        """One probe at a time: a store that does not answer must not accumulate threads."""
+        """Run one probe at a time, so that a store that does not answer does not accumulate threads."""
         if self._blobs_probe is None or self._blobs_probe.done():
             self._blobs_probe = asyncio.create_task(asyncio.to_thread(self._blobs.exists, ABSENT_BLOB))
             self._blobs_probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
@@ -102,18 +102,16 @@ class DependencyChecks:
 
 
 def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
-    """The health of the parts that the database knows about."""
+    """The health of the processes, as the database shows it."""
     return [
         _lag_of("relay", "published", status.unpublished, status.unpublished_age)
         if status.is_published_in_log
-        else _unhealthy(
-            "relay", f"ops.relay stands at position {status.published}, and the log ends at {status.head}: {CHANGED}", status.head
-        ),
+        else _unhealthy("relay", f"ops.relay is at position {status.published}, but the log ends at {status.head}: {CHANGED}", status.head),
         _projector(status),
         _healthy("scheduler", "leads")
         if status.scheduling
-        else _unhealthy("scheduler", "nobody leads: jobs wait. Is a projector process running?"),
-        _healthy("inference", f"{status.workers} at work")
+        else _unhealthy("scheduler", "no process leads: jobs wait. Is a projector process running?"),
+        _healthy("inference", f"{status.workers} running")
         if status.workers
         else _unhealthy("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
         *_pending_upgrades(status),
@@ -121,11 +119,13 @@ def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
 
 
 def _projector(status: SystemStatus) -> DependencyHealth:
-    """Unhealthy while there are dead letters: read models are incomplete, and only an operator can repair them. The system is degraded, but
-    is not restarted or taken out of service."""
+    """The health of the projector: unhealthy while there are dead letters, since only an operator can complete the read models.
+
+    The system is degraded then, but is neither restarted nor taken out of service.
+    """
     lag, projectors = status.head - status.projected, [process for process in status.processes if process.kind == "projector"]
     if not status.fits:
-        return _unhealthy("projector", f"the read models stand at position {status.projected} of another log: run `bioscope rebuild`")
+        return _unhealthy("projector", f"the read models are at position {status.projected} of another log: run `bioscope rebuild`")
     if lag > 0 and projectors and all(process.paused for process in projectors):
         return _unhealthy("projector", f"{lag} events are not shown yet: {projectors[0].paused}", lag)
     health = _lag_of("projector", "shown", lag, status.unprojected_age, also=_dead_letters(status))
@@ -133,8 +133,8 @@ def _projector(status: SystemStatus) -> DependencyHealth:
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:
-    """The processes that pause, and those that will as soon as they read what is already written."""
-    details = [f"{_name(process)} pauses: {process.paused}" for process in status.processes if process.paused]
+    """Processes that are paused, and processes that do not understand an event type that was written."""
+    details = [f"{_name(process)} is paused: {process.paused}" for process in status.processes if process.paused]
     details += [
         f"{_name(process)} does not understand {', '.join(process.lacks)}: upgrade it"
         for process in status.processes
@@ -148,7 +148,7 @@ def _name(process: DeclaredProcess) -> str:
 
 
 def _crashing(dependency: DependencyHealth, loops: Mapping[str, int]) -> DependencyHealth:
-    """A dependency in a crash loop is unhealthy even if it answers now, except Postgres: while it answers, requests are served."""
+    """A dependency in a crash loop is unhealthy even if it answers now. Postgres is not: while it answers, requests are served."""
     name = SUPERVISED.get(dependency.name, dependency.name)
     if name not in loops or dependency.name == "postgres":
         return dependency
@@ -164,7 +164,7 @@ def _lag_of(name: str, done: str, lag: int, age: float, also: str = "") -> Depen
 def _dead_letters(status: SystemStatus) -> str:
     if not status.dead_letters:
         return ""
-    return f"; {status.dead_letters} dead letters, {status.parked} events parked behind them: see `bioscope dead-letters list`"
+    return f"; {status.dead_letters} dead letters, {status.parked} parked events: see `bioscope dead-letters list`"
 
 
 async def _within_timeout(names: list[str], probe: HealthProbe, seconds: float) -> list[DependencyHealth]:
@@ -173,17 +173,17 @@ async def _within_timeout(names: list[str], probe: HealthProbe, seconds: float) 
             return await probe()
     except TimeoutError:
         return [_unhealthy(name, f"no answer within {seconds} s") for name in names[:1]] + [_unknown(name) for name in names[1:]]
-    except Exception as error:  # any error of a driver: the check is only whether it works
-        return _failed(names, f"away ({type(error).__name__})")
+    except Exception as error:  # any driver error means that the dependency does not work
+        return _failed(names, f"unavailable ({type(error).__name__})")
 
 
 def _failed(names: list[str], reason: str) -> list[DependencyHealth]:
-    """The first one is unhealthy; the others are known from it alone."""
+    """The first dependency is unhealthy; the others are unknown without it."""
     return [_unhealthy(names[0], reason), *map(_unknown, names[1:])]
 
 
 async def _broker_answers(address: str) -> bool:
-    """Whether it speaks Kafka: the answer repeats the number of the request."""
+    """Whether the server speaks the Kafka protocol: its answer repeats the correlation id of the request."""
     host, _, port = address.strip().rpartition(":")
     reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:
@@ -203,4 +203,4 @@ def _unhealthy(name: str, detail: str, lag: int | None = None) -> DependencyHeal
 
 
 def _unknown(name: str) -> DependencyHealth:
-    return _unhealthy(name, "not known: Postgres does not say")
+    return _unhealthy(name, "unknown while Postgres does not answer")

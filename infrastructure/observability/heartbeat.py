@@ -1,4 +1,4 @@
-"""Whether the event loop of this process still runs."""
+"""The heartbeat of this process's event loop."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ STALE_AFTER_SECONDS: Final = 30.0
 
 
 class Heartbeat:
-    """Set by the event loop, read from any thread. A server that is away does not stop it; an event loop that hangs does."""
+    """Set by the event loop, read from any thread. A hanging event loop stops it; an unavailable server does not."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -25,8 +25,8 @@ class Heartbeat:
         self._last = self._clock()
 
     def is_alive(self) -> bool:
-        """Not before the first beat."""
+        """Whether the last beat is recent. False before the first one."""
         return self._last is not None and self._clock() - self._last <= STALE_AFTER_SECONDS
 
 
-HEARTBEAT: Final = Heartbeat()  # of this process
+HEARTBEAT: Final = Heartbeat()

@@ -1,4 +1,4 @@
-"""Log lines without secrets, one per event."""
+"""Logging: one line per event, with secrets removed."""
 
 import io
 import logging
@@ -23,7 +23,7 @@ SECRET_KEYS: Final = re.compile(
     "authorization|cookie|passw|passphrase|secret|token|(?:api|root|private)[_-]?key|credential|signature|e[_-]?mail|(?:first|last)_?name|phone",
     re.IGNORECASE,
 )
-OWN_FIELDS: Final = frozenset({"time", "level", "process", "method", "route", "request_id"})  # written by us on every line
+OWN_FIELDS: Final = frozenset({"time", "level", "process", "method", "route", "request_id"})  # set by this program on every line
 PATTERNS: Final = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -38,14 +38,14 @@ PATTERNS: Final = tuple(
         (r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+", "[address]"),
     )
 )
-HARMLESS: Final = re.compile(r"[\w-]{0,42}", re.ASCII)  # a word that no pattern can match: most are, and asking nine times costs
+HARMLESS: Final = re.compile(r"[\w-]{0,42}", re.ASCII)  # matches no pattern; most words do not, and testing nine patterns is slow
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Line = MutableMapping[str, Any]
 
 
 def configure_logging(settings: Settings, process: str, *, to: TextIO | None = None) -> None:
-    """Format every line of this process, libraries included: JSON, or text for a terminal; times in UTC; without secrets, on one line."""
+    """Set up logging of this process and its libraries: one line per event without secrets, as JSON or as text for a terminal."""
     stream = cast(TextIO, BestEffortStream(to or sys.stderr))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     pretty = not settings.log_json and stream.isatty()
@@ -76,13 +76,13 @@ def configure_logging(settings: Settings, process: str, *, to: TextIO | None = N
 
 
 class BestEffortStream(io.TextIOBase):
-    """A stream whose disk may be full: lines that cannot be written are lost, and work continues."""
+    """A stream that drops lines that cannot be written, such as on a full disk."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):  # ValueError: it is closed, since the process ends
+        with suppress(OSError, ValueError):  # ValueError: closed at the end of the process
             self._stream.write(text)
         return len(text)
 
@@ -95,7 +95,7 @@ class BestEffortStream(io.TextIOBase):
 
 
 def redact(_: object, __: str, line: Line) -> Line:
-    """Remove secrets from a line, by the names of its members and by patterns, and escape line breaks."""
+    """Replace secrets in a line, by field names and by patterns, and escape line breaks."""
     return {_plain(name): _sanitized(name, value, MAX_DEPTH) for name, value in line.items()}
 
 
@@ -117,7 +117,7 @@ def _sanitized(name: str, value: object, depth: int) -> object:
             return value
         case str():
             text = redacted(value[:MAX_TEXT_CHARACTERS])
-            return CONTROLS.sub(_escaped, text) if name == "exception" else _plain(text)  # a traceback may have its lines
+            return CONTROLS.sub(_escaped, text) if name == "exception" else _plain(text)  # a traceback keeps its line breaks
         case Mapping() if depth:
             return {_plain(str(key)): _sanitized(str(key), inner, depth - 1) for key, inner in value.items()}
         case list() | tuple() | set() | frozenset() if depth:
@@ -156,9 +156,9 @@ def _log_fatal_error(kind: type[BaseException], error: BaseException, trace: Any
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
-        structlog.get_logger().critical("the process ends by an error", exc_info=(kind, error, trace))
+        structlog.get_logger().critical("process ended by an error", exc_info=(kind, error, trace))
 
 
 def _log_thread_error(ended: threading.ExceptHookArgs) -> None:
     name = ended.thread.name if ended.thread else ""
-    structlog.get_logger().error("a thread ended by an error", thread=name, exc_info=(ended.exc_type, ended.exc_value, ended.exc_traceback))
+    structlog.get_logger().error("thread ended by an error", thread=name, exc_info=(ended.exc_type, ended.exc_value, ended.exc_traceback))

@@ -1,4 +1,4 @@
-"""All metrics. Each process counts its own work; the API adds the status of the whole system."""
+"""All metrics. Each process counts its own work; the API also exports the status of the whole system."""
 
 from functools import cache
 from typing import Final
@@ -18,12 +18,12 @@ APPEND_COMMANDS: Final = Histogram(
     "bioscope_append_batch_commands", "Commands in one transaction of the event store.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
 APPEND_SECONDS: Final = Histogram("bioscope_append_seconds", "Duration of one transaction of the event store.", buckets=LATENCY_BUCKETS)
-APPENDS: Final = Counter("bioscope_appends", "Commands by how their append ended.", ["outcome"])
+APPENDS: Final = Counter("bioscope_appends", "Commands by outcome of their append.", ["outcome"])
 REQUEST_SECONDS: Final = Histogram(
     "bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=LATENCY_BUCKETS
 )
 REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"])
-IMAGES: Final = Counter("bioscope_inference_images", "Images that a worker answered for.", ["outcome"])
+IMAGES: Final = Counter("bioscope_inference_images", "Images processed by workers, by outcome.", ["outcome"])
 
 HEAD: Final = Gauge("bioscope_log_events", "Events in the log.")
 RELAY_LAG: Final = Gauge("bioscope_relay_lag_events", "Events that Kafka does not have yet.")
@@ -31,22 +31,22 @@ RELAY_AGE: Final = Gauge("bioscope_relay_lag_seconds", "Age of the oldest event 
 PROJECTION_LAG: Final = Gauge("bioscope_projection_lag_events", "Events that the read models do not show yet.", ["projection"])
 PROJECTION_AGE: Final = Gauge("bioscope_projection_lag_seconds", "Age of the oldest event that is not shown yet.", ["projection"])
 DEAD_LETTERS: Final = Gauge("bioscope_dead_letters", "Events that could not be applied.")
-PARKED: Final = Gauge("bioscope_parked_events", "Events that wait behind dead letters.")
-TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Since the oldest unanswered task was given out.")
-LONG_STREAMS: Final = Gauge("bioscope_long_streams", "Streams of more than 1,000 events, which take long to load; jobs are left out.")
+PARKED: Final = Gauge("bioscope_parked_events", "Events that wait for a dead letter to be resolved.")
+TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Age of the oldest task in progress, since it was dispatched.")
+LONG_STREAMS: Final = Gauge("bioscope_long_streams", "Streams with more than 1,000 events, which load slowly; without jobs.")
 WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen within 10 s.")
-SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process schedules.")
-PAUSED: Final = Gauge("bioscope_paused_processes", "Processes that pause until they are upgraded.", ["process"])
+SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while a process leads the scheduler.")
+PAUSED: Final = Gauge("bioscope_paused_processes", "Processes that are paused until they are upgraded.", ["process"])
 
-BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 once the relay found that the log is not what was written; it signs no more.")
-DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are not as the record says.")
-RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "When they were last compared.")
+BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.")
+DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that differ from the log.")
+RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "Time of the last such comparison.")
 
-ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Stored files that nothing referred to any more, and that were freed.")
-ORPHANS_LEFT: Final = Gauge("bioscope_orphans_left", "Stored files that the last sweep left for events that could not be applied.")
-ORPHANS_SWEPT_AT: Final = Gauge("bioscope_orphans_swept_timestamp_seconds", "When stored files were last swept, to the end.")
-PRUNED: Final = Counter("bioscope_pruned_rows", "Rows beside the log that were removed, since nobody needs them any more.", ["table"])
-PRUNED_AT: Final = Gauge("bioscope_pruned_timestamp_seconds", "When such rows were last removed, to the end.")
+ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Unused blobs that were deleted.")
+ORPHANS_LEFT: Final = Gauge("bioscope_orphans_left", "Blobs that the last sweep kept for events that could not be applied yet.")
+ORPHANS_SWEPT_AT: Final = Gauge("bioscope_orphans_swept_timestamp_seconds", "Time of the last complete sweep of blobs.")
+PRUNED: Final = Counter("bioscope_pruned_rows", "Obsolete rows beside the log that were removed.", ["table"])
+PRUNED_AT: Final = Gauge("bioscope_pruned_timestamp_seconds", "Time of the last complete removal of obsolete rows.")
 
 MAIN: Final = "main"
 DECLARED_KINDS: Final = ("api", "projector", "inference")
@@ -54,7 +54,7 @@ COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reas
 
 
 class StoredCounters(Collector):
-    """What all processes together have counted in the table `ops.counters`, as it was last read."""
+    """Exports the table `ops.counters`, in which all processes count, as it was last read."""
 
     def __init__(self) -> None:
         self.status: SystemStatus | None = None
@@ -75,7 +75,7 @@ REGISTRY.register(STORED_COUNTERS)
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    """`method` and `route` must have few values: each pair is kept for ever."""
+    """Count a request. `method` and `route` must have few values, since each pair is kept forever."""
     durations, requests = _of_requests(method, route, status)
     durations.observe(seconds)
     requests.inc()
@@ -104,5 +104,5 @@ def observe_status(status: SystemStatus) -> None:
 
 
 def exposition() -> bytes:
-    """Prometheus' text form of all of them."""
+    """All metrics in the Prometheus text format."""
     return generate_latest(REGISTRY)

@@ -1,4 +1,4 @@
-"""The HTTP port of a process for metrics and for its health."""
+"""The HTTP server of each process for its metrics and health."""
 
 import hmac
 import socket
@@ -21,25 +21,25 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def metrics_token(settings: Settings) -> str:
-    """The secret that a scraper must send; empty where none is needed. Raises WrongSetting when it is missing or cannot be used."""
+    """The secret that a scraper must send; empty if none is required. Raises WrongSetting if it is missing or unusable."""
     name = f"{PREFIX}METRICS_TOKEN_FILE"
     if not settings.metrics_token_file:
         if settings.metrics_port and settings.metrics_host not in LOOPBACK_HOSTS:
-            raise WrongSetting(f"{name} is not set: {settings.metrics_host} is no loopback address, so metrics need a secret")
+            raise WrongSetting(f"{name} is not set: {settings.metrics_host} is not a loopback address, so metrics need a secret")
         return ""
     try:
         token = Path(settings.metrics_token_file).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise WrongSetting(f"{name}: {settings.metrics_token_file} cannot be read ({error})") from None
     if len(token) < MIN_TOKEN_LENGTH or not token.isprintable() or " " in token:
-        raise WrongSetting(f"{name}: the secret must be {MIN_TOKEN_LENGTH} printable characters or more; openssl rand -hex 24 makes one")
+        raise WrongSetting(f"{name}: the secret must be at least {MIN_TOKEN_LENGTH} printable characters; run: openssl rand -hex 24")
     return token
 
 
 def serve_metrics(settings: Settings, *, heartbeat: Heartbeat = HEARTBEAT) -> None:
-    """Serve /metrics and /health of this process on `metrics_port` of `metrics_host`, in a thread; 0 is off.
+    """Serve /metrics and /health of this process on `metrics_host`:`metrics_port` in a thread. Port 0 disables it.
 
-    Raises WrongSetting, and CannotStart when the address cannot be bound.
+    Raises WrongSetting, and CannotStart if the address cannot be bound.
     """
     token = metrics_token(settings)
     if settings.metrics_port:
@@ -47,7 +47,7 @@ def serve_metrics(settings: Settings, *, heartbeat: Heartbeat = HEARTBEAT) -> No
 
 
 def is_healthy(host: str, port: int, path: str) -> bool:
-    """Whether the process that listens there answers 200 on `path`. A wildcard address is probed on loopback."""
+    """Whether the process at this address answers 200 on `path`. A wildcard address is probed on loopback."""
     connection = HTTPConnection(LOCAL_ADDRESSES.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
@@ -96,7 +96,7 @@ class MetricsHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: a scraper comes every few seconds."""
+        """Log nothing, since scrapers call every few seconds."""
 
 
 def _server(settings: Settings, token: str, heartbeat: Heartbeat) -> MetricsServer:
@@ -104,6 +104,6 @@ def _server(settings: Settings, token: str, heartbeat: Heartbeat) -> MetricsServ
         return MetricsServer((settings.metrics_host, settings.metrics_port), token, heartbeat)
     except OSError as error:
         raise CannotStart(
-            f"{settings.metrics_host}:{settings.metrics_port} cannot be listened on for metrics ({error.strerror}): "
+            f"{settings.metrics_host}:{settings.metrics_port} cannot be bound for metrics ({error.strerror}): "
             f"choose another {PREFIX}METRICS_PORT or {PREFIX}METRICS_HOST"
         ) from None

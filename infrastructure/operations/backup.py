@@ -1,7 +1,7 @@
-"""Backups: the log with its side tables, and the blobs that it names. Never the root key.
+"""Backup and restore of the log, the tables beside it and the blobs that it names. The root key is never included.
 
-Refresh tokens are left out: users sign in again after a restore, and no token that was used since becomes valid again. The times at which
-devices were last seen are left out too: they are no part of the record.
+Refresh tokens are not included, so that no used token becomes valid again; users sign in again after a restore. The devices' last status
+reports are not included either, since they are not part of the log.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,18 +41,18 @@ from infrastructure.security.keys import Keys
 
 __all__ = ["MANIFEST", "Manifest", "NoBackup", "backup", "checked", "read_manifest", "restore"]
 
-# The log is copied by ranges, command ids by pages, and the streams are derived from the log.
+# The log is copied in ranges, command ids in pages. The table of streams is derived from the log.
 TABLES: Final = """select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind = 'r' and not c.relispartition
     and (n.nspname = 'es' and c.relname not in ('refresh_tokens', 'streams', 'commands')
       or n.nspname = 'ops' and c.relname in ('heads', 'written_types'))
   order by 1"""
-# Of a backup that lacks the table: the types that the log holds are written.
+# For backups without this table, it is filled from the log.
 WRITTEN_TYPES: Final = """insert into ops.written_types (topic, schema_version)
   select distinct topic, schema_version from es.events on conflict do nothing"""
 COMMANDS: Final = "es.commands"
 COMMANDS_PAGES: Final = "select pg_relation_size('es.commands') / current_setting('block_size')::bigint + 1"
-PAGES_PER_TRANSACTION: Final = 12_800  # of es.commands, in one transaction: 100 MiB
+PAGES_PER_TRANSACTION: Final = 12_800  # of es.commands; 100 MiB
 PIECE_BYTES: Final = 1 << 20
 
 
@@ -65,11 +65,11 @@ def backup(
     progress: Progress = lambda *_: None,
     positions_per_range: int = POSITIONS_PER_RANGE,
 ) -> Manifest:
-    """Write a backup into `folder` while the system runs; intact files there are kept. Raises Unavailable, OSError.
+    """Write a backup into `folder` while the system runs. Intact files of an earlier backup there are kept. Raises Unavailable, OSError.
 
-    Small tables come first, in one snapshot, whose head is the position up to which the log is copied. The log up to there does not change,
-    so ranges of it are copied in a transaction each, and so are command ids: a long snapshot would slow down every append. Blobs come
-    last: each is stored before the log names it, so none is missed.
+    Small tables are copied first, in one snapshot, whose head is the last position of the backup. The log up to there does not change, so
+    its ranges, and command ids, are copied in short transactions; a long snapshot would slow down appends. Blobs are copied last. Each was
+    stored before the log named it, so none is missed.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     previous = invalidate_manifest(folder, root)
@@ -106,9 +106,9 @@ def backup(
 
 
 def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, *, progress: Progress = lambda *_: None) -> None:
-    """Bring a backup that was `checked` into a migrated database whose log is empty, and into the blob store. Raises NoBackup.
+    """Restore a `checked` backup into a migrated database with an empty log, and into the blob store. Raises NoBackup.
 
-    All of the database, or nothing. The chain is for the caller to verify, the read models to rebuild.
+    The database is restored in one transaction. The caller must verify the hash chain and rebuild the read models.
     """
     with OWNER.connect_unmonitored(owner_url, autocommit=False) as connection:
         _refuse_unless_empty(connection, manifest)
@@ -134,17 +134,17 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
 
 
 def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:
-    """Raises NoBackup. The lock on the head blocks appends until the transaction ends."""
+    """Raises NoBackup if the database does not suit. The lock on the head blocks appends until the transaction ends."""
     (position,) = connection.execute("select position from es.head for update").fetchone() or (0,)
     (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
     if migration < manifest.migration:
-        raise NoBackup(f"the backup is of migration {manifest.migration}, this version knows {migration}: use a newer one")
+        raise NoBackup(f"the backup has migration {manifest.migration}, this release only {migration}: use a newer release")
     if position:
-        raise NoBackup(f"the log here has {position} events already: restore into a new data folder or an empty database")
+        raise NoBackup(f"the log already has {position} events: restore into a new data folder or an empty database")
 
 
 def _dump_tables(connection: psycopg.Connection, folder: Path, progress: Progress) -> tuple[int, str, int, list[TableFile]]:
-    """Dump the small tables in one snapshot; the position of the log in it, the hash there, and the newest migration."""
+    """Dump the small tables in one snapshot. Returns its last position, the hash there, the newest migration, and the files."""
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         position, digest = connection.execute("select position, encode(hash, 'hex') from es.head").fetchone() or (0, "")
@@ -163,7 +163,7 @@ def _dump_table(connection: psycopg.Connection, name: str, folder: Path, progres
 
 
 def _dump_commands(connection: psycopg.Connection, position: int, folder: Path, progress: Progress) -> TableFile:
-    """Rows are only added, with later positions, and removed once they are not needed: the copy fits the log up to `position`."""
+    """Dump command ids. Rows are only added with later positions, or pruned, so the copy matches the log up to `position`."""
     columns = columns_of(connection, COMMANDS)
     (pages,) = connection.execute(COMMANDS_PAGES).fetchone() or (0,)
 
@@ -186,7 +186,7 @@ def _copy_in(connection: psycopg.Connection, table: str, columns: Sequence[str],
 
 
 def _delete_outdated(folder: Path, manifest: Manifest) -> None:
-    """Delete the files of earlier backups here that the manifest does not name. Blobs stay."""
+    """Delete files of earlier backups that the manifest does not name. Blobs stay."""
     (folder / PREVIOUS).unlink(missing_ok=True)
     needed = {table_file(folder, table.name) for table in manifest.tables}
     needed |= {range_file(folder, range_.first) for range_ in manifest.ranges}
@@ -195,7 +195,7 @@ def _delete_outdated(folder: Path, manifest: Manifest) -> None:
 
 
 def _copy_blobs(blob_names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[str]:
-    """Copy missing blobs; yield those that the store lacks."""
+    """Copy blobs that the folder lacks; yield the names of those that the store lacks."""
     for number, sha256 in enumerate(blob_names):
         progress("blobs", number, len(blob_names))
         path = blob_file(folder, sha256)
@@ -228,4 +228,4 @@ def _put_blob(blobs: BlobStore, sha256: str, folder: Path) -> None:
         raise NoBackup(f"the blob {sha256} cannot be read ({error.strerror})") from None
     stored, _ = writer.commit()
     if stored != sha256:
-        raise NoBackup(f"the blob {sha256} is damaged: its bytes have another digest")
+        raise NoBackup(f"the blob {sha256} is damaged: its content does not match its name")

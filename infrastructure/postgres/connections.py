@@ -1,4 +1,4 @@
-"""Connections that notice when the server hangs or the network is gone. Others would wait for ever."""
+"""Connections that detect a hanging server or a lost network, where plain connections would wait forever."""
 
 import time
 from collections.abc import AsyncIterator
@@ -19,15 +19,14 @@ KEEPALIVE_OPTIONS: Final[dict[str, Any]] = {
     "tcp_user_timeout": 7000,
 }
 SERVER_KEEPALIVE: Final = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-"""The server ends sessions whose client is gone."""
+"""Makes the server end sessions of vanished clients."""
 
 
 class LivenessLimits(NamedTuple):
-    """When a server counts as unresponsive.
+    """The time limits after which a server counts as unresponsive.
 
-    A statement must be answered within `answer_seconds`, which is more than any may take on the server. A connection that was idle for
-    `idle_seconds` is probed before it is used, and a listening one every `listen_seconds`; a probe must be answered within
-    `probe_seconds`.
+    A statement must be answered within `answer_seconds`, which is longer than the server's own limits. A connection that was idle for
+    `idle_seconds` is probed before use, and a listening one every `listen_seconds`. A probe must be answered within `probe_seconds`.
     """
 
     answer_seconds: float = 7.0
@@ -44,15 +43,15 @@ class ServerUnresponsive(psycopg.OperationalError):
 
 
 class MonitoredConnection(Connection[Any]):
-    """Raises ServerUnresponsive where another would wait for ever."""
+    """A connection that raises ServerUnresponsive instead of waiting forever."""
 
     liveness = DEFAULT_LIMITS
     answered_at: float = 0.0
-    """When the server answered last, on the monotonic clock; 0 before the first statement."""
+    """Time of the server's last answer (monotonic clock); 0 before the first statement."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
-        """`liveness` are the LivenessLimits; the rest is psycopg's."""
+        """Connect with psycopg's arguments and `liveness`, the LivenessLimits."""
         liveness = arguments.pop("liveness", DEFAULT_LIMITS)
         connection = super().connect(conninfo, **_with_keepalive(arguments))
         connection.liveness = liveness
@@ -79,14 +78,14 @@ class MonitoredConnection(Connection[Any]):
 
 
 class MonitoredAsyncConnection(AsyncConnection[Any]):
-    """The same for coroutines."""
+    """As MonitoredConnection, for coroutines."""
 
     liveness = DEFAULT_LIMITS
     answered_at: float = 0.0
 
     @classmethod
     async def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
-        """`liveness` are the LivenessLimits; the rest is psycopg's."""
+        """Connect with psycopg's arguments and `liveness`, the LivenessLimits."""
         liveness = arguments.pop("liveness", DEFAULT_LIMITS)
         connection = await super().connect(conninfo, **_with_keepalive(arguments))
         connection.liveness = liveness
@@ -113,7 +112,7 @@ class MonitoredAsyncConnection(AsyncConnection[Any]):
 
 
 async def notifications(connection: MonitoredAsyncConnection) -> AsyncIterator[Notify]:
-    """All notifications, for ever. Raises ServerUnresponsive where the server does not answer a probe after a while without any."""
+    """Yield notifications without end. Probes the server when there are none, and raises ServerUnresponsive if it does not answer."""
     while True:
         async for notification in connection.notifies(timeout=connection.liveness.listen_seconds):
             yield notification
@@ -121,7 +120,7 @@ async def notifications(connection: MonitoredAsyncConnection) -> AsyncIterator[N
 
 
 def _is_idle(pgconn: PGconn, answered_at: float, limits: LivenessLimits) -> bool:
-    """Whether the server was not heard of for a while, and nothing is in progress."""
+    """Whether nothing is in progress, and the server's last answer is older than `idle_seconds`."""
     return (
         0.0 < answered_at < time.monotonic() - limits.idle_seconds
         and pgconn.transaction_status == TransactionStatus.IDLE
@@ -139,4 +138,4 @@ def _with_keepalive(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unresponsive() -> ServerUnresponsive:
-    return ServerUnresponsive("the database says nothing any more")
+    return ServerUnresponsive("the database does not answer")

@@ -1,4 +1,4 @@
-"""Keep libpq's own variables out: it reads PGHOST, PGSERVICE, PGOPTIONS and others for whatever a URL leaves open."""
+"""Removal of libpq's environment variables: PGHOST, PGSERVICE, PGOPTIONS and others would supply what a URL omits."""
 
 from collections.abc import MutableMapping
 from typing import Final
@@ -7,6 +7,6 @@ LIBPQ_PREFIX: Final = "PG"
 
 
 def remove_libpq_variables(environment: MutableMapping[str, str]) -> None:
-    """Take them out of the environment of this process, before its first connection. Only the settings name a database then."""
+    """Remove libpq's variables before the first connection, so that only the settings name a database."""
     for name in [name for name in environment if name.startswith(LIBPQ_PREFIX)]:
         del environment[name]

@@ -1,4 +1,4 @@
-"""When devices were last seen, in Postgres: one row a device."""
+"""The times of the devices' last status reports in Postgres, one row per device."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -12,7 +12,7 @@ FORGET: Final = "delete from ops.devices_seen where device = %s returning true"
 
 
 class PostgresLastSeen:
-    """The port `LastSeen`. `rows` runs a statement, as that of the event store's recorder does."""
+    """Implements `LastSeen`. `rows` runs a statement, like that of `PostgresRecorder`."""
 
     def __init__(self, rows: Callable[..., list[tuple[Any, ...]]]) -> None:
         self._rows = rows

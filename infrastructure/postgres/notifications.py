@@ -1,4 +1,4 @@
-"""LISTEN on connections that are made again when they are lost. A notification is only a hint: some are lost with their connection."""
+"""LISTEN with automatic reconnection. Notifications are hints, since some are lost with their connection."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NoReturn
@@ -21,12 +21,12 @@ async def reconnect_always(
     lost: tuple[type[Exception], ...] = CONNECTION_LOST,
     delay_seconds: float = RECONNECT_DELAY_SECONDS,
 ) -> NoReturn:
-    """Run `work`, which opens its own connection, again and again; log `warning` when it raises one of `lost`."""
+    """Run `work` again and again; log `warning` if it raises one of `lost`. `work` opens its own connection."""
     await repeat_always(work, warning=warning, errors=lost, delay_seconds=delay_seconds)
 
 
 async def listen(url: str, handlers: Mapping[str, Callable[[], object]]) -> NoReturn:
-    """Call the handler of a channel at each notification, and all handlers after each new connection."""
+    """Call a channel's handler for each notification, and all handlers after each new connection."""
 
     async def listen_once() -> None:
         async with await LISTENER.connect_async(url) as connection:

@@ -1,4 +1,4 @@
-"""Connection profiles: how each kind of use opens its connections, and the limits that the server applies to its statements."""
+"""Connection profiles: the connection arguments and server limits of each use of the database."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -10,45 +10,45 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from infrastructure.postgres.connections import DEFAULT_LIMITS, LivenessLimits, MonitoredAsyncConnection, MonitoredConnection
 
 POOL_TIMEOUT_SECONDS: Final = 2.0
-"""How long a caller waits for a connection of a pool."""
+"""Maximum wait for a connection of a pool."""
 POOL_RECONNECT_SECONDS: Final = 2.0
-"""How long a pool retries a lost connection on its own. Its pauses grow; the next caller reconnects at once."""
+"""Time during which a pool retries a lost connection, with growing delays. After that the next caller reconnects at once."""
 
 NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 LIVENESS: Final = DEFAULT_LIMITS
 
 
 class Profile(NamedTuple):
-    """The server's settings for a session, and the driver's arguments for its connection."""
+    """The server settings of a session, and the driver's connection arguments."""
 
     settings: Mapping[str, str]
     arguments: Mapping[str, Any] = NO_ARGUMENTS
 
     @property
     def options(self) -> str:
-        """The settings as libpq takes them."""
+        """The settings as libpq options."""
         return " ".join(f"-c {name}={value}" for name, value in self.settings.items())
 
     def having(self, **settings: str) -> "Profile":
-        """This profile with other or more settings."""
+        """This profile with changed or additional settings."""
         return self._replace(settings={**self.settings, **settings})
 
     def connect(self, url: str, *, liveness: LivenessLimits = LIVENESS) -> MonitoredConnection:
-        """A connection that raises ServerUnresponsive. Raises psycopg.Error."""
+        """Open a monitored connection. Raises psycopg.Error."""
         return MonitoredConnection.connect(url, liveness=liveness, **self._arguments())
 
     async def connect_async(self, url: str, *, liveness: LivenessLimits = LIVENESS) -> MonitoredAsyncConnection:
-        """The same for coroutines."""
+        """As `connect`, for coroutines."""
         return await MonitoredAsyncConnection.connect(url, liveness=liveness, **self._arguments())
 
     def connect_unmonitored(self, url: str, *, autocommit: bool = True) -> psycopg.Connection:
-        """A connection for statements that may take longer than a monitored one waits. Raises psycopg.Error."""
+        """Open a connection without time limits, for long statements. Raises psycopg.Error."""
         return psycopg.connect(url, **self._arguments() | {"autocommit": autocommit})
 
     def pool(
         self, url: str, *, min_size: int, max_size: int, liveness: LivenessLimits = LIVENESS, **arguments: Any
     ) -> "ConnectionPool[Connection[Any]]":
-        """A closed pool of monitored connections, with more `arguments` of the pool."""
+        """An unopened pool of monitored connections. `arguments` are passed to ConnectionPool."""
         return ConnectionPool(
             url,
             connection_class=MonitoredConnection,
@@ -64,7 +64,7 @@ class Profile(NamedTuple):
     def async_pool(
         self, url: str, *, min_size: int, max_size: int, liveness: LivenessLimits = LIVENESS
     ) -> "AsyncConnectionPool[AsyncConnection[Any]]":
-        """The same for coroutines."""
+        """As `pool`, for coroutines."""
         return AsyncConnectionPool(
             url,
             connection_class=MonitoredAsyncConnection,
@@ -77,19 +77,19 @@ class Profile(NamedTuple):
         )
 
     def _arguments(self) -> dict[str, Any]:
-        """Without settings, the options of the URL stay."""
+        """The driver's arguments. A profile without settings keeps the options of the URL."""
         return {"autocommit": True} | ({"options": self.options} if self.settings else {}) | dict(self.arguments)
 
 
 SENDS_WAKE_UPS: Final = {"bioscope.wakes": "after_commit"}
-"""For a session that appends or projects: its process sends the wake-ups. For others the database does (migration 0016)."""
+"""For sessions that append or project: their process sends the wake-ups. For others the database does (migration 0016)."""
 ENDS_UNUSED: Final = {"idle_session_timeout": "8s"}
-"""For a session that holds a lock and is used every few seconds: the server ends it when its process hangs."""
+"""For sessions that hold a lock and are used every few seconds: the server ends them if their process hangs."""
 
 COMMANDS: Final = Profile(
     {"statement_timeout": "5s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "10s", "timezone": "UTC"}
 )
-"""Short statements of a command: reads of the log, tokens, known addresses."""
+"""Short statements of commands: reads of the log, tokens, known addresses."""
 GROUP_COMMIT: Final = COMMANDS.having(**SENDS_WAKE_UPS)
 QUERIES: Final = Profile(
     {
@@ -116,14 +116,14 @@ READ_MODELS: Final = Profile(
         "statement_timeout": "6s",
         "idle_in_transaction_session_timeout": "5s",
         "timezone": "UTC",
-        "synchronous_commit": "off",  # a crash may undo the newest batches with their checkpoint: they are applied again
+        "synchronous_commit": "off",  # a crash may undo the newest batches and their checkpoint; they are applied again
         **SENDS_WAKE_UPS,
     },
     {"connect_timeout": 3, "prepare_threshold": 2, "application_name": "bioscope projector"},
 )
 SCHEDULER: Final = READ_MODELS.having(**ENDS_UNUSED)
 OWNER: Final = Profile({"timezone": "UTC"})
-"""Work of the database's owner: backups and rebuilds, whose statements may take long."""
+"""Long statements of the database owner: backups and rebuilds."""
 MIGRATIONS: Final = Profile({}, {"connect_timeout": 5})
 READINESS: Final = Profile({}, {"connect_timeout": 2})
 """The supervisor's probe of the embedded server."""

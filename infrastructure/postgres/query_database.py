@@ -24,7 +24,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 POLL_INTERVAL_SECONDS = 1.0
-"""How often the position is read while a caller waits: a wake-up may be lost."""
+"""Interval at which the position is polled while a caller waits, since a wake-up may be lost."""
 AS_JSON = "select coalesce(json_agg(found), '[]')::text from ({}) found"
 
 
@@ -43,7 +43,7 @@ def _as_json(query: str) -> bytes:
 
 
 class PostgresQueryDatabase:
-    """The port `QueryDatabase`. Rows come as one JSON text, which is decoded straight into Structs."""
+    """Implements `QueryDatabase`. Postgres returns the rows as one JSON text, which is decoded directly into Structs."""
 
     def __init__(self, url: str, *, size: int = 8, liveness: LivenessLimits = LIVENESS) -> None:
         self._pool = QUERIES.async_pool(url, min_size=1, max_size=size, liveness=liveness)
@@ -55,15 +55,15 @@ class PostgresQueryDatabase:
         await self._pool.close()
 
     async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
-        """Each row of `query` as `into`, in its order. Raises Unavailable, and Invalid for a value that Postgres cannot hold."""
+        """The rows of `query`, in order, as `into`. Raises Unavailable, and Invalid for a parameter that Postgres cannot represent."""
         try:
             return _decoder(into).decode(await self._text(_as_json(query), parameters))
         except psycopg.DataError as error:
-            log.info("a value that Postgres refuses", error=type(error).__name__)
-            raise Invalid("A value in the query is out of range, or holds a NUL character") from None
+            log.info("query parameter refused by Postgres", error=type(error).__name__)
+            raise Invalid("A value in the query is out of range or contains a NUL character") from None
 
     async def _text(self, query: bytes, parameters: Mapping[str, object]) -> str:
-        """Retry once where the connection was lost while idle: checking each before its use would cost more than most queries."""
+        """Run the query; retry once after a lost idle connection. Checking each connection before use would cost more than most queries."""
         for may_retry in (True, False):
             try:
                 async with self._pool.connection() as connection:
@@ -71,7 +71,7 @@ class PostgresQueryDatabase:
             except PoolTimeout:
                 break
             except ServerUnresponsive:
-                await self._pool.drain()  # the other connections are probably dead too, and probing each would take as long again
+                await self._pool.drain()  # the other connections are probably lost too, and probing each would take as long
                 break
             except psycopg.OperationalError:
                 if not (may_retry and connection.closed):
@@ -84,7 +84,7 @@ class PostgresQueryDatabase:
 
 
 class PositionWaiter:
-    """The position that the read models have reached, and callers that wait for one. One connection listens to the projector."""
+    """Implements `ReadPosition`. One connection listens for the projector's notifications, and polls."""
 
     def __init__(self, url: str, *, poll_seconds: float = POLL_INTERVAL_SECONDS, interval: PollInterval | None = None) -> None:
         self._url, self._poll_seconds = url, poll_seconds
@@ -101,7 +101,7 @@ class PositionWaiter:
         await cancel_and_wait(self._task)
 
     async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether it was reached
-        """Whether the read models have reached `position` within `timeout` seconds."""
+        """Wait until the read models have reached `position`. False after `timeout` seconds."""
         if self.position >= position:
             return True
         self._poll_soon()
@@ -111,7 +111,7 @@ class PositionWaiter:
         return self.position >= position
 
     async def _listen_always(self) -> None:
-        await reconnect_always(self._listen, warning="cannot hear the projector")
+        await reconnect_always(self._listen, warning="lost the projector's notifications")
 
     async def _listen(self) -> None:
         async with await READ_POSITION.connect_async(self._url) as connection:
@@ -123,7 +123,7 @@ class PositionWaiter:
                 await self._wait_for_notifications(connection)
 
     async def _wait_for_notifications(self, connection: psycopg.AsyncConnection) -> None:
-        """Wait for notifications until it is time to poll."""
+        """Handle notifications until the next poll is due."""
         seconds = self._interval.take()
         try:
             async with asyncio.timeout(seconds) as self._poll_timeout:
@@ -135,7 +135,7 @@ class PositionWaiter:
             self._poll_timeout = None
 
     def _poll_soon(self) -> None:
-        """Poll soon although nothing happened for long: a caller waits."""
+        """Shorten the poll interval, because a caller waits."""
         self._interval.shorten()
         soon = asyncio.get_running_loop().time() + self._poll_seconds
         poll = self._poll_timeout

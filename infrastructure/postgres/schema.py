@@ -1,4 +1,4 @@
-"""Numbered migrations, applied once each, in order, under a lock; and whether a database fits this release."""
+"""Migrations: numbered, applied once each and in order, under a lock. Also checks whether a database suits this release."""
 
 import re
 import time
@@ -22,22 +22,22 @@ RETRY_DELAY_SECONDS: Final = 0.5
 TABLE: Final = """create table if not exists ops.migrations
   (number int primary key, applied_at timestamptz not null default now(), oldest_release text)"""
 COLUMN: Final = "alter table ops.migrations add column if not exists oldest_release text"
-APPLIED: Final = "select number, to_jsonb(m) ->> 'oldest_release' from ops.migrations m"  # the column is younger than the table
+APPLIED: Final = "select number, to_jsonb(m) ->> 'oldest_release' from ops.migrations m"  # the column was added after the table
 
 Applied = Mapping[int, str | None]
-"""The numbers of the migrations that a database has, each with the oldest release that may run on it; None where none is recorded."""
+"""The migrations of a database by number, each with the oldest release that may run on it; None if that is not recorded."""
 
 
 class SchemaBehind(Exception):
-    """The database lacks migrations; the text says how to apply them."""
+    """The database lacks migrations. The message says how to apply them."""
 
 
 class SchemaAhead(Exception):
-    """The database was migrated by a release that this one must not run beside; the text says which release to install."""
+    """The database was migrated by a release that is incompatible with this one. The message says which release to install."""
 
 
 def migrations() -> dict[int, str]:
-    """The SQL of each migration by its number."""
+    """The SQL of all migrations, by number."""
     folder = files("infrastructure.postgres") / "migrations"
     return {
         int(file.name[:4]): file.read_text() for file in sorted(folder.iterdir(), key=lambda file: file.name) if file.name.endswith(".sql")
@@ -45,7 +45,7 @@ def migrations() -> dict[int, str]:
 
 
 def oldest_release(migration: str) -> str:
-    """The oldest release that may run on a database with this migration: its first line says so."""
+    """The oldest release that may run on a database with this migration, from its first line."""
     header = OLDEST_RELEASE.match(migration)
     if header is None:
         raise ValueError("a migration must begin with the line `-- Oldest release: X.Y.Z`")
@@ -57,9 +57,9 @@ def this_release() -> str:
 
 
 def migrate(url: str, *, known: Mapping[int, str] | None = None, release: str | None = None) -> list[int]:
-    """Apply the missing migrations, each in a transaction of its own; the numbers applied. Raises SchemaAhead.
+    """Apply the missing migrations, each in its own transaction; return their numbers. Raises SchemaAhead, psycopg.Error.
 
-    `known` are the migrations of `release`: by default, those of this one.
+    `known` are the migrations of `release`, by default those of this release.
     """
     scripts = migrations() if known is None else known
     with MIGRATIONS.connect_unmonitored(url) as connection:
@@ -75,7 +75,7 @@ def migrate(url: str, *, known: Mapping[int, str] | None = None, release: str | 
 
 
 def check(url: str, *, release: str | None = None) -> None:
-    """Raises SchemaBehind unless every migration has been applied, SchemaAhead where this release is too old, and psycopg.Error."""
+    """Raises SchemaBehind if migrations are missing, SchemaAhead if this release is too old, and psycopg.Error."""
     with MIGRATIONS.connect_unmonitored(url) as connection:
         applied = _applied(connection)
     _refuse_newer(applied, release or this_release())
@@ -84,7 +84,7 @@ def check(url: str, *, release: str | None = None) -> None:
 
 
 def check_when_reachable(url: str, *, seconds: float) -> None:
-    """The same, but wait some seconds for a database that does not answer: it may be starting.
+    """As `check`, but wait up to `seconds` for a database that does not answer, since it may be starting.
 
     Raises SchemaBehind, SchemaAhead, DatabaseRefused, and DatabaseAway after that time.
     """
@@ -117,12 +117,12 @@ def _refuse_newer(applied: Applied, release: str) -> None:
 
 
 def _numbers(release: str) -> list[int]:
-    """Of a release such as 1.2.3 or 1.2.3rc1: [1, 2, 3]."""
+    """The numbers of a release: [1, 2, 3] for 1.2.3 and 1.2.3rc1."""
     return [int(number) for number in re.findall(r"\d+", release)[:3]]
 
 
 def _record(connection: psycopg.Connection, releases: Mapping[int, str]) -> None:
-    """Write the oldest releases of migrations that were applied before they were recorded."""
+    """Store the oldest releases of migrations that were applied before this column existed."""
     connection.execute("create schema if not exists ops")
     connection.execute(TABLE)
     connection.execute(COLUMN)

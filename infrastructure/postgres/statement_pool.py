@@ -1,4 +1,4 @@
-"""A small pool for single statements of commands, opened with the first one."""
+"""A small connection pool for single statements of commands."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from infrastructure.postgres.profiles import COMMANDS
 
 
 class StatementPool:
-    """Blocks; may be shared by threads."""
+    """Connects with the first statement. Thread-safe. Calls block."""
 
     def __init__(self, url: str, *, max_size: int) -> None:
         self._pool = COMMANDS.pool(url, min_size=0, max_size=max_size, num_workers=1, check=ConnectionPool.check_connection)
@@ -21,7 +21,7 @@ class StatementPool:
         self._pool.close()
 
     def rows(self, statement: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
-        """The rows of a statement; none where it returns nothing. Raises Unavailable, and other errors of psycopg."""
+        """The rows of a statement, an empty list if it returns none. Raises Unavailable, and other psycopg errors."""
         try:
             with self._pool.connection() as connection:
                 cursor = connection.execute(statement.encode(), parameters, prepare=True)

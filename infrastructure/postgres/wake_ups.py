@@ -1,8 +1,8 @@
-"""Wake-ups: notifications about a commit, sent after it.
+"""Wake-ups: notifications that are sent after a commit.
 
-They are hints: each may be lost, and every listener also polls (`application.poll_interval`). A transaction that notifies takes a lock of
-the whole Postgres server while it commits, so that databases on one server wait for each other's disk. Hence no transaction that writes
-notifies: a separate session does, which waits for no disk.
+They are hints: each may be lost, so every listener also polls (`application.poll_interval`). A transaction that notifies holds a lock of
+the whole Postgres server during its commit, so databases on one server would wait for each other's disk. For that reason a separate
+session notifies, which does not wait for the disk.
 """
 
 import time
@@ -19,17 +19,19 @@ from infrastructure.postgres.profiles import WAKE_UPS
 
 log = structlog.get_logger()
 
-APPENDED: Final = "bioscope_appended"  # there is more of the log; the process that appended sends it
-PUBLISHED: Final = "bioscope_published"  # Kafka has more of the log; the relay sends it
-DISPATCHED: Final = "bioscope_given_out"  # Kafka has tasks; the scheduler sends it
-PROJECTED: Final = "bioscope_projected"  # the read models are further; the projector sends it, with the position
+APPENDED: Final = "bioscope_appended"  # the log has new events; sent by the appending process
+PUBLISHED: Final = "bioscope_published"  # Kafka has new events; sent by the relay
+DISPATCHED: Final = "bioscope_given_out"  # Kafka has new tasks; sent by the scheduler
+PROJECTED: Final = "bioscope_projected"  # the read models have advanced; sent by the projector, with the position
 
 NOTIFY: Final = "select pg_notify(channel, payload) from unnest(%s::text[], %s::text[]) as due (channel, payload)"
 
 
 class WakeUpLimits(NamedTuple):
-    """Of several wake-ups for one channel within `interval_seconds` only the last is sent. The connection is closed after
-    `idle_seconds` without one. The last one may take `stop_seconds`."""
+    """Within `interval_seconds`, only the last wake-up for a channel is sent. The connection is closed after `idle_seconds` without one.
+
+    `close` waits at most `stop_seconds`.
+    """
 
     interval_seconds: float = 0.005
     idle_seconds: float = 60.0
@@ -40,7 +42,7 @@ DEFAULT_LIMITS: Final = WakeUpLimits()
 
 
 class WakeUps:
-    """The wake-ups of one process. `send` may be called from any thread, returns at once, and raises nothing."""
+    """Sends the wake-ups of one process. `send` is thread-safe, returns at once and never raises."""
 
     def __init__(self, url: str, limits: WakeUpLimits = DEFAULT_LIMITS) -> None:
         self._url, self._limits = url, limits
@@ -55,13 +57,13 @@ class WakeUps:
             self._start_thread()
 
     def close(self) -> None:
-        """Send what is queued, then end."""
+        """Send the queued wake-ups, then stop."""
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(self._limits.stop_seconds)
 
     def _start_thread(self) -> None:
-        """A process that changes nothing has no thread."""
+        """Start the thread with the first wake-up, so that a reading process has none."""
         with self._start_lock:
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="wakes", daemon=True)
@@ -80,7 +82,7 @@ class WakeUps:
         self._disconnect()
 
     def _collect(self) -> list[tuple[str, str] | None]:
-        """Wait for something to send, then return all of it; nothing after a while."""
+        """Wait for wake-ups and return all that are queued; empty after `idle_seconds`."""
         collected: list[tuple[str, str] | None] = []
         with suppress(Empty):
             collected.append(self._queue.get(timeout=self._limits.idle_seconds))
@@ -89,14 +91,14 @@ class WakeUps:
         return collected
 
     def _notify(self, payloads: Mapping[str, str]) -> None:
-        """Once more on a new connection: the server may have ended the old one while nothing was sent."""
+        """Send; retry once on a new connection, since the server may have ended the idle one."""
         for may_reconnect in (True, False):
             try:
                 self._connected().execute(NOTIFY, (list(payloads), list(payloads.values())), prepare=True)
             except psycopg.Error as error:
                 self._disconnect()
                 if not may_reconnect:
-                    log.warning("nobody was woken", channels=sorted(payloads), error=type(error).__name__)
+                    log.warning("wake-up not sent", channels=sorted(payloads), error=type(error).__name__)
             else:
                 return
 

@@ -1,4 +1,4 @@
-"""Live notifications of the projector through Redis. One connection listens, and is made again when it is lost."""
+"""Live notifications of the projector over Redis. One connection listens, and reconnects when it is lost."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ from application.services import CHANNEL
 from infrastructure.retry import repeat_always
 
 CONNECT_TIMEOUT_SECONDS: Final = 2.0
-PING_AFTER_SECONDS: Final = 5.0  # seconds without a message after which the connection is tried with a ping
+PING_AFTER_SECONDS: Final = 5.0  # without a message, before the connection is checked with a ping
 RECONNECT_DELAY_SECONDS: Final = 0.5
-MIN_WAKE_INTERVAL_SECONDS: Final = 0.05  # every wake-up makes every subscriber query the database, so a flood of messages is thinned out
+MIN_WAKE_INTERVAL_SECONDS: Final = 0.05  # limits floods of messages, since each wake-up makes every subscriber query the database
 
 
 class RedisSubscription:
@@ -28,7 +28,7 @@ class RedisSubscription:
         self._notified.set()
 
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the result says whether it was notified
-        """Whether a notification came within `timeout` seconds, or since the last call."""
+        """Wait for a notification, including one since the last call. False after `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._notified.wait()
@@ -38,7 +38,7 @@ class RedisSubscription:
 
 
 class RedisNotifications:
-    """The port `LiveNotifications`. Belongs to one event loop. While Redis is away, there are no notifications."""
+    """Implements `LiveNotifications`. Belongs to one event loop. There are no notifications while Redis is unavailable."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.asyncio.Redis.from_url(
@@ -68,8 +68,8 @@ class RedisNotifications:
             self._subscriptions.discard(subscription)
 
     async def _listen_always(self) -> None:
-        """After any error: a listener that ended would go unnoticed, and all subscribers would miss its notifications."""
-        warning = "no live news: Redis is away"
+        """Restart the listener after any error, since subscribers would miss all notifications otherwise."""
+        warning = "no live notifications: Redis is unavailable"
         await repeat_always(self._listen, warning=warning, errors=(Exception,), delay_seconds=RECONNECT_DELAY_SECONDS)
 
     async def _listen(self) -> None:
@@ -81,7 +81,7 @@ class RedisNotifications:
                     self._wake_soon()
 
     def _wake_soon(self) -> None:
-        """Called after each new connection too: a message may have been missed. The content of messages is ignored."""
+        """Wake subscribers, after the minimum interval. Also called after each new connection, since messages may have been missed."""
         if self._wake_timer is None:
             loop = asyncio.get_running_loop()
             self._wake_timer = loop.call_at(max(loop.time(), self._woken_at + MIN_WAKE_INTERVAL_SECONDS), self._wake)

@@ -1,4 +1,4 @@
-"""The relay's checkpoint, and the events after it."""
+"""The port to the relay's checkpoint and the events after it, and its Postgres adapter."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -16,24 +16,24 @@ EVENTS_AFTER = f"select {EVENT_COLUMNS} from es.events where notification_id >= 
 
 
 class CheckpointStore(Protocol):
-    """How far the log was published, and the events after that. Calls raise what the database raises while it is unavailable."""
+    """The relay's checkpoint, and the events after it. Calls raise the driver's errors while the database is unavailable."""
 
     async def take_over(self) -> tuple[int, RelayCheckpoint]:
-        """A new epoch, and the checkpoint: relays of earlier epochs cannot move it any more."""
+        """Begin a new epoch; return it with the checkpoint. Relays of earlier epochs can no longer move it."""
 
     async def needed_position(self) -> int:
-        """The published position from which on the read models still need the log from Kafka."""
+        """The position after which the read models still need events from Kafka."""
 
     async def events_after(self, position: int, limit: int) -> Sequence[ChainedEvent]: ...
 
     async def advance(self, epoch: int, current: RelayCheckpoint, to: RelayCheckpoint) -> bool:
-        """False when the checkpoint is not `current`, or a newer epoch has begun."""
+        """Move the checkpoint. False if it is not at `current`, or a newer epoch has begun."""
 
 
 class PostgresCheckpointStore:
-    """The port `CheckpointStore`. `connection` is autocommitting, and used by nothing else.
+    """Implements `CheckpointStore`. `connection` is in autocommit mode and used for nothing else.
 
-    `on_read` is called with the events that were read, `on_advanced` once Kafka has more of the log.
+    `on_read` is called with the events that were read, `on_advanced` when Kafka has new events.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class PostgresCheckpointStore:
         return await relay_checkpoint.needed_position(self._connection)
 
     async def events_after(self, position: int, limit: int) -> list[ChainedEvent]:
-        """Raises CheckpointBeyondLog where the event at `position` is missing."""
+        """Raises CheckpointBeyondLog if the event at `position` is missing."""
         preceding = 1 if position else 0  # the event at `position`, whose hash the next one covers
         cursor = await self._connection.execute(EVENTS_AFTER, (position, limit + preceding), prepare=True, binary=True)
         events = [recorded_from(row) for row in await cursor.fetchall()]
         if preceding and (not events or events[0].position != position):
-            raise CheckpointBeyondLog(f"the log has no event at position {position}, up to which ops.relay says that it was published")
+            raise CheckpointBeyondLog(f"the log has no event at position {position}, where the relay's checkpoint (ops.relay) is")
         self._on_read(events)
         return list(linked(events[preceding:], events[0].hash if preceding else START))
 

@@ -1,4 +1,4 @@
-"""Why the relay stops, or starts over."""
+"""Errors that make the relay stop or restart publishing."""
 
 
 class Fenced(Exception):
@@ -6,12 +6,12 @@ class Fenced(Exception):
 
 
 class TopicReset(Exception):
-    """The topic is not the one that was published to: it is in another cluster, or was created anew."""
+    """The topic is not the one that was published to: it is in another cluster, or was created again."""
 
 
 class Unpublishable(Exception):
-    """Kafka refuses an event for good. An operator must decide: later events must not be published before it."""
+    """Kafka refuses an event permanently. An operator must act, since later events must not be published before it."""
 
 
 class CheckpointBeyondLog(Unpublishable):
-    """The log has no event at the relay's checkpoint: somebody else changed the checkpoint, or the log was cut off."""
+    """The log has no event at the relay's checkpoint: the checkpoint was changed, or the log was truncated."""

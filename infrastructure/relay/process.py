@@ -1,4 +1,4 @@
-"""The relay process: publishes the log and signs its head. One leads, by an advisory lock; others stand by."""
+"""The relay process: publishes the log and signs its head. An advisory lock decides which instance leads; others stand by."""
 
 import asyncio
 import signal
@@ -46,12 +46,12 @@ LISTEN = f"listen {APPENDED}"
 
 
 def run_relay(settings: Settings) -> None:
-    """Run until SIGTERM. Exits with 1 when Kafka refuses an event for good. Raises WrongRootKey."""
+    """Run until SIGTERM. Exits with 1 if Kafka refuses an event permanently. Raises WrongRootKey."""
     keys = process_keys(settings, "relay")
     try:
         asyncio.run(_run_until_signal(Leader(settings, keys).lead_always))
     except Unpublishable as refused:
-        log.critical("the relay has stopped: nothing reaches Kafka until this is mended", reason=str(refused))
+        log.critical("the relay has stopped: no event reaches Kafka until the cause is removed", reason=str(refused))
         sys.exit(1)
 
 
@@ -60,7 +60,7 @@ async def _run_until_signal(work: Callable[[], Awaitable[None]]) -> None:
 
     def stop() -> None:
         stopped.set()
-        exit_within(STOP_TIMEOUT_SECONDS)  # in case a library swallows the cancellation
+        exit_within(STOP_TIMEOUT_SECONDS)  # in case a library suppresses the cancellation
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
@@ -68,15 +68,16 @@ async def _run_until_signal(work: Callable[[], Awaitable[None]]) -> None:
 
 
 class Leader:
-    """Listens, publishes and signs while it leads. Kafka and the blob store may be unavailable meanwhile."""
+    """Listens, publishes and signs while it leads. Kafka and the blob store may be unavailable."""
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
         self._settings, self._keys = settings, keys
-        self._wakes = WakeUps(settings.postgres_url)
+        self._wake_ups = WakeUps(settings.postgres_url)
 
     async def lead_always(self) -> None:
         lost = (*CONNECTION_LOST, Fenced)
-        await reconnect_always(self._lead, warning="the lead is lost, or the database away", lost=lost, delay_seconds=RETRY_DELAY_SECONDS)
+        warning = "the lead is lost, or the database is unavailable"
+        await reconnect_always(self._lead, warning=warning, lost=lost, delay_seconds=RETRY_DELAY_SECONDS)
 
     async def _lead(self) -> None:
         url = self._settings.postgres_url
@@ -89,7 +90,7 @@ class Leader:
                 await run_until_first_ends(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
     def _publisher(self, connection: AsyncConnection, heads: HeadSigner) -> Publisher:
-        store = PostgresCheckpointStore(connection, on_read=heads.take, on_advanced=partial(self._wakes.send, PUBLISHED))
+        store = PostgresCheckpointStore(connection, on_read=heads.take, on_advanced=partial(self._wake_ups.send, PUBLISHED))
         return Publisher(store, partial(connect_topic, self._settings.kafka_url, key=RecordKey(self._keys)))
 
     async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:
@@ -110,9 +111,9 @@ class Leader:
             with closing(self._connection()) as connection:
                 heads.sign(connection, at=datetime.now(UTC))
         except (psycopg.Error, Unavailable) as error:
-            log.warning("head not signed, or not put away", error=type(error).__name__)
+            log.warning("head not signed or not archived", error=type(error).__name__)
         except BrokenChain as broken:
-            log.critical("head not signed: the log is not what was written; run `bioscope audit verify`", reason=str(broken))
+            log.critical("head not signed: the log was changed; run `bioscope audit verify`", reason=str(broken))
             BROKEN_CHAIN.set(1)
 
     def _connection(self) -> psycopg.Connection:
@@ -120,14 +121,14 @@ class Leader:
 
 
 async def _listen(leader: MonitoredAsyncConnection, publisher: Publisher) -> None:
-    """On the connection that holds the lock: when it is lost, so is the lead."""
+    """Listen on the connection that holds the lock. When it is lost, so is the lead."""
     await leader.execute(LISTEN.encode())
     async for _ in notifications(leader):
         publisher.wake()
 
 
 async def _wait_until_due(publisher: Publisher, heads: HeadSigner) -> None:
-    """Return after the interval, or earlier when many events are published and not yet signed."""
+    """Wait for the signing interval, or until many events are published but not signed."""
     for _ in range(int(SIGN_INTERVAL_SECONDS / SIGN_CHECK_INTERVAL_SECONDS)):
         await asyncio.sleep(SIGN_CHECK_INTERVAL_SECONDS)
         if not heads.broken and publisher.position - heads.signed >= SIGN_AFTER_EVENTS:
@@ -135,7 +136,7 @@ async def _wait_until_due(publisher: Publisher, heads: HeadSigner) -> None:
 
 
 async def _wait_for_lead(leader: AsyncConnection) -> None:
-    """Return once this process leads, until the connection ends. A relay that stands by reports ready too."""
+    """Wait until this process leads. A standby relay reports ready too."""
     while True:
         leads = await try_lock_async(leader, AdvisoryLock.RELAY)
         signal_ready()

@@ -1,4 +1,4 @@
-"""The publisher: publishes the log to Kafka in order, from the checkpoint on; never past an event that Kafka has not acknowledged."""
+"""The publisher: publishes the log to Kafka in order, from the checkpoint, never past an unacknowledged event."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +20,10 @@ log = structlog.get_logger()
 
 
 class RelayLimits(NamedTuple):
-    """`republished_events`: events before the read models' checkpoint that are published again where Kafka lost the log.
+    """`republished_events`: number of events before the read models' checkpoint that are published again if Kafka lost the log.
 
-    The log is polled each `poll_interval_seconds` after something happened, in case a wake-up was lost, and ever less often while nothing
-    does. `topic_check_interval_seconds`: between two checks that the cluster still is the same.
+    The log is polled every `poll_interval_seconds` after an event, and less often while there are none, since a wake-up may be lost.
+    `topic_check_interval_seconds`: time between two checks that the cluster is still the same.
     """
 
     events_per_batch: int = 1000
@@ -37,9 +37,9 @@ DEFAULT_LIMITS: Final = RelayLimits()
 
 
 class RelaySession:
-    """One relay's publishing under one epoch; call `take_over` first, and make a new session after every error.
+    """Publishes in one epoch. Call `take_over` first, and create a new session after every error.
 
-    Raises Fenced, TopicReset, and what the topic and the database raise.
+    Raises Fenced, TopicReset, and the errors of the topic and the database.
     """
 
     def __init__(self, store: CheckpointStore, topic: Topic, limits: RelayLimits = DEFAULT_LIMITS) -> None:
@@ -48,17 +48,17 @@ class RelaySession:
         self.checkpoint = RelayCheckpoint(0, "", 0)
 
     async def take_over(self) -> None:
-        """Begin a new epoch. Where Kafka lost the log, go back as far as the read models need it."""
+        """Begin a new epoch. If Kafka lost the log, move the checkpoint back as far as the read models need it."""
         cluster, end = await self._topic.end()
         self._epoch, self.checkpoint = await self._store.take_over()
         if cluster == self.checkpoint.cluster and end >= self.checkpoint.next_offset:
             return
         after = max(0, await self._store.needed_position() - self._limits.republished_events)
-        log.warning("the log begins anew in Kafka", cluster=cluster, before=self.checkpoint.cluster, after=after)
+        log.warning("Kafka lost the log, publishing it again", cluster=cluster, before=self.checkpoint.cluster, after=after)
         await self._advance(RelayCheckpoint(after, cluster, end))
 
     async def publish(self) -> int:
-        """Publish the next events, and return how many. Raises Unpublishable too."""
+        """Publish the next events; return their number. Also raises Unpublishable."""
         events = await self._store.events_after(self.checkpoint.position, self._limits.events_per_batch)
         if not events:
             return 0
@@ -77,7 +77,7 @@ class RelaySession:
         known = [offset for offset in offsets if offset >= 0]
         next_offset = self.checkpoint.next_offset
         if known and known[0] < next_offset:
-            raise TopicReset(f"offset {known[0]} was given after {next_offset - 1}")
+            raise TopicReset(f"Kafka assigned offset {known[0]} after {next_offset - 1}")
         return RelayCheckpoint(position, self.checkpoint.cluster, max([next_offset, *(offset + 1 for offset in known[-1:])]))
 
     async def _advance(self, to: RelayCheckpoint) -> None:
@@ -87,7 +87,7 @@ class RelaySession:
 
 
 def _acknowledged(outcomes: Sequence[int | BaseException]) -> Iterator[int]:
-    """The offsets before the first event that was not accepted."""
+    """The offsets of the events before the first one that was not accepted."""
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             return
@@ -102,9 +102,9 @@ def _raise_reason(event: RecordedEvent, outcome: int | BaseException) -> None:
 
 
 class Publisher:
-    """Publishes for ever; Kafka may be unavailable meanwhile. Raises Fenced, Unpublishable, and what the database raises.
+    """Publishes without end; Kafka may be unavailable. Raises Fenced, Unpublishable, and the errors of the database.
 
-    `position`: of the last published event.
+    `position` is that of the last published event.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Publisher:
         self.position = 0
 
     def wake(self) -> None:
-        """There may be something to publish."""
+        """Check for new events now."""
         self._wake_up.set()
 
     async def publish_always(self) -> None:
@@ -151,7 +151,7 @@ class Publisher:
                         await self._wake_up.wait()
 
     async def _watch(self, topic: Topic, cluster: str) -> None:
-        """An emptied Kafka gets its topics, and the part of the log that is needed, at once and not with the next event."""
+        """Detect an emptied Kafka, so that topics and the needed part of the log are published at once, not with the next event."""
         while True:
             await asyncio.sleep(self._limits.topic_check_interval_seconds)
             if await topic.cluster_id() != cluster:

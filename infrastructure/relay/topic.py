@@ -1,4 +1,4 @@
-"""The log's topic, as the relay writes it."""
+"""The Kafka topic of the log, as the relay writes it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +17,7 @@ from infrastructure.relay.errors import Fenced
 
 BATCH_TIMEOUT_SECONDS: Final = 20.0
 REFUSED_ERRORS: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
-"""Kafka will never accept the event."""
+"""Errors with which Kafka refuses an event permanently."""
 
 
 class Topic(Protocol):
@@ -29,11 +29,11 @@ class Topic(Protocol):
         """The cluster's id, and the offset after the newest record."""
 
     async def publish(self, events: Sequence[ChainedEvent]) -> Sequence[int | BaseException]:
-        """The outcome of each event: its offset (-1: Kafka has it and gives no offset), or why it was not accepted. Raises Fenced."""
+        """Publish events; return for each its offset (-1: stored, offset unknown) or its error. Raises Fenced."""
 
 
 class KafkaTopic:
-    """`bioscope.events`, its one partition."""
+    """The one partition of `bioscope.events`."""
 
     def __init__(self, brokers: str, producer: AIOKafkaProducer, *, key: RecordKey) -> None:
         self._brokers, self._producer, self._key = brokers, producer, key
@@ -75,7 +75,7 @@ class KafkaTopic:
 
 @asynccontextmanager
 async def connect_topic(brokers: str, *, key: RecordKey) -> AsyncIterator[KafkaTopic]:
-    """Waits for the brokers as long as necessary. From then on Kafka refuses records of relays that connected before (decision 0074).
+    """Connect, waiting for the brokers as long as necessary. Kafka then refuses records of earlier relays (decision 0074).
 
     Raises one of `kafka.topics.UNAVAILABLE_ERRORS`.
     """

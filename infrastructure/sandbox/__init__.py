@@ -1,4 +1,4 @@
-"""The sandbox of the processes that decode images and run models: what they give up, and what this kernel offers."""
+"""The sandbox of processes that decode images and run models."""
 
 from infrastructure.sandbox.detection import supported
 from infrastructure.sandbox.layers import Layers, enter, enter_empty_directory

@@ -1,4 +1,4 @@
-"""Which layers of the sandbox work on this machine: each is tried in a process of its own."""
+"""Detection of the sandbox layers that work on this machine. Each is tried in its own process."""
 
 import os
 import socket
@@ -21,7 +21,10 @@ DETECTION_TIMEOUT_SECONDS: Final = 30.0
 
 @cache
 def supported() -> Layers:
-    """Found out once, in a process of its own, as forks need a single thread. Blocks. Raises OSError when that process fails."""
+    """The layers of this machine, detected once in a separate process, since forks need a single thread.
+
+    Blocks. Raises OSError if that process fails.
+    """
     argv = [sys.executable, "-P", "-c", "from infrastructure.sandbox.detection import main; main()"]
     try:
         answer = subprocess.check_output(
@@ -29,7 +32,7 @@ def supported() -> Layers:
         )
         return msgspec.json.decode(answer, type=Layers)
     except (subprocess.SubprocessError, msgspec.MsgspecError) as error:
-        raise OSError(f"what this kernel offers for the sandbox cannot be found out: {error}") from error
+        raise OSError(f"the sandbox layers of this kernel cannot be detected: {error}") from error
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
 
 
 def detect() -> Layers:
-    """Forks: call it in a process with one thread."""
+    """Try each layer in a forked child. Must be called in a process with one thread."""
     enter_empty_directory()
     found = Layers()
     for layer in ("no_new_privileges", "user_namespace", "network_namespace", "empty_root"):
@@ -53,14 +56,14 @@ def detect() -> Layers:
 
 
 def _enter_landlock() -> None:
-    """Raises OSError, also when a file can be read nevertheless."""
+    """Enter Landlock. Raises OSError if that fails or a file can still be read."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     landlock.restrict(landlock.abi_version())
     _expect_refusal(lambda: Path("/proc/self/status").read_bytes())
 
 
 def _enter_seccomp() -> None:
-    """Raises OSError, also when a socket can be made nevertheless."""
+    """Enter seccomp. Raises OSError if that fails or a socket can still be created."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     seccomp.restrict()
     _expect_refusal(socket.socket)
@@ -75,12 +78,12 @@ def _expect_refusal(attempt: Callable[[], object]) -> None:
 
 
 def _works(attempt: Callable[[], None]) -> bool:
-    """Whether it raises nothing, in a child."""
+    """Whether the attempt succeeds in a forked child."""
     pid = os.fork()
     if pid == 0:
         try:
             attempt()
-        except BaseException:  # the answer is the exit code
+        except BaseException:  # reported as the exit code
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

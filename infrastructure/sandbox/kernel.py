@@ -17,7 +17,7 @@ CAPABILITY_VERSION: Final = 0x2008_0522
 MAX_CAPABILITIES: Final = 64
 NO_CAPABILITIES: Final = 0
 FILE_CAPABILITIES: Final = 1 << 1 | 1 << 2
-"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: to open files whose modes forbid it."""
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: open files regardless of their modes."""
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -25,7 +25,7 @@ class _CapabilityHeader(ctypes.Structure):
 
 
 class _CapabilitySets(ctypes.Structure):
-    """The lower 32 capabilities, then the higher ones, which nobody keeps."""
+    """The lower 32 capabilities, then the higher ones, which are never kept."""
 
     _fields_ = (
         ("effective", ctypes.c_uint32),
@@ -36,13 +36,13 @@ class _CapabilitySets(ctypes.Structure):
 
 
 def prctl(option: int, argument: int = 0, pointer: object = None) -> None:
-    """`pointer`: by reference, the third argument; None is 0."""
+    """`pointer` is the third argument, by reference; None stands for 0."""
     third = pointer if pointer is not None else ctypes.c_ulong(0)
     checked(LIBC.prctl(option, ctypes.c_ulong(argument), third, ctypes.c_ulong(0), ctypes.c_ulong(0)))
 
 
 def system_call(number: int, *arguments: int | None | object) -> int:
-    """Integers are passed as longs, everything else as ctypes passes it."""
+    """Integers are passed as longs, other arguments as ctypes passes them."""
     return checked(LIBC.syscall(ctypes.c_long(number), *(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)))
 
 
@@ -51,9 +51,9 @@ def unshare(flags: int) -> None:
 
 
 def drop_capabilities(*, keep: int = NO_CAPABILITIES) -> None:
-    """All but those of the bit mask `keep` that the process has, from every set.
+    """Drop all capabilities from every set, except those in the bit mask `keep` that the process has.
 
-    The bounding set keeps those that the caller may not drop: without new privileges they are of no use.
+    The bounding set keeps capabilities that the caller may not drop. Without new privileges they have no effect.
     """
     for capability in range(MAX_CAPABILITIES):
         if not keep >> capability & 1:
@@ -63,7 +63,7 @@ def drop_capabilities(*, keep: int = NO_CAPABILITIES) -> None:
     header, sets = _CapabilityHeader(CAPABILITY_VERSION, 0), _CapabilitySets()
     checked(LIBC.capget(ctypes.byref(header), ctypes.byref(sets)))
     kept = sets.permitted & keep
-    remaining = _CapabilitySets(kept, kept, sets.inheritable & keep)  # what is not among them leaves the ambient set too
+    remaining = _CapabilitySets(kept, kept, sets.inheritable & keep)  # the ambient set loses all others too
     checked(LIBC.capset(ctypes.byref(header), ctypes.byref(remaining)))
 
 

@@ -1,7 +1,7 @@
-"""Landlock: which files a process may still open, and which sockets and processes it still reaches.
+"""Landlock: limits the files that a process may open, and the sockets and processes that it may reach.
 
-Constants from include/uapi/linux/landlock.h. Descriptors that are open stay usable, and connecting to a socket in a folder needs no right.
-It holds for the calling thread and all that it starts: call it while there is no other.
+Constants are from include/uapi/linux/landlock.h. Open descriptors stay usable, and connecting to a socket in a folder needs no right.
+The limits apply to the calling thread and its children, so they must be set while there is no other thread.
 """
 
 import ctypes
@@ -19,18 +19,18 @@ from infrastructure.sandbox.kernel import system_call
 CREATE_RULESET: Final = 444
 ADD_RULE: Final = 445
 RESTRICT_SELF: Final = 446
-"""System call numbers; those since 2019 are the same on every architecture."""
+"""System call numbers. Numbers assigned since 2019 are the same on every architecture."""
 CREATE_RULESET_VERSION: Final = 1
 PATH_BENEATH: Final = 1
 
 FILE_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}
-"""By the ABI that brought the last of them: how many rights on files there are, one bit each."""
+"""Number of file rights (one bit each) since an ABI version."""
 NETWORK_RIGHTS: Final = {4: 0b11}
 SCOPES: Final = {6: 0b11}
 
 
 class Rights(IntFlag):
-    """On a file, or on a folder and all below it. REFER: to move files between folders that both have it."""
+    """Rights on a file, or on a folder and everything below it. REFER allows moves between folders that both have it."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -46,11 +46,11 @@ class Rights(IntFlag):
 
 
 OF_FILES: Final = Rights.EXECUTE | Rights.WRITE_FILE | Rights.READ_FILE | Rights.TRUNCATE | Rights.IOCTL_DEV
-"""Those that a file can have; the others are of folders."""
+"""Rights that apply to files; the others apply to folders."""
 
 
 class Rule(NamedTuple):
-    """What stays allowed at a path, and below it where it is a folder."""
+    """The rights that remain at a path, and below it if it is a folder."""
 
     path: Path
     rights: Rights
@@ -61,7 +61,7 @@ class _Ruleset(ctypes.Structure):
 
 
 def abi_version() -> int:
-    """0 where the kernel has no Landlock, or has it turned off."""
+    """The version of Landlock's ABI; 0 if the kernel lacks it or has it disabled."""
     try:
         return system_call(CREATE_RULESET, 0, 0, CREATE_RULESET_VERSION)
     except OSError:
@@ -69,17 +69,17 @@ def abi_version() -> int:
 
 
 def restrict(abi: int) -> None:
-    """Take away, for ever, every right that ABI version `abi` knows. Needs no_new_privs. Raises OSError."""
-    _restrict(_Ruleset(_file_rights(abi), _known(NETWORK_RIGHTS, abi), _known(SCOPES, abi)), ())
+    """Remove permanently every right that ABI version `abi` knows. Needs no_new_privs. Raises OSError."""
+    _restrict(_Ruleset(_file_rights(abi), _supported_by(NETWORK_RIGHTS, abi), _supported_by(SCOPES, abi)), ())
 
 
 def restrict_files(abi: int, rules: Iterable[Rule]) -> None:
-    """Take away, for ever, every right on files but those of `rules`, and abstract sockets and signals to processes outside.
+    """Remove permanently all rights on files except `rules`, and abstract sockets and signals to other processes.
 
-    Memory and environment of processes outside cannot be read any more. TCP stays. A rule for a path that is not there has no effect.
+    The memory and environment of other processes can no longer be read. TCP is not limited. A rule for a missing path has no effect.
     Needs no_new_privs. Raises OSError.
     """
-    _restrict(_Ruleset(_file_rights(abi), 0, _known(SCOPES, abi)), rules)
+    _restrict(_Ruleset(_file_rights(abi), 0, _supported_by(SCOPES, abi)), rules)
 
 
 def _restrict(ruleset: _Ruleset, rules: Iterable[Rule]) -> None:
@@ -106,8 +106,8 @@ def _add(descriptor: int, rule: Rule, *, handled: int) -> None:
 
 
 def _file_rights(abi: int) -> int:
-    return (1 << _known(FILE_RIGHTS, abi)) - 1
+    return (1 << _supported_by(FILE_RIGHTS, abi)) - 1
 
 
-def _known(by_abi: dict[int, int], abi: int) -> int:
+def _supported_by(by_abi: dict[int, int], abi: int) -> int:
     return max((value for since, value in by_abi.items() if since <= abi), default=0)

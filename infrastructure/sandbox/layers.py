@@ -1,4 +1,4 @@
-"""What a process that runs decoders and models gives up before its first call, layer by layer."""
+"""The layers of the sandbox that a decoder or model process enters before its first call."""
 
 import os
 import resource
@@ -13,21 +13,23 @@ from infrastructure.sandbox import landlock, seccomp
 from infrastructure.sandbox.kernel import CLONE_NEWNET, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, drop_capabilities, prctl, unshare
 
 NO_FILES: Final = "/proc/self/fdinfo"
-"""Where no folder can be made: it names nothing but the process's own descriptors."""
+"""Used if no folder can be created: it contains only the process's own descriptors."""
 ZERO_LIMITS: Final = (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_CORE, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_NOFILE)
-"""Nothing can be written to a file, no process made, no core left, no message queue filled, no descriptor opened."""
+"""Limits that forbid file writes, new processes, core dumps, message queues and new descriptors."""
 
 
 TRUNCATION_SINCE: Final = (3, "6.2")
 SIGNALS_SINCE: Final = (6, "6.12")
-"""The version of Landlock's ABI that knows them, and that of Linux."""
+"""The first version of Landlock's ABI, and of Linux, with this feature."""
 MIN_LANDLOCK_OF_FILES: Final = 2
-"""The first version of the ABI that lets a process move files between folders, as a picture is when it is stored: that of Linux 5.19."""
+"""The first ABI version (Linux 5.19) that allows moves between folders, which storing a rendition needs."""
 
 
 class Layers(msgspec.Struct, frozen=True, kw_only=True):
-    """The layers that a kernel offers here. `landlock`: the version of its ABI, 0 for none. `empty_root`: whether the root directory
-    can be changed to an empty one."""
+    """The sandbox layers that work on this machine. `landlock` is the ABI version, 0 for none.
+
+    `empty_root`: the root directory can be changed to an empty one.
+    """
 
     no_new_privileges: bool = False
     user_namespace: bool = False
@@ -38,18 +40,18 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def confines_files(self) -> bool:
-        """Whether the inference process can take away files from itself."""
+        """Whether the inference process can restrict its own access to files."""
         return self.no_new_privileges and self.landlock >= MIN_LANDLOCK_OF_FILES
 
     @property
     def not_restricted(self) -> tuple[str, ...]:
-        """What this version of Landlock cannot take away from the inference process."""
+        """Actions of the inference process that this Landlock version cannot prevent."""
         limits = {"truncate files": TRUNCATION_SINCE, "send signals to processes of its user": SIGNALS_SINCE}
         return tuple(f"{what} (before Linux {linux})" for what, (since, linux) in limits.items() if self.landlock < since)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Those without which a process is not sandboxed."""
+        """The required layers that are missing."""
         landlock_of_files = self.landlock >= MIN_LANDLOCK_OF_FILES
         required = {"no_new_privs": self.no_new_privileges, "Landlock": landlock_of_files, "seccomp": self.seccomp}
         return tuple(name for name, present in required.items() if not present)
@@ -67,21 +69,21 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def enter_empty_directory() -> None:
-    """Make the working directory one that holds no file, and in which none can be made: it was removed."""
+    """Change to an empty directory in which no file can be created, because it was removed."""
     try:
         path = mkdtemp(prefix="bioscope-empty-")
     except OSError:
         os.chdir(NO_FILES)
         return
     os.chdir(path)
-    with suppress(OSError):  # where it may not be removed, it is only empty
+    with suppress(OSError):  # if it cannot be removed, it is at least empty
         Path(path).rmdir()
 
 
 def enter(layers: Layers) -> None:
-    """Give up, for ever, all but computing and the descriptors that are open; the root becomes the working directory.
+    """Give up permanently everything except computing and open descriptors; the working directory becomes the root.
 
-    Needs a single thread and an empty working directory. Raises OSError, after which the process must end.
+    Needs a single thread and an empty working directory. Raises OSError; the process must then exit.
     """
     if layers.no_new_privileges:
         prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -1,4 +1,4 @@
-"""Whether images may be decoded on a machine whose kernel lacks a layer of the sandbox."""
+"""The policy for machines whose kernel lacks a layer of the sandbox."""
 
 from typing import Final
 
@@ -13,11 +13,11 @@ ACCEPT: Final = f"{variable('accept_unsandboxed')}=1"
 
 
 class Unsandboxed(Exception):
-    """The kernel cannot isolate inference, and nobody accepted that; the text says what to do."""
+    """The kernel cannot isolate inference, and the operator has not accepted that. The message says what to do."""
 
 
 def remedy(layers: Layers) -> str:
-    """What is missing, and what to do, as a sentence."""
+    """A sentence with the missing layers and what to do."""
     return (
         f"the kernel cannot isolate the processes that decode images and run models (missing: {', '.join(layers.missing)}): use Linux 5.19 "
         f"or newer with Landlock and seccomp, allowed by the container's security profile, or accept the risk with {ACCEPT}"
@@ -25,7 +25,7 @@ def remedy(layers: Layers) -> str:
 
 
 def require_sandbox(settings: Settings, layers: Layers) -> None:
-    """In production raises Unsandboxed where a layer is missing that nobody accepted to go without; otherwise logs it."""
+    """Raises Unsandboxed in production if a layer is missing, unless the operator accepts that; otherwise logs a warning."""
     if not layers.missing:
         return
     if settings.environment == "production" and not settings.accept_unsandboxed:

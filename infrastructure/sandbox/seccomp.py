@@ -1,8 +1,8 @@
-"""Which system calls a process may make; every other one fails with EPERM.
+"""Seccomp: limits the system calls of a process. All others fail with EPERM.
 
-For decoders and models there is a list of those that they need, and for the process that starts them a list of those that it must not make.
-The first list was found by tracing (strace -f) the decoders over all test files and the shipped models. No file is opened, no process or
-thread is made, and no memory becomes executable.
+Decoders and models have a list of allowed calls; the process that starts them has a list of refused calls. The first list was determined by
+tracing (strace -f) the decoders on all test files and the bundled models. It allows no opening of files, no new processes or threads, and
+no executable memory.
 """
 
 import ctypes
@@ -30,10 +30,10 @@ RETURN: Final = 0x06
 NUMBER_OFFSET: Final = 0
 ARCHITECTURE_OFFSET: Final = 4
 ARGUMENT_OFFSETS: Final = (16, 24, 32, 40, 48, 56)
-"""In `struct seccomp_data`: the lower halves of the arguments on a little-endian machine."""
+"""Offsets in `struct seccomp_data` of the lower halves of the arguments, on a little-endian machine."""
 
 X32_BIT: Final = 0x4000_0000
-"""Set in the numbers of x86-64's second table of system calls."""
+"""Set in the numbers of the x32 system calls of x86-64."""
 
 
 class Architecture(NamedTuple):
@@ -63,13 +63,13 @@ END: Final = {"exit_group": (231, 94)}
 ALLOWED: Final = MEMORY | CALLS_AND_ANSWERS | LOCKS | CLOCKS | SIGNALS | IDENTITY | RANDOMNESS | END
 
 NOT_EXECUTABLE: Final = {"mmap": (9, 222), "mprotect": (10, 226)}
-"""Allowed without PROT_EXEC."""
+"""Allowed only without PROT_EXEC."""
 PROTECTION_ARGUMENT: Final = 2
 TO_ITSELF: Final = {"tgkill": (234, 131)}
-"""Allowed for signals to this process: abort() sends one."""
+"""Allowed only for signals to this process, as abort() sends."""
 
 NONE: Final = -1
-"""A call that an architecture does not have."""
+"""The architecture does not have this call."""
 MODES: Final = {"chmod": (90, NONE), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)}
 OWNERS: Final = {"chown": (92, NONE), "fchown": (93, 55), "lchown": (94, NONE), "fchownat": (260, 54)}
 TIMES: Final = {"utime": (132, NONE), "utimes": (235, NONE), "futimesat": (261, NONE), "utimensat": (280, 88)}
@@ -85,9 +85,9 @@ ATTRIBUTES: Final = {
     "file_setattr": (469, 469),
 }
 PAST_FILTERS: Final = {"io_uring_setup": (425, 425)}
-"""It makes other calls without a filter."""
+"""It can make other calls that bypass the filter."""
 METADATA: Final = MODES | OWNERS | TIMES | ATTRIBUTES | PAST_FILTERS
-"""Changes of files that Landlock does not know."""
+"""Changes of file metadata, which Landlock does not cover."""
 
 
 class _Instruction(ctypes.Structure):
@@ -103,24 +103,24 @@ def is_supported_architecture() -> bool:
 
 
 def restrict() -> None:
-    """Allow this process, for ever, the calls of ALLOWED and below, no others. Needs no_new_privs and a single thread. Raises OSError."""
+    """Limit this process permanently to the calls listed above. Needs no_new_privs and a single thread. Raises OSError."""
     _install(_computing(_architecture(), os.getpid()))
 
 
 def refuse_metadata() -> None:
-    """Refuse this process, for ever, the calls of METADATA. Needs no_new_privs and a single thread. Raises OSError."""
+    """Refuse the calls of METADATA permanently. Needs no_new_privs and a single thread. Raises OSError."""
     _install(_without_metadata(_architecture()))
 
 
 def _architecture() -> Architecture:
-    """Raises OSError."""
+    """The architecture of this machine. Raises OSError if it is not supported."""
     if not is_supported_architecture():
         raise OSError(errno.ENOSYS, f"there is no list of system calls for {platform.machine()}")
     return ARCHITECTURES[platform.machine()]
 
 
 def _install(found: Iterator[_Instruction]) -> None:
-    """Raises OSError."""
+    """Install the filter. Raises OSError."""
     instructions = list(found)
     program = _Program(len(instructions), (_Instruction * len(instructions))(*instructions))
     prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.byref(program))
@@ -145,7 +145,7 @@ def _without_metadata(architecture: Architecture) -> Iterator[_Instruction]:
 
 
 def _number_of(architecture: Architecture) -> Iterator[_Instruction]:
-    """Load the number of the call. Calls of another architecture end the process."""
+    """Load the number of the call. A call of another architecture kills the process."""
     yield _Instruction(LOAD, 0, 0, ARCHITECTURE_OFFSET)
     yield _Instruction(JUMP_IF_EQUAL, 1, 0, architecture.audit)
     yield _Instruction(RETURN, 0, 0, KILL)

@@ -1,1 +1,1 @@
-"""The keys of an installation, and what is made with them."""
+"""Keys of an installation, and everything that is encrypted, signed or hashed with them."""

@@ -1,4 +1,4 @@
-"""Access tokens: JWTs (RFC 9068) signed with Ed25519, accepted only in the exact form in which we write them."""
+"""Access tokens: JWTs (RFC 9068) signed with Ed25519, accepted only in the exact form in which they are issued."""
 
 import re
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ class _User(_TokenFields, frozen=True, kw_only=True, tag="bioscope"):
     sub: UUID
     sid: UUID
     role: Role
-    roles: Role  # one word, for clients of the earlier system
+    roles: Role  # a single role, for clients of the earlier system
 
     def claims(self) -> Claims:
         return Claims(
@@ -58,7 +58,7 @@ class _User(_TokenFields, frozen=True, kw_only=True, tag="bioscope"):
 
 class _Service(_TokenFields, frozen=True, kw_only=True, tag="bioscope-services"):
     sub: ServiceName
-    scope: str  # separated by blanks
+    scope: str  # separated by spaces
 
     def claims(self) -> Claims:
         return Claims(
@@ -77,14 +77,14 @@ class _VerifiedToken(NamedTuple):
 
 
 def service_id(name: str) -> UUID:
-    """Under which id the service `name` acts."""
+    """The actor id of the service `name`."""
     return system_actor(f"service {name}")
 
 
 class SignedAccessTokens:
-    """The port `AccessTokens`. May be shared by threads.
+    """Implements `AccessTokens`. Thread-safe.
 
-    Only this system issues tokens. One in another form (header, order, blanks, unknown or repeated members) is a forgery, whatever its
+    Only this system issues tokens. A token in another form (header, order, spaces, unknown or repeated members) is refused, whatever its
     signature.
     """
 
@@ -92,7 +92,7 @@ class SignedAccessTokens:
         self._private = keys.signing(Purpose.ACCESS_TOKENS)
         self._jws = PyJWS(algorithms=[ALGORITHM])
         self._header = _header(self._private.public_key())
-        self._trusted = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
+        self._public_keys = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
         self._ttl = ttl
         self._verified: LRUCache[str, _VerifiedToken] = LRUCache(MAX_CACHED_TOKENS)
         self._lock = Lock()
@@ -103,7 +103,7 @@ class SignedAccessTokens:
         return self._signed(msgspec.json.encode(fields))
 
     def issue_service(self, *, name: str, scopes: frozenset[str], seconds: int, at: datetime) -> str:
-        """Raises Invalid for a name that is none."""
+        """Raises Invalid for an invalid name."""
         if not re.fullmatch(NAME, name):
             raise invalid("name", "must have 1 to 100 letters, digits, dots, underscores or hyphens")
         now = int(at.timestamp())
@@ -122,12 +122,12 @@ class SignedAccessTokens:
         return self._jws.encode(payload, self._private, algorithm=ALGORITHM, headers=self._header)
 
     def _verify_form(self, token: str) -> _VerifiedToken:
-        """Raises NotAuthenticated unless the token has exactly the form that is issued here."""
+        """Verify the signature and the exact form. Raises NotAuthenticated."""
         start = token.partition(".")[0] + "."
-        if len(token) > MAX_TOKEN_CHARACTERS or start not in self._trusted:
+        if len(token) > MAX_TOKEN_CHARACTERS or start not in self._public_keys:
             raise _invalid_token()
         try:
-            payload = self._jws.decode(token, self._trusted[start], algorithms=[ALGORITHM])
+            payload = self._jws.decode(token, self._public_keys[start], algorithms=[ALGORITHM])
             fields = msgspec.json.decode(payload, type=_User | _Service)
         except (PyJWTError, msgspec.MsgspecError, ValueError):
             raise _invalid_token() from None
@@ -157,12 +157,12 @@ def _header(public: Ed25519PublicKey) -> dict[str, str]:
 
 
 def _start(public: Ed25519PublicKey) -> str:
-    """The beginning of every token that was signed with this key."""
+    """The encoded header, with which every token signed with this key starts."""
     return base64url_encode(msgspec.json.encode(_header(public))).decode() + "."
 
 
 def _canonical(signature: str) -> bool:
-    """Base64 of 64 bytes has four bits to spare: they must be zero, or one token could be written in 16 ways."""
+    """Base64 of 64 bytes has four unused bits. They must be zero, or one token would have 16 spellings."""
     return signature[-1:] in {"A", "Q", "g", "w"}
 
 

@@ -1,4 +1,4 @@
-"""Keys by purpose: what one process holds of them, and the root key that all of them are derived from."""
+"""Keys by purpose: the set that one process holds, and the root key from which all are derived."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ KEY_ID_PREFIX: Final = b"bioscope key id"
 
 
 class Purpose(StrEnum):
-    """What a key is for. The values are part of each derivation and never change."""
+    """The purpose of a key. The values are inputs of the derivation and never change."""
 
     DATA_KEYS = "wrap data keys"
     EMAIL_CLAIMS = "claim email"
@@ -40,26 +40,26 @@ class Purpose(StrEnum):
 
 
 class WrongRootKey(Exception):
-    """The root key file is missing or holds something else; the text says what to do."""
+    """The root key is missing, invalid, or of another installation. The message says what to do."""
 
 
 class MissingKey(WrongRootKey):
-    """This process does not hold the key for a purpose; the text says which, and what to do."""
+    """This process does not hold the key for a purpose. The message names the purpose and what to do."""
 
 
 class Key:
-    """A secret of 32 bytes for one purpose. `id` follows from it, does not reveal it, and is stored with what it made."""
+    """A secret of 32 bytes for one purpose. `id` (4 bytes) is derived from it without revealing it, and stored with its output."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
-            raise WrongRootKey(f"a key must have {KEY_BYTES} bytes, and this one has {len(secret)}")
+            raise WrongRootKey(f"a key must have {KEY_BYTES} bytes, this one has {len(secret)}")
         self.secret, self.id = secret, key_id(secret)
 
     def __repr__(self) -> str:
         return f"Key({self.id.hex()})"
 
     def hmac(self, value: bytes) -> bytes:
-        """HMAC-SHA256: 32 bytes."""
+        """The HMAC-SHA256 of `value`, 32 bytes."""
         mac = HMAC(self.secret, SHA256())
         mac.update(value)
         return mac.finalize()
@@ -69,7 +69,7 @@ class Key:
 
 
 class Keys(ABC):
-    """The keys that a process holds. Several keys for one purpose are the one in use, then those that it replaced."""
+    """The keys that a process holds. For each purpose the current key comes first, then the replaced ones."""
 
     @abstractmethod
     def holds(self, purpose: str) -> bool:
@@ -77,23 +77,23 @@ class Keys(ABC):
 
     @abstractmethod
     def all(self, purpose: str) -> tuple[Key, ...]:
-        """The secret keys for `purpose`, the newest first. Raises MissingKey."""
+        """The secret keys for `purpose`, newest first. Raises MissingKey."""
 
     @abstractmethod
     def public(self, purpose: str) -> tuple[Ed25519PublicKey, ...]:
-        """The public keys that verify signatures for `purpose`, the newest first. Raises MissingKey."""
+        """The public keys that verify signatures for `purpose`, newest first. Raises MissingKey."""
 
     def newest(self, purpose: str) -> Key:
-        """The one to write with. Raises MissingKey."""
+        """The key for new values. Raises MissingKey."""
         return self.all(purpose)[0]
 
     def signing(self, purpose: str) -> Ed25519PrivateKey:
-        """Raises MissingKey."""
+        """The key for new signatures. Raises MissingKey."""
         return self.newest(purpose).signing()
 
 
 class KeyRing(Keys):
-    """A fixed set of keys. A component takes its keys when it is made, so a process that lacks one fails at its start."""
+    """A fixed set of keys. Components get their keys when they are created, so a missing key fails at the start of the process."""
 
     def __init__(self, secret: Mapping[str, Sequence[Key]], public: Mapping[str, Sequence[Ed25519PublicKey]] | None = None) -> None:
         self._secret = {purpose: tuple(keys) for purpose, keys in secret.items()}
@@ -119,11 +119,11 @@ NO_KEYS: Final = KeyRing({})
 
 
 class RootKey(Keys):
-    """The one secret of an installation. It opens everything in a copy of the database that was not erased."""
+    """The one secret of an installation, from which all keys are derived. It decrypts all private data that was not erased."""
 
     def __init__(self, root: bytes) -> None:
         if len(root) != KEY_BYTES:
-            raise WrongRootKey(f"the root key must be {KEY_BYTES} random bytes in base64; make one with: openssl rand -base64 {KEY_BYTES}")
+            raise WrongRootKey(f"the root key must be {KEY_BYTES} random bytes in base64; run: openssl rand -base64 {KEY_BYTES}")
         self._root = root
         self._derived: dict[str, Key] = {}
 
@@ -132,15 +132,15 @@ class RootKey(Keys):
         try:
             return cls(base64.b64decode(path.read_text().strip(), validate=True))
         except FileNotFoundError:
-            raise WrongRootKey(f"no root key at {path}: set BIOSCOPE_ROOT_KEY_FILE, or let `bioscope up` make one") from None
+            raise WrongRootKey(f"no root key at {path}: set BIOSCOPE_ROOT_KEY_FILE, or let `bioscope up` create one") from None
         except OSError as error:
             raise WrongRootKey(
-                f"the root key {path} cannot be read ({error.strerror}): check BIOSCOPE_ROOT_KEY_FILE and who may read it"
+                f"the root key {path} cannot be read ({error.strerror}): check BIOSCOPE_ROOT_KEY_FILE and its permissions"
             ) from None
         except ValueError:
-            raise WrongRootKey(f"{path} must hold {KEY_BYTES} random bytes in base64: openssl rand -base64 {KEY_BYTES}") from None
+            raise WrongRootKey(f"{path} must contain {KEY_BYTES} random bytes in base64: openssl rand -base64 {KEY_BYTES}") from None
 
-    def holds(self, purpose: str) -> bool:  # noqa: ARG002 - all can be derived
+    def holds(self, purpose: str) -> bool:  # noqa: ARG002 - every key can be derived
         return True
 
     def all(self, purpose: str) -> tuple[Key, ...]:
@@ -152,7 +152,7 @@ class RootKey(Keys):
         return (self.signing(purpose).public_key(),)
 
     def derive(self, purpose: str) -> bytes:
-        """32 bytes that serve `purpose` alone (HKDF-SHA256, RFC 5869)."""
+        """32 bytes derived for `purpose` with HKDF-SHA256 (RFC 5869)."""
         return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=SALT, info=purpose.encode()).derive(self._root)
 
 
@@ -161,17 +161,17 @@ def new_root_key() -> str:
 
 
 def key_id(secret: bytes) -> bytes:
-    """4 bytes. A plain hash, since it is computed for the data key of each event that is read, and the secret is random."""
+    """The id of a key, 4 bytes. A plain hash is enough for a random secret, and fast enough to be computed for each event read."""
     return hashlib.sha256(KEY_ID_PREFIX + secret).digest()[:KEY_ID_BYTES]
 
 
 def public_key_id(public: Ed25519PublicKey) -> str:
-    """16 hexadecimal digits, computed from the public key."""
+    """The id of a public key: 16 hexadecimal digits of its hash."""
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
 
 
 def _missing(purpose: str) -> MissingKey:
     return MissingKey(
-        f"this process does not hold the key for {purpose!r}: do this where the root key is (BIOSCOPE_ROOT_KEY_FILE),"
+        f"this process does not hold the key for {purpose!r}: run this where the root key is (BIOSCOPE_ROOT_KEY_FILE),"
         " or export the keys of the process again with `bioscope keys export`"
     )

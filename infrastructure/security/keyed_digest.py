@@ -1,4 +1,4 @@
-"""Keyed digests that name their key: HMAC-SHA256 under the keys of one purpose."""
+"""Keyed digests (HMAC-SHA256) that start with the id of their key."""
 
 import hmac
 from typing import Final
@@ -11,42 +11,42 @@ DIGEST_BYTES: Final = KEY_ID_BYTES + MAC_BYTES
 
 
 class KeyedDigest:
-    """A digest is the id of its key, then the MAC: 36 bytes. Those of 32 bytes were stored before keys had ids, and stay valid.
+    """Digests under the keys of one purpose: the key id and the MAC, 36 bytes. Earlier digests of 32 bytes, without id, stay valid.
 
-    Raises MissingKey when it is made without a key for `purpose`.
+    The constructor raises MissingKey if there is no key for `purpose`.
     """
 
     def __init__(self, keys: Keys, purpose: str) -> None:
         self._keys = keys.all(purpose)
 
     def of(self, value: bytes) -> bytes:
-        """The form that is written: under the newest key."""
+        """The digest to store, made with the newest key."""
         key = self._keys[0]
         return key.id + key.hmac(value)
 
     def forms(self, value: bytes) -> tuple[bytes, ...]:
-        """Every form in which `value` may be stored, the one that is written first."""
+        """All forms in which the digest of `value` may be stored; the one to store is first."""
         macs = [(key.id, key.hmac(value)) for key in self._keys]
         return (*(key_id + mac for key_id, mac in macs), *(mac for _, mac in macs))
 
     def matches(self, digest: bytes, value: bytes) -> bool:
-        """In a time that does not depend on where they differ. An unknown key id is like a wrong MAC."""
+        """Whether `digest` belongs to `value`, compared in constant time. An unknown key id does not match."""
         return sum(hmac.compare_digest(digest, form) for form in self.forms(value)) > 0
 
 
 class ClaimDigests:
-    """The digests under which the values of claims are stored, by their scope."""
+    """The digests of claimed values, by scope."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._of: dict[str, KeyedDigest] = {}
 
     def of(self, scope: str, value: str) -> bytes:
-        """The form that is written. Raises MissingKey."""
+        """The digest to store. Raises MissingKey."""
         return self._scope(scope).of(canonical(value).encode())
 
     def forms(self, scope: str, value: str) -> tuple[bytes, ...]:
-        """Every form in which the value may be stored, the one that is written first. Raises MissingKey."""
+        """All forms in which the digest may be stored; the one to store is first. Raises MissingKey."""
         return self._scope(scope).forms(canonical(value).encode())
 
     def _scope(self, scope: str) -> KeyedDigest:

@@ -1,4 +1,4 @@
-"""The data keys of subjects, which can be destroyed; and, for all modules, the keys that an installation derives from its root key."""
+"""Data keys of subjects, which can be destroyed. Re-exports the keys that are derived from the root key."""
 
 import os
 import time
@@ -29,15 +29,15 @@ __all__ = ["DataKey", "DataKeys", "Key", "KeyRing", "Keys", "MissingKey", "Purpo
 
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
-WRAPPED_FORM: Final = b"\x02"  # its first byte; the first form had none, and another length
+WRAPPED_FORM: Final = b"\x02"  # first byte of a wrapped key; the first format had none, and another length
 FIRST_FORM_BYTES: Final = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 HEADER_BYTES: Final = len(WRAPPED_FORM) + KEY_ID_BYTES
 MAX_CACHE = 20_000
-CACHE_SECONDS = 30.0  # an erased key may serve another process that long
+CACHE_SECONDS = 30.0  # another process may use an erased key for this long
 
 
 class DataKey:
-    """The key of one subject. What it seals names it: key id, nonce, ciphertext with tag. The first form had no id."""
+    """The key of one subject. Sealed values are key id, nonce, and AES-GCM ciphertext with tag. The first format had no key id."""
 
     def __init__(self, secret: bytes) -> None:
         self._id, self._cipher = key_id(secret), AESGCM(secret)
@@ -47,13 +47,13 @@ class DataKey:
         return self._id + nonce + self._cipher.encrypt(nonce, clear, bound_to)
 
     def open(self, sealed: bytes, bound_to: bytes) -> bytes:
-        """Raises InvalidTag, also where another key is named."""
+        """Decrypt. Raises InvalidTag for a wrong tag or the id of another key."""
         if sealed[:KEY_ID_BYTES] != self._id:
             raise InvalidTag
         return self.open_first_form(sealed[KEY_ID_BYTES:], bound_to)
 
     def open_first_form(self, sealed: bytes, bound_to: bytes) -> bytes:
-        """Raises InvalidTag."""
+        """Decrypt a value without key id. Raises InvalidTag."""
         return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to)
 
 
@@ -63,13 +63,13 @@ class WrappingKey(NamedTuple):
 
 
 class DataKeys:
-    """The key of each subject (user, dataset, image, device). One without a row in the store was destroyed, or never was.
+    """The data keys of subjects (user, dataset, image, device). A subject without a row has no key, or its key was destroyed.
 
-    `fetch` reads wrapped keys by subject from the store. `get` and `prefetch` are for subjects of sealed values: a missing key
-    was destroyed for good, and they cache that too.
+    `fetch` reads wrapped keys by subject. `get` and `prefetch` are for subjects of existing sealed values: a missing key was destroyed
+    for good, so its absence is cached too.
 
-    A process without a key to unwrap them has none of them, which `withheld` says: then `create`, `get` and `look_up` raise MissingKey.
-    A wrapped key is a byte for its form, the id of the wrapping key, nonce, ciphertext with tag: 65 bytes. The first form had 60.
+    `withheld` is true in a process without wrapping keys; then `create`, `get` and `look_up` raise MissingKey. A wrapped key has 65 bytes:
+    a format byte, the id of the wrapping key, nonce, and ciphertext with tag. The first format had 60 bytes.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class DataKeys:
         self._lock = Lock()
 
     def create(self, subject: UUID) -> tuple[DataKey, bytes]:
-        """A new key, and its wrapped form that has to be stored with the first event that needs it. Raises MissingKey."""
+        """A new key, and its wrapped form to be stored with the first event that needs it. Raises MissingKey."""
         self._require_wrapping_keys()
         secret, nonce, wrapping = AESGCM.generate_key(256), os.urandom(NONCE_BYTES), self._wrapping[0]
         header = WRAPPED_FORM + wrapping.id
         return DataKey(secret), header + nonce + wrapping.cipher.encrypt(nonce, secret, header + subject.bytes)
 
     def get(self, subject: UUID) -> DataKey | None:
-        """Raises MissingKey, WrongRootKey."""
+        """The key of `subject`, or None if it was destroyed. Raises MissingKey, WrongRootKey."""
         self._require_wrapping_keys()
         cached = self._cache.get(subject)
         if cached is None or cached[0] < self._clock():
@@ -99,7 +99,7 @@ class DataKeys:
         return cached[1] if cached is not None else self.look_up(subject)  # another thread may have evicted it
 
     def look_up(self, subject: UUID) -> DataKey | None:
-        """As `get`, for a subject that may get its first key at any moment: a missing key is not cached."""
+        """As `get`, for a subject that may get its first key at any time: a missing key is not cached."""
         self._require_wrapping_keys()
         with self._lock:
             expires_at, cached = self._cache.get(subject, (0.0, None))
@@ -108,7 +108,7 @@ class DataKeys:
         return self._unwrap(subject, self._fetch([subject]).get(subject))
 
     def prefetch(self, subjects: Iterable[UUID]) -> None:
-        """Bring the keys of many subjects in one read. Nothing where they are withheld."""
+        """Load the keys of many subjects in one query. Does nothing if keys are withheld."""
         if self.withheld:
             return
         now = self._clock()
@@ -124,12 +124,12 @@ class DataKeys:
                 self._cache.popitem(last=False)
 
     def unwrap(self, subject: UUID, wrapped: bytes) -> DataKey:
-        """Raises WrongRootKey where it is not a key of `subject`, MissingKey."""
+        """Decrypt a wrapped key. Raises WrongRootKey if no wrapping key opens it for `subject`, MissingKey."""
         self._require_wrapping_keys()
         for wrapping in self._wrapping:
             if (key := _unwrapped(subject, wrapped, wrapping)) is not None:
                 return key
-        raise WrongRootKey("the root key does not open this database's data keys: is it another installation's?")
+        raise WrongRootKey("the root key does not open the data keys of this database: it may belong to another installation")
 
     def forget(self, subject: UUID) -> None:
         with self._lock:
@@ -151,5 +151,5 @@ def _unwrapped(subject: UUID, wrapped: bytes, wrapping: WrappingKey) -> DataKey 
         return None
     try:
         return DataKey(wrapping.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], header + subject.bytes))
-    except (InvalidTag, ValueError):  # ValueError: it is too short to be one
+    except (InvalidTag, ValueError):  # ValueError: too short
         return None

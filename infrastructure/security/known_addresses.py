@@ -1,4 +1,4 @@
-"""The addresses from which each account signed in recently. They are in Postgres: if Redis lost them, attackers could lock users out."""
+"""The networks from which each account signed in recently. Stored in Postgres, since losing them would let attackers lock users out."""
 
 from typing import Final
 from uuid import UUID
@@ -23,7 +23,7 @@ REMEMBER: Final = """with pruned as (
 
 
 class PostgresKnownAddresses:
-    """The port `KnownAddresses`. Blocks; may be shared by threads. Times are by the database's clock, which all processes share."""
+    """Implements `KnownAddresses`. Thread-safe. Times come from the database clock, which all processes share."""
 
     def __init__(self, url: str, keys: Keys, *, days: int) -> None:
         self._digest, self._days = KeyedDigest(keys, Purpose.RATE_LIMITS), days

@@ -1,4 +1,4 @@
-"""Passwords as argon2id hashes (RFC 9106), few at a time: each costs memory and a core."""
+"""Password hashes with argon2id (RFC 9106). Few run at a time, since each needs memory and a core."""
 
 import base64
 import os
@@ -23,16 +23,14 @@ STRENGTHS: Final = {
 }
 MAX_CONCURRENT_HASHES: Final = 2
 MAX_QUEUED: Final = 32
-QUEUE_SLOTS_FOR_USERS: Final = 8  # which strangers do not take
-MAX_QUEUED_PER_REQUESTER: Final = (
-    16  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
-)
-QUEUE_TIMEOUT_SECONDS: Final = 5.0  # seconds in the queue
+QUEUE_SLOTS_FOR_USERS: Final = 8  # reserved places that strangers cannot take
+MAX_QUEUED_PER_REQUESTER: Final = 16  # per account, or per network for strangers; a whole institute may share one network
+QUEUE_TIMEOUT_SECONDS: Final = 5.0
 MAX_PASSWORD_BYTES: Final = 1024
 
 
 class Argon2Passwords:
-    """The port `PasswordHasher`. Blocks for a hash's time and that of the queue before it; may be shared by threads."""
+    """Implements `PasswordHasher`. Blocks for the hash and the queue before it. Thread-safe."""
 
     def __init__(self, strength: str) -> None:
         self._parameters = STRENGTHS[strength]
@@ -41,7 +39,7 @@ class Argon2Passwords:
         self._queue = BoundedQueue()
 
     def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
-        """Raises Invalid beyond 1 KiB, and Unavailable."""
+        """Raises Invalid for more than 1 KiB, and Unavailable."""
         password_bytes = _bytes(password)
         if password_bytes is None:
             raise invalid("password", f"must have at most {MAX_PASSWORD_BYTES} bytes")
@@ -49,7 +47,7 @@ class Argon2Passwords:
             return self._hasher.hash(password_bytes).encode()
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
-        """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
+        """Takes the same time with or without a hash, whether it matches or not. Raises Unavailable."""
         password_bytes = _bytes(password)
         real = known is not None and password_bytes is not None
         with self._queue.slot(requester):
@@ -63,26 +61,26 @@ class Argon2Passwords:
 
     def outdated(self, known: bytes) -> bool:
         try:
-            made = extract_parameters(known.decode())
+            stored = extract_parameters(known.decode())
         except (InvalidHashError, ValueError):
             return True
-        weaker = made.memory_cost < self._parameters.memory_cost or made.time_cost < self._parameters.time_cost
-        return weaker or made.type is not self._parameters.type or made.version < self._parameters.version
+        weaker = stored.memory_cost < self._parameters.memory_cost or stored.time_cost < self._parameters.time_cost
+        return weaker or stored.type is not self._parameters.type or stored.version < self._parameters.version
 
 
 class BoundedQueue:
-    """A semaphore with a short queue: users go before strangers, and requests beyond the queue are refused."""
+    """A semaphore with a short queue. Known users go first; requests beyond the queue are refused."""
 
     def __init__(self, max_queued: int = MAX_QUEUED, timeout_seconds: float = QUEUE_TIMEOUT_SECONDS) -> None:
         self._max_queued, self._timeout_seconds = max_queued, timeout_seconds
         self._running = 0
-        self._users, self._strangers = deque[Event](), deque[Event]()
+        self._users, self._unknown_requesters = deque[Event](), deque[Event]()
         self._waiting = Counter[str]()
         self._lock = Lock()
 
     @contextmanager
     def slot(self, requester: PasswordRequester) -> Iterator[None]:
-        """Raises Unavailable."""
+        """Wait for a slot. Raises Unavailable if the queue is full, or after the timeout."""
         self._enter(requester)
         try:
             yield
@@ -94,44 +92,44 @@ class BoundedQueue:
             if self._running < MAX_CONCURRENT_HASHES:
                 self._running += 1
                 return
-            turn = self._enqueue(requester)
-        turn.wait(self._timeout_seconds)
+            slot_granted = self._enqueue(requester)
+        slot_granted.wait(self._timeout_seconds)
         with self._lock:
             self._waiting -= Counter([requester.name])  # drops requesters with none
-            if not turn.is_set():
-                (self._strangers if requester.is_stranger else self._users).remove(turn)
+            if not slot_granted.is_set():
+                (self._unknown_requesters if requester.is_stranger else self._users).remove(slot_granted)
                 raise _busy()
 
     def _enqueue(self, requester: PasswordRequester) -> Event:
         maximum = self._max_queued - (QUEUE_SLOTS_FOR_USERS if requester.is_stranger else 0)
-        if len(self._users) + len(self._strangers) >= maximum or self._waiting[requester.name] >= MAX_QUEUED_PER_REQUESTER:
+        if len(self._users) + len(self._unknown_requesters) >= maximum or self._waiting[requester.name] >= MAX_QUEUED_PER_REQUESTER:
             raise _busy()
         self._waiting[requester.name] += 1
-        turn = Event()
-        (self._strangers if requester.is_stranger else self._users).append(turn)
-        return turn
+        slot_granted = Event()
+        (self._unknown_requesters if requester.is_stranger else self._users).append(slot_granted)
+        return slot_granted
 
     def _leave(self) -> None:
         """Pass the slot on to the next in the queue."""
         with self._lock:
-            if queue := self._users or self._strangers:
+            if queue := self._users or self._unknown_requesters:
                 queue.popleft().set()
             else:
                 self._running -= 1
 
 
 def _busy() -> Unavailable:
-    return Unavailable("Too many are signing in just now; try again in a moment", retry_after=5)
+    return Unavailable("Too many sign-ins at the moment; try again in a few seconds", retry_after=5)
 
 
 def _bytes(password: str) -> bytes | None:
-    """The bytes that are hashed: the same for all ways in which a keyboard may compose them (NFKC). None when there are too many."""
+    """The bytes to hash, in NFKC so that all keyboards give the same ones. None if there are too many."""
     if len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES:
         return None
     return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
 
 
 def _dummy_hash_of(cost: Parameters) -> bytes:
-    """A hash of this cost that no known password fits, made without computing one."""
+    """A hash with these parameters that no known password matches, made from random bytes."""
     salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (cost.salt_len, cost.hash_len))
     return f"$argon2id$v={cost.version}$m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}${salt}${digest}".encode()

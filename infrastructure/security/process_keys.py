@@ -1,4 +1,4 @@
-"""Which keys each process holds, and the files that hold them."""
+"""The keys that each process needs, and key files."""
 
 import base64
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ FORMAT: Final = 1
 
 
 class Needs(NamedTuple):
-    """The purposes for which a process has secret keys, and those for which it only verifies signatures."""
+    """The purposes for which a process needs secret keys, and those for which it only needs public keys."""
 
     secret: frozenset[Purpose]
     public: frozenset[Purpose] = frozenset()
@@ -49,14 +49,14 @@ PROCESS_NEEDS: Final[Mapping[str, Needs]] = {
 
 
 class StoredKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`id` in hexadecimal, `key` in base64."""
+    """A key in a key file: `id` in hexadecimal, `key` in base64."""
 
     id: str
     key: str
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The keys of `process` by purpose, the newest first."""
+    """The content of a key file: the keys of `process` by purpose, newest first."""
 
     format: int
     process: str
@@ -65,18 +65,18 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def process_keys(settings: Settings, process: str) -> Keys:
-    """The keys that a process needs and no others, from its key file, or derived from the root key. Raises WrongRootKey, MissingKey."""
+    """Exactly the keys that a process needs, from its key file or derived from the root key. Raises WrongRootKey, MissingKey."""
     needs = PROCESS_NEEDS[process]
     return restricted(operator_keys(settings), needs) if needs else NO_KEYS
 
 
 def operator_keys(settings: Settings) -> Keys:
-    """All keys that are here: those of the key file where one is set, otherwise the root key. Raises WrongRootKey."""
+    """All available keys: those of the key file if one is set, else those of the root key. Raises WrongRootKey."""
     return RootKey.read(settings.root_key_path) if settings.key_path is None else read_key_file(settings.key_path)
 
 
 def restricted(keys: Keys, needs: Needs) -> KeyRing:
-    """Raises MissingKey."""
+    """Only the keys in `needs`. Raises MissingKey."""
     return KeyRing({purpose: keys.all(purpose) for purpose in needs.secret}, {purpose: keys.public(purpose) for purpose in needs.public})
 
 
@@ -90,17 +90,17 @@ def exported(keys: Keys, process: str) -> str:
 
 
 def read_key_file(path: Path) -> KeyRing:
-    """Raises WrongRootKey."""
+    """The keys of a key file. Raises WrongRootKey."""
     try:
         file = msgspec.json.decode(path.read_bytes(), type=KeyFile)
     except FileNotFoundError:
-        raise WrongRootKey(f"no key file at {path}: make it with `bioscope keys export`, or unset BIOSCOPE_KEY_FILE") from None
+        raise WrongRootKey(f"no key file at {path}: create it with `bioscope keys export`, or unset BIOSCOPE_KEY_FILE") from None
     except OSError as error:
-        raise WrongRootKey(f"the key file {path} cannot be read ({error.strerror}): check BIOSCOPE_KEY_FILE and who may read it") from None
+        raise WrongRootKey(f"the key file {path} cannot be read ({error.strerror}): check BIOSCOPE_KEY_FILE and its permissions") from None
     except msgspec.MsgspecError:
         raise _damaged(path) from None
     if file.format != FORMAT:
-        raise WrongRootKey(f"the key file {path} has format {file.format}, and this release reads {FORMAT}")
+        raise WrongRootKey(f"the key file {path} has format {file.format}; this release reads format {FORMAT}")
     try:
         secret = {purpose: [_key(stored) for stored in keys] for purpose, keys in file.secret.items()}
         public = {purpose: [_public(stored) for stored in keys] for purpose, keys in file.public.items()}
@@ -110,7 +110,7 @@ def read_key_file(path: Path) -> KeyRing:
 
 
 def write_key_file(path: Path, keys: Keys, process: str) -> None:
-    """All of it or nothing, readable by us alone. Raises MissingKey, OSError."""
+    """Write a key file atomically, readable only by this user. Raises MissingKey, OSError."""
     write_private(path, exported(keys, process))
 
 
@@ -123,7 +123,7 @@ def _stored_public(key: Ed25519PublicKey) -> StoredKey:
 
 
 def _key(stored: StoredKey) -> Key:
-    """Raises ValueError where the id is not that of the key."""
+    """Raises ValueError if the id does not belong to the key."""
     secret = base64.b64decode(stored.key, validate=True)
     if len(secret) != 32 or (key := Key(secret)).id.hex() != stored.id:
         raise ValueError(stored.id)
@@ -131,7 +131,7 @@ def _key(stored: StoredKey) -> Key:
 
 
 def _public(stored: StoredKey) -> Ed25519PublicKey:
-    """Raises ValueError where the id is not that of the key."""
+    """Raises ValueError if the id does not belong to the key."""
     key = Ed25519PublicKey.from_public_bytes(base64.b64decode(stored.key, validate=True))
     if public_key_id(key) != stored.id:
         raise ValueError(stored.id)
@@ -139,4 +139,4 @@ def _public(stored: StoredKey) -> Ed25519PublicKey:
 
 
 def _damaged(path: Path) -> WrongRootKey:
-    return WrongRootKey(f"the key file {path} is damaged: make it again with `bioscope keys export`")
+    return WrongRootKey(f"the key file {path} is damaged: create it again with `bioscope keys export`")

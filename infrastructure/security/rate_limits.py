@@ -1,7 +1,7 @@
-"""Rate limits: calls per window, counted in Redis for all processes together, and in each process.
+"""Rate limits: calls per window, counted in Redis for all processes, and in each process.
 
-A refusal by Redis holds, for one window at most. A call that Redis accepts is counted in this process too: a Redis that loses its data or
-answers falsely allows no more calls than one that is away.
+A refusal by Redis is final, for one window at most. A call that Redis accepts is also counted in this process. So a Redis that loses its
+data or gives false answers allows no more calls than one that is unavailable.
 """
 
 import math
@@ -25,14 +25,14 @@ from infrastructure.security.keys import Keys
 
 log = structlog.get_logger()
 
-NAME_BYTES: Final = 20  # the id of the key, and half of the MAC
+NAME_BYTES: Final = 20  # the key id and the first 16 bytes of the MAC
 LOCAL_DELAY_SECONDS: Final = 1.0
-"""By so much, or a tenth, a window is shorter here than in Redis: a call is counted here a moment later, and must be free no later."""
+"""A local window is shorter than in Redis by this, or by a tenth. The call is counted later here, but must not be freed later."""
 MAX_KEYS: Final = 100_000  # kept in the process; the least recently used are dropped
 
-# The times (microseconds) of the newest calls of each key, newest first. An answer above 0: the microseconds until a call is free, and
-# nothing was counted; else the call is taken, at that time with a minus. What cannot be the time of a call counts as none: another type,
-# no number, a time to come (of a forger, or of a clock that was set back).
+# A list for each key holds the times (microseconds) of its last calls, newest first. A positive result is the number of microseconds until
+# a call is allowed; nothing was counted. Otherwise the call was counted, and the result is its negated time. Invalid entries are ignored:
+# another type, no number, a time in the future (forged, or written before the clock was set back).
 TAKE_SCRIPT: Final = """
 local time = redis.call('time')
 local now = time[1] * 1000000 + time[2]
@@ -55,7 +55,7 @@ GIVE_BACK_SCRIPT: Final = "for _, key in ipairs(KEYS) do redis.call('lrem', key,
 
 
 class LocalRateLimiter:
-    """The port `RateLimiter` within one process; counts while Redis is away."""
+    """Implements `RateLimiter` within one process, also while Redis is unavailable. Thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -72,7 +72,7 @@ class LocalRateLimiter:
         return partial(self._give_back, [limit.key for limit in limits], now)
 
     def _wait(self, limit: RateLimit, now: float) -> float:
-        """Seconds until a call is free."""
+        """Seconds until a call is allowed."""
         calls = self._calls.get(limit.key, ())
         return calls[-limit.maximum] + limit.seconds - now if len(calls) >= limit.maximum else 0.0
 
@@ -96,7 +96,7 @@ class LocalRateLimiter:
 
 
 class RedisTimeouts(NamedTuple):
-    """After Redis did not answer in time it is not called for `retry_seconds`."""
+    """Timeouts of Redis. After one, Redis is not called for `retry_seconds`."""
 
     connect_seconds: float = 0.25
     answer_seconds: float = 0.5
@@ -107,7 +107,7 @@ DEFAULT_TIMEOUTS: Final = RedisTimeouts()
 
 
 class RedisRateLimiter:
-    """The port `RateLimiter`. Blocks for an answer of Redis, half a second at most. Redis gets HMACs of keys, since they name people."""
+    """Implements `RateLimiter`. Blocks for at most half a second. Redis receives HMACs of keys, since keys contain personal data."""
 
     def __init__(
         self, url: str, keys: Keys, *, timeouts: RedisTimeouts = DEFAULT_TIMEOUTS, clock: Callable[[], float] = time.monotonic
@@ -150,14 +150,14 @@ class RedisRateLimiter:
         return "limit:" + self._digest.of(key.encode(errors="surrogatepass"))[:NAME_BYTES].hex()
 
     def _run_script(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> int | None:
-        """The script's result; None while Redis does not answer."""
+        """The result of the script; None while Redis is unavailable."""
         if self._clock() < self._retry_at:
             return None
         try:
             answer = script(keys=names, args=arguments)
         except (redis.RedisError, OSError) as error:
             self._retry_at = self._clock() + self._timeouts.retry_seconds
-            log.warning("limits are counted in the process: Redis is away", error=type(error).__name__)
+            log.warning("Redis is unavailable, rate limits are counted in this process", error=type(error).__name__)
             return None
         return answer if isinstance(answer, int) else None
 

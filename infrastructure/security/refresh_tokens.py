@@ -1,6 +1,6 @@
 """Refresh tokens in Postgres. Only digests are stored. The successor of a token is derived from it, so it can be returned twice.
 
-Each row carries a MAC, so that write access to the database does not suffice to make a token for a session.
+Each row has a MAC, so write access to the database is not enough to create a token for a session.
 """
 
 import base64
@@ -23,14 +23,14 @@ from infrastructure.security.keys import Keys
 log = structlog.get_logger()
 
 TOKEN_BYTES: Final = 32
-MAX_TOKEN_CHARACTERS: Final = 128  # characters; the first of a session has 43, a child 48, since it names its key
-REUSE_GRACE_PERIOD: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
+MAX_TOKEN_CHARACTERS: Final = 128  # the first token of a session has 43, later ones have 48, which include a key id
+REUSE_GRACE_PERIOD: Final = timedelta(seconds=10)  # two browser tabs that share a token get the same successor
 MAX_CONNECTIONS: Final = 4
 
 DELETE_EXPIRED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
 ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
   values (%(digest)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s)"""
-# One statement marks the parent and inserts the child, or does neither.
+# One statement marks the parent as used and inserts its successor, or does neither.
 ROTATE: Final = """with used as materialized (select es.use_refresh_token(%(parent)s, %(at)s) as won)
   insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
   select %(child)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s
@@ -45,7 +45,7 @@ REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s a
 
 
 class PostgresRefreshTokens:
-    """The port `RefreshTokens`. Blocks; may be shared by threads. Raises Unavailable."""
+    """Implements `RefreshTokens`. Thread-safe. Calls block, and raise Unavailable."""
 
     def __init__(self, url: str, keys: Keys, *, idle_seconds: int, absolute_seconds: int) -> None:
         self._children = KeyedDigest(keys, Purpose.REFRESH_TOKENS)
@@ -74,14 +74,14 @@ class PostgresRefreshTokens:
         for used_at, child_digest in self._pool.rows(USED, parameters):
             if used_at is None or issued.absolute_at <= at:
                 break
-            if abs(at - used_at) > REUSE_GRACE_PERIOD:  # also of a clock that is behind the one by which it was used
+            if abs(at - used_at) > REUSE_GRACE_PERIOD:  # in both directions, since the clocks of processes differ
                 raise RefreshTokenReused(issued.session, issued.user)
             if child_digest is not None:
                 return RefreshResult(session_id=issued.session, user_id=issued.user, token=children[child_digest])
         raise _invalid_token()
 
     def _issued(self, digest: bytes) -> "Issued":
-        """What was issued under a token's digest. A row with a wrong MAC counts as missing. Raises NotAuthenticated."""
+        """The row of a token's digest. A row with a wrong MAC counts as missing. Raises NotAuthenticated."""
         for session, user, absolute_at, mac in self._pool.rows(FIND, {"parent": digest}):
             issued = Issued(session, user, absolute_at)
             if mac is not None and self._row_macs.matches(mac, issued.bytes_with(digest)):
@@ -95,7 +95,7 @@ class PostgresRefreshTokens:
         return values | {"at": at, "idle": self._idle}
 
     def session_of(self, token: str) -> UUID | None:
-        """The session of a token, even of one that was used or has expired: signing out with it ends that session."""
+        """The session of a token, even of a used or expired one, since signing out with it must end the session."""
         rows = self._pool.rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
         return rows[0][0] if rows else None
 
@@ -106,7 +106,7 @@ class PostgresRefreshTokens:
         return list(dict.fromkeys(self._delete_until_empty(REVOKE_USER, {"user": user, "but": but})))
 
     def _delete_until_empty(self, statement: str, parameters: Mapping[str, object]) -> list[UUID]:
-        """Repeat a deletion until it finds nothing: a concurrent rotation may have inserted a child that it did not see."""
+        """Repeat a deletion until it finds no row, since a concurrent rotation may have inserted a successor that it did not see."""
         revoked: list[UUID] = []
         while rows := self._pool.rows(statement, parameters):
             revoked += [row[0] for row in rows]
@@ -114,7 +114,7 @@ class PostgresRefreshTokens:
 
 
 class Issued(NamedTuple):
-    """The session and user of a refresh token, and the end of its session: covered by the MAC of its row."""
+    """The fields of a refresh token that the MAC of its row covers: session, user, and the end of the session."""
 
     session: UUID
     user: UUID

@@ -1,4 +1,4 @@
-"""Addresses of blobs in a local folder that need no header: sealed, so that they reveal nothing, and equal for equal content."""
+"""Signed addresses of blobs in a local folder. They are encrypted, and equal for equal content."""
 
 import base64
 import time
@@ -14,16 +14,16 @@ from application.signed_downloads import LocalAddress
 from domain.errors import Forbidden
 from infrastructure.security.key_ring import KEY_ID_BYTES, Key, Keys, Purpose
 
-FORM: Final = "3."  # the beginning of a token; those of earlier releases begin differently, and are refused
+FORM: Final = "3."  # prefix of a token; tokens of earlier releases have another one and are refused
 BOUND_TO: Final = b"bioscope local address 3"
 LAYOUT: Final = Struct(">16s16s?16s?Q9s")
-"""Image, holder, whether that is a service, folder of the picture, whether it is shown, end, label: 67 bytes, whatever they are."""
+"""Image, holder, whether the holder is a service, folder of the rendition, whether it is inline, expiry, label: always 67 bytes."""
 TAG_BYTES: Final = 16
 TOKEN_LENGTH: Final = len(FORM) + (KEY_ID_BYTES + TAG_BYTES + LAYOUT.size) * 4 // 3  # no padding: the length is a multiple of 3
 
 
 def seal(keys: Keys, address: LocalAddress) -> str:
-    """A token for `address`, safe in a path: key id, tag and ciphertext (RFC 5297); always the same. Raises MissingKey."""
+    """A URL-safe token for `address`: key id, tag and ciphertext (AES-SIV, RFC 5297). Deterministic. Raises MissingKey."""
     key = keys.newest(Purpose.SIGNED_URLS)
     clear = LAYOUT.pack(
         address.image_id.bytes,
@@ -38,10 +38,10 @@ def seal(keys: Keys, address: LocalAddress) -> str:
 
 
 def unseal(keys: Keys, token: str, *, now: Callable[[], float] = time.time) -> LocalAddress:
-    """The address of a token. Raises Forbidden when it was not sealed here, was changed, or has expired."""
+    """The address in a token. Raises Forbidden if it was not issued by this installation, was changed, or has expired."""
     address = _opened(keys, token)
     if address.ends <= now():
-        raise Forbidden("This address has ended; ask for a new one")
+        raise Forbidden("This link has expired; request a new one")
     return address
 
 
@@ -67,9 +67,9 @@ def _opened(keys: Keys, token: str) -> LocalAddress:
 
 
 def _cipher(key: Key) -> AESSIV:
-    """Under a key of its own: earlier releases used this one for HMACs."""
+    """A cipher with a derived key, because earlier releases used the key itself for HMACs."""
     return AESSIV(key.hmac(BOUND_TO))
 
 
 def _refused() -> Forbidden:
-    return Forbidden("This address is not one of ours; ask for a new one")
+    return Forbidden("This link is not valid; request a new one")

@@ -1,4 +1,4 @@
-"""A batch of events, folded over the current read models; and the port `ReadModels`, which loads and writes their rows."""
+"""Folding of event batches over the current read models, and the port `ReadModels`, which loads and writes rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -28,14 +28,14 @@ TABLES: tuple[Table, ...] = (
     work_items.TABLE,
     results.TABLE,
     results.OUTDATED,
-    activity.TABLE,  # last: its fold reads rows of the others
+    activity.TABLE,  # last, since its fold reads rows of the others
 )
 FOLD_VERSIONS: Mapping[str, int] = {table.name: table.fold_version for table in TABLES}
 SCHEDULER_TABLES = {work_items.TABLE.name, classifications.TABLE.name, images.TABLE.name}
 
 
 class Decoder(Protocol):
-    """Decodes events. `decode` raises what makes an event undecodable; keys of subjects are cached until `forget`."""
+    """Decodes events. `decode` raises an error for an undecodable event. Data keys are cached until `forget`."""
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None: ...
 
@@ -45,7 +45,7 @@ class Decoder(Protocol):
 
 
 class PoisonEvent(msgspec.Struct, frozen=True):
-    """An event that cannot be applied, and why."""
+    """An event that cannot be applied, with the reason."""
 
     position: int
     stream: UUID
@@ -54,7 +54,7 @@ class PoisonEvent(msgspec.Struct, frozen=True):
 
 
 class BatchResult(NamedTuple):
-    """What a batch changed, for those that are notified of it."""
+    """The effects of a batch, for notifications."""
 
     position: int
     datasets: frozenset[UUID] = frozenset()
@@ -77,15 +77,17 @@ class BatchResult(NamedTuple):
 
 
 class CheckpointToken(NamedTuple):
-    """The checkpoint, and the generation, which rises when another process changes rows without moving the checkpoint."""
+    """The checkpoint and the generation, which increases when rows are changed without moving the checkpoint."""
 
     checkpoint: Checkpoint
     generation: int
 
 
 class Changes(NamedTuple):
-    """Of one transaction: rows, results hidden with their job or image, events that became dead letters or were parked, and the positions
-    of those that were resolved."""
+    """The changes of one transaction: rows, jobs and images whose results are hidden, new dead letters and parked events.
+
+    `resolved` are the positions of dead letters and parked events that were applied.
+    """
 
     rows: Sequence[TableChanges] = ()
     hidden_jobs: Sequence[UUID] = ()
@@ -107,38 +109,35 @@ class ParkedEvents(NamedTuple):
 
 
 class ReadModels(Protocol):
-    """The read models and their checkpoint, for one user at a time. Calls block. Errors of an unavailable database are not poison."""
+    """The read models and their checkpoint. Calls block, from one thread at a time. Errors of an unavailable database are not poison."""
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is lost, so that another one has to be opened."""
+        """Whether the connection is lost."""
 
     def close(self) -> None: ...
 
     def read_checkpoint(self) -> CheckpointToken:
-        """Before the first event, the read models become those of this release. Raises CheckpointUnfit, FoldsDiffer."""
+        """The checkpoint. Empty read models get this release's fold versions. Raises CheckpointUnfit, FoldsDiffer."""
 
     def parked_events(self) -> ParkedEvents: ...
 
     def load(self, keys: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
-        """Rows by table and id, without those that do not exist."""
+        """The existing rows, by table and id."""
 
     def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
-        """Write everything or nothing.
+        """Write all changes and move the checkpoint in one transaction.
 
-        Raises CheckpointConflict unless the checkpoint still is `token`, NotInLog unless the log has the hash of `to` there, and
-        whatever makes a row unwritable.
+        Raises CheckpointConflict unless the checkpoint is still `token`, NotInLog unless the log has the hash of `to` at its position,
+        and errors of rows that cannot be written.
         """
 
     def locked_checkpoint(self) -> AbstractContextManager[CheckpointToken]:
-        """The current checkpoint. No other process moves it until the block ends, or `write` raises CheckpointConflict.
-
-        An error undoes the block.
-        """
+        """The current checkpoint, locked for other processes until the block ends. An error rolls back the block."""
 
 
 def decode_batch(decoder: Decoder, batch: Sequence[RecordedEvent]) -> list[PositionedEvent]:
-    """Raises what `decode` raises. The key of an erased user is removed from the cache first."""
+    """Decode events, after removing the keys of erased users from the cache. Raises what `decode` raises."""
     for recorded in batch:
         if recorded.type == UserErased.__name__:
             decoder.forget(recorded.stream)
@@ -147,7 +146,7 @@ def decode_batch(decoder: Decoder, batch: Sequence[RecordedEvent]) -> list[Posit
 
 
 def project(models: ReadModels, batch: Sequence[PositionedEvent]) -> tuple[Changes, BatchResult]:
-    """Fold a batch over the current read models: what changes, and whom it concerns."""
+    """Fold a batch over the current read models; return the changes, and the effects for notifications."""
     batch_steps = event_steps(TABLES, batch)
     written = fold_batch(batch_steps, models.load(needed_rows(batch_steps)))
     jobs = [event.originator_id for _, event in batch if isinstance(event, ClassificationDeleted)]

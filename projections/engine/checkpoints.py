@@ -1,4 +1,4 @@
-"""The checkpoint: the position up to which read models show the log, and the errors around it."""
+"""The checkpoint, which is the position that the read models show, and its errors."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,7 +12,7 @@ POSITION = "select position from checkpoint where projection = 'main'"
 
 
 class Checkpoint(NamedTuple):
-    """`position` and `hash` of the last event applied; the next ones start at `next_offset` in Kafka's cluster `cluster`."""
+    """`position` and `hash` of the last applied event. The next events are in the Kafka cluster `cluster` from `next_offset` on."""
 
     position: int
     cluster: str = ""
@@ -21,43 +21,43 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointConflict(Exception):
-    """Another process moved the checkpoint. Read it again."""
+    """Another process moved the checkpoint. It must be read again."""
 
 
 class NotInLog(Exception):
-    """The log does not hold the event that was to be applied: the record is forged, or the log was restored from a backup."""
+    """The log does not contain the event to be applied: the record is forged, or the log was restored from a backup."""
 
 
 class CheckpointUnfit(Exception):
-    """The checkpoint stands at an event that the log does not hold; the text says what to do."""
+    """The checkpoint is at an event that the log does not contain. The message says what to do."""
 
     def __init__(self, position: int) -> None:
         super().__init__(
-            f"the read models stand at position {position} of another log: `bioscope audit verify` shows whether the log is whole, and"
-            " `bioscope rebuild` makes the read models anew"
+            f"the read models are at position {position} of another log: run `bioscope audit verify` to check the log, then"
+            " `bioscope rebuild` to rebuild the read models"
         )
 
 
 class FoldsDiffer(Exception):
-    """The read models were folded by other rules than those of this release: `reason` says by which, the text also what to do.
+    """The read models have other fold versions than this release. `reason` names them; the message also says what to do.
 
-    `is_newer`: some of the rules are those of a newer release.
+    `is_newer`: some fold versions are those of a newer release.
     """
 
     def __init__(self, reason: str, *, is_newer: bool) -> None:
-        remedy = "upgrade this process" if is_newer else "`bioscope migrate` makes them anew beside the live ones"
+        remedy = "upgrade this process" if is_newer else "run `bioscope migrate` to rebuild them"
         super().__init__(f"{reason}: {remedy}")
         self.reason, self.is_newer = reason, is_newer
 
 
 def folds_difference(own: Mapping[str, int], stored: Mapping[str, int]) -> FoldsDiffer | None:
-    """Why this release must not write to read models of the fold versions `stored`; None where they are its own."""
+    """The error if this release (`own`) must not write to read models of the fold versions `stored`; None if they are equal."""
     different = sorted(name for name in own.keys() | stored.keys() if own.get(name) != stored.get(name))
     if not different:
         return None
     shown = ", ".join(f"{name} ({_version(stored, name)} there, {_version(own, name)} here)" for name in different)
     is_newer = any(stored.get(name, 0) > own.get(name, 0) for name in different)
-    return FoldsDiffer(f"the read models were folded by another release, by other versions of {shown}", is_newer=is_newer)
+    return FoldsDiffer(f"the read models were made by another release, with other fold versions of {shown}", is_newer=is_newer)
 
 
 def _version(versions: Mapping[str, int], name: str) -> str:

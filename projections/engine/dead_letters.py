@@ -1,4 +1,4 @@
-"""Dead letters: events that could not be applied, and the events that are parked behind them."""
+"""Dead letters: events that could not be applied, and the parked events that wait for them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -13,11 +13,11 @@ from projections.engine.checkpoints import CheckpointConflict
 from projections.engine.postgres_errors import reason_of
 from projections.engine.projection import PositionedEvent, Table, event_steps
 
-EVENTS_PER_QUERY: Final = 500  # parked events that are read together
+EVENTS_PER_QUERY: Final = 500  # parked events
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """`parked`: how many later events wait behind it, of its own stream and of all that they touch. An event may wait behind several."""
+    """A dead letter. `parked` is the number of later events that wait for it; an event may wait for several dead letters."""
 
     position: int
     stream: UUID
@@ -28,7 +28,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryResult(NamedTuple):
-    """How many events were applied, dead letters and parked ones; and how many dead letters remain."""
+    """The number of applied events (dead letters and parked ones), and of remaining dead letters."""
 
     applied: int
     remaining: int
@@ -39,14 +39,14 @@ def poison_event(event: RecordedEvent, error: Exception) -> PoisonEvent:
 
 
 def touched_ids(tables: Sequence[Table], positioned: PositionedEvent) -> set[UUID]:
-    """The ids of the rows that an event changes, and its own stream: while one of them is blocked, the event has to wait too."""
+    """The ids of the rows that an event changes, and its stream. The event must wait if one of them is blocked."""
     (step,) = event_steps(tables, [positioned])
     changed = {key for table, keys in step.touches if table.loads for key in keys}
     return {positioned.event.originator_id, *changed}
 
 
 def count_parked(parked: ParkedEvents, touched: Callable[[Sequence[int]], Mapping[int, set[UUID]]]) -> dict[int, int]:
-    """How many events are parked behind each dead letter, by the rule of `Projector`: what touches a blocked row is parked."""
+    """The number of events that wait for each dead letter, by the rule of `Projector`: an event that touches a blocked row is parked."""
     blocked = {position: {stream} for position, stream in parked.dead_letters.items()}
     counts = dict.fromkeys(blocked, 0)
     positions = sorted(parked.parked)
@@ -61,7 +61,7 @@ def count_parked(parked: ParkedEvents, touched: Callable[[Sequence[int]], Mappin
 
 
 class RetryingProjector(Protocol):
-    """The projector, as far as a retry needs it. Errors in `not_poison` say nothing about an event."""
+    """The part of the projector that a retry needs. Errors in `not_poison` are not the fault of an event."""
 
     not_poison: tuple[type[Exception], ...]
 
@@ -83,10 +83,10 @@ def retry(
     touched: Callable[[RecordedEvent], set[UUID]],
     position: int | None = None,
 ) -> RetryResult:
-    """Apply a dead letter (or each) and the events parked behind it alone, in the order of the log; each letter in one transaction.
+    """Apply a dead letter, or all, with the events that wait only for it, in log order; one transaction per dead letter.
 
-    An event that still cannot be applied stays a dead letter. `read` reads an event by its position, `touched` gives the ids of the
-    rows that it changes.
+    An event that still cannot be applied remains a dead letter. `read` gives the event at a position, `touched` the ids of the rows that it
+    changes.
     """
     count = 0
     for letter in [position] if position is not None else sorted(models.parked_events().dead_letters):
@@ -96,14 +96,14 @@ def retry(
                 count += _apply_longest_prefix(projector, batch, parked, still_blocked)
                 break
             except CheckpointConflict:
-                continue  # meanwhile another event was parked behind it
+                continue  # another event was parked in the meantime
     return RetryResult(count, len(models.parked_events().dead_letters))
 
 
 def _released_by(
     letter: int, parked: ParkedEvents, read: Callable[[int], RecordedEvent], touched: Callable[[RecordedEvent], set[UUID]]
 ) -> tuple[list[RecordedEvent], set[UUID]]:
-    """A dead letter with the events that are parked behind no other one, and the streams that stay blocked."""
+    """A dead letter with the events that wait only for it, and the streams that remain blocked."""
     still_blocked = {stream for position, stream in parked.dead_letters.items() if position != letter}
     batch = [read(letter)]
     for position, stream in sorted(parked.parked.items()):
@@ -118,7 +118,7 @@ def _released_by(
 def _apply_longest_prefix(
     projector: RetryingProjector, batch: Sequence[RecordedEvent], parked: ParkedEvents, still_blocked: set[UUID]
 ) -> int:
-    """The first event that cannot be applied becomes, or stays, the dead letter. Returns how many were applied."""
+    """Apply the events before the first failing one, which becomes or remains a dead letter. Returns the number of applied events."""
     failed: list[PoisonEvent] = []
     for count in range(len(batch), 0, -1):
         try:

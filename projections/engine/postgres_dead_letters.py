@@ -1,4 +1,4 @@
-"""Dead letters as rows of Postgres, with the number of events that are parked behind each."""
+"""Dead letters in Postgres, with the number of events that wait for each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
@@ -15,12 +15,12 @@ LISTED = "select position, stream, type, reason, at from dead_letters order by p
 def list_dead_letters(
     connection: psycopg.Connection, models: ReadModels, *, touched: Callable[[Sequence[int]], Mapping[int, set[UUID]]]
 ) -> list[DeadLetter]:
-    """`touched`: of parked events, by position, the ids of the rows that each changes."""
+    """All dead letters. `touched` gives the ids of the rows that parked events change, by position."""
     letters, counts = dead_letters_of(connection), count_parked(models.parked_events(), touched)
     return [msgspec.structs.replace(letter, parked=counts.get(letter.position, 0)) for letter in letters]
 
 
 def dead_letters_of(connection: psycopg.Connection) -> list[DeadLetter]:
-    """As `list_dead_letters`, without counting parked events."""
+    """All dead letters, without counting parked events."""
     names = ("position", "stream", "type", "reason", "at")
     return [DeadLetter(**dict(zip(names, row, strict=True))) for row in connection.execute(LISTED).fetchall()]

@@ -1,4 +1,4 @@
-"""What errors of the database say about an event: nothing, while the database is unavailable; otherwise why it cannot be applied."""
+"""Classification of database errors: those that are not the fault of an event, and reasons for the others."""
 
 from typing import Final
 
@@ -20,11 +20,11 @@ NOT_POISON: Final[tuple[type[Exception], ...]] = (
     psycopg.ProgrammingError,
     psycopg.InternalError,
 )
-"""Errors that say nothing about an event: the database is unavailable or not as this release expects it, or a newer release wrote the
+"""Errors that are not the fault of an event: the database is unavailable or does not suit this release, or a newer release wrote the
 event."""
 
 
 def reason_of(error: Exception) -> str:
-    """Why an event cannot be applied. Never holds the row's content, which may be private."""
+    """The reason why an event cannot be applied. It never contains values of the row, which may be private."""
     message = error.diag.message_primary if isinstance(error, psycopg.Error) else str(error)
     return f"{type(error).__name__}: {message}"[:MAX_REASON_LENGTH]

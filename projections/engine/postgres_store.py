@@ -1,4 +1,4 @@
-"""The read models on Postgres: loaded and written in as few round trips as can be."""
+"""The read models on Postgres, loaded and written in few round trips."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,9 +50,9 @@ READ_CHECKPOINT = """select position, cluster, next_offset, hash, generation, ha
 BEGIN_FOLDS = """insert into folds (name, version) select * from unnest(%s::text[], %s::integer[])
   where not exists (select from folds) and (select position from checkpoint where projection = 'main') = 0 on conflict do nothing"""
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s, %s)"
-REFUSALS: dict[str | None, type[Exception]] = {"BS001": CheckpointConflict, "BS002": NotInLog}  # of `ops.advance`
+REFUSALS: dict[str | None, type[Exception]] = {"BS001": CheckpointConflict, "BS002": NotInLog}  # SQLSTATEs of `ops.advance`
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
-USE_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
+USE_INDEX = "set local enable_seqscan = off"  # after hiding a large job, the planner's statistics are outdated
 AFTER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
 HIDE_RANGE = f"update results set hidden = true where {AFTER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
 LAST_OF_RANGE = f"select created_at, id from results where {AFTER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
@@ -71,13 +71,13 @@ Statement = tuple[bytes | str, Sequence[Any]]
 
 
 def connect(url: str, *, schema: str = "read", monitored: bool = False, profile: Profile = READ_MODELS) -> psycopg.Connection:
-    """A connection to the read models in `schema`; a monitored one raises ServerUnresponsive."""
+    """Connect to the read models in `schema`. A monitored connection raises ServerUnresponsive. Raises psycopg.Error."""
     profile = profile.having(search_path=schema)
     return profile.connect(url) if monitored else profile.connect_unmonitored(url)
 
 
 class PostgresReadModels:
-    """The port `projections.engine.batches.ReadModels`. `fold_versions`: those of this release, by table."""
+    """Implements `projections.engine.batches.ReadModels`. `fold_versions` are those of this release, by table."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class PostgresReadModels:
         return ParkedEvents(dict(self._connection.execute(DEAD_LETTERS).fetchall()), dict(self._connection.execute(PARKED).fetchall()))
 
     def load(self, keys: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
-        """One statement for each table, all in one round trip."""
+        """Load rows with one statement per table, in one round trip."""
         if not keys:
             return {}
         with self._connection.pipeline():
@@ -110,7 +110,7 @@ class PostgresReadModels:
         return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}
 
     def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
-        """In one round trip, except for hiding very many results, which happens before, in parts, and is harmless if `write` then fails."""
+        """Write in one round trip. Very many results are hidden before that in parts, which is harmless if the rest fails."""
         self._hide_ahead(changes)
         cluster, offset = (to.cluster, to.next_offset) if to.cluster else (None, None)
         advance = (token.checkpoint.position, token.generation, to.position, to.hash, cluster, offset, generations)
@@ -125,7 +125,7 @@ class PostgresReadModels:
             raise
 
     def _hide_ahead(self, changes: Changes) -> None:
-        """Hide the results of large jobs. They are deleted in the log already, whatever becomes of this batch."""
+        """Hide the results of large jobs. That is correct even if this batch fails, because the log has deleted them."""
         for job in changes.hidden_jobs:
             after = BEFORE_ALL
             while last := self._connection.execute(LAST_OF_RANGE, (job, *after, self._hidden_rows_per_statement - 1)).fetchone():

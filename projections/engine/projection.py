@@ -1,4 +1,4 @@
-"""Read models as pure folds: which rows an event touches, and what becomes of each."""
+"""Projections as pure folds: the rows that an event touches, and the next state of each row."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,27 +8,27 @@ import msgspec
 
 from domain.events import Event
 
-Key = Any  # a UUID, or a tuple that begins with the columns of a longer key
+Key = Any  # a UUID, or a tuple that begins with the columns of a composite key
 Row = msgspec.Struct
 RowLookup = Callable[[str, UUID], Any]
-"""The row of another table (by its name and id) as it stands after the event; None where there is none."""
+"""Gives the row of another table (by name and id) after the event; None if there is none."""
 
 
 class PositionedEvent(NamedTuple):
-    """An event at its place in the log."""
+    """An event with its position in the log."""
 
     position: int
     event: Event
 
 
 class Table(NamedTuple):
-    """A read model.
+    """A table of the read models, with the event types (`kinds`) that it reads.
 
-    Events of other `kinds` do not touch it. `keys` gives the keys of the rows that an event touches; `fold` gives the next row of one of
-    them, or None when it is deleted. Both are pure, and accept every event of those kinds. `loads`: whether rows are loaded before the
-    fold, which a table needs whose rows change later. `first_stays`: the first row of a key is never replaced.
+    `keys` gives the keys of the rows that an event touches; `fold` gives the next row for one key, or None to delete it. Both are pure and
+    accept every event of these types. `loads`: rows are loaded before the fold, which is required if rows change later. `first_stays`: the
+    first row of a key is never replaced.
 
-    `fold_version` rises when the same events give other rows than before: then the read models are rebuilt.
+    `fold_version` must be increased when the same events give other rows than before; the read models are then rebuilt.
     """
 
     name: str
@@ -53,7 +53,7 @@ class EventStep(NamedTuple):
 
 
 class TableChanges(NamedTuple):
-    """What a batch changes in one table."""
+    """The changes of a batch in one table."""
 
     table: Table
     upserts: Sequence[Row]
@@ -74,7 +74,7 @@ def event_steps(tables: Sequence[Table], events: Iterable[PositionedEvent]) -> l
 
 
 def needed_rows(batch: Iterable[EventStep]) -> dict[str, set[Key]]:
-    """The keys of the rows to load, by table: all that are touched, except for those that begin within the batch."""
+    """The keys of the rows to load, by table: all touched rows, except those of streams that begin in the batch."""
     needed: dict[str, dict[Hashable, Key]] = {}
     created: set[Hashable] = set()
     for positioned, touches in batch:
@@ -88,7 +88,7 @@ def needed_rows(batch: Iterable[EventStep]) -> dict[str, set[Key]]:
 
 
 def fold_batch(batch: Iterable[EventStep], loaded: Mapping[str, Mapping[Key, Row]]) -> list[TableChanges]:
-    """Fold the events in their order over the rows that were loaded."""
+    """Fold the events, in order, over the loaded rows."""
     tables: dict[str, _TableFold] = {name: _TableFold({_index(key): row for key, row in rows.items()}) for name, rows in loaded.items()}
 
     def lookup(name: str, key: UUID) -> Row | None:
@@ -108,7 +108,7 @@ def fold_batch(batch: Iterable[EventStep], loaded: Mapping[str, Mapping[Key, Row
 
 
 class _TableFold:
-    """The rows of one table by the index of their key, and the keys of those that were deleted at some time."""
+    """The rows of one table by key index, and the keys that were deleted at any time in the batch."""
 
     def __init__(self, loaded: Mapping[Hashable, Row]) -> None:
         self.table: Table | None = None
@@ -123,12 +123,12 @@ class _TableFold:
 
 
 def _index(key: Key) -> Hashable:
-    """The key as a number, which is hashed and compared several times as fast as a UUID."""
+    """The key as a number, which is hashed and compared several times faster than a UUID."""
     if type(key) is UUID:
         return key.int
     return tuple(map(_index, key)) if type(key) is tuple else key
 
 
 def stream_key(positioned: PositionedEvent) -> tuple[Key, ...]:
-    """The key of a table that has one row for each stream."""
+    """The key of a table with one row per stream."""
     return (positioned.event.originator_id,)

@@ -1,4 +1,4 @@
-"""The projector: applies every event of the log, once and in order; one that cannot be applied becomes a dead letter."""
+"""The projector: applies every event of the log once and in order. An event that cannot be applied becomes a dead letter."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class ProjectorLimits(NamedTuple):
-    """How often an event that fails alone is tried before it becomes a dead letter, and the seconds between two attempts."""
+    """Number of attempts for a single failing event before it becomes a dead letter, and the delay between them."""
 
     max_attempts: int = 3
     retry_delay_seconds: float = 0.05
@@ -41,12 +41,11 @@ DEFAULT_LIMITS: Final = ProjectorLimits()
 
 
 class Projector:
-    """Applies batches after its checkpoint. When another process moves the checkpoint, calls raise CheckpointConflict.
+    """Applies batches after its checkpoint, from any source. Calls block, and belong to one thread.
 
-    It does not matter where a batch comes from. Calls block, and belong to one thread. After any error that is raised here nothing of
-    the current batch has happened; after CheckpointConflict read `checkpoint()` again, after others too, once the database is back.
-    `discarded` reads the positions of discarded events, which are passed over. `fatal`: errors that are the installation's fault (a
-    wrong key) and must not be blamed on an event.
+    If another process moves the checkpoint, calls raise CheckpointConflict. After any error, nothing of the current batch was applied, and
+    `checkpoint()` must be called again. `discarded` reads the positions of discarded events, which are skipped. `fatal` are errors of the
+    installation, such as a wrong key, which are not the fault of an event.
     """
 
     def __init__(
@@ -73,14 +72,14 @@ class Projector:
         self._models = self._token = None
 
     def checkpoint(self) -> Checkpoint:
-        """How far the read models are, read from the database."""
+        """Read the checkpoint from the database."""
         return self._invalidating_on_error(self._read).checkpoint
 
     def apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult:
-        """Apply `batch` (contiguous, not empty, starting right after the checkpoint), and move the checkpoint to `to`.
+        """Apply `batch` and move the checkpoint to `to`. The batch is contiguous, not empty, and starts right after the checkpoint.
 
-        Raises CheckpointConflict, NotInLog where the log does not hold the last event of the batch, and UpgradeNeeded where a newer
-        release wrote an event.
+        Raises CheckpointConflict, NotInLog if the log does not contain the last event of the batch, and UpgradeNeeded for an event of a
+        newer release.
         """
         token = self._token or self._invalidating_on_error(self._read)
         if token.checkpoint.position != batch[0].position - 1:
@@ -96,9 +95,9 @@ class Projector:
         dead_letters: Sequence[PoisonEvent] = (),
         still_blocked: set[UUID],
     ) -> None:
-        """Apply earlier events without moving the checkpoint, and record `dead_letters`; then only `still_blocked` streams are blocked.
+        """Apply earlier events and record `dead_letters` without moving the checkpoint. Afterwards only `still_blocked` is blocked.
 
-        Raises whatever is wrong with an event, and CheckpointConflict when other events are parked by now than `parked`.
+        Raises the error of an event that cannot be applied, and CheckpointConflict if the parked events are no longer `parked`.
         """
         with self._connected_models().locked_checkpoint() as token:
             if self._connected_models().parked_events() != parked:
@@ -121,7 +120,7 @@ class Projector:
         return self._token
 
     def _invalidating_on_error(self, act: Callable[[], T]) -> T:
-        """After an error nothing that was read before is trusted."""
+        """Run `act`; after an error, discard everything that was read before."""
         try:
             return act()
         except CheckpointConflict:
@@ -139,13 +138,13 @@ class Projector:
         except Exception as error:
             if len(batch) == 1:
                 return self._apply_again_or_give_up(batch[0], to, error)
-        log.warning("a batch failed, dividing it", first=batch[0].position, last=batch[-1].position)
+        log.warning("batch failed, dividing it", first=batch[0].position, last=batch[-1].position)
         middle = len(batch) // 2
         before = self._apply_or_divide(batch[:middle], Checkpoint(batch[middle - 1].position))
         return before.merge(self._apply_or_divide(batch[middle:], to))
 
     def _apply_again_or_give_up(self, event: RecordedEvent, to: Checkpoint, error: Exception) -> BatchResult:
-        """Make the event a dead letter after the last attempt."""
+        """Retry a single event; after the last attempt, make it a dead letter."""
         for _ in range(self._limits.max_attempts - 1):
             self._sleep(self._limits.retry_delay_seconds)
             try:
@@ -174,7 +173,7 @@ class Projector:
         return [event for event in batch if event.position not in self._discarded] if self._discarded else batch
 
     def _partition(self, batch: Sequence[RecordedEvent]) -> tuple[list[PositionedEvent], list[RecordedEvent], set[UUID]]:
-        """The events that can be applied, those that are parked behind a dead letter, and the streams that are blocked then."""
+        """The events that can be applied, those to park, and the streams that are blocked afterwards."""
         batch = self._without_discarded(batch)
         if not self._blocked:
             return decode_batch(self._decoder, batch), [], self._blocked

@@ -1,4 +1,4 @@
-"""Read models that remember the rows of the last batches, so that few have to be loaded again."""
+"""A cache of read model rows, so that few rows are loaded again."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -9,19 +9,19 @@ from projections.engine.batches import TABLES, Changes, CheckpointToken, ParkedE
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projection import Key, Row, TableChanges
 
-MAX_ROWS: Final = 20_000  # of all tables; the rows used last are kept
+MAX_ROWS: Final = 20_000  # of all tables, the most recently used
 
 LOADED: Final = {table.name for table in TABLES if table.loads}
 
 RowKey = tuple[str, int]
-"""Of a row: its table, and its id as a number, which is hashed faster."""
+"""Table name, and the row's id as a number, which is hashed faster."""
 
 
 class RowCache:
-    """The port `projections.engine.batches.ReadModels` over another one, which belongs to this one alone.
+    """Implements `projections.engine.batches.ReadModels` over other read models that only this cache uses.
 
-    Another process that changes rows moves the checkpoint or its generation, and then `write` fails. So while `write` succeeds, the rows
-    that are kept are those of the database. A failed `write` forgets them all, and so does reading the checkpoint, which follows any error.
+    A process that changes rows moves the checkpoint or its generation, which makes other `write`s fail. So while `write` succeeds, cached
+    rows equal those of the database. A failed `write` clears the cache, and so does reading the checkpoint, which follows any error.
     """
 
     def __init__(self, models: ReadModels, *, max_rows: int = MAX_ROWS) -> None:

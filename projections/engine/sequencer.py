@@ -1,7 +1,7 @@
-"""The sequencer: makes one gapless sequence of records that come late, twice, with gaps, forged, or not at all.
+"""The sequencer: makes one gapless sequence from records that may be late, repeated, missing or forged.
 
-Positions and hashes decide; offsets only say where to read on. An event that does not follow the checkpoint, or that the log does not
-hold, is read from the event store instead.
+Positions and hashes decide; offsets only tell where to read on. An event that does not follow the checkpoint, or is not in the log,
+is read from the event store instead.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ EVENTS_PER_BATCH: Final = 500  # in one transaction
 
 
 class BatchProjector(Protocol):
-    """`projections.engine.projector.Projector`, as far as the sequencer needs it."""
+    """The part of `projections.engine.projector.Projector` that the sequencer needs."""
 
     def checkpoint(self) -> Checkpoint: ...
 
@@ -31,7 +31,7 @@ class BatchProjector(Protocol):
 
 
 class EventReader(Protocol):
-    """The port `application.ports.EventStore`, as far as the sequencer needs it."""
+    """The part of `application.ports.EventStore` that the sequencer needs."""
 
     def head(self) -> int: ...
 
@@ -39,13 +39,13 @@ class EventReader(Protocol):
 
 
 class Sequencer:
-    """Calls block, belong to one thread, and may be repeated after whatever they raise.
+    """Applies events in sequence. Calls block, belong to one thread, and may be repeated after any error.
 
-    Before an event that a newer release wrote, all earlier events are applied; then calls raise UpgradeNeeded, until a process that
-    understands the event has moved the checkpoint past it. It is no dead letter: nothing is wrong with it.
+    At an event of a newer release, all earlier events are applied. Then calls raise UpgradeNeeded until a process that knows the event
+    has moved the checkpoint past it. Such an event is valid and does not become a dead letter.
 
-    `on_applied` is called with every batch. `sources` counts the events applied, by "kafka" and "store"; `rejected` the records that
-    were not, by reason: "unlinked" (it does not follow the event before it), "ahead" (the log ends before it), "not_in_log".
+    `on_applied` is called with every batch. `sources` counts applied events by source, "kafka" or "store". `rejected` counts records by
+    reason: "unlinked" (does not follow the event before it), "ahead" (the log ends before it), "not_in_log".
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Sequencer:
         return self.checkpoint
 
     def process(self, events: Sequence[ChainedEvent], *, cluster: str, next_offset: int) -> None:
-        """Apply the new ones of a run of authenticated records that ends before `next_offset` of `cluster`."""
+        """Apply the new events among authenticated records, which end before `next_offset` of the Kafka cluster."""
         while True:
             try:
                 return self._process(events, cluster, next_offset)
@@ -74,7 +74,7 @@ class Sequencer:
                 self.refresh()
 
     def catch_up(self) -> bool:
-        """Apply one batch from the store; False when there is none, or another process was faster."""
+        """Apply one batch from the store. False if there is none, or if another process was faster."""
         try:
             return self._fill(self.checkpoint.position + self._events_per_batch)
         except CheckpointConflict:
@@ -107,7 +107,7 @@ class Sequencer:
         self._apply_run(run)
 
     def _apply_run(self, run: Sequence[RecordedEvent]) -> None:
-        """Reads the events from the store instead where the log does not hold those that came by Kafka."""
+        """Apply events from Kafka, or those of the store instead if the log does not contain them."""
         try:
             self._apply(run, "kafka")
         except NotInLog:
@@ -115,7 +115,7 @@ class Sequencer:
             self._fill_up_to(run[-1].position)
 
     def _fill_up_to(self, last: int) -> bool:
-        """Apply events from the store up to position `last`; False when the log ends before it."""
+        """Apply events from the store up to position `last`. False if the log ends before it."""
         while self.checkpoint.position < last:
             if not self._fill(last):
                 return False
@@ -125,7 +125,7 @@ class Sequencer:
         events = self._store.read(self.checkpoint.position, min(self._events_per_batch, last - self.checkpoint.position))
         try:
             self._apply(events, "store")
-        except NotInLog:  # the database was restored from an older backup meanwhile
+        except NotInLog:  # the database was restored from an older backup in the meantime
             raise CheckpointConflict from None
         return bool(events)
 

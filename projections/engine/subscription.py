@@ -1,4 +1,4 @@
-"""The catch-up subscription: follows the log from Kafka while it delivers, and from the store while it does not."""
+"""The catch-up subscription: reads the log from Kafka, and from the store while Kafka does not deliver."""
 
 import asyncio
 import time
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class SubscriptionLimits(NamedTuple):
-    """`owner_timeout_seconds`: how long the checkpoint may stand still behind the head before the process that owns the log's partition
-    reads the store; `standby_timeout_seconds`: the same for another process, which steps in whatever became of the owner.
+    """`owner_timeout_seconds`: time without progress behind the head after which the owner of the log's partition reads the store.
 
-    The store's head is polled each `poll_interval_seconds` while something happens, and ever less often, up to `max_poll_interval_seconds`,
-    while nothing does. `paused_poll_interval_seconds`: between two attempts while the log is left to another release.
-    `retry_delay_seconds`: while the database is unavailable. `stop_timeout_seconds`: for the current batch at the end.
+    `standby_timeout_seconds`: the same for other processes, which take over from a failed owner. The store's head is polled every
+    `poll_interval_seconds` while there are events, and less often, up to `max_poll_interval_seconds`, while there are none.
+    `paused_poll_interval_seconds` applies while another release projects the log, `retry_delay_seconds` while the database is down.
+    `stop_timeout_seconds` limits the current batch at the end.
     """
 
     poll_interval_seconds: float = 0.125
@@ -47,7 +47,7 @@ DEFAULT_LIMITS: Final = SubscriptionLimits()
 
 
 class RecordBatch(Protocol):
-    """Records as they came from Kafka, and the offset after them."""
+    """Records from Kafka, and the offset after them."""
 
     @property
     def cluster(self) -> str: ...
@@ -65,7 +65,7 @@ class OffsetRange(Protocol):
 
 
 class _Progress(NamedTuple):
-    """The checkpoint's position as last seen, since when it has stood still behind the head (0: it does not), and how long it may."""
+    """The last position of the checkpoint, the time since when it has been stalled behind the head (0: not stalled), and the timeout."""
 
     position: int = -1
     behind_since: float = 0.0
@@ -83,11 +83,11 @@ class _Progress(NamedTuple):
 
 
 class CatchUpSubscription:
-    """Reads the log's topic for a sequencer, and the store when nothing comes. One thread does all work on the sequencer.
+    """Feeds a sequencer with records from the log's topic, or with events of the store. One thread does all work on the sequencer.
 
-    `authenticated` gives the event of a record, and raises AppendRejected for what our relay did not write. `owns`: whether this process
-    owns the topic's partition; None while Kafka is unavailable. `count` adds numbers to the shared counters of a name, by label.
-    `on_pause` is called with the reason, now and then, while this process must leave the log to another release: nothing is lost meanwhile.
+    `authenticated` gives the event of a record, and raises AppendRejected unless this installation's relay wrote it. `owns`: this process
+    owns the topic's partition; None while Kafka is unavailable. `count` adds numbers by label to the shared counters of a name. `on_pause`
+    is called repeatedly with the reason while this process must leave the log to another release; nothing is lost then.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class CatchUpSubscription:
 
     # ---- Kafka: the port `infrastructure.kafka.batches.BatchReader` ----
     async def starting_offsets(self, cluster: str, ranges: Mapping[Any, OffsetRange]) -> dict[Any, int]:
-        """The checkpoint's offset where it is of this cluster and within the log; else the first one, which costs time only."""
+        """The checkpoint's offset if it belongs to this cluster and exists; else the first offset, which only costs time."""
         checkpoint = await self._on_thread(self._sequencer.refresh)
         is_known = checkpoint.cluster == cluster
         offsets = {
@@ -127,7 +127,7 @@ class CatchUpSubscription:
         return offsets
 
     async def process(self, batch: RecordBatch) -> None:
-        """Rejected records are replaced by what the store holds."""
+        """Process a batch; rejected records are replaced by events from the store."""
         events, rejected = self._authenticate(batch)
         await self._on_thread(lambda: self._sequencer.process(events, cluster=batch.cluster, next_offset=batch.next_offset))
         for reason, count in rejected.items():
@@ -147,18 +147,15 @@ class CatchUpSubscription:
 
     # ---- the store ----
     def wake(self) -> None:
-        """There may be more in the log. From the event loop only."""
+        """Check for new events now. To be called on the event loop."""
         self._wake_up.set()
 
     async def follow_store(self) -> None:
-        """Read the store whenever the checkpoint has stood still behind the head for too long. Runs for ever.
-
-        Once started, go on until Kafka or another process moves the checkpoint.
-        """
+        """Read the store whenever the checkpoint is stalled behind the head, until Kafka or another process moves it. Runs without end."""
         await self._on_thread(self._sequencer.refresh)
         progress = _Progress()
         while True:
-            self._wake_up.clear()  # before the head is read: a wake-up during that ends the next wait
+            self._wake_up.clear()  # before reading the head, so that a wake-up during that ends the next wait
             head = await self._on_thread(self._store.head)
             position, now = await self._current_position(head), self._clock()
             if position != progress.position or head > position:
@@ -171,7 +168,7 @@ class CatchUpSubscription:
             await self._wait()
 
     async def _wait(self) -> None:
-        """A wake-up ends a long wait, and no short one: usually Kafka delivers meanwhile."""
+        """Wait for the next poll. A wake-up only ends a long wait, since Kafka usually delivers within a short one."""
         shortest = self._limits.poll_interval_seconds
         await asyncio.sleep(shortest)
         if (remaining := self._interval.take() - shortest) > 0:
@@ -180,7 +177,7 @@ class CatchUpSubscription:
                 self._interval.shorten()
 
     async def _current_position(self, head: int) -> int:
-        """Read from the database where that matters: another process may have moved it."""
+        """The checkpoint's position, read from the database if it is behind the head, since another process may have moved it."""
         if head > self._sequencer.checkpoint.position:
             await self._on_thread(self._sequencer.refresh)
         return self._sequencer.checkpoint.position
@@ -200,16 +197,16 @@ class CatchUpSubscription:
 
     # ---- stopping, pausing, counting ----
     async def finish(self) -> None:
-        """Finish the current batch, and start no other."""
+        """Finish the current batch, and start no further one."""
         self._has_ended = True
         last = asyncio.get_running_loop().run_in_executor(self._thread, self._count_now)
         await asyncio.wait_for(last, self._limits.stop_timeout_seconds)
 
     async def _on_thread(self, step: Callable[[], T]) -> T:
-        """Run `step` on the thread, again while the database is unavailable or the log is left to another release."""
+        """Run `step` on the thread; repeat it while the database is unavailable or the log is left to another release."""
         while True:
             if self._has_ended:
-                await asyncio.Event().wait()  # for ever: the process ends
+                await asyncio.Event().wait()  # forever: the process is ending
             try:
                 result = await asyncio.get_running_loop().run_in_executor(self._thread, step)
             except (UpgradeNeeded, FoldsDiffer, CheckpointUnfit) as error:
@@ -218,7 +215,7 @@ class CatchUpSubscription:
                 await asyncio.sleep(self._limits.paused_poll_interval_seconds)
             except UNAVAILABLE_ERRORS as error:
                 self.is_waiting = True
-                log.warning("the projector waits for the database", error=type(error).__name__)
+                log.warning("projector is waiting for the database", error=type(error).__name__)
                 await asyncio.sleep(self._limits.retry_delay_seconds)
             else:
                 self.is_waiting, self._pause_reason = False, ""
@@ -227,9 +224,9 @@ class CatchUpSubscription:
     def _pause(self, error: Exception) -> None:
         reason = str(error)
         if reason != self._pause_reason:
-            log.critical("nothing more is projected by this process", reason=reason)
+            log.critical("projector paused", reason=reason)
         self._pause_reason = reason
-        if not isinstance(error, CheckpointUnfit):  # no upgrade helps, and `/health/ready` reports it
+        if not isinstance(error, CheckpointUnfit):  # an upgrade does not help, and `/health/ready` reports it
             self._on_pause(reason)
 
     async def _count_when_due(self) -> None:

@@ -1,1 +1,1 @@
-"""The projector process, and what the command line does to read models: the composition roots above the engine."""
+"""Composition roots above the engine: the projector process, and the command line's operations on read models."""

@@ -1,4 +1,4 @@
-"""Positions for `bioscope audit`, which reads the log itself."""
+"""Positions of events for `bioscope audit`, which then reads the log."""
 
 from typing import Final
 from uuid import UUID
@@ -15,7 +15,7 @@ PROFILE: Final = READ_MODELS.having(statement_timeout="30s")
 
 
 def positions_about(settings: Settings, subject_id: UUID) -> list[int]:
-    """The positions of all events that touch a thing, without a check of access. Raises Unavailable."""
+    """The positions of all events that concern a thing, without a check of access. Raises Unavailable."""
     parameters = activity.EVERYTHING | {"about": subject_id, "position": 0, "maximum": None}
     try:
         with postgres_store.connect(settings.postgres_url, profile=PROFILE) as connection:

@@ -1,6 +1,6 @@
 """Background tasks of the projector process: scheduling, live notifications, housekeeping.
 
-They run on a thread and event loop of their own, so that they never delay the projector.
+They run on their own thread and event loop, so that they never delay the projector.
 """
 
 import asyncio
@@ -25,12 +25,15 @@ from projections.process.live_notifier import LiveNotifier
 log = structlog.get_logger()
 
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
-"""`send(topic, key, value)` returns when Kafka has it. Raises when that failed, or takes too long."""
+"""`send(topic, key, value)` returns when Kafka has stored the record. Raises an error if that fails or takes too long."""
 
 
 class BackgroundLimits(NamedTuple):
-    """The scheduler polls each `poll_interval_seconds`, and ever less often while no work is open. `coalesce_seconds`: between two ticks,
-    so that what happens meanwhile is handled together. `stop_timeout_seconds`: for the current step at the end."""
+    """The scheduler polls every `poll_interval_seconds`, and less often while there is no open work.
+
+    `coalesce_seconds` is the minimum time between two ticks, so that changes are handled together. `stop_timeout_seconds` limits the last
+    step at the end.
+    """
 
     poll_interval_seconds: float = 0.25
     coalesce_seconds: float = 0.01
@@ -43,7 +46,7 @@ DEFAULT_LIMITS: Final = BackgroundLimits()
 
 
 class BackgroundTasks:
-    """`on_applied` may be called from any thread, returns at once, and raises nothing."""
+    """Runs the background tasks. `on_applied` is thread-safe, returns at once and never raises."""
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class BackgroundTasks:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the current step; then another process may lead."""
+        """Finish the current step and give up the lead."""
         self._loop.call_soon_threadsafe(self._all.cancel)
         self._thread.join(self._limits.stop_timeout_seconds)
         self._scheduler.close()
@@ -104,16 +107,16 @@ class BackgroundTasks:
                 await self._send_dead_letters(result.dead_letters)
 
     async def _send_dead_letters(self, dead_letters: Sequence[PoisonEvent]) -> None:
-        """For monitoring of the topic; the table of dead letters is authoritative."""
+        """Copy dead letters to the Kafka topic, for monitoring. The table is authoritative."""
         for letter in dead_letters:
             try:
                 await self._send(DEAD_LETTERS, letter.stream.bytes, msgspec.json.encode(letter))
             except Exception as error:
-                log.warning("a dead letter could not be sent", position=letter.position, error=type(error).__name__)
+                log.warning("dead letter not sent", position=letter.position, error=type(error).__name__)
 
     # ---- housekeeping ----
     async def _housekeep_always(self) -> None:
-        """A chore that fails is tried again with the next ones."""
+        """Run all chores at each interval. A failed chore is tried again at the next one."""
         while True:
             await asyncio.sleep(self._limits.housekeeping_interval_seconds)
             for chore in self._chores:
@@ -123,9 +126,9 @@ class BackgroundTasks:
         try:
             await asyncio.to_thread(chore)
         except Unavailable as unavailable:
-            log.warning("housekeeping was put off", reason=unavailable.detail)
+            log.warning("housekeeping postponed", reason=unavailable.detail)
         except psycopg.Error as error:
-            log.warning("housekeeping was put off", reason=type(error).__name__)
+            log.warning("housekeeping postponed", reason=type(error).__name__)
         except Exception:
             log.exception("housekeeping failed")
 
@@ -139,10 +142,10 @@ class BackgroundTasks:
                     interval.shorten()
                 await self._wait_for_wake_up(interval.take())
             except (psycopg.Error, Unavailable) as error:
-                log.warning("the scheduler waits for the database", error=type(error).__name__)
+                log.warning("scheduler is waiting for the database", error=type(error).__name__)
                 await self._back_off()
             except Exception:
-                log.exception("the scheduler failed, and tries again")
+                log.exception("scheduler failed, retrying")
                 await self._back_off()
 
     async def _schedule(self) -> None:
@@ -152,12 +155,12 @@ class BackgroundTasks:
             await asyncio.to_thread(self._scheduler.dispatched, sent)
 
     async def _send_tasks(self, outgoing: Sequence[OutgoingTask]) -> list[OutgoingTask]:
-        """Return the tasks that Kafka has; the scheduler gives the others again."""
+        """Send tasks; return those that Kafka has stored. The scheduler returns the others again."""
         sends = (self._send(one.topic, one.task.work[0].bytes, tasks.encode(one.task)) for one in outgoing)
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failed:
-            log.warning("tasks could not be sent", count=len(failed), error=type(failed[0]).__name__)
+            log.warning("tasks not sent", count=len(failed), error=type(failed[0]).__name__)
         return [one for one, outcome in zip(outgoing, outcomes, strict=True) if outcome is None]
 
     async def _wait_for_wake_up(self, seconds: float) -> None:

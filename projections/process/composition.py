@@ -1,4 +1,4 @@
-"""The projector over Postgres, as the process, the command line and a rebuild put it together."""
+"""Composition of the projector on Postgres, for the process, the command line and rebuilds."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -17,7 +17,7 @@ from projections.rebuild.write_behind import WriteBehind
 
 
 class LogDecoder:
-    """The port `projections.engine.batches.Decoder`: decodes events with the keys of their subjects."""
+    """Implements `projections.engine.batches.Decoder` with the event store's codec."""
 
     def __init__(self, log: RecorderEventStore) -> None:
         self._log = log
@@ -33,7 +33,7 @@ class LogDecoder:
 
 
 def projector_over(url: str, log: RecorderEventStore, schema: str = LIVE_SCHEMA, *, exclusive: bool = False) -> Projector:
-    """A projector over the read models in `schema`. `exclusive`: nobody else reads or writes them, so they may be a batch behind."""
+    """A projector for the read models in `schema`. `exclusive`: no one else uses them, so that they may be one batch behind."""
 
     def models() -> ReadModels:
         found = PostgresReadModels(postgres_store.connect(url, schema=schema, monitored=True))

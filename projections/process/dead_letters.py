@@ -1,4 +1,4 @@
-"""List, retry and discard dead letters: what `bioscope dead-letters` runs."""
+"""Operations of `bioscope dead-letters`: list, retry and discard."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +29,7 @@ def list_dead_letters(settings: Settings) -> list[DeadLetter]:
 
 
 def dead_letters_of(connection: psycopg.Connection, log: RecorderEventStore) -> list[DeadLetter]:
-    """`connection` is one to the read models."""
+    """All dead letters. `connection` is to the read models."""
 
     def touched_by_position(positions: Sequence[int]) -> dict[int, set[UUID]]:
         events = log.at(positions)
@@ -40,7 +40,7 @@ def dead_letters_of(connection: psycopg.Connection, log: RecorderEventStore) -> 
 
 
 def retry_dead_letters(settings: Settings, position: int | None) -> RetryResult:
-    """Apply a dead letter, or all, again. Harmless to repeat. Raises FoldsDiffer, CheckpointUnfit."""
+    """Apply a dead letter, or all, again. May be repeated. Raises FoldsDiffer, CheckpointUnfit."""
     with open_event_store(settings) as log, postgres_store.connect(settings.postgres_url) as connection:
         projector = projector_over(settings.postgres_url, log)
         try:
@@ -50,7 +50,7 @@ def retry_dead_letters(settings: Settings, position: int | None) -> RetryResult:
 
 
 def discard_dead_letter(settings: Settings, position: int, *, reason: str, command: Command) -> RetryResult:
-    """Record that a dead letter is discarded, and apply what is parked behind it. Harmless to repeat.
+    """Record that a dead letter is discarded, and apply the events that wait for it. May be repeated.
 
     Raises NotFound, Invalid, AlreadyRebuilding, and before anything is recorded FoldsDiffer and CheckpointUnfit.
     """
@@ -65,7 +65,7 @@ def discard_dead_letter(settings: Settings, position: int, *, reason: str, comma
 def discard_with(
     projector: Projector, connection: psycopg.Connection, log: RecorderEventStore, position: int, *, reason: str, command: Command
 ) -> RetryResult:
-    """`connection` is one to the projector's read models. A rebuild at the same time would apply the log without the event."""
+    """Discard with a given projector and a `connection` to its read models. Locks out rebuilds, which would apply the event."""
     models = PostgresReadModels(connection)
     with rebuilding.rebuild_lock(connection):
         models.read_checkpoint()
@@ -74,7 +74,7 @@ def discard_with(
 
 
 def record_discard(connection: psycopg.Connection, log: RecorderEventStore, position: int, *, reason: str, command: Command) -> None:
-    """Append DeadLetterDiscarded unless the log has it. Raises NotFound, Invalid."""
+    """Append DeadLetterDiscarded unless the log contains it. Raises NotFound, Invalid."""
     found = next((letter for letter in postgres_dead_letters.dead_letters_of(connection) if letter.position == position), None)
     if found is None:
         raise NotFound(f"There is no dead letter at position {position}: see `bioscope dead-letters list`")
@@ -92,7 +92,7 @@ def record_discard(connection: psycopg.Connection, log: RecorderEventStore, posi
 
 
 def retry_with(projector: Projector, models: ReadModels, log: RecorderEventStore, position: int | None = None) -> RetryResult:
-    """`models` are the projector's, over a connection of their own."""
+    """Retry with a given projector. `models` are the same read models on another connection."""
 
     def read_at(event_position: int) -> RecordedEvent:
         return log.read(event_position - 1, 1)[0]
@@ -101,7 +101,7 @@ def retry_with(projector: Projector, models: ReadModels, log: RecorderEventStore
 
 
 def touched_ids_of(log: RecorderEventStore, recorded: RecordedEvent) -> set[UUID]:
-    """The ids of the rows that an event changes; of an undecodable one, its stream alone."""
+    """The ids of the rows that an event changes; only its stream if it cannot be decoded."""
     try:
         return engine.touched_ids(batches.TABLES, PositionedEvent(recorded.position, log.decode(recorded)))
     except Undecodable:

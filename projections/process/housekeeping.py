@@ -1,4 +1,4 @@
-"""Chores of the projector process: delete unreferenced files and outdated rows."""
+"""Housekeeping of the projector process: deletes unused blobs and obsolete rows."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -19,9 +19,9 @@ log = structlog.get_logger()
 
 
 def sweep(settings: Settings) -> None:
-    """Delete the stored files that nothing refers to any more, and report those that were kept.
+    """Delete unused blobs, and report those that were kept for events that could not be applied.
 
-    Raises FoldsDiffer (read models of another release may refer to files that this one does not know), Unavailable, psycopg.Error.
+    Raises FoldsDiffer, since read models of another release may refer to unknown blobs, Unavailable, psycopg.Error.
     """
     with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
         PostgresReadModels(connection).read_checkpoint()
@@ -30,14 +30,14 @@ def sweep(settings: Settings) -> None:
     ORPHANS_LEFT.set(swept.waiting)
     ORPHANS_SWEPT_AT.set_to_current_time()
     if swept.waiting:
-        log.warning("orphans left", blobs=swept.waiting, reason="events that could not be applied may refer to them")
+        log.warning("orphaned blobs kept", blobs=swept.waiting, reason="events that could not be applied may refer to them")
     if swept.freed:
-        log.info("orphans swept", blobs=swept.freed)
+        log.info("orphaned blobs deleted", blobs=swept.freed)
 
 
 def remove_old_rows(settings: Settings) -> None:
-    """Raises psycopg.Error."""
+    """Remove obsolete rows beside the log. Raises psycopg.Error."""
     with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
         removed = prune(connection)
     if any(removed.values()):
-        log.info("old rows removed", **removed)
+        log.info("obsolete rows removed", **removed)

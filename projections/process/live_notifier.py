@@ -1,4 +1,4 @@
-"""Live notifications: a hint to connected clients that there is something new. A client that misses it polls a second later."""
+"""Live notifications, which tell the API that there are new events. They are hints: subscribers also poll every second."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,11 +12,11 @@ from projections.engine.batches import BatchResult
 
 log = structlog.get_logger()
 
-RETRY_DELAY_SECONDS: Final = 5.0  # without an attempt after a failure
+RETRY_DELAY_SECONDS: Final = 5.0  # pause after a failure
 
 
 class LiveNotifier:
-    """`publish(channel, message)` may fail: then nothing is published for a while, and nothing else happens."""
+    """Publishes notifications with `publish(channel, message)`. After a failure it pauses; failures have no other effect."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class LiveNotifier:
             await self._publish(CHANNEL, notification(result))
         except Exception as error:
             self._paused_until = self._clock() + self._retry_delay_seconds
-            log.warning("cannot notify", error=type(error).__name__)
+            log.warning("live notification not sent", error=type(error).__name__)
 
 
 def notification(result: BatchResult) -> bytes:

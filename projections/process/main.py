@@ -1,4 +1,4 @@
-"""The composition root of `bioscope projector`."""
+"""The composition root of the projector process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -82,9 +82,9 @@ def run_projector(settings: Settings, *, subscription_limits: SubscriptionLimits
 
 
 class PartitionOwnerScheduler(Scheduler):
-    """Leads only in the process that owns the partition of the log: there every applied batch wakes it at once.
+    """A scheduler that leads only in the process that owns the log's partition, where every applied batch wakes it at once.
 
-    `owns`: whether this process does; None while Kafka is unavailable, when any process may lead.
+    `owns` tells whether this process does; None while Kafka is unavailable, when any process may lead.
     """
 
     def __init__(self, *args: Any, owns: Callable[[], bool | None], **kwargs: Any) -> None:
@@ -93,14 +93,14 @@ class PartitionOwnerScheduler(Scheduler):
 
     def tick(self) -> list[OutgoingTask]:
         if self._owns() is False:
-            self.is_idle = False  # it may own the partition in a moment, and asking costs nothing
+            self.is_idle = False  # this process may own the partition soon, and the check is cheap
             self.close()
             return []
         return super().tick()
 
 
 def redis_publisher(url: str) -> Callable[[str, bytes], Awaitable[object]]:
-    """Publishes on Redis; nowhere where no Redis is configured."""
+    """A function that publishes on Redis, or does nothing if no Redis is configured."""
     if not url:
         return _discard
     client = redis.asyncio.Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS)

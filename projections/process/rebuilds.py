@@ -1,4 +1,4 @@
-"""Rebuild read models from the log: what `bioscope rebuild` and `bioscope migrate` run."""
+"""Rebuilds of read models from the log, for `bioscope rebuild` and `bioscope migrate`."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -23,7 +23,7 @@ def rebuild(
     progress: rebuilding.Progress = lambda *_: None,
     limits: RebuildLimits = rebuilding.DEFAULT_LIMITS,
 ) -> RebuildResult:
-    """Rebuild the read models from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
+    """Rebuild the read models from the log; with `check`, only compare them with the live ones. Raises AlreadyRebuilding."""
     url = settings.postgres_owner_url or settings.postgres_url
     with open_event_store(settings) as log, OWNER.connect_unmonitored(url) as owner, infrequent_collection():
         over = partial(projector_over, url, log, exclusive=True)
@@ -31,10 +31,10 @@ def rebuild(
 
 
 def rebuild_if_folds_differ(settings: Settings, *, on_start: Callable[[str], object] = lambda _: None) -> bool:
-    """Rebuild the read models where an older release folded them by other rules; return whether that was done.
+    """Rebuild the read models if an older release made them with other fold versions; return whether that was done.
 
-    `on_start` is called with the reason first. Raises UpgradeNeeded where a newer release wrote events, and FoldsDiffer where a newer
-    release folded the read models: then they stay as they are, since this process may have been restarted during an upgrade.
+    `on_start` is called with the reason first. Raises UpgradeNeeded if the log has events of a newer release, and FoldsDiffer if a newer
+    release made the read models. They stay unchanged then, since this process may have been restarted during an upgrade.
     """
     with closing(PostgresReadModels(postgres_store.connect(settings.postgres_owner_url or settings.postgres_url))) as models:
         try:
@@ -44,7 +44,7 @@ def rebuild_if_folds_differ(settings: Settings, *, on_start: Callable[[str], obj
                 raise
             on_start(difference.reason)
         except CheckpointUnfit:
-            return False  # `/health/ready` reports it, and what to do
+            return False  # `/health/ready` reports it
         else:
             return False
     rebuild(settings, check=False)

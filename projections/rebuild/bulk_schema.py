@@ -1,6 +1,6 @@
-"""Read models that are filled from nothing: until they are full, without what only readers need, and outside the write-ahead log.
+"""Tables for a bulk load: without the indexes that only readers need, and unlogged.
 
-A crash meanwhile empties such tables, so nothing may read them before `finish`: a rebuild that was cut off begins again.
+A crash empties unlogged tables. So nothing may read them before `finish`, and an interrupted rebuild starts again.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Final
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-NEEDED_TO_FILL: Final = ("results_of_job", "results_of_image")  # results are hidden with their job or image
-MEMORY: Final = "set maintenance_work_mem = '128MB'"  # of one index that is made; else it would be sorted on disk more often
+NEEDED_TO_FILL: Final = ("results_of_job", "results_of_image")  # used to hide results with their job or image
+MEMORY: Final = "set maintenance_work_mem = '128MB'"  # for creating an index with less sorting on disk
 
 SECONDARY: Final = """select i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
   from pg_index i join pg_class c on c.oid = i.indexrelid
@@ -22,11 +22,11 @@ TABLES_IN: Final = """select relname, relpersistence = 'u' from pg_class
 
 
 class NotDurable(Exception):
-    """A table would be empty after a crash."""
+    """A table is unlogged, so it would be empty after a crash."""
 
 
 def prepare(owner: psycopg.Connection, schema: str) -> Sequence[str]:
-    """Take from empty read models what costs time while they are filled; the indexes left out, for `finish`."""
+    """Drop the secondary indexes of empty read models and make them unlogged; return the index definitions for `finish`."""
     found = owner.execute(SECONDARY, (schema, list(NEEDED_TO_FILL))).fetchall()
     for name, _ in found:
         owner.execute(_sql(f"drop index {name}"))
@@ -36,7 +36,7 @@ def prepare(owner: psycopg.Connection, schema: str) -> Sequence[str]:
 
 
 def finish(owner: psycopg.Connection, schema: str, omitted: Sequence[str]) -> None:
-    """Make full read models durable, and what readers need. One table or index at a time, each in a transaction of its own."""
+    """Make filled read models logged, and create the indexes; each table and index in its own transaction."""
     owner.execute(MEMORY)
     for name, _ in _tables(owner, schema):
         owner.execute(SQL("alter table {} set logged").format(Identifier(schema, name)))
@@ -48,7 +48,7 @@ def finish(owner: psycopg.Connection, schema: str, omitted: Sequence[str]) -> No
 
 
 def require_logged(owner: psycopg.Connection, schema: str) -> None:
-    """Raises NotDurable."""
+    """Raises NotDurable if a table is unlogged."""
     if lost := [name for name, unlogged in _tables(owner, schema) if unlogged]:
         raise NotDurable(f"these tables would be empty after a crash: {', '.join(lost)}")
 
@@ -58,5 +58,5 @@ def _tables(owner: psycopg.Connection, schema: str) -> list[tuple[str, bool]]:
 
 
 def _sql(text: str) -> SQL:
-    """As Postgres wrote it: names and definitions out of its own catalogue."""
+    """SQL with names and definitions from Postgres' own catalog."""
     return SQL(text)

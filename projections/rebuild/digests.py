@@ -1,8 +1,7 @@
-"""Digests of read models: the same for the same rows, in whatever order they lie, and added up from ranges of keys.
+"""Digests of read models: equal for equal rows in any order, and additive over ranges of keys.
 
-A row counts as the sha256 of its text, whose first two halves of 64 bits are added up. Rows whose values were swapped have other
-texts. Sums alone could be met by rows that were chosen for it: a comparison begins each text with a salt of its own, which nobody
-knew before.
+Each row contributes the first two 64-bit words of the sha256 of its text, summed separately. Chosen rows could produce given sums,
+so each comparison adds a random salt to the texts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from projections.engine.batches import TABLES
 
 LIVE_SCHEMA: Final = "read"
-ROWS_PER_RANGE: Final = 20_000  # at most in a range: some tenths of a second
+ROWS_PER_RANGE: Final = 20_000  # takes some tenths of a second
 
 Key = tuple[Any, ...]
 
@@ -29,7 +28,7 @@ FIRST_DIFFERENCE: Final = """select {key} from (select * from {one} t where {wit
 
 
 class ComparedTable(NamedTuple):
-    """A table of the read models with its key; of its rows those count that meet the condition `counts`."""
+    """A table of the read models with its key. Only rows that match the condition `counts` are compared."""
 
     name: str
     key: tuple[str, ...]
@@ -38,31 +37,31 @@ class ComparedTable(NamedTuple):
 
 TABLES_COMPARED: Final = (
     *(ComparedTable(table.name, table.key) for table in TABLES),
-    ComparedTable("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # what is empty now was or was not there before
+    ComparedTable("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # an empty tally may exist or not
 )
 
 
 class Digest(NamedTuple):
-    """Of some rows: how many they are, and two sums of what each row counts as."""
+    """The digest of some rows: their number, and two sums over the rows."""
 
     rows: int = 0
     high: int = 0
     low: int = 0
 
     def merged(self, other: "Digest") -> "Digest":
-        """That of the rows of both, which have none in common."""
+        """The digest of both sets of rows, which must be disjoint."""
         return Digest(self.rows + other.rows, self.high + other.high, self.low + other.low)
 
 
 class Range(NamedTuple):
-    """The keys behind `after`, up to and with `until`; None where there is no such bound."""
+    """The keys after `after`, up to and including `until`; None is no bound."""
 
     after: Key | None
     until: Key | None
 
 
 def digests(connection: psycopg.Connection, *, schema: str = LIVE_SCHEMA, salt: bytes = b"") -> dict[str, Digest]:
-    """That of each read model. The same only while nobody changes them."""
+    """The digest of each read model. Comparable only while the rows do not change."""
     return {table.name: _of_table(connection, schema, table, salt) for table in TABLES_COMPARED}
 
 
@@ -74,7 +73,7 @@ def _of_table(connection: psycopg.Connection, schema: str, table: ComparedTable,
 
 
 def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: ComparedTable, *, rows: int = ROWS_PER_RANGE) -> Iterator[Range]:
-    """Ranges that hold every key; a table holds at most `rows` of a range's rows in any of `schemas`, as far as it stands still."""
+    """Ranges that cover all keys. In each of `schemas`, a range has at most `rows` rows, provided that the table does not change."""
     after: Key | None = None
     while True:
         bounds = [bound for schema in schemas if (bound := _next_bound(connection, schema, table, after, rows)) is not None]
@@ -85,14 +84,14 @@ def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: Compar
 
 
 def digest_at(connection: psycopg.Connection, schema: str, table: ComparedTable, span: Range, *, salt: bytes) -> tuple[int, Digest]:
-    """The digest of the rows in a range, and the position of the checkpoint at that very moment."""
+    """The digest of the rows in a range, and the position of the checkpoint in the same snapshot."""
     query = _query(DIGEST, table, span, schema=Identifier(schema), table=Identifier(schema, table.name))
     position, *digest = _row(connection, query, _bounds(span) | {"salt": salt})
     return position, Digest(*map(int, digest))
 
 
 def first_difference(connection: psycopg.Connection, schemas: tuple[str, str], table: ComparedTable, span: Range) -> Key | None:
-    """The least key in a range whose rows differ, or that one of the two does not have."""
+    """The smallest key in a range whose rows differ or exist in only one of the schemas."""
     first, second = (Identifier(schema, table.name) for schema in schemas)
     return _found(connection, _query(FIRST_DIFFERENCE, table, span, one=first, other=second), _bounds(span))
 

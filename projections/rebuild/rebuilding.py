@@ -1,4 +1,4 @@
-"""Rebuild the read models beside the live ones, and swap them in one transaction; or compare the two."""
+"""The rebuild of read models beside the live ones, and the swap in one transaction, or the comparison of both."""
 
 import os
 import time
@@ -33,20 +33,21 @@ SALT_BYTES: Final = 32
 
 POSITION = "select position from read.checkpoint where projection = 'main'"
 LOCK_POSITION = f"{POSITION} for update"  # the projector waits
-READ_BY_KEY = "set enable_seqscan = off"  # a range is read by its key, also of a table without statistics
+READ_BY_KEY = "set enable_seqscan = off"  # reads ranges by key, even without statistics
 COPY_KAFKA_POSITION = """update read_next.checkpoint n set cluster = l.cluster, next_offset = l.next_offset
   from read.checkpoint l where l.projection = n.projection"""
 
 NOTIFY_PROJECTED = "select pg_notify('bioscope_projected', position::text) from read.checkpoint where projection = 'main'"
 
 Progress = Callable[[str, int], None]
-"""`progress(what, done)`: how many "events" were applied, or how many rows of the table `what` were compared."""
+"""`progress(what, done)`: the number of applied "events", or of compared rows of the table `what`."""
 
 
 class RebuildLimits(NamedTuple):
-    """A large batch writes a row that changes often once; each is tried `max_attempts` times. Ranges of `rows_per_range` are compared.
+    """Batches of `events_per_batch` are large, so that a frequently changed row is written once. Each is tried `max_attempts` times.
 
-    `max_comparisons`: of a range that differs, before it counts as a difference while the projector still has something to do.
+    Ranges of `rows_per_range` rows are compared. A range that differs is compared up to `max_comparisons` times while the projector is
+    behind the head.
     """
 
     events_per_batch: int = 4000
@@ -60,7 +61,7 @@ DEFAULT_LIMITS: Final = RebuildLimits()
 
 
 class Difference(NamedTuple):
-    """A live table that does not match the log, and the first key at which it differs."""
+    """A live table that differs from the rebuilt one, and the first differing key."""
 
     table: str
     key: Key
@@ -70,7 +71,7 @@ class Difference(NamedTuple):
 
 
 class RebuildResult(NamedTuple):
-    """`events` is the position up to which the log was read; `differing` is empty where nothing was compared."""
+    """`events` is the last position that was read. `differing` is empty if nothing was compared."""
 
     events: int
     differing: tuple[Difference, ...] = ()
@@ -89,9 +90,9 @@ def rebuild(
     progress: Progress = lambda *_: None,
     limits: RebuildLimits = DEFAULT_LIMITS,
 ) -> RebuildResult:
-    """Replace the live read models by rebuilt ones; with `check` compare the two instead, and change nothing.
+    """Replace the live read models by rebuilt ones; with `check`, only compare them.
 
-    `owner` is autocommitting and may create schemas; `projector_over` makes a projector over the read models in a schema.
+    `owner` is in autocommit mode and may create schemas. `projector_over` creates a projector for the read models in a schema.
     Raises AlreadyRebuilding.
     """
     with rebuild_lock(owner):
@@ -115,9 +116,9 @@ def rebuild(
 
 @contextmanager
 def rebuild_lock(connection: psycopg.Connection) -> Iterator[None]:
-    """Raises AlreadyRebuilding."""
+    """Hold the rebuild lock during the block. Raises AlreadyRebuilding."""
     if not try_lock(connection, AdvisoryLock.REBUILD):
-        raise AlreadyRebuilding("Another rebuild is under way")
+        raise AlreadyRebuilding("Another rebuild is in progress")
     try:
         yield
     finally:
@@ -125,14 +126,14 @@ def rebuild_lock(connection: psycopg.Connection) -> Iterator[None]:
 
 
 class _RebuiltModels:
-    """The read models that are rebuilt, and their position."""
+    """The rebuilt read models and their position."""
 
     def __init__(self, projector: Projector, log: EventStore, progress: Progress, limits: RebuildLimits) -> None:
         self._projector, self._log, self.progress, self.limits = projector, log, progress, limits
         self.position = 0
 
     def follow(self, position: int) -> None:
-        """Apply the log up to `position`, or up to its head."""
+        """Apply the log up to `position`, or up to its head if that is earlier."""
         until = min(position, self._log.head()) if position > self.position else 0
         if until > self.position:
             replay(self._projector, self._log, until, lambda position: self.progress("events", position), limits=self.limits)
@@ -150,13 +151,13 @@ def replay(
     *,
     limits: RebuildLimits = DEFAULT_LIMITS,
 ) -> None:
-    """Apply the log up to position `until`. Raises CheckpointConflict where another process moves the checkpoint too."""
+    """Apply the log up to position `until`. Raises CheckpointConflict if another process moves the checkpoint too."""
     position, attempts = projector.checkpoint().position, 0
     while position < until:
         before, attempts = position, attempts + 1
         if attempts > limits.max_attempts:
             raise CheckpointConflict
-        with suppress(CheckpointConflict):  # a batch was not written behind: it is applied again
+        with suppress(CheckpointConflict):  # a pending batch was not written, so it is applied again
             _replay_from(position, projector, log, until, progress, events_per_batch=limits.events_per_batch)
         position = projector.checkpoint().position
         attempts = 0 if position > before else attempts
@@ -165,7 +166,7 @@ def replay(
 def _replay_from(
     position: int, projector: Projector, log: EventStore, until: int, progress: Callable[[int], None], *, events_per_batch: int
 ) -> None:
-    """While one batch is folded the next one is read."""
+    """Apply the log in batches, and read the next batch while one is folded."""
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as thread:
 
         def read_after(position: int) -> "Future[Sequence[RecordedEvent]] | None":
@@ -191,7 +192,7 @@ def _compared(owner: psycopg.Connection, rebuilt: _RebuiltModels) -> tuple[Diffe
 
 
 def _difference(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTable, salt: bytes) -> Difference | None:
-    """The first difference of a table, whose ranges are compared one by one."""
+    """The first difference of a table, or None. Ranges are compared one after the other."""
     rows = 0
     for span in ranges(owner, [LIVE_SCHEMA, NEXT_SCHEMA], table, rows=rebuilt.limits.rows_per_range):
         count, equal = _equal(owner, rebuilt, table, span, salt)
@@ -203,9 +204,9 @@ def _difference(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: Compa
 
 
 def _equal(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTable, span: Range, salt: bytes) -> tuple[int, bool]:
-    """How many rows a range has, and whether they are equal at one position.
+    """The number of live rows in a range, and whether they equal the rebuilt ones at the same position.
 
-    This blocks no other process: the live digest comes with its position, up to which the rebuilt read models are then brought.
+    It blocks no other process: the live digest is read with its position, and the rebuilt read models are then brought to that position.
     """
     position, live = digest_at(owner, LIVE_SCHEMA, table, span, salt=salt)
     rebuilt.follow(position)
@@ -214,10 +215,10 @@ def _equal(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTa
 
 
 def _confirmed(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTable, span: Range) -> Key | None:
-    """The first key that differs while the projector waits; None where none does.
+    """The first differing key while the projector is locked out; None if there is none.
 
-    The projector hides the results of a large job before it applies the event that deletes the job: so a difference counts when the
-    projector has nothing left to do, or when it stays.
+    The projector hides the results of a large job before it applies the event that deletes the job. So a difference counts only if the
+    projector has caught up, or if it persists.
     """
     for _ in range(rebuilt.limits.max_comparisons):
         with owner.transaction():
@@ -238,7 +239,7 @@ def _position(connection: psycopg.Connection, query: str = POSITION) -> int:
 
 # ---- swapping ---------------------------------------------------------------------------------------------------------------------
 def _swap(owner: psycopg.Connection, rebuilt: _RebuiltModels) -> None:
-    """While the live checkpoint is locked nothing moves: the rebuilt read models catch up and replace the live ones."""
+    """Lock the live checkpoint, catch up, and replace the live read models by the rebuilt ones."""
     with owner.transaction():
         owner.execute("lock table read.checkpoint in access exclusive mode")
         rebuilt.follow(_position(owner))
@@ -246,7 +247,7 @@ def _swap(owner: psycopg.Connection, rebuilt: _RebuiltModels) -> None:
         owner.execute(COPY_KAFKA_POSITION)
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE_SCHEMA), Identifier(OLD_SCHEMA)))
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT_SCHEMA), Identifier(LIVE_SCHEMA)))
-    owner.execute(NOTIFY_PROJECTED)  # by itself: a notification must not wait for the disk (infrastructure/postgres/wake_ups.py)
+    owner.execute(NOTIFY_PROJECTED)  # outside the transaction, see infrastructure/postgres/wake_ups.py
 
 
 def _drop(owner: psycopg.Connection, *schemas: str) -> None:

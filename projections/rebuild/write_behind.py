@@ -1,4 +1,4 @@
-"""Read models that are written while the next batch is folded."""
+"""Read models that write a batch while the next one is folded."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +14,10 @@ log = structlog.get_logger()
 
 
 class WriteBehind:
-    """The port `projections.engine.batches.ReadModels` over another one that nobody else writes to: for a rebuild.
+    """Implements `projections.engine.batches.ReadModels` over other read models that no one else writes to: for a rebuild.
 
-    `write` returns before anything is written; one batch at a time is pending. When writing it fails, the next call raises
-    CheckpointConflict, and `write` blocks up to the end of that batch, so that its errors are those of its own batch.
+    `write` returns before the batch is written; at most one is pending. If writing fails, the next call raises CheckpointConflict, and
+    `write` is synchronous up to the end of that batch, so that its errors belong to its own batch.
     """
 
     def __init__(self, models: ReadModels) -> None:
@@ -31,12 +31,12 @@ class WriteBehind:
         return self._models.closed
 
     def close(self) -> None:
-        """Finishes the pending batch first."""
+        """Finish the pending batch, and close."""
         self._thread.shutdown()
         self._models.close()
 
     def read_checkpoint(self) -> CheckpointToken:
-        """Finishes the pending batch first, which counts if it was written."""
+        """Finish the pending batch, and read the checkpoint, which includes that batch if it was written."""
         with suppress(CheckpointConflict):
             self._finish()
         return self._models.read_checkpoint()
@@ -68,12 +68,12 @@ class WriteBehind:
         try:
             self._models.write(token, to, changes, generations=generations)
         except Exception as error:
-            log.warning("a batch was not written, and is applied again", until=to.position, error=type(error).__name__)
+            log.warning("batch not written, applying it again", until=to.position, error=type(error).__name__)
             self._sync_until = to.position
             raise CheckpointConflict from None
 
     def _finish(self) -> None:
-        """Raises CheckpointConflict where the pending batch was not written."""
+        """Wait for the pending batch. Raises CheckpointConflict if it was not written."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

@@ -205,7 +205,7 @@ def test_a_refresh_token_that_was_inserted_or_moved_to_another_session_is_refuse
 
 def test_a_deleted_data_key_is_no_erasure(owner, admin):
     with owner.edited("es.secrets", "kind = 'key' and owner = %s", (admin.id,), "delete from es.secrets"):
-        assert owner.names(admin.id, "its data key is missing, though nobody erased it")
+        assert owner.names(admin.id, "its data key is missing, but it was not erased")
 
 
 def test_the_deleted_data_key_of_a_dataset_is_reported_too(owner, admin):
@@ -229,8 +229,8 @@ def test_a_moved_email_address_signs_nobody_in_and_is_reported(owner, admin, att
     ):
         assert not signs_in(owner.settings, admin.email, PASSWORD)
         assert owner.names(attacker.id, "another email is claimed for it")
-        assert owner.names(attacker.id, "its email is not claimed for it")
-        assert owner.names(admin.id, "its email is not claimed for it")
+        assert owner.names(attacker.id, "its email is not claimed")
+        assert owner.names(admin.id, "its email is not claimed")
     assert signs_in(owner.settings, admin.email, PASSWORD)
 
 
@@ -238,35 +238,35 @@ def test_a_claim_of_nobody_is_reported(owner):
     nobody = uuid4()
     insert = "insert into es.claims (scope, digest, stream) values ('email', %s, %s)"
     with owner.edited("es.claims", "stream = %s", (nobody,), insert, nobody.bytes):
-        assert owner.names(nobody, "it has a claim or a password, and the record knows no such account or device")
+        assert owner.names(nobody, "it has a claim or a password, but the log has no such account or device")
 
 
 def test_a_forgotten_a_moved_and_an_unknown_command_are_reported(owner, admin):
     command, position = owner.row("select id, position from es.commands where subject = %s", admin.id)
     with owner.edited("es.commands", "id = %s", (command,), "delete from es.commands"):
-        assert f"command {command}: it is forgotten" in owner.audit()
+        assert f"command {command}: it is missing" in owner.audit()
     with owner.edited("es.commands", "id = %s", (command,), "update es.commands set position = 1"):
-        assert f"command {command}: its answer names position 1, and its last event is at {position}" in owner.audit()
+        assert f"command {command}: its outcome names position 1, but its last event is at {position}" in owner.audit()
     with owner.edited("es.commands", "id = %s", (command,), "update es.commands set subject = %s", uuid4()):
-        assert f"command {command}: its answer names " in owner.audit()
+        assert f"command {command}: its outcome names " in owner.audit()
     unknown = uuid4()
     insert = "insert into es.commands (position, recorded_at, id) values (1, now(), %s)"
     with owner.edited("es.commands", "id = %s", (unknown,), insert):
         assert owner.audit() == (
-            f"the log is intact, and the tables beside it are not as it says: command {unknown}: the record knows nothing of it"
+            f"the log is intact, but the tables beside it differ from it: command {unknown}: the log has no event of it"
         )
 
 
 def test_an_edited_a_missing_and_an_unknown_stream_are_reported(owner, admin):
     """By which versions are checked and events of a stream are found."""
-    said = f"stream {admin.id}: what is stored of it does not fit the event at position "
+    said = f"stream {admin.id}: its row does not match the event at position "
     for edit in ("update es.streams set version = version - 1", "update es.streams set newest = newest + 1", "delete from es.streams"):
         with owner.edited("es.streams", "stream = %s", (admin.id,), edit):
             assert said in owner.audit()
     unknown = uuid4()
     insert = "insert into es.streams (first, newest, version, stream) values (1, 1, 1, %s)"
     with owner.edited("es.streams", "stream = %s", (unknown,), insert):
-        assert f"stream {unknown}: the log does not hold the events" in owner.audit()
+        assert f"stream {unknown}: its row names a first or newest event" in owner.audit()
 
 
 def test_an_edited_read_model_differs_from_the_rebuilt_one(owner, attacker):

@@ -230,7 +230,7 @@ async def test_the_last_active_administrator_is_kept_by_every_route(api):
     ):
         refused = await admin.patch(own, json=change)
         assert (refused.status_code, refused.json()["code"]) == (409, "last_administrator")
-        assert refused.json()["detail"] == "This is the last active administrator: make somebody else an administrator first"
+        assert refused.json()["detail"] == "This is the last active administrator: make another user an administrator first"
     assert kinds_of(api, own) == ["UserRegistered"]
     assert (await admin.patch(others, json={"status": "active"})).status_code == 200
     assert (await admin.patch(own, json={"role": "analyst"})).status_code == 200
@@ -299,7 +299,7 @@ async def test_an_old_sign_in_needs_the_current_password(api):
         password = NewPassword(password=OTHER_PASSWORD, signed_in_for=901, **expected)
         return accounts.update(me.id, profile={}, password=password, command=Command(id=uuid4(), actor=me, at=NOW), **ports)
 
-    with pytest.raises(Forbidden, match="log in again"):
+    with pytest.raises(Forbidden, match="sign in again"):
         change()
     assert change(current=PASSWORD).version == 2
 

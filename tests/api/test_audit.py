@@ -66,11 +66,11 @@ async def test_a_thing_is_shown_as_it_stood(api, described_dataset):
 
 MEANINGLESS = {
     "2001-01-01T00:00:00Z": (404, "Nothing had been recorded"),
-    "2026-03-01T12:00:00": (422, "has no zone"),
-    "2999-01-01T00:00:00Z": (422, "still to come"),
-    "-4": (422, "must be a time with its zone"),
+    "2026-03-01T12:00:00": (422, "has no time zone"),
+    "2999-01-01T00:00:00Z": (422, "in the future"),
+    "-4": (422, "must be a time with a time zone"),
     "0": (422, "from 1 on"),
-    "999999999": (422, "behind the end of the log"),
+    "999999999": (422, "beyond the end of the log"),
 }
 
 

@@ -223,17 +223,17 @@ def used_port():
 
 def test_the_api_names_a_port_that_is_in_use(settings, used_port):
     given = variables(settings) | {"BIOSCOPE_PORT": used_port}
-    refused(run_process("api", **given), FAILED, f"127.0.0.1:{used_port} cannot be listened on (Address already in use)")
+    refused(run_process("api", **given), FAILED, f"127.0.0.1:{used_port} cannot be bound (Address already in use)")
 
 
 def test_a_metrics_port_that_is_in_use_is_named(settings, used_port):
     given = variables(settings) | {"BIOSCOPE_METRICS_PORT": used_port}
-    refused(run_process("relay", **given), FAILED, f"127.0.0.1:{used_port} cannot be listened on for metrics (Address already in use)")
+    refused(run_process("relay", **given), FAILED, f"127.0.0.1:{used_port} cannot be bound for metrics (Address already in use)")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
 def test_an_address_of_another_machine_is_named(settings, host):
-    refused(run_process("up", **variables(settings) | {"BIOSCOPE_HOST": host}), FAILED, f"{host} is no address of this machine")
+    refused(run_process("up", **variables(settings) | {"BIOSCOPE_HOST": host}), FAILED, f"{host} is not an address of this machine")
 
 
 @pytest.mark.parametrize("name", ["missing", "folder", "text"])
@@ -278,7 +278,7 @@ def test_a_backup_folder_that_cannot_be_made_is_named(settings, tmp_path):
 def test_a_blob_folder_that_cannot_be_made_is_named(settings, tmp_path):
     (tmp_path / "file").touch()
     given = variables(settings) | {"BIOSCOPE_BLOBS_URL": str(tmp_path / "file" / "blobs")}
-    refused(run("backup", tmp_path / "copy", **given), AWAY, "file store is away", "Not a directory")
+    refused(run("backup", tmp_path / "copy", **given), AWAY, "blob store is unavailable", "Not a directory")
 
 
 def test_nothing_that_runs_is_named(tmp_path):

@@ -87,4 +87,4 @@ def test_a_version_that_is_not_registered_is_not_promoted(bioscope, release):
 
 def test_migrating_fails_without_a_model(bioscope, release):
     shutil.rmtree(release / "models")
-    assert "holds no model" in bioscope("migrate", code=1)
+    assert "contains no model" in bioscope("migrate", code=1)

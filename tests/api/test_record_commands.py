@@ -44,4 +44,4 @@ async def test_a_dead_letter_is_listed_discarded_and_shown_in_the_trail(lab_sett
     state = (await bioscope("audit", "state", str(image), "--as-of", str(position))).stdout
     assert '"filename": "cell.png"' in state
     wrong = await bioscope("audit", "state", str(image), "--as-of", "2026-03-01T12:00:00", code=2)
-    assert "has no zone" in wrong.stderr
+    assert "has no time zone" in wrong.stderr

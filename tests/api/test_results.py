@@ -58,7 +58,7 @@ async def test_a_result_that_was_computed_from_other_pixels_carries_a_warning(cl
     await client.workers.reinspect(image, reader=2, outdated=[UUID(body["id"])])
     warning = {
         "code": "other_pixels",
-        "detail": "Reader 2 gives other pixels than those that this result was computed from. Run the model again",
+        "detail": "Reader 2 gives other pixels than this result was computed from. Run the model again",
     }
     assert (await client.http.get(RESULTS)).json() == [body | {"warnings": [warning]}]
     assert (await client.http.get(RESULTS + body["id"])).json()["warnings"] == [warning]

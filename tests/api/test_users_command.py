@@ -253,7 +253,7 @@ async def test_the_last_active_administrator_stays(api, bioscope, what):
     arguments = (what[0], address, *what[1:])
     head = api.services.log.head()
     ended = await bioscope("users", *arguments, code=1)
-    assert "make somebody else an administrator first" in ended.stderr
+    assert "make another user an administrator first" in ended.stderr
     assert api.services.log.head() == head
     assert (await api.anonymous().post("/api/auth/refresh", json={"refresh_token": session["refresh_token"]})).status_code == 200
 

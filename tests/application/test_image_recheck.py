@@ -50,8 +50,8 @@ files = st.builds(
     File,
     st.sampled_from(["accepted", "rejected", "pending", "deleted"]),
     st.sampled_from(["whole", "whole", "lost", "damaged"]),
-    st.one_of(inspections, st.just(UNREADABLE), st.just(DecoderFailed("The decoder broke down"))),
-    st.one_of(scores, st.just(UNREADABLE), st.just(DecoderFailed("The decoder broke down"))),
+    st.one_of(inspections, st.just(UNREADABLE), st.just(DecoderFailed("The decoder crashed"))),
+    st.one_of(scores, st.just(UNREADABLE), st.just(DecoderFailed("The decoder crashed"))),
     st.lists(st.builds(Result, scores, st.sampled_from([1, 2]), st.booleans()), max_size=3),
 )
 
@@ -136,7 +136,7 @@ def test_for_a_file_that_is_lost_or_damaged_nothing_is_written_and_it_is_reporte
             if file.before in {"accepted", "rejected"}:
                 [missed] = found[image_id].not_checked
                 assert missed.job is None
-                assert "Bring it back from a backup" in missed.detail
+                assert "Restore it from a backup" in missed.detail
 
 
 @given(described=st.lists(files, max_size=5))
@@ -235,15 +235,17 @@ def test_an_image_that_cannot_be_read_any_more_keeps_its_description_and_says_so
     row = archive.rows()["images"][cell]
     assert (row.accepted, row.reader, row.width) == (True, OLD.reader, OLD.width)
     [warning] = row.warnings
-    assert warning.detail == ("The file cannot be read any more; what is shown of it comes from an earlier reader. Save it uncompressed")
+    assert warning.detail == (
+        "The file can no longer be read; its metadata and pictures come from an earlier version. Save it uncompressed"
+    )
 
 
 def test_a_decoder_that_breaks_down_changes_nothing_and_is_reported(archive):
     cell = archive.accepted(b"cell")
-    archive.reader.decoded[b"cell"] = DecoderFailed("The decoder broke down over this image")
+    archive.reader.decoded[b"cell"] = DecoderFailed("The decoder crashed on this image")
     found = archive.recheck()[cell]
     assert (found.recorded, archive.state(cell).version) == (False, 2)
-    assert [(one.job, one.detail) for one in found.not_checked] == [(None, "The decoder broke down over this image")]
+    assert [(one.job, one.detail) for one in found.not_checked] == [(None, "The decoder crashed on this image")]
 
 
 # ---- at the same time as others -----------------------------------------------------------------------------------------------------

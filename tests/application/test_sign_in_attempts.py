@@ -139,7 +139,7 @@ def test_the_right_password_is_not_tried_beyond_the_limits():
     assert not tried(attempts, "ada@example.org", HOME)
 
 
-@pytest.mark.parametrize("ends", [Unavailable("Too many are signing in just now"), RuntimeError("an error of ours")])
+@pytest.mark.parametrize("ends", [Unavailable("Too many sign-ins at the moment"), RuntimeError("an error of ours")])
 def test_a_try_that_was_never_compared_does_not_count(ends):
     attempts = attempts_by(Clock())
     for _ in range(20):

@@ -62,14 +62,14 @@ def test_every_moment_is_the_last_position_that_was_recorded_by_then(log):
 def test_moments_that_mean_nothing_are_refused_with_a_sentence(log):
     created(log)
     wrong = {
-        "yesterday": "must be a time with its zone",
-        "2026-03-01T12:00:00": "has no zone",
+        "yesterday": "must be a time with a time zone",
+        "2026-03-01T12:00:00": "has no time zone",
         "2026-03-01T12:00:00 01:00": "%2B",
-        (datetime.now(UTC) + timedelta(hours=1)).isoformat(): "still to come",
-        "-1": "must be a time with its zone",
+        (datetime.now(UTC) + timedelta(hours=1)).isoformat(): "in the future",
+        "-1": "must be a time with a time zone",
         "0": "must be a position from 1 on",
-        "2": "behind the end of the log, which is at position 1",
-        "9" * 40: "behind the end of the log",
+        "2": "beyond the end of the log, which is at position 1",
+        "9" * 40: "beyond the end of the log",
         "\u0664": "must be a time",
     }
     for as_of, said in wrong.items():

@@ -100,7 +100,7 @@ def test_the_last_active_administrator_stays(log, way):
     registered(log, Role.RESEARCHER)
     assert done(way, log, second)
     head = log.head()
-    with pytest.raises(LastAdministrator, match="make somebody else an administrator first"):
+    with pytest.raises(LastAdministrator, match="make another user an administrator first"):
         WAYS[way](log, first, OPERATOR)
     assert log.head() == head
     assert active_administrators(log) == {first}

@@ -509,7 +509,7 @@ def test_who_begins_read_models_gives_them_its_fold_versions_and_others_write_no
     token = models.read_checkpoint()
     assert stood.folds == FOLD_VERSIONS
     assert models.read_checkpoint() == token
-    for version, remedy in ((2, "upgrade this process"), (0, "makes them anew")):
+    for version, remedy in ((2, "upgrade this process"), (0, "run `bioscope migrate` to rebuild them")):
         stood.fold_by("images", version)
         with pytest.raises(FoldsDiffer, match=remedy):
             models.read_checkpoint()

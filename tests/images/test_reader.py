@@ -169,7 +169,7 @@ def test_strips_beyond_the_last_row_are_left_out():
 @pytest.mark.parametrize("compression", [NONE, LZW])
 def test_a_sparse_file_is_refused_and_not_filled_with_other_bytes(compression):
     sparse = page(t278=(LONG, [4]), t259=(SHORT, [compression]), t273=(LONG, [16, 0]), t279=(LONG, [32, 0]))
-    assert "Save it with all of its pixels" in refused(tiff(sparse), UnsupportedImage)
+    assert "Save it with all pixels" in refused(tiff(sparse), UnsupportedImage)
 
 
 def test_an_empty_strip_is_found_at_upload():
@@ -333,7 +333,7 @@ def test_a_tag_without_values_counts_as_missing():
 @pytest.mark.parametrize("marker", [0x42, 0xC8, 0xDE, 0xF7])
 def test_a_jpeg_segment_that_no_decoder_passes_over_is_refused_at_upload(marker):
     plain = jpeg(40, 20)
-    assert "coded in a rare way" in refused(plain[:2] + segment(marker, b"some words") + plain[2:], UnsupportedImage)
+    assert "uses a rare coding" in refused(plain[:2] + segment(marker, b"some words") + plain[2:], UnsupportedImage)
 
 
 ALPHA = {"t258": (SHORT, [32] * 4), "t262": (SHORT, [2]), "t277": (SHORT, [4]), "t338": (SHORT, [2]), "t339": (SHORT, [3] * 4)}
@@ -350,7 +350,7 @@ def test_a_transparent_colour_counts_for_the_memory_that_a_png_takes():
     notes = [[], [chunk(b"tRNS", bytes(6))]]
     plain, transparent = (bare_png(header(100, 10, 16, 2), *note, chunk(b"IDAT", bytes(9))) for note in notes)
     assert examine(io.BytesIO(plain), limits=limits)[0].bits == 16
-    with pytest.raises(ImageTooLarge, match="Decoding this image takes"):
+    with pytest.raises(ImageTooLarge, match="Decoding this image needs"):
         examine(io.BytesIO(transparent), limits=limits)
 
 

@@ -202,7 +202,7 @@ def test_read_models_are_written_by_the_fold_versions_that_made_them_alone(ours,
     if difference is not None:
         newer = any(stored.get(name, 0) > ours.get(name, 0) for name in stored)
         assert difference.is_newer == newer
-        assert str(difference).endswith("upgrade this process" if newer else "makes them anew beside the live ones")
+        assert str(difference).endswith("upgrade this process" if newer else "run `bioscope migrate` to rebuild them")
         assert difference.reason in str(difference)
         assert not any(remedy in difference.reason for remedy in ("upgrade", "migrate"))
 

@@ -166,9 +166,7 @@ async def test_a_result_that_was_computed_from_other_pixels_says_so_wherever_it_
     ]
     marked = [one for one in shown if [warning.code for warning in one.warnings] == ["other_pixels"]]
     assert [one.id for one in marked] == [outdated] * 5
-    assert marked[0].warnings[0].detail == (
-        "Reader 3 gives other pixels than those that this result was computed from. Run the model again"
-    )
+    assert marked[0].warnings[0].detail == ("Reader 3 gives other pixels than this result was computed from. Run the model again")
     assert all(one.warnings == () for one in shown if one.id != outdated)
 
 

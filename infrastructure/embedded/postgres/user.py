@@ -1,4 +1,4 @@
-"""The user that Postgres runs as, and what it must own: Postgres refuses root, users without a name, and folders of others."""
+"""The user that Postgres runs as. Postgres refuses root, users without a name, and folders of other users."""
 
 import os
 import pwd
@@ -10,27 +10,26 @@ from infrastructure.process_lifecycle import CannotStart
 
 
 def repair_access(cluster: Path) -> None:
-    """Restore the mode and the owner that a copy of the cluster lost. Raises CannotStart for one of another user."""
+    """Restore mode and owner of a copied cluster. Raises CannotStart if it belongs to another user."""
     owner, us = cluster.stat().st_uid, os.geteuid()
     if us not in {0, owner}:
-        raise CannotStart(f"{cluster} belongs to another user (uid {owner}): give it to yourself with chown -R, or start as that user")
+        raise CannotStart(f"{cluster} belongs to another user (uid {owner}): change the owner with chown -R, or start as that user")
     if owner == 0:
         _give_to(cluster, nobody())
     cluster.chmod(0o700)
 
 
 def _give_to(cluster: Path, user: int) -> None:
-    """The folder itself last, so that one that was interrupted is done again."""
+    """Change the owner, of the folder itself last, so that an interrupted change is repeated."""
     for path in cluster.rglob("*"):
         os.chown(path, user, user, follow_symlinks=False)
     os.chown(cluster, user, user)
 
 
 def as_known_user(uid: int) -> list[str]:
-    """A command prefix for initdb and for single-user mode, which demand a user with a name: none for such a user. Raises CannotStart.
+    """A command prefix for initdb and single-user mode, which need a user with a name; empty for such a user. Raises CannotStart.
 
-    A uid without an entry in the passwd database is shown to them as `nobody`, in a user namespace of its own. What it writes
-    belongs to the uid all the same.
+    A uid without an entry in the passwd database appears as `nobody` in its own user namespace. Its files still belong to the uid.
     """
     try:
         pwd.getpwuid(uid)
@@ -47,7 +46,7 @@ def _as_nobody(uid: int) -> list[str]:
         allowed = False
     if not allowed:
         raise CannotStart(
-            f"the uid {uid} has no entry in /etc/passwd, which Postgres needs to make a cluster and to set its passwords:"
+            f"the uid {uid} has no entry in /etc/passwd, which Postgres needs to create a cluster and to set its passwords:"
             " add one, start as a user that has one, or set BIOSCOPE_POSTGRES_URL"
         )
     return prefix
@@ -57,4 +56,4 @@ def nobody() -> int:
     try:
         return pwd.getpwnam("nobody").pw_uid
     except KeyError:
-        raise CannotStart("as root, Postgres needs a user `nobody` to run as: make one, or run as another user") from None
+        raise CannotStart("as root, Postgres needs a user `nobody` to run as: create it, or run bioscope as another user") from None

@@ -1,7 +1,7 @@
-"""Whether the data of a JPEG end early. Decoders paint what is missing grey without a word.
+"""Detection of JPEG data that end early, which decoders fill with grey silently.
 
-So the decoder is asked twice: with noise after the data, too. A whole picture looks the same then, as its last pixel is known before the
-noise begins.
+The picture is decoded a second time with noise appended to the data. A complete picture is not affected, because its last pixel is decoded
+before the noise.
 """
 
 import hashlib
@@ -13,5 +13,5 @@ FILL: Final = b"\xff"
 
 
 def with_noise(data: bytes, scan_end: int) -> bytes:
-    """The JPEG with noise behind its entropy-coded data, which end at `scan_end`."""
+    """The JPEG with noise after its entropy-coded data, which end at the offset `scan_end`."""
     return data[:scan_end].rstrip(FILL) + NOISE + END_OF_IMAGE

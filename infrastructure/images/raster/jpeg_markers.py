@@ -1,4 +1,4 @@
-"""The marker segments of a JPEG whose structure holds, up to its first scan."""
+"""The marker segments of a valid JPEG before its first scan."""
 
 import struct
 from collections.abc import Iterator
@@ -10,8 +10,10 @@ FILL: Final = 0xFF
 
 
 def with_usable_segments(data: bytes) -> bytes:
-    """Without JFIF, profile and Adobe segments that are too short to say anything, and without Photoshop's: libjpeg passes over them,
-    Pillow may fail."""
+    """The JPEG without Photoshop segments, and without JFIF, profile and Adobe segments that are too short.
+
+    libjpeg ignores such segments; Pillow may fail on them.
+    """
     kept, done = [], 0
     for start, end in _segments(data):
         if _is_useless(data[start:end]):
@@ -27,7 +29,7 @@ def _is_useless(segment: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Start and end of each, the marker included."""
+    """Start and end offset of each segment, including the marker."""
     at = 2
     while data[at + 1] != SCAN:
         if data[at + 1] == FILL:

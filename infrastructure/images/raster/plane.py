@@ -1,4 +1,4 @@
-"""JPEG and PNG: one plane, with orientation and profile where the file has them."""
+"""Reading of JPEG and PNG files: one plane, with the file's orientation and profile."""
 
 import hashlib
 import io
@@ -27,16 +27,16 @@ from infrastructure.images.validation.limits import incomplete
 ORIENTATION: Final = 0x0112
 START_OF_JPEG: Final = b"\xff\xd8"
 JPEG_FILL: Final = frozenset({127, 128})
-"""What decoders paint where the data of a JPEG end too early; 127 where the bands are inverted (CMYK)."""
+"""The values that decoders fill in if the data of a JPEG end early; 127 for inverted bands (CMYK)."""
 TRAILER_IGNORED: Final = ImageWarning(
     "trailing_data_ignored", "The camera has stored other data behind the picture, which are not used: a video or its own notes"
 )
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the validator has asked before
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the validator checks the size
 
 
 class EmbeddedMetadata(NamedTuple):
-    """What a file says beside its pixels; `profile` as it is embedded, usable or not; `adobe`: whether a JPEG has Adobe's marker."""
+    """Metadata embedded in a file. `profile` is not checked. `adobe`: the JPEG has an Adobe marker."""
 
     exif: bytes = b""
     profile: bytes = b""
@@ -48,19 +48,19 @@ NO_METADATA: Final = EmbeddedMetadata()
 
 
 class RasterMetadata(NamedTuple):
-    """The camera or program, and the edge of a pixel in micrometres, where the file says so."""
+    """The camera or program, and the edge length of a pixel in micrometres; None if the file does not contain it."""
 
     acquired_with: str | None
     pixel_size_um: float | None
 
 
 def read(file: BinaryIO, validator: ImageUploadValidator) -> Plane:
-    """Raises DamagedImage (decode_failed), and incomplete where the picture looks as if its data ended early."""
+    """The plane of a JPEG or PNG. Raises DamagedImage (decode_failed, and incomplete if the data seem to end early)."""
     return _png(file, validator) if validator.scan_end is None else _jpeg(file, validator)
 
 
 def check_complete(file: BinaryIO, validator: ImageUploadValidator) -> None:
-    """Raises DamagedImage (decode_failed, incomplete)."""
+    """Decode everything. Raises DamagedImage (decode_failed, incomplete)."""
     file.seek(0)
     if validator.scan_end is None:
         _check_rows(file)
@@ -69,7 +69,7 @@ def check_complete(file: BinaryIO, validator: ImageUploadValidator) -> None:
 
 
 def about(file: BinaryIO) -> RasterMetadata:
-    """What the file notes beside its pixels; damaged notes affect no pixel and are left out."""
+    """Metadata of the file. Damaged metadata are ignored, since they do not affect pixels."""
     metadata = _metadata_of(file)
     try:
         return RasterMetadata(camera(_loaded(metadata.exif)), pixel_size(metadata.dots_per_inch))
@@ -86,7 +86,7 @@ def _jpeg(file: BinaryIO, validator: ImageUploadValidator) -> Plane:
         _check_jpeg(data, validator.scan_end, reduced=not validator.is_multi_pass)
     metadata = _metadata_of(file) if validator.has_metadata else NO_METADATA
     if pixels.shape[2] == 4 and metadata.adobe:
-        pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted inks
+        pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted CMYK
     colours = {1: Colours.GREY, 3: Colours.RGB, 4: Colours.CMYK}[pixels.shape[2]]
     warnings = (TRAILER_IGNORED,) if validator.has_trailer else ()
     return _plane(pixels, colours, None, metadata, warnings)
@@ -97,7 +97,7 @@ def _png(file: BinaryIO, validator: ImageUploadValidator) -> Plane:
         with decoding("PNG"):
             samples = np.asarray(imagecodecs.png_decode(pixel_chunks(file)))
     except DamagedImage:
-        _check_rows(file)  # says more clearly what is wrong
+        _check_rows(file)  # raises a more specific error
         raise
     samples = samples if samples.ndim == 3 else samples[:, :, None]
     if validator.is_multi_pass or not samples[-1, -1].any():
@@ -135,7 +135,7 @@ def _orientation(metadata: EmbeddedMetadata) -> int:
 
 
 def _loaded(exif: bytes) -> Image.Exif:
-    """The EXIF data, and they alone, as browsers have it: Pillow would look for an orientation in XMP and in texts too."""
+    """The EXIF data only, as in browsers. Pillow itself would also search XMP and texts for an orientation."""
     loaded = Image.Exif()
     loaded.load(exif)
     return loaded
@@ -146,12 +146,12 @@ def _metadata_of(file: BinaryIO) -> EmbeddedMetadata:
     if file.read(2) == START_OF_JPEG:
         file.seek(0)
         return _jpeg_metadata(file.read())
-    profile = png_chunks.profile(file, maximum=MAX_PROFILE_BYTES + 1)  # one that is longer cannot be used, which a warning says
+    profile = png_chunks.profile(file, maximum=MAX_PROFILE_BYTES + 1)  # a longer one is not used, with a warning
     return EmbeddedMetadata(exif=png_chunks.exif(file), profile=profile, dots_per_inch=png_chunks.dots_per_inch(file))
 
 
 def _jpeg_metadata(data: bytes) -> EmbeddedMetadata:
-    """Empty where Pillow cannot make sense of the file."""
+    """The metadata of a JPEG; empty if Pillow cannot parse it."""
     try:
         info = JpegImagePlugin.JpegImageFile(io.BytesIO(with_usable_segments(data))).info
     except FAILURES:
@@ -168,8 +168,11 @@ def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:
 
 
 def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
-    """`reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest
-    detail, which only shows in full size. Raises DamagedImage (incomplete)."""
+    """Raises DamagedImage (incomplete) if noise after the data changes the picture.
+
+    `reduced`: all data are entropy-decoded, but only a small picture is computed. That is not enough for a progressive JPEG, whose last
+    data are the finest detail.
+    """
     sound = with_usable_segments(data)
     if _digest(sound, reduced=reduced) != _digest(with_noise(sound, scan_end - len(data) + len(sound)), reduced=reduced):
         raise incomplete("JPEG")

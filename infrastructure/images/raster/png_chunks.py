@@ -1,4 +1,4 @@
-"""The chunks of a PNG whose structure holds. Memory does not grow with the file, unless its pixels are asked for."""
+"""The chunks of a valid PNG. Memory is bounded, except for the pixel data."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ CHECKSUM_BYTES: Final = 4
 
 
 def pixel_chunks(file: BinaryIO) -> bytearray:
-    """The PNG without the chunks that no pixel depends on, so that none of them can keep the decoder from its work."""
+    """The PNG with only the chunks that affect pixels, so that other chunks cannot make the decoder fail."""
     kept = bytearray(SIGNATURE)
     for kind, length in _chunks(file):
         if kind in PIXEL_CHUNKS:
@@ -30,19 +30,19 @@ def pixel_chunks(file: BinaryIO) -> bytearray:
 
 
 def pixel_data(file: BinaryIO) -> Iterator[bytes]:
-    """The compressed pixels, piece by piece."""
+    """The compressed pixels, in pieces."""
     for kind, length in _chunks(file):
         if kind == b"IDAT":
             yield from _pieces(file, length)
 
 
 def exif(file: BinaryIO) -> bytes:
-    """Empty where there is none of a reasonable length."""
+    """The EXIF data; empty if there are none, or if they are too long."""
     return _chunk_data(file, EXIF, _chunks(file))
 
 
 def profile(file: BinaryIO, *, maximum: int) -> bytes:
-    """The first `maximum` bytes of the embedded ICC profile; empty where there is none. One that cannot be unpacked is given as stored."""
+    """The first `maximum` bytes of the embedded ICC profile, or empty. A damaged profile is returned as stored."""
     data = _chunk_data(file, PROFILE, _chunks_before_pixels(file))
     _, _, packed = data.partition(b"\0")
     try:
@@ -52,7 +52,7 @@ def profile(file: BinaryIO, *, maximum: int) -> bytes:
 
 
 def dots_per_inch(file: BinaryIO) -> tuple[float, float] | None:
-    """The resolution across and down, where the file states it in pixels per metre."""
+    """The horizontal and vertical resolution, if the file contains it in pixels per metre."""
     data = _chunk_data(file, RESOLUTION, _chunks_before_pixels(file))
     if len(data) != RESOLUTION_BYTES or data[-1] != PIXELS_PER_METRE:
         return None
@@ -70,7 +70,7 @@ def _chunks_before_pixels(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Kind and length of each; the file stands at its first byte meanwhile."""
+    """Type and length of each chunk. While one is yielded, the file is at the first byte of its data."""
     at = len(SIGNATURE)
     file.seek(at)
     while len(head := file.read(8)) == 8:

@@ -1,4 +1,4 @@
-"""Whether a PNG holds all of its rows: Pillow leaves those black that never came."""
+"""The check that a PNG contains all rows. Pillow leaves missing rows black."""
 
 import struct
 import zlib
@@ -10,11 +10,11 @@ from infrastructure.images.validation.limits import incomplete
 
 BANDS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Adam7: first column, first row, and the steps to the next ones."""
+"""Adam7 passes: first column, first row, and the steps between columns and rows."""
 
 
 def check_rows(file: BinaryIO) -> None:
-    """Of a PNG whose structure holds. Raises DamagedImage (incomplete), zlib.error. Memory does not grow with the picture."""
+    """Check a valid PNG with bounded memory. Raises DamagedImage (incomplete), zlib.error."""
     file.seek(16)
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
     bits = depth * BANDS[colour]
@@ -28,7 +28,7 @@ def check_rows(file: BinaryIO) -> None:
 
 
 def _pass_bytes(width: int, height: int, bits: int) -> int:
-    """Each row begins with the byte that names its filter; a pass without pixels has no rows."""
+    """The bytes of a pass. Each row starts with a filter byte; a pass without pixels has no rows."""
     return height * (1 + -(-width * bits // 8)) if width > 0 and height > 0 else 0
 
 

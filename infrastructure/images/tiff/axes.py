@@ -1,4 +1,4 @@
-"""Which page of a TIFF is which plane: channels (C), focal planes (Z) and times (T), as OME-XML or ImageJ say."""
+"""The mapping of TIFF pages to planes: channels (C), focal planes (Z) and times (T), from OME-XML, ImageJ or tifffile."""
 
 import json
 import math
@@ -17,8 +17,10 @@ STACKED: Final = "TZC"
 
 
 class PlaneMap(msgspec.Struct, frozen=True, kw_only=True):
-    """`axes`: slowest first, T, Z, C and I (pages of unknown meaning), then those within a page. `sizes`: how many there are of each
-    of T, Z, C and I. `pages`: the page of each plane, in the order of `order` (slowest first)."""
+    """`axes`, slowest first, are T, Z, C and I (pages of unknown meaning), then the axes within a page.
+
+    `sizes` are the lengths of T, Z, C and I. `pages` contains the page of each plane, in the order of `order` (slowest axis first).
+    """
 
     axes: str
     sizes: Mapping[str, int]
@@ -26,7 +28,7 @@ class PlaneMap(msgspec.Struct, frozen=True, kw_only=True):
     pages: Sequence[int]
 
     def page_of(self, *, c: int = 0, z: int = 0, t: int = 0) -> int:
-        """The number of a plane's page. Pages of unknown meaning are counted by `z`. Raises IndexError when there is no such plane."""
+        """The index of a plane's page. `z` counts pages of unknown meaning. Raises IndexError if there is no such plane."""
         coordinates = {"C": c, "Z": z, "T": t, "I": z}
         index = 0
         for axis in self.order:
@@ -37,7 +39,7 @@ class PlaneMap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plane_map(pages: Sequence[PageLayout], description: str, ome: OmeImage | None) -> PlaneMap:
-    """What the metadata say of just these pages; otherwise pages that are all alike are one stack, and others stand for themselves."""
+    """The mapping in the metadata if it matches the pages. Otherwise equal pages form a stack; of different pages only the first counts."""
     found = (ome and _of_ome(pages, ome)) or _of_imagej(pages, description) or _of_tifffile(pages, description)
     if found:
         return found
@@ -75,7 +77,7 @@ def _of_imagej(pages: Sequence[PageLayout], description: str) -> PlaneMap | None
 
 
 def _of_tifffile(pages: Sequence[PageLayout], description: str) -> PlaneMap | None:
-    """The JSON that tifffile writes: a shape, and the axes where they were given."""
+    """The mapping in tifffile's JSON, which contains a shape and possibly axes."""
     if not description.startswith('{"shape":'):
         return None
     try:

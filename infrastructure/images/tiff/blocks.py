@@ -1,4 +1,4 @@
-"""The numbers of one strip or tile: unpacked, put into the byte order of this machine, and freed of the predictor."""
+"""Decoding of one strip or tile: decompression, byte order, and predictor."""
 
 import zlib
 from typing import Any, Final
@@ -18,10 +18,10 @@ RGB, CMYK, GREY = "RGB", "CMYK", "GRAYSCALE"
 
 
 def decode_block(page: PageLayout, index: int) -> NDArray[Any]:
-    """One block as (height, width, samples) in native byte order; samples is 1 where planes are stored apart.
+    """One block as (height, width, samples) in native byte order; samples is 1 for separate planes.
 
-    JPEG blocks of YCbCr pages come as RGB. Memory is bounded by the size that the layout gives the block.
-    Raises DamagedImage when the data unpack to less than that, and what the codecs raise.
+    JPEG blocks of YCbCr pages become RGB. Memory is bounded by the block size in the layout.
+    Raises DamagedImage if the data decompress to less than that, and the errors of the codecs.
     """
     width, height = page.block_size(index)
     offset, size = page.blocks.offsets[index], page.blocks.sizes[index]
@@ -38,9 +38,9 @@ def decode_block(page: PageLayout, index: int) -> NDArray[Any]:
 
 
 def unpack(compression: Compression, data: bytes, maximum: int) -> bytes:
-    """The first `maximum` bytes of compressed data. Some programs add a byte or a row, which is left out, as by libtiff.
+    """Decompress `data` to at most `maximum` bytes. An additional byte or row, which some programs write, is ignored, as libtiff does.
 
-    Raises DamagedImage when there is far more, zlib.error and RuntimeError when damaged.
+    Raises DamagedImage if there is far more, zlib.error and RuntimeError for damaged data.
     """
     enough = maximum + MAX_EXCESS_BYTES
     match compression:
@@ -61,7 +61,7 @@ def unpack(compression: Compression, data: bytes, maximum: int) -> bytes:
 
 
 def _in_order(page: PageLayout, data: bytes) -> bytes:
-    """The most significant bit of each byte first."""
+    """The data with the most significant bit of each byte first."""
     return bytes(imagecodecs.bitorder_decode(data)) if page.reversed_bits else data
 
 
@@ -81,7 +81,7 @@ def _numbers(page: PageLayout, data: bytes, width: int, height: int) -> NDArray[
 
 
 def _unpredicted_floats(page: PageLayout, data: bytes, shape: tuple[int, int, int]) -> NDArray[Any]:
-    """Adobe's TIFF technical note 3: each row holds first the most significant bytes of all numbers, then the next, as differences."""
+    """Undo the floating-point predictor (Adobe TIFF technical note 3): each row stores the bytes by significance, as differences."""
     height, width, samples = shape
     rows = np.frombuffer(data, np.uint8).reshape(height, -1, samples)
     bytes_by_significance = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, page.bits // 8, width * samples)
@@ -90,7 +90,7 @@ def _unpredicted_floats(page: PageLayout, data: bytes, shape: tuple[int, int, in
 
 
 def _data_units(page: PageLayout, data: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """YCbCr with fewer chroma samples (TIFF 6.0, section 21); each chroma value holds for all pixels of its unit."""
+    """Expand subsampled YCbCr (TIFF 6.0, section 21): each chroma value applies to all pixels of its data unit."""
     across, down = page.subsampling
     columns, rows = -(-width // across), -(-height // down)
     units = data.reshape(rows, columns, across * down + 2)
@@ -103,7 +103,7 @@ def _data_units(page: PageLayout, data: NDArray[np.uint8], width: int, height: i
 
 
 def decode_jpeg(page: PageLayout, data: bytes) -> NDArray[np.uint8]:
-    """The JPEG data of one block of a page, as `decode_block` gives them."""
+    """Decode the JPEG data of one block, as `decode_block` does."""
     tables = page.directory.bytes(JPEG_TABLES, maximum=MAX_JPEG_TABLES_BYTES) or None
     colourspace, outcolourspace = _jpeg_colours(page)
     decoded = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colourspace, outcolorspace=outcolourspace)
@@ -111,7 +111,7 @@ def decode_jpeg(page: PageLayout, data: bytes) -> NDArray[np.uint8]:
 
 
 def _jpeg_colours(page: PageLayout) -> tuple[str | None, str | None]:
-    """As libtiff: only YCbCr pages are converted, whatever markers the JPEG data carry."""
+    """The input and output colour spaces. As in libtiff, only YCbCr pages are converted, whatever markers the JPEG data have."""
     if page.separate or page.samples not in {1, 3, 4}:
         return None, None
     if page.photometric is Photometric.YCBCR:

@@ -1,4 +1,4 @@
-"""The first image of an OME-XML text, as OME-TIFF files carry it in their description."""
+"""The first image in the OME-XML description of an OME-TIFF file."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -11,13 +11,13 @@ from infrastructure.images.units import length_in_um, positive
 MAX_TIFF_DATA: Final = 100_000
 MAX_PLANES: Final = 10_000
 DECLARED_ENCODING: Final = "utf-8"
-"""Whatever the declaration says: the text was decoded before, and is handed over in this encoding."""
+"""The encoding in which the decoded text is passed to the parser, whatever its declaration says."""
 
 
 class OmeImage:
-    """A text that is no XML describes nothing; one that declares a document type or entities is refused.
+    """Values of an OME-XML text. Invalid XML gives no values.
 
-    Raises DamagedImage (unsafe_metadata).
+    Raises DamagedImage (unsafe_metadata) for a text that declares a document type or entities.
     """
 
     def __init__(self, text: str) -> None:
@@ -33,16 +33,16 @@ class OmeImage:
             self._first, self._tiff_data = {}, []
 
     def size(self, axis: str) -> int:
-        """How many planes there are along C, Z or T; 0 where that is not said."""
+        """The length of C, Z or T; 0 if the text does not contain it."""
         return _number(self._pixels.get(f"Size{axis}", ""))
 
     @property
     def order(self) -> str:
-        """The axes from the fastest to the slowest, such as XYZCT; empty where they are not named."""
+        """The axes from fastest to slowest, such as XYZCT; empty if the text does not contain them."""
         return self._pixels.get("DimensionOrder", "")
 
     def placed(self, sizes: Mapping[str, int]) -> Iterator[tuple[int, int]]:
-        """(plane, page) for the planes whose page is named, MAX_PLANES at most; the slowest axis of `order` counts first."""
+        """(plane, page) for planes with an explicit page, at most MAX_PLANES. Planes are counted with the slowest axis of `order` first."""
         return islice(self._placed(sizes), MAX_PLANES)
 
     def _placed(self, sizes: Mapping[str, int]) -> Iterator[tuple[int, int]]:
@@ -66,7 +66,7 @@ class OmeImage:
 
     @property
     def microscope(self) -> tuple[str, str]:
-        """Manufacturer and model."""
+        """The manufacturer and model of the microscope."""
         found = self._first.get("Microscope", {})
         return found.get("Manufacturer", ""), found.get("Model", "")
 
@@ -90,5 +90,5 @@ class OmeImage:
 
 
 def _number(text: str) -> int:
-    """0 for what is no small whole number."""
+    """A small whole number; 0 for any other text."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0

@@ -1,4 +1,4 @@
-"""Planes of a TIFF, block by block, so that a page with many samples never stands in memory as a whole."""
+"""Reading of TIFF planes block by block, so that a page with many samples is never completely in memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from infrastructure.images.validation.limits import incomplete
 
 
 def read_page(page: PageLayout, samples: Sequence[int]) -> NDArray[Any]:
-    """The samples with these numbers, (height, width, len(samples)) as stored, in native byte order.
+    """The samples with these indices: (height, width, len(samples)) as stored, in native byte order.
 
     Raises DamagedImage (decode_failed, structure).
     """
@@ -37,15 +37,15 @@ def read_page(page: PageLayout, samples: Sequence[int]) -> NDArray[Any]:
 
 
 def _as_slice(samples: Sequence[int]) -> slice | list[int]:
-    """A slice where one will do: it is much quicker than a list."""
+    """The indices as a slice if possible, which is much faster than a list."""
     first, end = samples[0], samples[-1] + 1
     return slice(first, end) if list(samples) == list(range(first, end)) else list(samples)
 
 
 def check_page(page: PageLayout) -> None:
-    """Decode every block, and find JPEG blocks whose data end early.
+    """Decode every block, and detect JPEG blocks whose data end early.
 
-    Uncompressed blocks are not read: upload validation has checked that their bytes exist, and nothing else can be wrong.
+    Uncompressed blocks are not read, since upload validation has checked that their bytes exist.
 
     Raises DamagedImage (decode_failed, structure, incomplete).
     """

@@ -1,7 +1,7 @@
-"""Upload validation: while an image streams in, its type, its header and its structure are checked.
+"""Upload validation: checks type, header and structure of an image while it streams in.
 
-The file's name and the type that a client claims do not matter. An accepted file is complete in its structure; whether its pixels can
-be decoded is checked later, by `infrastructure.images`, in a process with limits of its own.
+The file name and the type that a client states are ignored. An accepted file has a complete structure. Whether its pixels can be decoded
+is checked later, by `infrastructure.images` in a separate process with limits.
 """
 
 from typing import BinaryIO, Final
@@ -16,11 +16,11 @@ from infrastructure.images.validation.tiff_pages import header_of, read_pages
 
 __all__ = ["ImageHeader", "ImageLimits", "ImageUploadValidator", "examine"]
 
-ACCEPTED_FORMATS: Final = "JPEG, PNG and TIFF images (OME-TIFF and BigTIFF too) are taken; a file's name does not change its type"
+ACCEPTED_FORMATS: Final = "JPEG, PNG and TIFF images (also OME-TIFF and BigTIFF) are accepted; renaming a file does not change its type"
 JPEG_START: Final = b"\xff\xd8\xff"
 SIGNATURES: Final = (JPEG_START, SIGNATURE, *MAGIC)
 OTHER_FORMATS: Final = (
-    (0, b"\x89PNG", "a PNG image that was changed on its way, as if it were text"),
+    (0, b"\x89PNG", "a PNG image that was damaged by a transfer in text mode"),
     (0, b"GIF8", "a GIF image"),
     (0, b"BM", "a BMP image"),
     (0, b"<svg", "an SVG drawing"),
@@ -43,18 +43,18 @@ BLOCK_BYTES: Final = 1 << 20
 
 
 class _WholeFile:
-    """A TIFF can only be parsed when it is complete: its directories may be anywhere."""
+    """Used for TIFF, which can only be parsed when it is complete, since its directories may be anywhere."""
 
     def feed(self, chunk: bytes) -> None:
-        """Do nothing: nothing can be checked yet."""
+        """Do nothing until the file is complete."""
 
 
 class ImageUploadValidator:
-    """Feed it the bytes that arrive, then give it the whole file.
+    """Validates one upload: `feed` receives the bytes as they arrive, `finish` the complete file.
 
-    Both calls raise UnsupportedImage (the type, coding or depth is not supported), DamagedImage, ImageTooLarge, each with a `reason`;
-    `feed` as early as possible. Memory does not grow with the file. `finish` reads a TIFF's directories (and the whole file when
-    its pixels are JPEG-coded), so it may take some 100 ms: not on an event loop. Nothing may be fed after an error.
+    Both raise UnsupportedImage (type, coding or depth), DamagedImage and ImageTooLarge, each with a `reason`; `feed` does so as early as
+    possible. Memory is bounded. `finish` reads a TIFF's directories, and the whole file if its pixels are JPEG-coded. It may block for
+    100 ms, so it must not run on an event loop. Nothing may be fed after an error.
     """
 
     def __init__(self, *, limits: ImageLimits) -> None:
@@ -71,7 +71,7 @@ class ImageUploadValidator:
             self._structure.feed(chunk)
 
     def finish(self, file: BinaryIO) -> ImageHeader:
-        """`file` holds exactly what was fed, and is seekable. Its position is changed."""
+        """Validate the complete, seekable file, which contains exactly the bytes that were fed. Changes its position."""
         match self._structure:
             case None:
                 raise _too_short(self._start)
@@ -83,7 +83,7 @@ class ImageUploadValidator:
 
     @property
     def is_multi_pass(self) -> bool:
-        """Whether it is a progressive JPEG or an interlaced PNG: without its last part it would just be coarser."""
+        """Whether it is a progressive JPEG or an interlaced PNG, which is only coarser if its last part is missing."""
         match self._structure:
             case JpegStructure() as jpeg:
                 return jpeg.progressive
@@ -94,21 +94,21 @@ class ImageUploadValidator:
 
     @property
     def has_metadata(self) -> bool:
-        """Whether it is a JPEG or PNG that may hold anything beside the pixels."""
+        """Whether it is a JPEG or PNG that may contain metadata."""
         return isinstance(self._structure, JpegStructure | PngStructure) and self._structure.has_metadata
 
     @property
     def has_trailer(self) -> bool:
-        """Whether it is a JPEG to which a phone has appended other data than pictures."""
+        """Whether it is a JPEG with appended data other than pictures, as phones write it."""
         return isinstance(self._structure, JpegStructure) and self._structure.has_trailer
 
     @property
     def scan_end(self) -> int | None:
-        """Where the picture data of a JPEG end, in bytes from the start."""
+        """The offset at which the picture data of a JPEG end; None for other files."""
         return self._structure.scan_end if isinstance(self._structure, JpegStructure) else None
 
     def _begin(self) -> bytes:
-        """Return all bytes so far once the type is known, for the parser of its structure."""
+        """Choose the parser once the type is known; return the bytes to feed to it."""
         start = self._start
         if not any(known.startswith(start[: len(known)]) for known in SIGNATURES):
             if len(start) < MAX_SIGNATURE_BYTES:
@@ -124,7 +124,7 @@ class ImageUploadValidator:
 
 
 def examine(file: BinaryIO, *, limits: ImageLimits) -> tuple[ImageHeader, ImageUploadValidator]:
-    """Validate a complete file."""
+    """Validate a complete file. Raises as `ImageUploadValidator` does."""
     validator = ImageUploadValidator(limits=limits)
     file.seek(0)
     while chunk := file.read(BLOCK_BYTES):
@@ -136,11 +136,11 @@ def _too_short(start: bytes) -> DamagedImage | UnsupportedImage:
     if not start:
         return DamagedImage("The file is empty. Choose a JPEG, PNG or TIFF image and send it again", reason="empty")
     if any(known.startswith(start) for known in SIGNATURES):
-        return DamagedImage("The file ends after its first bytes: it was cut off. Send it again", reason="truncated")
+        return DamagedImage("The file ends after its first bytes: it is incomplete. Send it again", reason="truncated")
     return _unsupported(start)
 
 
 def _unsupported(start: bytes) -> UnsupportedImage:
     names = [name for at, magic, name in OTHER_FORMATS if start.startswith(magic, at)]
-    found = f"The file is {names[0]}" if names else "The file is no image that we know"
+    found = f"The file is {names[0]}" if names else "The file is not an image of a known type"
     return UnsupportedImage(f"{found}. {ACCEPTED_FORMATS}", reason="unsupported_type")

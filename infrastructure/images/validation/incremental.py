@@ -1,7 +1,7 @@
-"""Incremental parsing of a stream: a parser is a generator that yields what it needs next, and gets it once it has arrived.
+"""Incremental parsing of a stream: a parser is a generator that yields read requests and receives their results.
 
-Only the few bytes that a parser requested are kept, so it needs the same memory for any length of file, and gives the same result
-however the stream is cut into chunks.
+Only the few requested bytes are kept. So memory does not depend on the length of the file, and the result not on how the stream is cut into
+chunks.
 """
 
 import re
@@ -17,16 +17,16 @@ RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
 MARKER: Final = re.compile(rb"\xff[\x01-\xfe]")
 MARKER_BUT_RESTART: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 PHONE_TRAILERS: Final = (
-    (re.compile(rb"\0\0..[\x01-\x40]\0\0\0[A-Za-z]", re.DOTALL), b"SEFT"),  # notes of Samsung's camera
+    (re.compile(rb"\0\0..[\x01-\x40]\0\0\0[A-Za-z]", re.DOTALL), b"SEFT"),  # data of Samsung's camera
     (re.compile(rb"\0\0\0.ftyp", re.DOTALL), b""),  # the video of a motion photo
 )
-"""How data that phones append to a JPEG begin and end."""
+"""The start and end of data that phones append to a JPEG."""
 TRAILER_START_BYTES: Final = 64
 TRAILER_END_BYTES: Final = 8
 
 
 class Window:
-    """The bytes at hand, from position `start` of the stream on; those before index `at` are consumed."""
+    """Bytes of the stream from the offset `start`. Those before the index `at` are consumed."""
 
     def __init__(self, data: bytes, start: int) -> None:
         self.data = data
@@ -40,12 +40,12 @@ class Window:
 
 
 class ReadRequest:
-    """What a parser needs next."""
+    """A request of a parser for data."""
 
     may_end = False
 
     def read(self, window: Window) -> bytes | None:
-        """The result, once it is complete; None while more of the stream is needed."""
+        """The result, or None while more of the stream is needed."""
         raise NotImplementedError
 
 
@@ -53,7 +53,7 @@ Parse = Generator[ReadRequest, bytes, None]
 
 
 class ReadExactly(ReadRequest):
-    """The next `count` bytes."""
+    """Requests the next `count` bytes."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -65,7 +65,7 @@ class ReadExactly(ReadRequest):
 
 
 class Skip(ReadRequest):
-    """Skip `count` bytes; `crc` is their CRC-32, started with that of `before`."""
+    """Skips `count` bytes. `crc` is the CRC-32 of `before` and these bytes."""
 
     def __init__(self, count: int, before: bytes = b"") -> None:
         self._remaining = count
@@ -79,7 +79,7 @@ class Skip(ReadRequest):
 
 
 class FindMarkerAfterScan(ReadRequest):
-    """The marker (2 bytes) that ends a JPEG's entropy-coded data. `restarts` counts the restart markers before it, up to `maximum`."""
+    """Finds the 2-byte marker after a JPEG's entropy-coded data. `restarts` counts restart markers before it, up to `maximum`."""
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
@@ -99,9 +99,9 @@ class FindMarkerAfterScan(ReadRequest):
 
 
 class Trailer(ReadRequest):
-    """What follows a picture, up to the bytes `until`: padding of at most `maximum` bytes, or data that phones are known to append.
+    """Reads data after a picture, up to the bytes `until`: padding of at most `maximum` bytes, or known data of phones.
 
-    Raises DamagedImage (trailing_data) for anything else, as soon as its first bytes show it; `check` looks at its end, too.
+    Raises DamagedImage (trailing_data) for anything else as early as possible. `check` also verifies the end.
     """
 
     may_end = True
@@ -126,7 +126,7 @@ class Trailer(ReadRequest):
         return None
 
     def check(self) -> None:
-        """At the end of the file. Raises DamagedImage (trailing_data)."""
+        """Check the data at the end of the file. Raises DamagedImage (trailing_data)."""
         if self.appended and not any(start.match(self._start) and self._end.endswith(end) for start, end in PHONE_TRAILERS):
             raise trailing_data()
 
@@ -143,14 +143,14 @@ class Trailer(ReadRequest):
 
 def trailing_data() -> DamagedImage:
     return DamagedImage(
-        "The picture ends in the middle of the file, and unknown data follow it: the file is damaged, or holds something beside the"
-        " picture. Export the picture alone",
+        "The picture ends before the end of the file, and unknown data follow it: the file is damaged, or contains something else."
+        " Export only the picture",
         reason="trailing_data",
     )
 
 
 class IncrementalParser:
-    """Runs one parser. `feed` raises whatever the parser raises; `complete`: whether the stream may end here."""
+    """Runs one parser. `feed` raises the parser's errors; `complete`: the stream may end here."""
 
     def __init__(self, parse: Parse) -> None:
         self._parse = parse

@@ -1,4 +1,4 @@
-"""The structure of a JPEG: markers from start to end, frame and scans that fit together (ITU-T T.81, annexes B and G)."""
+"""The structure of a JPEG: markers from start to end, and consistent frame and scans (ITU-T T.81, annexes B and G)."""
 
 import struct
 from collections.abc import Generator
@@ -21,24 +21,24 @@ START, END, SCAN, RESTART_INTERVAL, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 MISPLACED_MARKERS: Final = frozenset({0x00, 0x01, START, *range(0xD0, 0xD8)})
 UNSUPPORTED_MARKERS: Final = frozenset({*range(0x02, 0xC0), 0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)})
-"""Reserved markers, and those of hierarchical and extended JPEG: no decoder passes over them."""
+"""Reserved markers, and those of hierarchical and extended JPEG, which no decoder skips."""
 MULTI_PICTURE: Final = b"MPF\0"
 MAX_PICTURES: Final = 16
 BYTES_PER_BLOCK: Final = 128
 COEFFICIENTS: Final = 64
 MAX_UNIT_BLOCKS: Final = 10
 NO_BITS: Final = (0,) * COEFFICIENTS
-NOT_SCANNED: Final = 16  # more bits than a scan can leave out
+NOT_SCANNED: Final = 16  # more missing bits than a scan can leave
 
 Marker = Generator[ReadRequest, bytes, int]
 
 
 class JpegStructure:
-    """Fed with a JPEG's bytes; `finish` tells what its frame says. Both raise DamagedImage, UnsupportedImage, ImageTooLarge.
+    """Validates the bytes of a JPEG. `finish` returns its header. Both raise DamagedImage, UnsupportedImage, ImageTooLarge.
 
-    After the picture only padding may follow, further whole JPEGs where the first one announces them (phones store previews and
-    gain maps so), or data of a kind that phones are known to append. Anything else after an end marker is a picture cut short by
-    damage, which decoders fill with gray in silence, or a second file hidden behind the first.
+    After the picture may follow padding, further complete JPEGs if the first one announces them (phones store previews and gain maps that
+    way), or known data of phones. Anything else means that damage has cut the picture short, which decoders fill with grey silently, or
+    that a second file is hidden after the first.
     """
 
     def __init__(self, limits: ImageLimits) -> None:
@@ -59,17 +59,17 @@ class JpegStructure:
 
     @property
     def parts(self) -> int:
-        """How many segments there were, of all pictures."""
+        """The number of segments of all pictures."""
         return sum(picture.parts for picture in (self._first, *self._others))
 
     @property
     def has_trailer(self) -> bool:
-        """Whether a phone has appended other data than pictures."""
+        """Whether data other than pictures are appended."""
         return any(trailer.appended for trailer in self._trailers)
 
     @property
     def has_metadata(self) -> bool:
-        """Whether there may be EXIF data, a colour profile or Adobe's marker."""
+        """Whether there may be EXIF data, a colour profile or an Adobe marker."""
         return self._first.has_metadata
 
     @property
@@ -78,7 +78,7 @@ class JpegStructure:
 
     @property
     def scan_end(self) -> int:
-        """Where the last entropy-coded byte of the (first) picture was followed by a marker."""
+        """The offset of the marker after the last entropy-coded data of the (first) picture."""
         return self._first.scan_end
 
     def _parse(self) -> Parse:
@@ -122,7 +122,7 @@ class Picture:
 
     def _segment(self, marker: int) -> Marker:
         if marker in MISPLACED_MARKERS:
-            raise damaged("a marker stands where none may")
+            raise damaged("a marker is at an invalid place")
         if marker in UNSUPPORTED_MARKERS:
             raise unsupported_coding()
         (length,) = struct.unpack(">H", (yield ReadExactly(2)))
@@ -157,7 +157,7 @@ class Picture:
         expected = parts_of(self.frame.units(scanned), self._interval) - 1 if self._interval else 0
         search = FindMarkerAfterScan(expected + 2 if self._interval else 0)
         marker = yield search
-        if not expected <= search.restarts <= expected + 1:  # some encoders write one more, after the last unit
+        if not expected <= search.restarts <= expected + 1:  # some encoders write one more after the last unit
             raise incomplete("JPEG")
         self.scan_end = search.position
         return marker[1]
@@ -190,7 +190,7 @@ class Picture:
 
     def _check_complete(self) -> None:
         if self.frame is None:
-            raise damaged("it holds no picture")
+            raise damaged("it contains no picture")
         if len(self._missing_bits) < len(self.frame.components) or any(map(any, self._missing_bits.values())):
             raise incomplete("JPEG")
 
@@ -198,7 +198,7 @@ class Picture:
 def _next_marker() -> Marker:
     lead, marker = yield ReadExactly(2)
     if lead != 0xFF:
-        raise damaged("there is rubbish between its parts")
+        raise damaged("there are invalid bytes between its parts")
     while marker == 0xFF:
         (marker,) = yield ReadExactly(1)
     return marker

@@ -13,7 +13,7 @@ BLOCK: Final = 8
 
 
 class Component(msgspec.Struct, frozen=True):
-    """`index` in the frame, which tells components apart whose `id` some encoder has given twice; sampling `across` and `down`."""
+    """A component with its sampling factors `across` and `down`. `index` is unique in the frame, unlike `id` of some encoders."""
 
     index: int
     id: int
@@ -22,7 +22,7 @@ class Component(msgspec.Struct, frozen=True):
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """The picture as its frame header claims it; sampling factors as in the standard."""
+    """The content of a frame header, in the terms of the standard."""
 
     width: int
     height: int
@@ -30,7 +30,7 @@ class Frame(msgspec.Struct, frozen=True):
     progressive: bool
 
     def named(self, identities: bytes) -> list[Component]:
-        """The first component of each name that is not in the list yet. Names without a component are left out."""
+        """For each id, the first component that is not in the list yet. Unknown ids are omitted."""
         found: list[Component] = []
         for identity in identities:
             found += [it for it in self.components if it.id == identity and it not in found][:1]
@@ -41,14 +41,14 @@ class Frame(msgspec.Struct, frozen=True):
         return across * parts_of(self.height * component.down, BLOCK * self._most_down)
 
     def units(self, scanned: list[Component]) -> int:
-        """The minimum coded units of a scan of these components: single blocks when there is but one."""
+        """The number of minimum coded units in a scan of these components: single blocks for one component."""
         if len(scanned) == 1:
             return self.blocks(scanned[0])
         return parts_of(self.width, BLOCK * self._most_across) * parts_of(self.height, BLOCK * self._most_down)
 
     @property
     def has_whole_steps(self) -> bool:
-        """Whether each component is as fine as the finest one, or coarser by a whole number: nothing else has a decoder."""
+        """Whether each component is subsampled by a whole number. No decoder supports anything else."""
         return all(self._most_across % it.across == 0 == self._most_down % it.down for it in self.components)
 
     @property
@@ -61,7 +61,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 def read_frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
-    """Raises DamagedImage, UnsupportedImage, ImageTooLarge."""
+    """Parse and validate a frame header. Raises DamagedImage, UnsupportedImage, ImageTooLarge."""
     if marker not in {BASELINE, EXTENDED, PROGRESSIVE}:
         raise unsupported_coding()
     if len(body) < 6 or len(body) != 6 + 3 * body[5]:
@@ -70,10 +70,10 @@ def read_frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
     check_size(width, height, count, limits)
     if bits != 8:
         raise UnsupportedImage(
-            f"The JPEG file has {bits} bits per band; 8 are taken. Save it as TIFF or PNG with 16 bits", reason="unsupported_bit_depth"
+            f"The JPEG file has {bits} bits per band; 8 are supported. Save it as TIFF or PNG with 16 bits", reason="unsupported_bit_depth"
         )
     if count not in {1, 3, 4}:
-        raise UnsupportedImage(f"The JPEG file has {count} bands; 1, 3 or 4 are taken. Save it as TIFF", reason="unsupported_layout")
+        raise UnsupportedImage(f"The JPEG file has {count} bands; 1, 3 or 4 are supported. Save it as TIFF", reason="unsupported_layout")
     listed = enumerate(struct.iter_unpack("BBB", body[6:]))
     components = tuple(Component(index, identity, sampling >> 4, sampling & 15) for index, (identity, sampling, _) in listed)
     if any(not (0 < it.across < 5 and 0 < it.down < 5) for it in components):
@@ -86,7 +86,7 @@ def read_frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
 
 def unsupported_coding() -> UnsupportedImage:
     return UnsupportedImage(
-        "The JPEG file is coded in a rare way. Save it as an ordinary (baseline or progressive) JPEG", reason="unsupported_coding"
+        "The JPEG file uses a rare coding. Save it as an ordinary (baseline or progressive) JPEG", reason="unsupported_coding"
     )
 
 

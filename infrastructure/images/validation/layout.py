@@ -1,4 +1,4 @@
-"""How a TIFF page stores its pixels: one description, by which uploads are refused and by which pixels are read."""
+"""The layout of a TIFF page: how it stores its pixels. Upload validation and the reader use the same description."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -44,7 +44,7 @@ class ExtraSample(IntEnum):
 
 
 class Blocks(msgspec.Struct, frozen=True):
-    """The strips or tiles of a page: where each begins and how many bytes it has; `width` and `height` in pixels of all but cut ones."""
+    """The strips or tiles of a page: offset and size in bytes of each, and the full `width` and `height` in pixels."""
 
     offsets: Sequence[int]
     sizes: Sequence[int]
@@ -56,9 +56,9 @@ class Blocks(msgspec.Struct, frozen=True):
 class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
     """One page as its directory describes it.
 
-    `samples` per pixel; `bits` per sample of the kind `number` (uint, int, float). `extra` are the samples beside the colours.
-    `subsampling` of chroma, across and down; `ycbcr`: how it becomes RGB. `orientation` 1 to 8 as in TIFF 6.0. The `..._assumed` fields
-    mark what the file leaves out.
+    `samples` per pixel have `bits` bits of the kind `number` (uint, int, float). `extra` are the samples that are not colours.
+    `subsampling` of chroma is horizontal and vertical; `ycbcr` is the conversion to RGB. `orientation` is from 1 to 8 as in TIFF 6.0. The
+    `..._assumed` fields mark values that the file omits.
     """
 
     directory: Directory
@@ -86,46 +86,46 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dtype(self) -> str:
-        """numpy's name of the decoded numbers; fewer than 8 bits are decoded into uint8."""
+        """The NumPy name of the decoded type; fewer than 8 bits are decoded to uint8."""
         return f"{self.number}{max(8, self.bits)}"
 
     @property
     def colours(self) -> int:
-        """Samples per pixel that are colours or channels: neither alpha nor unspecified."""
+        """Samples per pixel that are colours or channels, without alpha and unspecified samples."""
         return self.samples - len(self.extra)
 
     @property
     def channels(self) -> int:
-        """Images that the samples of a pixel hold: several where grey samples stand side by side."""
+        """The number of images in the samples of a pixel: several for multiple grey samples."""
         return self.colours if self.photometric in {Photometric.WHITE_IS_ZERO, Photometric.BLACK_IS_ZERO} else 1
 
     @property
     def bands(self) -> int:
-        """Values per pixel as decoded: a palette gives three."""
+        """Values per decoded pixel; three for a palette."""
         return self.samples + 2 if self.photometric is Photometric.PALETTE else self.samples
 
     @property
     def colour_map(self) -> Sequence[int]:
-        """Of a palette: all reds, all greens, all blues, in 16 bits."""
+        """The palette in 16 bits: all reds, all greens, all blues."""
         return self.directory.numbers(COLOUR_MAP, maximum=3 << 16)
 
     @property
     def subsampled(self) -> bool:
-        """Whether chroma is stored for several pixels at once, in the data units of TIFF 6.0, section 21."""
+        """Whether chroma is stored in data units of several pixels (TIFF 6.0, section 21)."""
         return self.photometric is Photometric.YCBCR and self.compression is not Compression.JPEG and self.subsampling != (1, 1)
 
     @property
     def unpacked(self) -> int:
-        """Bytes of the decoded pixels."""
+        """The size of the decoded pixels in bytes."""
         return self.width * self.height * self.bands * max(8, self.bits) // 8
 
     @property
     def unpacked_tiles(self) -> int:
-        """Bytes of all tiles before compression, which may be far larger than the part of them that is shown. 0 where there are none."""
+        """The size of all uncompressed tiles in bytes, which may be far larger than the visible part. 0 without tiles."""
         return len(self.blocks.offsets) * self.stored_bytes(self.blocks.width, self.blocks.height) if self.blocks.tiled else 0
 
     def stored_bytes(self, width: int, height: int) -> int:
-        """Bytes of a block of that size before compression."""
+        """The uncompressed size of a block in bytes."""
         if self.subsampled:
             across, down = self.subsampling
             return -(-width // across) * -(-height // down) * (across * down + 2)
@@ -133,7 +133,7 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
         return row * height
 
     def block_size(self, index: int) -> tuple[int, int]:
-        """Width and height of a block as it is stored: tiles are padded at the edges, the last strip is shorter."""
+        """Width and height of a stored block: tiles are padded at the edges, the last strip is shorter."""
         blocks = self.blocks
         if blocks.tiled:
             return blocks.width, blocks.height
@@ -141,7 +141,7 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
         return blocks.width, min(blocks.height, self.height - index % rows * blocks.height)
 
     def block_position(self, index: int) -> tuple[int, int, int]:
-        """Sample plane, first row and first column of a block."""
+        """The sample plane, first row and first column of a block."""
         across, down = -(-self.width // self.blocks.width), -(-self.height // self.blocks.height)
         plane, inside = divmod(index, across * down)
         return plane, inside // across * self.blocks.height, inside % across * self.blocks.width

@@ -1,4 +1,4 @@
-"""What is known of an image before a pixel of it is decoded, and how large it may be."""
+"""The header of an image before decoding, and the size limits."""
 
 from typing import Final
 
@@ -10,13 +10,12 @@ RGB_BANDS: Final = 3
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of everything one image may hold.
+    """The maximum sizes and numbers of one image.
 
-    `pixels` and `bands` hold for each page. `directories` counts TIFF pages with the levels below them; `parts` the segments of a
-    JPEG (of all JPEGs in a TIFF together) or the chunks of a PNG; `tags` and `blocks` (strips, tiles) all those of a TIFF; `scans` the
-    passes of one JPEG. `unpacked_bytes` is the size of all pages together when unpacked, `decoding_bytes` what the reader may take
-    for one plane and all that it must hold beside it. `padding` is what may follow the end of a picture, `metadata_bytes` the longest
-    text that is read.
+    `pixels` and `bands` apply to each page. `directories` counts TIFF pages and pyramid levels. `parts` counts the segments of a JPEG (of
+    all JPEGs in a TIFF) or the chunks of a PNG. `tags` and `blocks` (strips, tiles) are totals of a TIFF. `scans` are the passes of one
+    JPEG. `unpacked_bytes` is the decoded size of all pages, `decoding_bytes` the memory for decoding one plane. `padding` is the maximum
+    after the end of a picture, `metadata_bytes` the longest text that is read.
     """
 
     pixels: int = 100_000_000
@@ -34,7 +33,7 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What the bytes themselves say. `bands` per pixel as decoded (a palette gives 3), `bits` per band, `pages` >= 1."""
+    """The content of the file's header. `bands` per decoded pixel (3 for a palette), `bits` per band, `pages` >= 1."""
 
     media_type: str
     width: int
@@ -48,32 +47,32 @@ def check_size(width: int, height: int, bands: int, limits: ImageLimits) -> None
     """Raises DamagedImage (zero_size) or ImageTooLarge (too_many_pixels, too_many_bands)."""
     if width < 1 or height < 1 or bands < 1:
         raise DamagedImage(
-            f"The image claims to be {width} x {height} pixels: there is no picture in it. Export it again", reason="zero_size"
+            f"The image has a size of {width} x {height} pixels, so it contains no picture. Export it again", reason="zero_size"
         )
     if width * height > limits.pixels:
         raise ImageTooLarge(
-            f"The image claims {width} x {height} pixels; at most {limits.pixels:,} are taken. Crop it or scale it down",
+            f"The image has {width} x {height} pixels; at most {limits.pixels:,} are allowed. Crop it or scale it down",
             reason="too_many_pixels",
         )
     if bands > limits.bands:
         raise ImageTooLarge(
-            f"The image has {bands} bands; at most {limits.bands} are taken. Save the channels as separate pages", reason="too_many_bands"
+            f"The image has {bands} bands; at most {limits.bands} are allowed. Save the channels as separate pages", reason="too_many_bands"
         )
 
 
 def check_unpacked(size: int, limits: ImageLimits) -> None:
-    """`size` in bytes, of all pages. Raises ImageTooLarge (too_many_pixels)."""
+    """Check the decoded size of all pages in bytes. Raises ImageTooLarge (too_many_pixels)."""
     if size > limits.unpacked_bytes:
         raise ImageTooLarge(
-            f"The image unpacks to {size >> 20:,} MiB; at most {limits.unpacked_bytes >> 20:,} MiB are taken. Send fewer or smaller pages",
+            f"The image decodes to {size >> 20:,} MiB; at most {limits.unpacked_bytes >> 20:,} MiB are allowed. Send fewer pages",
             reason="too_many_pixels",
         )
 
 
 def check_memory(pixels: int, bands: int, bits: int, limits: ImageLimits, *, block: int = 0) -> None:
-    """Whether one plane of so many `bands` can be decoded and shown within the memory of a decoder.
+    """Check that one plane with `bands` bands can be decoded and rendered within the memory of a decoder.
 
-    `block` in bytes: what is unpacked at once beside the plane, and copied when its predictor is undone. Raises ImageTooLarge
+    `block` is the size in bytes of the largest block, which is in memory twice while its predictor is undone. Raises ImageTooLarge
     (too_much_memory).
     """
     depth = max(8, bits) // 8
@@ -81,14 +80,14 @@ def check_memory(pixels: int, bands: int, bits: int, limits: ImageLimits, *, blo
     needed = pixels * bands * depth + max(2 * block, pixels * (in_8_bits + RGB_BANDS))
     if needed > limits.decoding_bytes:
         raise ImageTooLarge(
-            f"Decoding this image takes {needed >> 20:,} MiB; at most {limits.decoding_bytes >> 20:,} MiB are available."
+            f"Decoding this image needs {needed >> 20:,} MiB; at most {limits.decoding_bytes >> 20:,} MiB are available."
             " Save it in smaller tiles or strips (TIFF), not progressive (JPEG), with fewer bits, or smaller",
             reason="too_much_memory",
         )
 
 
 def too_many_parts() -> ImageTooLarge:
-    return ImageTooLarge("The image file is made of too many small parts. Export it again with usual settings", reason="too_many_parts")
+    return ImageTooLarge("The image file has too many small parts. Export it again with default settings", reason="too_many_parts")
 
 
 def incomplete(kind: str) -> DamagedImage:
@@ -96,4 +95,4 @@ def incomplete(kind: str) -> DamagedImage:
 
 
 def cut_off(kind: str) -> DamagedImage:
-    return DamagedImage(f"The {kind} file ends before its picture does: it was cut off. Send it again", reason="truncated")
+    return DamagedImage(f"The {kind} file ends before its picture does: it is incomplete. Send it again", reason="truncated")

@@ -1,7 +1,7 @@
-"""From the tags of a TIFF page to its layout.
+"""Conversion of a TIFF page's tags to its layout.
 
-What a layout cannot describe is refused here, at upload, with a sentence that says how to save the image instead. Missing tags get the
-default of libtiff, and the layout notes it.
+Anything that a layout cannot describe is refused at upload, with a message that says how to save the image instead. Missing tags get
+libtiff's defaults, which the layout marks.
 """
 
 from collections.abc import Sequence
@@ -73,12 +73,12 @@ SUBSAMPLINGS: Final = frozenset({(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4),
 
 
 def is_reduced_or_mask(directory: Directory) -> bool:
-    """Whether a page is a thumbnail or a transparency mask of another one."""
+    """Whether a page is a thumbnail or a transparency mask of another page."""
     return bool(directory.number(SUBFILE_TYPE) & (REDUCED | MASK)) or directory.number(OLD_SUBFILE_TYPE) == OLD_REDUCED
 
 
 def describe_page(directory: Directory, limits: ImageLimits) -> PageLayout:
-    """Raises UnsupportedImage for what the reader cannot decode, DamagedImage, ImageTooLarge."""
+    """The layout of a page. Raises UnsupportedImage for a page that the reader cannot decode, DamagedImage, ImageTooLarge."""
     samples = directory.number(SAMPLES, 1)
     width, height = directory.number(WIDTH), directory.number(HEIGHT)
     check_size(width, height, samples, limits)
@@ -123,7 +123,7 @@ def _compression(directory: Directory) -> Compression:
 
 
 def _photometric(directory: Directory, samples: int) -> tuple[Photometric, bool]:
-    """What the numbers mean, and whether that was assumed because the tag is missing: grey for one colour, RGB for three, as in libtiff."""
+    """The meaning of the samples, and whether it was assumed. Without the tag it is grey for one sample, RGB for three, as in libtiff."""
     if PHOTOMETRIC not in directory.entries:
         colours = samples - len(_listed(directory, EXTRA_SAMPLES))
         if colours in {1, 3}:
@@ -133,11 +133,11 @@ def _photometric(directory: Directory, samples: int) -> tuple[Photometric, bool]
     if found in set(Photometric):
         return Photometric(found), False
     meaning = OTHER_PHOTOMETRICS.get(found, "values of an unknown kind")
-    raise unsupported_layout(directory, f"holds {meaning}. Save it as grey or RGB")
+    raise unsupported_layout(directory, f"contains {meaning}. Save it as grey or RGB")
 
 
 def _extra_samples(directory: Directory, photometric: Photometric, samples: int) -> tuple[ExtraSample, ...]:
-    """The kinds of the samples behind the colours; those that the file does not describe are unspecified."""
+    """The kinds of the samples after the colours; unspecified if the file does not describe them."""
     named = [ExtraSample(kind) if kind in set(ExtraSample) else ExtraSample.UNSPECIFIED for kind in _listed(directory, EXTRA_SAMPLES)]
     colours = COLOUR_CHANNELS.get(photometric, max(1, samples - len(named)))
     if samples < colours:
@@ -162,13 +162,13 @@ def _numbers(directory: Directory, photometric: Photometric, limits: ImageLimits
 
 
 def _predictor(directory: Directory, compression: Compression, number: str, bits: int) -> Predictor:
-    """As libtiff, which takes no notice of it where the compression has none."""
+    """The predictor. As in libtiff, it is ignored for compressions without predictors."""
     found = directory.number(PREDICTOR, Predictor.NONE) if compression in PREDICTABLE else Predictor.NONE
     if found not in set(Predictor):
         raise unsupported_layout(directory, "uses an unknown predictor. Save it without one")
     fits = bits in PREDICTOR_BITS.get(Predictor(found), {bits}) and (found != Predictor.FLOATING_POINT or number == "float")
     if not fits:
-        raise unsupported_layout(directory, "uses a predictor that does not fit its numbers. Save it without one")
+        raise unsupported_layout(directory, "uses a predictor that does not match its data type. Save it without one")
     return Predictor(found)
 
 
@@ -180,14 +180,14 @@ def _orientation(directory: Directory) -> int:
 def _subsampling(directory: Directory) -> tuple[int, int]:
     across, down = (*directory.numbers(SUBSAMPLING, 2, 2, maximum=16), 2)[:2]
     if (across, down) not in SUBSAMPLINGS:
-        raise unsupported_layout(directory, "has an unusual resolution of its colours. Save it as RGB")
+        raise unsupported_layout(directory, "has unusual chroma subsampling. Save it as RGB")
     return across, down
 
 
 def _ycbcr(directory: Directory) -> YcbcrConversion:
     found = read_conversion(directory)
     if found is None:
-        raise unsupported_layout(directory, "mixes its colours in a way that makes no sense. Save it as RGB")
+        raise unsupported_layout(directory, "has invalid YCbCr coefficients. Save it as RGB")
     return found
 
 
@@ -231,9 +231,9 @@ def _with_blocks(page: PageLayout, limits: ImageLimits) -> PageLayout:
     needed = planes * -(-page.width // width) * -(-page.height // height)
     offsets, sizes = block_offsets(directory, limits)[:needed], block_sizes(directory, limits)[:needed]
     if len(offsets) < needed or 0 < len(sizes) < needed:
-        raise damaged("it has fewer strips or tiles than its size asks for")
+        raise damaged("it has fewer strips or tiles than its size requires")
     if 0 in offsets:
-        raise unsupported_layout(directory, "leaves out parts of its picture as empty. Save it with all of its pixels")
+        raise unsupported_layout(directory, "omits empty parts of its picture. Save it with all pixels")
     if page.compression is not Compression.NONE and 0 in sizes:
         raise damaged("a part of its picture is empty")
     placed = msgspec.structs.replace(page, blocks=Blocks(offsets, sizes, width, height, tiled))

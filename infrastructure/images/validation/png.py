@@ -1,4 +1,4 @@
-"""The structure of a PNG: signature, chunks with their checksums, header first and end last (W3C PNG, third edition)."""
+"""The structure of a PNG: signature, and chunks with checksums, from header to end (W3C PNG, third edition)."""
 
 import struct
 from typing import Final
@@ -26,7 +26,7 @@ TRANSPARENCY: Final = b"tRNS"
 
 
 class PngStructure:
-    """Fed with a PNG's bytes; `finish` tells what its header says. Both raise DamagedImage, ImageTooLarge."""
+    """Validates the bytes of a PNG. `finish` returns its header. Both raise DamagedImage, ImageTooLarge."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
@@ -67,7 +67,7 @@ class PngStructure:
 
     def _read_header(self, width: int, height: int, depth: int, colour: int, compression: int, filtering: int, interlacing: int) -> None:
         if colour not in DEPTHS or depth not in DEPTHS[colour] or compression or filtering or interlacing > 1:
-            raise _damaged("its header holds impossible values")
+            raise _damaged("its header contains impossible values")
         bands = BANDS[colour]
         check_size(width, height, bands, self._limits)
         check_unpacked(width * height * bands * max(8, depth) // 8, self._limits)
@@ -86,15 +86,15 @@ class PngStructure:
         if length > MAX_CHUNK_BYTES or not kind.isalpha():
             raise _damaged("a part of it has an impossible length or name")
         if not kind[0] & ANCILLARY and kind not in KNOWN_CRITICAL:
-            raise _damaged("it holds a part that no reader knows")
+            raise _damaged("it contains a part that no reader knows")
         if kind == b"PLTE" and (length % 3 or not 3 <= length <= 768 or {b"IDAT", b"PLTE"} & {*self._chunk_kinds}):
             raise _damaged("its palette is broken")
         if kind == b"IDAT" and self._colour == PALETTE and b"PLTE" not in self._chunk_kinds:
             raise _damaged("its palette is missing")
         if kind == b"IDAT" and b"IDAT" in self._chunk_kinds and self._chunk_kinds[-1] != b"IDAT":
-            raise _damaged("its picture is torn apart")
+            raise _damaged("its picture data are not contiguous")
         if kind == b"IEND" and (length or b"IDAT" not in self._chunk_kinds):
-            raise _damaged("it holds no picture")
+            raise _damaged("it contains no picture")
         if kind == TRANSPARENCY and self._image_header is not None:
             header = self._image_header
             check_memory(header.width * header.height, header.bands + 1, header.bits, self._limits)
@@ -105,7 +105,7 @@ class PngStructure:
 def _checksum(expected: int) -> Parse:
     (stored,) = struct.unpack(">I", (yield ReadExactly(4)))
     if stored != expected:
-        raise DamagedImage("The PNG file was changed on its way: a checksum is wrong. Send it again", reason="checksum")
+        raise DamagedImage("The PNG file was damaged in transfer: a checksum is wrong. Send it again", reason="checksum")
 
 
 def _damaged(what: str) -> DamagedImage:

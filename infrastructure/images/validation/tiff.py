@@ -1,4 +1,4 @@
-"""The structure of a TIFF, classic or BigTIFF: directories, and whether all that they point at lies inside the file (TIFF 6.0; BigTIFF)."""
+"""The structure of a TIFF or BigTIFF: its directories, and the check that all their offsets are within the file (TIFF 6.0)."""
 
 import struct
 import sys
@@ -18,12 +18,12 @@ RATIONAL: Final = 5
 SUBDIRECTORIES: Final = 330
 UTF_16_STARTS: Final = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
 DESCRIBING: Final = frozenset({*range(254, 267), 273, 274, *range(277, 285), *range(317, 348), *range(529, 533)})
-"""The tags that tell how pixels are stored: where a directory repeats one, as some programs do, it must say the same."""
+"""The tags that describe how pixels are stored. If a directory repeats one, as some programs do, the values must be equal."""
 MAX_REPEATED_BYTES: Final = 64
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One tag: its type, how many values it has, and where in the file they begin."""
+    """One tag: its type, the number of values, and their offset in the file."""
 
     kind: int
     count: int
@@ -31,14 +31,14 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Directory(msgspec.Struct, frozen=True):
-    """The tags of one page, and where it stands: `page` from 1, None below a page. Every value lies inside the file."""
+    """The tags of one page. `page` counts from 1; None for a sub-directory. All values are within the file."""
 
     entries: dict[int, Entry]
     page: int | None
     file: "Tiff"
 
     def numbers(self, tag: int, *default: int, maximum: int) -> Sequence[int]:
-        """All values of an integer tag. Raises DamagedImage when they are no integers, ImageTooLarge when there are more than `maximum`."""
+        """All values of an integer tag. Raises DamagedImage if they are not integers, ImageTooLarge if there are more than `maximum`."""
         entry = self.entries.get(tag)
         if entry is None or not entry.count:
             return default
@@ -47,7 +47,7 @@ class Directory(msgspec.Struct, frozen=True):
         return self.file.integers(entry)
 
     def number(self, tag: int, default: int = 0) -> int:
-        """The first value, however many there are: many pages may point at one long list."""
+        """The first value only, since many pages may share one long list."""
         entry = self.entries.get(tag)
         return self.file.integers(Entry(entry.kind, 1, entry.at))[0] if entry and entry.count else default
 
@@ -56,7 +56,7 @@ class Directory(msgspec.Struct, frozen=True):
         return (found[0] or None) if found else None
 
     def ratios(self, tag: int, count: int) -> tuple[float, ...] | None:
-        """The first `count` values; None when there are fewer or when they are of another kind. One that divides by zero is 0."""
+        """The first `count` ratios; None if there are fewer, or another type. A division by zero gives 0."""
         entry = self.entries.get(tag)
         if entry is None or entry.kind != RATIONAL or entry.count < count:
             return None
@@ -64,9 +64,9 @@ class Directory(msgspec.Struct, frozen=True):
         return tuple(above / below if below else 0.0 for above, below in zip(parts[::2], parts[1::2], strict=True))
 
     def text(self, tag: int, *, maximum: int | None = None) -> str:
-        """A text up to its closing NUL, or its first `maximum` bytes; empty when absent. Raises DamagedImage (metadata_too_large).
+        """A text up to its NUL, or its first `maximum` bytes; empty if it is missing. Raises DamagedImage (metadata_too_large).
 
-        UTF-8 whatever an XML declaration inside says, Latin-1 where it is not UTF-8, UTF-16 where its bytes begin so.
+        It is decoded as UTF-16 if it starts accordingly, else as UTF-8, else as Latin-1; an XML declaration is ignored.
         """
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in {1, 2, 7}:
@@ -78,7 +78,7 @@ class Directory(msgspec.Struct, frozen=True):
         return _decoded(self.file.read(entry.at, entry.count if maximum is None else min(entry.count, maximum)))
 
     def bytes(self, tag: int, *, maximum: int) -> bytes:
-        """The first `maximum` raw bytes of a tag; empty when absent."""
+        """The first `maximum` raw bytes of a tag; empty if it is missing."""
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in {1, 2, 7}:
             return b""
@@ -86,7 +86,7 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 class Tiff:
-    """A TIFF in a seekable file. Reading outside of it raises DamagedImage (truncated)."""
+    """A TIFF in a seekable file. Reading beyond its end raises DamagedImage (truncated)."""
 
     def __init__(self, file: BinaryIO, limits: ImageLimits) -> None:
         self.limits = limits
@@ -101,7 +101,7 @@ class Tiff:
         self._tags = 0
 
     def pages(self) -> Iterator[Directory]:
-        """The main chain in its order. Raises DamagedImage (directory_loop) and ImageTooLarge (too_many_pages)."""
+        """The directories of the main chain, in order. Raises DamagedImage (directory_loop) and ImageTooLarge (too_many_pages)."""
         for page, entries in enumerate(self._chain(*self.unpack(self._word, 8 if self._big else 4)), 1):
             if page > self.limits.pages:
                 raise ImageTooLarge(
@@ -109,10 +109,10 @@ class Tiff:
                 )
             yield Directory(entries, page, self)
         if not self._visited:
-            raise damaged("it holds no picture")
+            raise damaged("it contains no picture")
 
     def below(self, directory: Directory) -> Iterator[Directory]:
-        """The sub-directories of a page (levels of a pyramid), and those below them. Siblings may be chained too: the list counts."""
+        """The sub-directories of a page (pyramid levels), recursively. Only the list of offsets counts, not the chain between siblings."""
         pending = [directory]
         while pending:
             for start in pending.pop().numbers(SUBDIRECTORIES, maximum=self.limits.directories):
@@ -135,7 +135,7 @@ class Tiff:
 
     def integers(self, entry: Entry) -> Sequence[int]:
         if entry.kind not in INTEGERS:
-            raise damaged("a number in it is of a wrong kind")
+            raise damaged("a number in it has a wrong type")
         values = array(INTEGERS[entry.kind], self.read(entry.at, entry.count * TYPE_SIZES[entry.kind]))
         if (self._order == "<") != (sys.byteorder == "little"):
             values.byteswap()
@@ -148,14 +148,14 @@ class Tiff:
 
     def _visit(self, at: int) -> tuple[dict[int, Entry], int]:
         if at in self._visited:
-            raise DamagedImage("The pages of the TIFF file lead back to each other in a circle. Export it again", reason="directory_loop")
+            raise DamagedImage("The pages of the TIFF file form a loop. Export it again", reason="directory_loop")
         self._visited.add(at)
         if len(self._visited) > self.limits.directories:
             raise ImageTooLarge("The TIFF file has too many pages and levels. Split it into several files", reason="too_many_pages")
         return self._directory(at)
 
     def _directory(self, at: int) -> tuple[dict[int, Entry], int]:
-        """The entries that stand at `at`, and where the next directory is."""
+        """The entries of the directory at `at`, and the offset of the next one."""
         (count,) = self.unpack("Q" if self._big else "H", at)
         self._tags += count
         if self._tags > self.limits.tags:
@@ -170,7 +170,7 @@ class Tiff:
         return entries, following
 
     def _located(self, kind: int, count: int, at: int) -> Entry:
-        """Where the values of the entry at `at` are: in itself if they are short."""
+        """An entry with the offset of its values, which are in the entry itself if they are short."""
         size = count * TYPE_SIZES[kind]
         inline = 8 if self._big else 4
         value_at = at + self._entry.size - inline
@@ -183,10 +183,10 @@ class Tiff:
     def _add(self, entries: dict[int, Entry], tag: int, entry: Entry) -> None:
         known = entries.setdefault(tag, entry)
         if tag in DESCRIBING and not self._same(known, entry):
-            raise damaged("one of its pages is described twice")
+            raise damaged("one of its pages has contradictory tags")
 
     def _same(self, first: Entry, second: Entry) -> bool:
-        """Whether short values are equal; long ones must be at the same place."""
+        """Whether two entries are equal: short values are compared, long ones must have the same offset."""
         size = first.count * TYPE_SIZES[first.kind]
         if first == second or (first.kind, first.count) != (second.kind, second.count) or size > MAX_REPEATED_BYTES:
             return first == second
@@ -206,7 +206,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def cut_off_or_damaged() -> DamagedImage:
-    return DamagedImage("The TIFF file points past its own end: it was cut off or is damaged. Send it again", reason="truncated")
+    return DamagedImage("The TIFF file refers to data after its end: it is incomplete or damaged. Send it again", reason="truncated")
 
 
 def damaged(what: str) -> DamagedImage:
@@ -214,10 +214,8 @@ def damaged(what: str) -> DamagedImage:
 
 
 def too_few_pixels() -> DamagedImage:
-    return damaged("it holds fewer pixels than it claims")
+    return damaged("it contains fewer pixels than it declares")
 
 
 def too_many_parts() -> ImageTooLarge:
-    return ImageTooLarge(
-        "The TIFF file is made of too many small parts. Export it again with larger tiles or strips", reason="too_many_parts"
-    )
+    return ImageTooLarge("The TIFF file has too many small parts. Export it again with larger tiles or strips", reason="too_many_parts")

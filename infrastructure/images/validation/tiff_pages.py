@@ -1,4 +1,4 @@
-"""The pages of a TIFF at upload validation: each is described, and its strips or tiles are compared with the file and the limits."""
+"""Validation of TIFF pages: their layout, and their strips or tiles against the file and the limits."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,13 @@ from infrastructure.images.validation.tiff import Directory, Tiff, cut_off_or_da
 DESCRIPTION: Final = 270
 IMAGEJ_IMAGES: Final = re.compile(r"^images=(\d{1,9})\s*$", re.MULTILINE)
 OLD_STYLE_LZW: Final = b"\0\1"
-"""How LZW data of TIFF 5.0 begins, whose codes have their bits in reverse order."""
+"""Start of LZW data in the coding of TIFF 5.0, with reversed bit order."""
 
 
 def read_pages(file: BinaryIO, limits: ImageLimits) -> tuple[PageLayout, ...]:
-    """The images of a TIFF's main chain, without thumbnails and masks; of an ImageJ stack with a single directory, each of its images.
+    """The images in a TIFF's main chain, without thumbnails and masks, or all images of an ImageJ stack with a single directory.
 
-    Every part of them, and of the levels below, is checked against the file and the limits. Raises DamagedImage, UnsupportedImage,
-    ImageTooLarge.
+    All parts, including pyramid levels, are checked against the file and the limits. Raises DamagedImage, UnsupportedImage, ImageTooLarge.
     """
     tiff = Tiff(file, limits)
     directories = list(tiff.pages())
@@ -42,7 +41,7 @@ def read_pages(file: BinaryIO, limits: ImageLimits) -> tuple[PageLayout, ...]:
         if directory not in images:
             check.level(directory)
     pages = tuple(check.page(directory) for directory in images)
-    images[0].text(DESCRIPTION)  # one that is too long is refused here
+    images[0].text(DESCRIPTION)  # refuses one that is too long
     return tuple(_imagej_stack(pages[0], limits)) if len(directories) == 1 else pages
 
 
@@ -71,7 +70,7 @@ class _Check:
         return page
 
     def level(self, directory: Directory) -> None:
-        """Levels, thumbnails and masks are not decoded, so only their bounds matter. What has no size is no picture, but other notes."""
+        """Check the bounds of a level, thumbnail or mask, which is not decoded. A directory without a size is not a picture."""
         if WIDTH not in directory.entries and HEIGHT not in directory.entries:
             return
         check_size(directory.number(WIDTH), directory.number(HEIGHT), directory.number(SAMPLES, 1), self._limits)
@@ -97,15 +96,15 @@ class _Check:
         if self._blocks > self._limits.blocks:
             raise too_many_parts()
         if not offsets or len(offsets) != len(sizes):
-            raise damaged("it does not tell where its pixels are")
+            raise damaged("the offsets of its pixels are missing")
         if max(map(int.__add__, offsets, sizes)) > self._tiff.size:
             raise cut_off_or_damaged()
 
     def _check_jpegs(self, page: PageLayout) -> None:
-        """Each block is a JPEG for itself, and decoders would fill up a broken one with gray in silence.
+        """Validate each block as a JPEG, since decoders fill broken ones with grey silently.
 
-        Several places may share a block (an empty tile), which is walked once, but decoded as often as it is shown: `parts` holds for
-        all of them. No other byte is walked twice.
+        Several positions may share a block (an empty tile). It is parsed once, but counts for the limit `parts` as often as it is decoded.
+        Otherwise no byte is parsed twice.
         """
         parts: dict[tuple[int, int], int] = {}
         for index, block in enumerate(zip(page.blocks.offsets, page.blocks.sizes, strict=True)):
@@ -116,10 +115,10 @@ class _Check:
                 raise too_many_parts()
 
     def _walk_jpeg(self, page: PageLayout, index: int, offset: int, size: int) -> int:
-        """How many parts it has."""
+        """Validate one JPEG block; return its number of parts."""
         self._walked += size
         if self._walked > self._tiff.size:
-            raise damaged("parts of its picture lie one over the other")
+            raise damaged("parts of its picture overlap")
         return self._check_jpeg(page, index, self._tiff.read(offset, size))
 
     def _check_jpeg(self, page: PageLayout, index: int, data: bytes) -> int:
@@ -129,14 +128,14 @@ class _Check:
         width, height = page.block_size(index)
         _, top, left = page.block_position(index)
         if found.width > width or found.height > page.blocks.height or found.bands != (1 if page.separate else page.samples):
-            raise damaged("a part of its picture differs from what it claims")
+            raise damaged("a part of its picture contradicts its tags")
         if found.width < min(width, page.width - left) or found.height < min(height, page.height - top):
             raise too_few_pixels()
         return structure.parts
 
 
 def _imagej_stack(page: PageLayout, limits: ImageLimits) -> Iterator[PageLayout]:
-    """ImageJ writes large stacks with one directory: the images lie behind each other, uncompressed."""
+    """The pages of an ImageJ stack: ImageJ writes large stacks with one directory, and the uncompressed images one after the other."""
     description = page.directory.text(DESCRIPTION)
     found = IMAGEJ_IMAGES.search(description) if description.startswith("ImageJ=") else None
     count = int(found[1]) if found else 1
@@ -145,13 +144,13 @@ def _imagej_stack(page: PageLayout, limits: ImageLimits) -> Iterator[PageLayout]
         return
     if count > limits.pages:
         raise ImageTooLarge(
-            f"The TIFF file has {count:,} images; at most {limits.pages} are taken. Split it into several files", reason="too_many_pages"
+            f"The TIFF file has {count:,} images; at most {limits.pages} are allowed. Split it into several files", reason="too_many_pages"
         )
     size = page.stored_bytes(page.width, page.height) * (page.samples if page.separate else 1)
     check_unpacked(count * page.unpacked, limits)
     if page.blocks.offsets[0] + count * size > page.directory.file.size:
         raise DamagedImage(
-            f"The TIFF file describes {count:,} images and ends before the last: it was cut off. Send it again", reason="truncated"
+            f"The TIFF file declares {count:,} images but ends before the last: it is incomplete. Send it again", reason="truncated"
         )
     for number in range(count):
         offsets = [offset + number * size for offset in page.blocks.offsets]

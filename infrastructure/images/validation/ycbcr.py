@@ -1,4 +1,4 @@
-"""How the YCbCr values of a TIFF page become RGB (TIFF 6.0, sections 20 and 21)."""
+"""The YCbCr conversion of a TIFF page (TIFF 6.0, sections 20 and 21)."""
 
 from typing import Final
 
@@ -13,14 +13,14 @@ MAX_SUM_ERROR: Final = 0.05
 
 
 class YcbcrConversion(msgspec.Struct, frozen=True):
-    """`luma`: the parts of red, green and blue in Y. `reference`: the codes of black and white for Y, of none and full for Cb and Cr."""
+    """`luma`: coefficients of red, green and blue. `reference`: codes of black and white for Y, then of zero and full for Cb and Cr."""
 
     luma: tuple[float, float, float] = BT_601
     reference: tuple[float, float, float, float, float, float] = FULL_RANGE
 
 
 def read_conversion(directory: Directory) -> YcbcrConversion | None:
-    """What the page says, otherwise the defaults of TIFF 6.0. None where that makes no sense."""
+    """The conversion in the page's tags, or the defaults of TIFF 6.0. None if the values are invalid."""
     red, green, blue = directory.ratios(COEFFICIENTS, 3) or BT_601
     black, white, no_blue, full_blue, no_red, full_red = directory.ratios(REFERENCE_BLACK_WHITE, 6) or FULL_RANGE
     if min(red, green, blue) <= 0 or abs(red + green + blue - 1) > MAX_SUM_ERROR:

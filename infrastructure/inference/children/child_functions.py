@@ -1,4 +1,4 @@
-"""What the pool's children do with images and models: the only place of the worker where pixels are decoded and networks run."""
+"""The functions that children run. Only here does the worker decode pixels and run networks."""
 
 import codecs
 import io
@@ -39,19 +39,19 @@ LOADED_BEFORE_THE_FORK: Final = (
     np.random,
     *map(codecs.lookup, ("latin-1", "utf-16-be", "utf-16-le")),
 )
-"""imagecodecs, NumPy, Pillow and Python load these when they are first named; in the sandbox no file can be opened."""
+"""Modules that imagecodecs, NumPy and Python load at first use. They are loaded early, since the sandbox forbids opening files."""
 
 PROVIDER: Final = "CPUExecutionProvider"
 MAX_MODELS: Final = 4  # loaded at once in one child
 DECIMALS: Final = 6
-TOO_MUCH_MEMORY: Final = ImageRefusal("image_too_large", "Decoding the image takes more memory than one image may have. Crop or shrink it")
-NO_NUMBERS: Final = ImageRefusal("model_failed", "The model gave no number for this image")
+TOO_MUCH_MEMORY: Final = ImageRefusal("image_too_large", "Decoding the image needs more memory than the limit. Crop or shrink it")
+NO_NUMBERS: Final = ImageRefusal("model_failed", "The model returned no valid numbers for this image")
 
 
 def classify(model: str, record: str, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS) -> BatchPrediction:
-    """Look at encoded images with the model whose weights have the sha256 `model` (lent by the caller) and whose record is `record`.
+    """Classify encoded images. `model` is the sha256 of the weights, which the caller provides; `record` is the manifest as JSON text.
 
-    An image that cannot be decoded has an Unseen among the answers.
+    The answer for an image that cannot be decoded is an ImageRefusal.
     """
     started = time.perf_counter()
     known = _record(record)
@@ -67,7 +67,7 @@ def classify(model: str, record: str, images: list[bytes], limits: ImageLimits =
 
 
 def examine(data: bytes, limits: ImageLimits) -> InspectedUpload | ImageRefusal:
-    """Decode all of an image; Unseen when that cannot be done."""
+    """Decode an image completely; an ImageRefusal if that fails."""
     try:
         return msgspec.convert(inspect(data, limits=limits), InspectedUpload, from_attributes=True)
     except DomainError as refused:
@@ -75,7 +75,7 @@ def examine(data: bytes, limits: ImageLimits) -> InspectedUpload | ImageRefusal:
 
 
 def warm(model: str, record: str) -> None:
-    """Load the model and go once through all that an image goes through, so that the first real one finds it done."""
+    """Load the model and run it once on an empty picture, so that the first real image is fast."""
     file = io.BytesIO()
     Image.new("RGB", (256, 256), "gray").save(file, "jpeg")
     known = _record(record)
@@ -83,23 +83,23 @@ def warm(model: str, record: str) -> None:
 
 
 def self_test(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
-    """Run the model over its own test tensor; the largest difference from what its record promises. Raises ModelRefused."""
+    """Run the model on its test tensors (.npy files); return the maximum difference from the expected output. Raises ModelRefused."""
     known = _record(record)
-    for what, data, promised in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
-        if sha256(data).hexdigest() != promised.sha256:
-            raise ModelRefused(f"the test {what} is not the file that the record names")
+    for what, data, recorded in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
+        if sha256(data).hexdigest() != recorded.sha256:
+            raise ModelRefused(f"the test {what} does not match its sha256 in the manifest")
     tensor, expected = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
     got = _run(_network(model), tensor, known)[0]
     if got.shape != expected.shape or got.shape[-1] != len(known.labels):
-        raise ModelRefused(f"it gives {got.shape} where {expected.shape} is promised, for {len(known.labels)} labels")
+        raise ModelRefused(f"its output has shape {got.shape} instead of {expected.shape}, for {len(known.labels)} labels")
     difference = float(np.abs(got - expected).max())
     if not difference <= known.tolerance:
-        raise ModelRefused(f"its test output differs by {difference:.2g} from the promised one; {known.tolerance:.2g} is tolerated")
+        raise ModelRefused(f"its test output differs by {difference:.2g} from the expected one; the tolerance is {known.tolerance:.2g}")
     return difference
 
 
 def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageLimits) -> ModelPrediction | ImageRefusal:
-    """One image at a time: a batch is no faster here, and an image's scores must not depend on its neighbours."""
+    """Run the model on one image. A batch is no faster here, and an image's scores must not depend on other images."""
     try:
         tensor, warnings = prepare_with_warnings(data, record.preprocessing, limits=limits)
     except DomainError as refused:
@@ -133,10 +133,10 @@ def _run(network: Any, batch: NDArray[Any], record: ModelManifest) -> list[NDArr
 def _network(model: str) -> Any:
     data = borrow(model)
     if sha256(data).hexdigest() != model:
-        raise ModelRefused("the weights are not those that the version names")
+        raise ModelRefused("the weights do not match the sha256 of the version")
     validate_model(data)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one process a core
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one process per core
     options.log_severity_level = 3
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
@@ -149,6 +149,6 @@ def _record(text: str) -> ModelManifest:
 
 @cache
 def _decoder() -> str:
-    """What decides a pixel's value: the libraries that decode."""
+    """The versions of the libraries that determine pixel values."""
     versions = f"imagecodecs {imagecodecs.__version__}, {imagecodecs.jpeg8_version()}, {imagecodecs.png_version()}"
     return f"reader {READER_VERSION}, {versions}, pillow {PIL.__version__}, numpy {np.__version__}"

@@ -1,4 +1,4 @@
-"""A child process of the pool, as its parent sees it: one call at a time, with a limit of time."""
+"""A child process of the pool, as its parent sees it: one call at a time, with a time limit."""
 
 import asyncio
 import os
@@ -23,27 +23,27 @@ ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer
 
 
 class ChildLost(Exception):
-    """The child died while it worked on this call: the call may have killed it."""
+    """The child died during this call, which may have caused it."""
 
 
 class ChildHung(ChildLost):
-    """The child took too long over this call, and was killed."""
+    """The child exceeded the time limit of the call and was killed."""
 
 
 class InvalidAnswer(ChildLost):
-    """The child answered what no honest child does, and was killed."""
+    """The child gave an invalid answer and was killed."""
 
 
 class NotSandboxed(OSError):
-    """A child could not enter its sandbox, and has ended."""
+    """A child could not enter its sandbox and has ended."""
 
 
 class PoolClosed(Exception):
-    """There are no children any more, through no fault of the call."""
+    """The pool was closed during or before the call."""
 
 
 class ChildFailed(Exception):
-    """The call raised; `kind` is the exception's class, `detail` what it said."""
+    """The called function raised an exception: its class `kind` and message `detail`."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -51,21 +51,21 @@ class ChildFailed(Exception):
 
 
 async def started_child(pid: int, handle: int, link: socket.socket) -> "ChildProcess":
-    """Raises NotSandboxed, ConnectionResetError."""
+    """A child that is ready for calls. Raises NotSandboxed, ConnectionResetError."""
     child = ChildProcess(pid, handle, *await asyncio.open_connection(sock=link))
     await child.started()
     return child
 
 
 class ChildProcess:
-    """One process; one call at a time."""
+    """One child process, which runs one call at a time."""
 
     def __init__(self, pid: int, handle: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.pid, self._handle = pid, handle
         self._reader, self._writer = reader, writer
 
     async def started(self) -> None:
-        """Wait until it is in its sandbox. Raises NotSandboxed, ConnectionResetError; the child is gone then."""
+        """Wait until the child is in its sandbox. Raises NotSandboxed or ConnectionResetError, after which the child has ended."""
         try:
             async with asyncio.timeout(START_TIMEOUT_SECONDS):
                 answer = await self._received()
@@ -80,9 +80,9 @@ class ChildProcess:
             raise NotSandboxed(f"a child could not enter its sandbox: {answer.detail if isinstance(answer, Raised) else answer}")
 
     async def call(self, call: Call, *, lend: Mapping[str, Provider], hang_seconds: float) -> msgspec.Raw:
-        """What the function returned, encoded. `hang_seconds`: how long the child may take, without what the lenders take.
+        """Run a call; return the encoded result. `hang_seconds` limits the time of the child, without that of the providers in `lend`.
 
-        Raises ChildLost, ChildHung, WrongAnswer, ChildFailed, and what a lender raises.
+        Raises ChildLost, ChildHung, InvalidAnswer, ChildFailed, and what a provider raises.
         """
         refused: Exception | None = None
         message: object = call
@@ -95,7 +95,7 @@ class ChildProcess:
                 case Borrow(key):
                     try:
                         message = await lend[key]() if key in lend else None
-                    except Exception as error:  # told to our caller once the child has given up
+                    except Exception as error:  # raised once the child has ended the call
                         message, refused = None, error
                 case Returned(value):
                     return value
@@ -115,7 +115,7 @@ class ChildProcess:
                 return await self._received()
         except BaseException as error:
             self.kill()
-            log.warning("child given up", pid=self.pid, reason=f"{type(error).__name__}: {error}")
+            log.warning("child killed", pid=self.pid, reason=f"{type(error).__name__}: {error}")
             match error:
                 case TimeoutError():
                     raise ChildHung(f"no answer within {allowed:g} s") from None
@@ -124,15 +124,15 @@ class ChildProcess:
             raise
 
     async def _received(self) -> Answer:
-        """Raises WrongAnswer, asyncio.IncompleteReadError."""
+        """The next answer. Raises InvalidAnswer, asyncio.IncompleteReadError."""
         size = int.from_bytes(await self._reader.readexactly(LENGTH))
         if size > MAX_ANSWER_BYTES:
-            raise InvalidAnswer(f"an answer of {size} bytes; at most {MAX_ANSWER_BYTES} are taken")
+            raise InvalidAnswer(f"an answer of {size} bytes; at most {MAX_ANSWER_BYTES} are allowed")
         frame = await self._reader.readexactly(size)
         try:
             return ANSWERS.decode(frame)
         except msgspec.MsgspecError as error:
-            raise InvalidAnswer(f"an answer that cannot be read: {error}") from None
+            raise InvalidAnswer(f"an answer that cannot be decoded: {error}") from None
 
     @property
     def alive(self) -> bool:

@@ -1,5 +1,4 @@
-"""Where the pool's children come from: a process that has imported what they need, and forks them. Nothing here runs in the parent
-but the words that both speak."""
+"""The fork server: a process that has imported the libraries and forks the children. The parent only uses the message types."""
 
 import gc
 import os
@@ -22,7 +21,7 @@ from infrastructure import sandbox
 from infrastructure.inference.children.memory_shortage import CHILD_SCORE, OWN_SCORE
 from infrastructure.process_lifecycle import die_with_parent
 
-LENGTH: Final = 8  # bytes that tell how long the frame is
+LENGTH: Final = 8  # bytes of the length before each frame
 READY: Final = b"ready"
 MAX_MESSAGE: Final = 1024
 MAX_KIND_LENGTH: Final = 64
@@ -31,14 +30,14 @@ MAX_KEY_LENGTH: Final = 128
 
 
 class ChildLimits(msgspec.Struct, frozen=True):
-    """How a child lives: its niceness, and how many bytes of memory it may take beyond what it was born with."""
+    """Limits of a child: its niceness, and the memory in bytes beyond its initial size."""
 
     nice: int
     memory: int
 
 
 class Call(msgspec.Struct, frozen=True):
-    """`function` is `module:name`; `arguments` an encoded list that fits its type hints."""
+    """A call of `function` (`module:name`). `arguments` is an encoded list that matches its type hints."""
 
     function: str
     arguments: msgspec.Raw
@@ -49,7 +48,7 @@ class Returned(msgspec.Struct, frozen=True, tag=True):
 
 
 class Raised(msgspec.Struct, frozen=True, tag=True):
-    """The call ended in an exception; a child that `is_exhausted` ends too."""
+    """The call raised an exception. A child that `is_exhausted` ends too."""
 
     kind: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=MAX_KIND_LENGTH)]
     detail: Annotated[str, Meta(max_length=MAX_DETAIL_LENGTH)]
@@ -57,22 +56,22 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
 
 
 class Borrow(msgspec.Struct, frozen=True, tag=True):
-    """The call needs what the parent lends under `key`; the next frame holds it, or nil."""
+    """A request for the bytes that the parent provides under `key`. The next frame contains them, or nil."""
 
     key: Annotated[str, Meta(max_length=MAX_KEY_LENGTH)]
 
 
 Answer = Returned | Raised | Borrow
 CHILD_READY: Final = Returned(msgspec.Raw(msgspec.msgpack.encode(None)))
-"""What a child says before it takes its first call: it is in its sandbox."""
+"""The first answer of a child: it is in its sandbox."""
 
 
 class NotLent(Exception):
-    """The parent does not lend this."""
+    """The parent does not provide these bytes."""
 
 
 def borrow(key: str) -> bytes:
-    """In a child, within a call: what the caller lends under `key`. Raises NotLent."""
+    """The bytes that the caller provides under `key`. For functions in a child. Raises NotLent."""
     assert _parent is not None
     send(_parent, Borrow(key))
     frame = receive(_parent)
@@ -90,7 +89,7 @@ def send(stream: Any, message: object) -> None:
 
 
 def receive(stream: Any) -> bytes | None:
-    """None when the other side has gone."""
+    """The next frame; None if the other side has closed the connection."""
     head = stream.read(LENGTH)
     if len(head) < LENGTH:
         return None
@@ -100,22 +99,22 @@ def receive(stream: Any) -> bytes | None:
 
 
 def main() -> None:
-    """`python -c "...main()" DESCRIPTOR PARENT LAYERS MODULE...`: import the modules, say so, then fork a child for each request.
+    """`python -c "...main()" DESCRIPTOR PARENT LAYERS MODULE...`: import the modules, report ready, and fork a child per request.
 
-    LAYERS: those of the sandbox that each child enters, as JSON.
+    LAYERS are the sandbox layers that each child enters, as JSON.
     """
     descriptor, parent, layers, *modules = sys.argv[1:]
     die_with_parent(int(parent))
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # meant for the parent, which finishes its work first and then closes
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+        signal.signal(number, signal.SIG_IGN)  # handled by the parent, which finishes its work and then closes this process
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for module in modules:
         import_module(module)
     entered = msgspec.json.decode(layers, type=sandbox.Layers)
     sandbox.enter_empty_directory()
     gc.collect()
-    gc.freeze()  # a collection in a child must not touch, and so copy, what is shared
+    gc.freeze()  # so that a collection in a child does not copy shared memory
     with socket.socket(fileno=int(descriptor)) as control:
         control.send(READY)
         while _fork_one(control, entered):
@@ -123,12 +122,12 @@ def main() -> None:
 
 
 def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
-    """Take terms and a connection, give a handle of the child; False when the parent has gone."""
+    """Receive limits and a connection, fork a child, and send its handle. False if the parent has closed the connection."""
     message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 1)
     if not message:
         return False
     (connection,) = descriptors
-    own_pid = os.getpid()  # read before the fork: a child whose fork server has just died has another parent
+    own_pid = os.getpid()  # read before the fork, since an orphaned child has another parent
     pid = os.fork()
     if pid == 0:
         control.close()
@@ -150,7 +149,7 @@ def _run_child(connection: int, terms: ChildLimits, layers: sandbox.Layers, *, f
         die_with_parent(fork_server)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.nice(terms.nice)
-        with suppress(OSError):  # below a process that took files away from itself it was inherited
+        with suppress(OSError):  # inherited below a confined process
             Path(OWN_SCORE).write_text(CHILD_SCORE)
         _limit_memory(terms.memory)
         _parent = BufferedRWPair(FileIO(connection, "rb", closefd=False), FileIO(connection, "wb", closefd=False))
@@ -159,23 +158,23 @@ def _run_child(connection: int, terms: ChildLimits, layers: sandbox.Layers, *, f
             while (frame := receive(_parent)) is not None and _run_call(frame):
                 pass
     finally:
-        os._exit(0)  # the libraries' ends are the fork server's
+        os._exit(0)  # skips the exit handlers of the libraries
 
 
 def _is_sandboxed(layers: sandbox.Layers) -> bool:
-    """Enter the sandbox. A child that cannot tells its parent, and does not go on."""
+    """Enter the sandbox. A child that cannot reports that to its parent and does not continue."""
     _close_output()
     try:
         sandbox.enter(layers)
     except (OSError, ValueError) as error:
         send(_parent, Raised("NotSandboxed", str(error)[:MAX_DETAIL_LENGTH], is_exhausted=True))
-        receive(_parent)  # until the parent has gone: it is given a handle of this process first
+        receive(_parent)  # wait until the parent has received the handle and closed the connection
         return False
     return True
 
 
 def _close_output() -> None:
-    """What a child writes could pass for a line of our log."""
+    """Close standard streams, so that a child cannot forge log lines."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
@@ -189,17 +188,17 @@ def _limit_memory(memory: int) -> None:
 
 
 def _run_call(frame: bytes) -> bool:
-    """False when this child should end, since it may be short of memory from now on."""
+    """Run one call. False if the child must end because it is out of memory."""
     try:
         call = msgspec.msgpack.decode(frame, type=Call)
-        function, takes = _function_of(call.function)
+        function, argument_types = _function_of(call.function)
         del frame
-        value = function(*msgspec.msgpack.decode(call.arguments, type=takes))
+        value = function(*msgspec.msgpack.decode(call.arguments, type=argument_types))
         send(_parent, Returned(msgspec.Raw(msgspec.msgpack.encode(value))))
     except MemoryError:
         send(_parent, Raised("MemoryError", "out of memory", is_exhausted=True))
         return False
-    except Exception as error:  # the edge of the process: the parent is told
+    except Exception as error:  # process boundary: reported to the parent
         send(_parent, Raised(type(error).__name__, str(error)[:MAX_DETAIL_LENGTH], is_exhausted=False))
     return True
 

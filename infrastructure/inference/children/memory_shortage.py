@@ -1,4 +1,4 @@
-"""Who ends first when memory runs out: a child of the inference pool, before the process that started it."""
+"""OOM scores: when memory runs out, the kernel kills a child of the inference pool before its parent."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _own_score: int | None = None
 
 
 def keep_own_score() -> None:
-    """Open our own score, since a process that takes files away from itself cannot open it later, and its children cannot open theirs."""
+    """Open this process's OOM score early, since a confined process and its children cannot open it later."""
     global _own_score
     with suppress(OSError):
         _own_score = os.open(OWN_SCORE, os.O_RDWR | os.O_CLOEXEC)
@@ -20,7 +20,7 @@ def keep_own_score() -> None:
 
 @contextmanager
 def children_go_first() -> Iterator[None]:
-    """What is started in the block, and all its children, inherit a higher score. Without `keep_own_score` nothing happens."""
+    """Processes started in the block inherit a higher score. Has no effect without `keep_own_score`."""
     if _own_score is None:
         yield
         return

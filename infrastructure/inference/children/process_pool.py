@@ -1,4 +1,4 @@
-"""A pool of child processes for work that may crash, hang or eat memory: a call that does ends alone, and its child is replaced."""
+"""A pool of child processes for calls that may crash, hang or use too much memory. Only that call fails; its child is replaced."""
 
 import asyncio
 import os
@@ -31,9 +31,10 @@ T = TypeVar("T")
 
 
 class ForkServer:
-    """The process that children are forked from; it imports `modules` once, and they share the memory. It dies with us, they with it.
+    """The process that forks the children. It imports `modules` once, and the children share that memory.
 
-    The kernel watches the thread that started it: use it from an event loop whose thread lives as long as the process.
+    It dies with this process, and the children die with it. The kernel watches the thread that started it, so it must be used on an event
+    loop whose thread lives as long as the process.
     """
 
     def __init__(self, *modules: str) -> None:
@@ -43,19 +44,19 @@ class ForkServer:
         self._control: socket.socket | None = None
 
     async def child(self, terms: ChildLimits) -> "ChildProcess":
-        """A new one in its sandbox, within milliseconds once the fork server runs.
+        """A new child in its sandbox, within milliseconds once the fork server runs.
 
-        Raises OSError when there is no way, NotSandboxed (one of them), PoolClosed after `close`.
+        Raises OSError if that is impossible, including NotSandboxed, and PoolClosed after `close`.
         """
         async with self._lock:
             try:
-                return await self._born(terms)
+                return await self._fork_with_retry(terms)
             except OSError:
-                if self._closed:  # meanwhile
+                if self._closed:
                     raise PoolClosed from None
                 raise
 
-    async def _born(self, terms: ChildLimits) -> "ChildProcess":
+    async def _fork_with_retry(self, terms: ChildLimits) -> "ChildProcess":
         for attempt in (1, 2):
             if self._closed:
                 raise PoolClosed
@@ -64,7 +65,7 @@ class ForkServer:
             own_end, child_end = socket.socketpair()
             try:
                 pid, handle = await asyncio.to_thread(self._fork, terms, child_end)
-                child_end.close()  # while it is open here, the child's death before its first answer is not noticed
+                child_end.close()  # else the death of the child before its first answer is not noticed
                 return await started_child(pid, handle, own_end)
             except BaseException as error:
                 own_end.close()
@@ -76,7 +77,7 @@ class ForkServer:
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """It ends, and all its children; there will be no other."""
+        """End the fork server and all its children. It cannot be used any more."""
         self._closed = True
         self._end()
 
@@ -91,10 +92,10 @@ class ForkServer:
             self._process = self._spawned(argv, child_end.fileno())
         self._control = own_end
         if await asyncio.to_thread(own_end.recv, len(READY)) != READY:
-            raise OSError("the fork server of the inference pool does not start; its last words stand above")
+            raise OSError("the fork server of the inference pool does not start; the log above contains its error")
 
     def _spawned(self, argv: list[str], descriptor: int) -> subprocess.Popen[bytes]:
-        """In this very thread: see above."""
+        """Start the process on this thread, since it dies with the thread that started it."""
         environment = python_environment(os.environ) | ONE_THREAD
         with children_go_first():
             return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
@@ -119,7 +120,7 @@ class ForkServer:
 
 
 class ProcessPool:
-    """`size` children at most, made when first needed; those used last are used next, so that a quiet pool stays small."""
+    """At most `size` children, started when needed. The last used child is used first, so that an idle pool stays small."""
 
     def __init__(self, fork_server: ForkServer, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
         self.size = size
@@ -137,11 +138,11 @@ class ProcessPool:
         check: Callable[[T], object] = lambda _: None,
         lend: Mapping[str, Provider] | None = None,
     ) -> T:
-        """Call `function` (`module:name`) in a child and return its result, decoded as `into`; waits for a free child.
+        """Call `function` (`module:name`) in a free child; return its result, decoded as `into`.
 
-        A file or a model may have taken the child over: `check` raises ValueError for a result that cannot be true. Within the call the
-        function may `borrow` what `lend` names. Raises ChildLost, ChildHung, WrongAnswer (all three: the child is gone and the others
-        go on), ChildFailed (the function raised), PoolClosed, NotSandboxed, and what a lender raises.
+        A file or a model may have compromised the child, so `check` raises ValueError for an implausible result. The function may
+        `borrow` the bytes in `lend`. Raises ChildLost, ChildHung or InvalidAnswer (the child was killed; others are not affected),
+        ChildFailed (the function raised), PoolClosed, NotSandboxed, and what a provider raises.
         """
         call = Call(function, msgspec.Raw(msgspec.msgpack.encode(arguments)))
         child = await self._idle.get()
@@ -167,7 +168,7 @@ class ProcessPool:
         return await self._fork_server.child(self._terms)
 
     def close(self) -> None:
-        """End the idle children; those at work end with the fork server, their calls and all later ones as PoolClosed."""
+        """End the idle children. Busy ones end with the fork server; their calls and all later ones raise PoolClosed."""
         self._closed = True
         for child in [self._idle.get_nowait() for _ in range(self._idle.qsize())]:
             if child is not None:
@@ -181,6 +182,6 @@ def _validated(child: ChildProcess, value: msgspec.Raw, into: type[T], check: Ca
         check(result)
     except (msgspec.MsgspecError, ValueError) as error:
         child.kill()
-        log.warning("child given up", pid=child.pid, reason=f"wrong answer: {error}")
-        raise InvalidAnswer(f"the result cannot be true: {error}") from None
+        log.warning("child killed", pid=child.pid, reason=f"invalid answer: {error}")
+        raise InvalidAnswer(f"the result is not plausible: {error}") from None
     return result

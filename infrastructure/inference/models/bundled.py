@@ -1,4 +1,4 @@
-"""What comes with the product: models, and micrographs to try them on."""
+"""Bundled models and sample micrographs, and the registration of the models."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -31,17 +31,17 @@ SELF_TEST_TIMEOUT_SECONDS: Final = 30.0
 
 
 def models() -> Path:
-    """The folder of the shipped models."""
+    """The folder of the bundled models."""
     return _bundled("models", in_checkout="models")
 
 
 def micrographs() -> Path:
-    """The folder of the demonstration's pictures, with their manifest.csv."""
+    """The folder of the sample images for the demo, with their manifest.csv."""
     return _bundled("micrographs", in_checkout="examples/micrographs")
 
 
 class BundledModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A shipped version as it is registered: its `number` in this installation, and the aliases that name it."""
+    """A registered version of a bundled model: its `number` in this installation, and its aliases."""
 
     name: str
     release: str
@@ -52,18 +52,18 @@ class BundledModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bundled_manifests(folder: Path) -> list[Path]:
-    """The records of all models in `folder`. Raises Invalid when there is none."""
+    """The manifests of all models in `folder`. Raises Invalid if there is none."""
     records = sorted(folder.glob(f"*/{FILE}"))
     if not records:
-        raise Invalid(f"{folder} holds no model, and nothing can be classified without one: install bioscope again from its wheel")
+        raise Invalid(f"{folder} contains no model, and classification needs one: install bioscope again from its wheel")
     return records
 
 
 def register_bundled(blobs: BlobStore, log: EventStore, *, folder: Path | None = None) -> list[BundledModel]:
-    """Put the models of `folder` into the blob store and the log. Harmless to repeat.
+    """Store the models of `folder` in the blob store and record them in the log. Idempotent.
 
-    The first version of a model goes into production, a later one becomes its candidate. A new version's digests and its file are
-    checked, and its test tensor is run in a sandboxed child. Raises Invalid, Unavailable.
+    The first version of a model becomes `production`, a later one `candidate`. The digests and the file of a new version are checked, and
+    its self-test runs in a sandboxed child. Raises Invalid, Unavailable.
     """
     return [_registered(path.parent, blobs, log) for path in bundled_manifests(folder or models())]
 
@@ -85,7 +85,7 @@ def _registered(folder: Path, blobs: BlobStore, events: EventStore) -> BundledMo
 
 
 def _register(folder: Path, record: ModelManifest, text: str, blobs: BlobStore, events: EventStore) -> bool:
-    """Whether this version was not in the log yet."""
+    """Register a version; return whether it was not in the log yet."""
     known = events.load(model_id(record.name), model.evolve)
     is_known = known is not None and any((one.sha256, one.record) == (record.sha256, text) for one in known.versions)
     if is_known and blobs.exists(record.sha256):
@@ -118,7 +118,7 @@ def _weights(folder: Path, record: ModelManifest) -> bytes:
     except OSError as error:
         raise Invalid(f"{folder / record.weights.file} cannot be read: {error.strerror}") from None
     if sha256(data).hexdigest() != record.sha256:
-        raise Invalid(f"{folder / record.weights.file} is not the file that its record names: their sha256 differ")
+        raise Invalid(f"{folder / record.weights.file} does not match the sha256 in its manifest")
     try:
         validate_model(data)
     except ModelRefused as refused:
@@ -145,7 +145,7 @@ async def _self_test(folder: Path, record: ModelManifest, text: str, weights: by
     except ChildFailed as error:
         raise Invalid(f"the model in {folder} is refused: {error.detail}") from None
     except ChildLost as error:
-        raise Invalid(f"the model in {folder} is refused: it broke its process ({error})") from None
+        raise Invalid(f"the model in {folder} is refused: it crashed its process ({error})") from None
     finally:
         pool.close()
         fork_server.close()

@@ -1,4 +1,4 @@
-"""What a model folder says of itself: the part of its bioimage.io rdf.yaml (format 0.5) that we serve by, checked."""
+"""Model manifests: the parts of a bioimage.io rdf.yaml (format 0.5) that inference uses, validated."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,7 +16,7 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX file beside the record: `file` is its name there, `size_bytes` its length."""
+    """An ONNX file in the folder of the manifest."""
 
     file: str
     sha256: Sha256
@@ -24,7 +24,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TestTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """A .npy file beside the record."""
+    """A .npy file in the folder of the manifest."""
 
     __test__ = False
 
@@ -33,7 +33,7 @@ class TestTensor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutOfDomainGates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds outside which an image is none of this model's business; None: not asked. The measures: `infrastructure.inference.scoring`."""
+    """Bounds of the measures (`infrastructure.inference.scoring`) outside which an image is out of domain; None is no bound."""
 
     contrast_above: float | None = None
     contrast_below: float | None = None
@@ -48,10 +48,10 @@ class OutOfDomainGates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model. `input_shape` is (channels, height, width) without the batch; logits are divided by `temperature`.
+    """One version of a model. `input_shape` is (channels, height, width), without the batch; logits are divided by `temperature`.
 
-    A top probability under `review_below` asks for a human. `output_names` are the outputs to run for, logits first;
-    `test_input` through the network gives `test_output` (logits) within `tolerance`.
+    A top probability below `review_below` needs review by a person. `output_names` are the outputs to compute, logits first. The network
+    maps `test_input` to `test_output` (logits) within `tolerance`.
     """
 
     name: str
@@ -86,32 +86,32 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_manifest(folder: Path) -> ModelManifest:
-    """Raises Invalid, naming the file and the field, when rdf.yaml is missing or says something that we cannot serve."""
+    """The manifest of a model folder. Raises Invalid with the file and field if rdf.yaml is missing or not supported."""
     path = folder / FILE
     try:
         return _manifest(msgspec.yaml.decode(path.read_bytes(), type=_Rdf))
     except OSError as error:
-        raise Invalid(f"{path} cannot be read: a model folder needs its record") from error
+        raise Invalid(f"{path} cannot be read: a model folder needs this manifest") from error
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Invalid(f"{path}: {error}") from error
 
 
 def manifest_as_json(folder: Path) -> str:
-    """All of rdf.yaml, as a model version keeps it in the log. Raises Invalid."""
+    """The whole rdf.yaml as JSON text, the form in the log. Raises Invalid."""
     load_manifest(folder)
     return msgspec.json.encode(msgspec.yaml.decode((folder / FILE).read_bytes()), order="deterministic").decode()
 
 
 def manifest_from_json(text: str) -> ModelManifest:
-    """What `record_as_json` made. Raises Invalid."""
+    """The manifest in JSON text of `manifest_as_json`. Raises Invalid."""
     try:
         return _manifest(msgspec.json.decode(text, type=_Rdf))
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise Invalid(f"The model's record cannot be read: {error}") from error
+        raise Invalid(f"The model's manifest cannot be read: {error}") from error
 
 
 def scores(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
-    """Probabilities along the last axis: softmax of logits / temperature, in double precision."""
+    """Probabilities along the last axis: softmax(logits / temperature) in double precision."""
     scaled = np.asarray(logits, np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))

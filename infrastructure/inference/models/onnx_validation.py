@@ -1,10 +1,10 @@
-"""What an ONNX file may hold, checked on its bytes before the runtime sees them.
+"""Validation of ONNX files on their bytes, before the runtime reads them.
 
-The runtime resolves external data, runs custom operators and reserves what an initializer declares, so all three are refused here, in
-subgraphs too. Field numbers are those of onnx/onnx.proto; a field that is not listed is refused.
+The runtime would load external data, run custom operators, and allocate the size that an initializer declares. All three are refused or
+limited here, including in subgraphs. Field numbers are those of onnx/onnx.proto; fields that are not listed are refused.
 
-All operators of `ai.onnx` may be used, and of `ai.onnx.ml` those of `ML_OPERATORS`. Inputs and outputs that are sequences or maps are
-named in the summary, for the caller to refuse: no image becomes one, and no result is read from one.
+All operators of `ai.onnx` may be used, and of `ai.onnx.ml` those of `ML_OPERATORS`. The summary names inputs and outputs that are
+sequences or maps, so that the caller can refuse them: no image becomes one, and no result is read from one.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ ML_OPERATORS: Final = frozenset(
 """What scikit-learn exports. CastMap and DictVectorizer take maps, which no image is; CategoryMapper was replaced by LabelEncoder."""
 
 RUNTIME_FORMAT_MARK: Final = b"ORTM"
-"""At byte 4 of onnxruntime's own format, which it recognises by that and which holds no ONNX."""
+"""Marks onnxruntime's own format, at byte 4. It is not ONNX."""
 MAX_INT64: Final = 2**63 - 1
 DATA_IN_THE_FILE: Final = 0
 
@@ -64,7 +64,7 @@ ELEMENT_BITS: Final = {
     **dict.fromkeys((21, 22, 23), 4),
     **dict.fromkeys((25, 26), 2),
 }
-"""Of an element of each TensorProto.DataType; a string takes a byte at least."""
+"""Size in bits of an element of each TensorProto.DataType; a string has at least one byte."""
 
 
 FLOATS_WITH_NAN: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
@@ -73,7 +73,7 @@ VALUE_KINDS: Final = {1: "tensor", 4: "sequence", 5: "map", 7: "opaque", 8: "spa
 
 
 class ModelRefused(Exception):
-    """A model that must not be run, or does not do what its record says; the text says what, as a sentence about "it"."""
+    """The model must not be run, or does not match its manifest. The message is a sentence about "it"."""
 
     def __init__(self, detail: str, code: RefusalCode = RefusalCode.MODEL_REFUSED) -> None:
         super().__init__(detail)
@@ -99,8 +99,10 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`file_bytes`: of the model; `initializer_bytes`: of all tensors in memory; `nodes`, `fields`: with those of subgraphs;
-    `graph_depth`: graphs within each other; `domains`: whose operators are run; `ml_operators`: those of `ai.onnx.ml`."""
+    """Limits of a model. `initializer_bytes` counts all tensors in memory; `nodes` and `fields` include subgraphs.
+
+    `graph_depth` limits nested graphs. `domains` are the operator domains that may be used, `ml_operators` the operators of `ai.onnx.ml`.
+    """
 
     file_bytes: int = MAX_MODEL_BYTES
     initializer_bytes: int = MAX_INITIALIZER_BYTES
@@ -116,7 +118,7 @@ DEFAULT_LIMITS: Final = ModelLimits()
 
 
 def validate_model(data: bytes, limits: ModelLimits = DEFAULT_LIMITS) -> ModelSummary:
-    """Raises ModelRefused."""
+    """Raises ModelRefused if the model breaks a rule or limit."""
     if len(data) > limits.file_bytes:
         raise ModelRefused(f"it has {len(data):,} bytes; at most {limits.file_bytes:,} are taken", RefusalCode.ONNX_TOO_LARGE)
     if data[4:8] == RUNTIME_FORMAT_MARK:
@@ -129,11 +131,11 @@ def validate_model(data: bytes, limits: ModelLimits = DEFAULT_LIMITS) -> ModelSu
 
 NUMBER, TEXT, FLOAT = (Wire.VARINT,), (Wire.BYTES,), (Wire.FIXED32,)
 NUMBERS, FLOATS, DOUBLES = (Wire.VARINT, Wire.BYTES), (Wire.FIXED32, Wire.BYTES), (Wire.FIXED64, Wire.BYTES)
-"""Repeated numbers are packed into bytes, or not."""
+"""Repeated numbers may be packed into bytes or not."""
 
 
 class _Schema(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a message, in which ways each may be written, and why some are refused."""
+    """The fields of a message with their allowed wire types, and the messages for refused fields."""
 
     once: dict[int, tuple[Wire, ...]]
     repeated: dict[int, tuple[Wire, ...]]
@@ -176,7 +178,7 @@ DIMENSION: Final = _Schema(once={1: NUMBER, 2: TEXT, 3: TEXT}, repeated={})
 
 
 class _Model:
-    """One walk over a model, which counts."""
+    """One pass over a model, which counts fields, nodes and bytes."""
 
     def __init__(self, limits: ModelLimits) -> None:
         self._limits = limits
@@ -266,7 +268,7 @@ class _Model:
         _check_numbers(kind, [*numbers, raw or EMPTY])
 
     def _check_size(self, sizes: list[int], kind: int, *, stored_bytes: int, raw: int | None) -> None:
-        """`stored_bytes`: bytes of the whole tensor in the file; `raw`: of its data, where they are as in memory."""
+        """`stored_bytes` is the size of the whole tensor in the file; `raw` that of its raw data, if it has some."""
         if len(sizes) > self._limits.dimensions or any(size > MAX_INT64 for size in sizes):
             raise _wrong_tensor(f"it holds a tensor of negative size, or of more than {self._limits.dimensions} dimensions")
         bits = ELEMENT_BITS.get(kind)
@@ -327,7 +329,7 @@ class _Model:
         return tuple(sizes)
 
     def _read(self, message: memoryview, schema: _Schema) -> Iterator[Field]:
-        """Raises ModelRefused for a field that is refused, unknown, written in a wrong way, or twice where readers differ."""
+        """The fields of a message. Raises ModelRefused for a refused or unknown field, a wrong wire type, or an ambiguous repetition."""
         keys_read = set()
         for field in read_fields(message):
             self._fields += 1

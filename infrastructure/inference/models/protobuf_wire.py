@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, read field by field without a schema and without copying."""
+"""A reader of the Protocol Buffers wire format, field by field, without a schema and without copying."""
 
 from collections.abc import Iterator
 from enum import IntEnum
@@ -10,11 +10,11 @@ UINT64: Final = 2**64 - 1
 
 
 class MalformedMessage(ValueError):
-    """The bytes are no message."""
+    """The bytes are not a valid message."""
 
 
 class Wire(IntEnum):
-    """How a value is written. Groups (3 and 4), which nothing has used for long, are malformed."""
+    """The wire type of a value. Groups (3 and 4) are obsolete and count as malformed."""
 
     VARINT = 0
     FIXED64 = 1
@@ -23,7 +23,7 @@ class Wire(IntEnum):
 
 
 class Field(NamedTuple):
-    """`number` of a varint, else 0; `content` of bytes and fixed numbers, else empty."""
+    """One field. `number` is the value of a varint, else 0; `content` are the bytes of other wire types."""
 
     key: int
     wire: Wire
@@ -36,7 +36,7 @@ EMPTY: Final = memoryview(b"")
 
 
 def read_fields(message: memoryview) -> Iterator[Field]:
-    """In the order in which they are written. Raises MalformedMessage."""
+    """The fields of a message, in stored order. Raises MalformedMessage."""
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)
@@ -53,7 +53,7 @@ def read_fields(message: memoryview) -> Iterator[Field]:
 
 
 def read_varints(packed: memoryview) -> Iterator[int]:
-    """The numbers of a packed field. Raises MalformedMessage."""
+    """The varints of a packed field. Raises MalformedMessage."""
     at = 0
     while at < len(packed):
         number, at = _read_varint(packed, at)
@@ -70,7 +70,7 @@ def _wire(tag: int) -> Wire:
 
 
 def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number, cut to 64 bits, and where it ends."""
+    """The number, truncated to 64 bits, and the offset after it."""
     number = 0
     for index, byte in enumerate(message[at : at + MAX_VARINT_BYTES]):
         number |= (byte & 0x7F) << (7 * index)

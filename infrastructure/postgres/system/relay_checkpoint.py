@@ -1,4 +1,4 @@
-"""The relay's checkpoint in Postgres. Each new leader raises the epoch, so that an earlier one cannot move the checkpoint any more."""
+"""The relay's checkpoint in Postgres. Each new leader raises the epoch, so that earlier ones can no longer move the checkpoint."""
 
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +11,7 @@ MOVE: Final = """update ops.relay set position = %s, cluster = %s, next_offset =
 
 
 class RelayCheckpoint(NamedTuple):
-    """The events up to `position` stand in `cluster`, before `next_offset`."""
+    """The events up to `position` are stored in the Kafka cluster `cluster`, before `next_offset`."""
 
     position: int
     cluster: str
@@ -19,7 +19,7 @@ class RelayCheckpoint(NamedTuple):
 
 
 async def take_over(connection: AsyncConnection[Any]) -> tuple[int, RelayCheckpoint]:
-    """Begin a new epoch; its number, and the checkpoint. Raises psycopg.Error."""
+    """Begin a new epoch; return its number and the checkpoint. Raises psycopg.Error."""
     epoch, *checkpoint = await _row(connection, TAKE_OVER)
     return epoch, RelayCheckpoint(*checkpoint)
 
@@ -31,7 +31,7 @@ async def needed_position(connection: AsyncConnection[Any]) -> int:
 
 
 async def move(connection: AsyncConnection[Any], epoch: int, was: RelayCheckpoint, to: RelayCheckpoint) -> bool:
-    """Whether the checkpoint moved: it stood at `was`, and the epoch is still `epoch`. Raises psycopg.Error."""
+    """Move the checkpoint from `was`, unless a newer epoch has begun. False if it was not moved. Raises psycopg.Error."""
     cursor = await connection.execute(MOVE, (*to, epoch, *was), prepare=True)
     return cursor.rowcount == 1
 

@@ -1,4 +1,4 @@
-"""The status of the whole system, read from Postgres in one query: for readiness and metrics."""
+"""The status of the whole system for readiness and metrics, read from Postgres in one query."""
 
 import msgspec
 
@@ -13,8 +13,10 @@ class Counter(msgspec.Struct, frozen=True):
 
 
 class DeclaredProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """A running process, by its own account: why it reads no further, and which types of events it does not understand though they are
-    written."""
+    """A running process as it declared itself.
+
+    `paused` is the reason why it reads no further, or empty. `lacks` are written event types that it does not understand, at most 3.
+    """
 
     kind: str
     process: str
@@ -24,9 +26,10 @@ class DeclaredProcess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
+    """Positions: the log's `head`, the last `published` event, and the last `projected` one. Ages are in seconds, 0 if nothing waits.
 
-    `fits`: whether the log holds the event at the position of the read models. `long_streams` have more than 1,000 events, without jobs.
+    `fits`: the log contains the event at the position of the read models. `long_streams` counts streams with more than 1,000 events,
+    except jobs.
     """
 
     head: int
@@ -46,7 +49,7 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unpublished(self) -> int:
-        """Events that Kafka does not have: all of them, where the relay's checkpoint is not true."""
+        """The number of events that Kafka does not have: all of them if the relay's checkpoint is beyond the log."""
         return self.head - self.published if self.is_published_in_log else self.head
 
     @property
@@ -77,5 +80,5 @@ STATUS_QUERY = f"""select h.position as head, r.position as published, c.positio
 
 
 async def system_status(reads: QueryDatabase) -> SystemStatus:
-    """Raises Unavailable."""
+    """Read the status. Raises Unavailable."""
     return (await reads.rows(STATUS_QUERY, {}, into=SystemStatus))[0]

@@ -1,4 +1,4 @@
-"""The scheduler's open work on Postgres."""
+"""The work queue on Postgres."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -72,7 +72,7 @@ class PositionRow(msgspec.Struct, frozen=True):
 
 
 class PostgresWorkQueue:
-    """The port `WorkQueue`; leads by an advisory lock. Raises psycopg.Error. `on_dispatched` wakes the workers."""
+    """Implements `WorkQueue`. An advisory lock decides who leads. `on_dispatched` wakes workers. Raises psycopg.Error."""
 
     def __init__(self, connection: psycopg.Connection, *, on_dispatched: Callable[[], object] = lambda: None) -> None:
         self._connection, self._on_dispatched = connection, on_dispatched

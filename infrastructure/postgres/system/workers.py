@@ -1,4 +1,4 @@
-"""Inference workers in Postgres: their heartbeats, and the leases that these renew."""
+"""Inference workers in Postgres: heartbeats, which renew leases."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -15,9 +15,9 @@ CAUGHT_UP: Final = "select c.position >= h.position from es.head h, read.checkpo
 
 
 def record_heartbeat(connection: Connection[Any], lanes: Mapping[str, tuple[str, int]], work: Collection[UUID]) -> dict[UUID, int]:
-    """Record that the `lanes` (id: name, slots) live, and renew the leases of `work`; the models in use, each with its version.
+    """Record a heartbeat of the `lanes` (name and slots by id), and renew the leases of `work`.
 
-    Raises psycopg.Error.
+    Returns the production version of each model by its id. Raises psycopg.Error.
     """
     with connection.pipeline():
         for lane, (name, slots) in lanes.items():
@@ -28,11 +28,11 @@ def record_heartbeat(connection: Connection[Any], lanes: Mapping[str, tuple[str,
 
 
 def remove(connection: Connection[Any], lanes: Collection[str]) -> None:
-    """Raises psycopg.Error."""
+    """Remove the lanes of a stopped worker. Raises psycopg.Error."""
     connection.execute(REMOVE, (list(lanes),))
 
 
 def are_read_models_caught_up(connection: Connection[Any]) -> bool:
-    """Whether the read models show the whole log, so that a model they lack does not exist. Raises psycopg.Error."""
+    """Whether the read models show the whole log, so that a model missing in them does not exist. Raises psycopg.Error."""
     row = connection.execute(CAUGHT_UP).fetchone()
     return row is not None and bool(row[0])

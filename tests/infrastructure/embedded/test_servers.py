@@ -121,7 +121,7 @@ def test_a_postgres_started_by_hand_is_refused_and_left_alone(used):
     by_hand = Child(argv, log=used / "logs" / "hand.log", folder=used / "postgres", on_our_death=signal.SIGQUIT, **who)
     wait_until(lambda: "ready to accept" in by_hand_log(used))
     try:
-        with pytest.raises(CannotStart, match=rf"a Postgres \(process {by_hand.pid}\) runs on"):
+        with pytest.raises(CannotStart, match=rf"another Postgres \(process {by_hand.pid}\) runs on"):
             Postgres(used).start()
         assert by_hand.alive()
         by_hand.ask_to_stop(signal.SIGQUIT)
@@ -190,7 +190,7 @@ def test_private_values_that_clash_stay_out_of_the_servers_log(used):
 def test_data_of_a_postgres_that_is_not_installed_says_so(data):
     (data / "postgres").mkdir()
     (data / "postgres" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(CannotStart, match="made by Postgres 9, installed is"):
+    with pytest.raises(CannotStart, match="the data needs Postgres 9, but "):
         Postgres(data).start()
 
 
@@ -459,7 +459,7 @@ def test_one_that_cannot_be_started_on_a_full_disk_is_tried_again_later(tmp_path
     assert not tended.check(told.append)
     assert told == [
         "api: [Errno 28] No space left on device",
-        f"api ended (exit code None); starting it again in 0.1 s; its log is {tmp_path / 'x.log'}",
+        f"api ended (exit code None); restarting it in 0.1 s; its log is {tmp_path / 'x.log'}",
     ]
 
 

@@ -169,7 +169,7 @@ def second(settings):
 def test_a_folder_that_holds_other_things_is_left_alone(data, alone):
     data.mkdir(mode=0o755)
     (data / "thesis.txt").write_text("mine")
-    with pytest.raises(CannotStart, match="holds other things"), second(alone):
+    with pytest.raises(CannotStart, match="contains other files"), second(alone):
         pass
     assert stat.S_IMODE(data.stat().st_mode) == 0o755
     assert [path.name for path in data.iterdir()] == ["thesis.txt"]
@@ -211,7 +211,7 @@ def test_the_folder_is_closed_to_others_and_the_root_key_made_once(data, alone):
 
 def test_a_root_key_that_is_gone_is_not_made_anew_over_data_that_needs_it(data):
     (data / "postgres").mkdir(parents=True)
-    with pytest.raises(CannotStart, match="bring it back from your copy"):
+    with pytest.raises(CannotStart, match="restore it from your copy"):
         ensure_root_key(Settings(data=data))
     assert not (data / "keys").exists()
 
@@ -329,13 +329,13 @@ def test_settings_survive_the_way_through_the_environment(names, port, json_logs
 def test_a_port_that_is_taken_is_a_clear_error(alone):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         wanted = msgspec.structs.replace(alone, port=taken.getsockname()[1])
-        with pytest.raises(CannotStart, match=r"cannot be listened on .* --port"), second(wanted):
+        with pytest.raises(CannotStart, match=r"cannot be bound .* --port"), second(wanted):
             pass
 
 
 def test_a_process_that_keeps_dying_ends_the_start_with_what_it_said(alone):
     broken = process("api", "raise SystemExit('no such model')")
-    with pytest.raises(CannotStart, match="api keeps ending; the last it said:\nno such model"):
+    with pytest.raises(CannotStart, match="api keeps ending; the end of its log:\nno such model"):
         SupervisedStack(alone, processes=[broken], prepare=nothing).__enter__()
     assert holder(alone.data) is None
 
@@ -369,7 +369,7 @@ def test_a_process_that_dies_is_started_again(alone):
         second = wait_until(lambda: (pid := stack.pid("api")) != first and pid)
         wait_until(lambda: (alone.data / "logs" / "api.log").read_text().count("steady") == 2)
         assert Path(f"/proc/{second}").exists()
-    assert "api ended (exit code -9); starting it again in 0.1 s" in (alone.data / "logs" / "supervisor.log").read_text()
+    assert "api ended (exit code -9); restarting it in 0.1 s" in (alone.data / "logs" / "supervisor.log").read_text()
 
 
 def test_a_dead_broker_comes_back_elsewhere_and_only_its_clients_are_started_again(used):
@@ -486,7 +486,7 @@ def test_a_server_that_cannot_come_back_is_tried_again_until_it_can(used):
         killed = stack.pid("postgres")
         os.kill(killed, signal.SIGKILL)
         log = used / "logs" / "supervisor.log"
-        wait_until(lambda: "made by Postgres 9" in log.read_text())
+        wait_until(lambda: "the data needs Postgres 9" in log.read_text())
         version.write_text(right)
         wait_until(lambda: connects(running.postgres_owner_url))
 

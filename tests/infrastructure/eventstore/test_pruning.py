@@ -136,7 +136,7 @@ def test_the_audit_takes_a_forgotten_command_for_lost_only_where_it_should_still
     owner.execute("set session_replication_role = replica")
     owner.execute("update es.events set recorded_at = now() - interval '25 hours' where notification_id = 1")
     owner.execute("delete from es.commands")
-    assert audited(log) == [f"command {young.id}: it is forgotten: sent again, it would be carried out again"]
+    assert audited(log) == [f"command {young.id}: it is missing, so a repeated request would be executed again"]
     assert log.outcome(old) is None
 
 

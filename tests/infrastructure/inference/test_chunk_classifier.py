@@ -164,7 +164,7 @@ async def test_the_model_gives_what_its_test_tensor_promises_and_refuses_another
         self_test, pool = "infrastructure.inference.children.child_functions:self_test", rig.worker._groups._pool
         difference = await pool.run(self_test, rig.version.sha256, rig.version.record, *tensors, into=float, lend=lend)
         assert difference <= record.tolerance
-        with pytest.raises(ChildFailed, match="not the file that the record names"):
+        with pytest.raises(ChildFailed, match="does not match its sha256 in the manifest"):
             await pool.run(self_test, rig.version.sha256, rig.version.record, tensors[0], tensors[0], into=float, lend=lend)
 
 
@@ -343,7 +343,7 @@ class Moody(MemoryBlobs):
     def read(self, sha256):
         if self.away > 0:
             self.away -= 1
-            raise Unavailable("The file store is away", retry_after=5)
+            raise Unavailable("The blob store is unavailable", retry_after=5)
         return super().read(sha256)
 
 

@@ -33,7 +33,7 @@ BREAKING = {
     "examine": "tests.infrastructure.inference.breaking_child_functions:examine",
     "classify": "tests.infrastructure.inference.breaking_child_functions:classify",
 }
-ENDS = [(b"deadly", "broke down"), (b"stuck", "takes too long"), (b"buggy", "RuntimeError")]
+ENDS = [(b"deadly", "crashed"), (b"stuck", "takes too long"), (b"buggy", "RuntimeError")]
 
 
 @pytest.fixture

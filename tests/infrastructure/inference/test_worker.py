@@ -97,7 +97,7 @@ async def test_a_store_that_is_away_is_distinguished_from_a_missing_blob(setting
     assert not await worker.is_blob_store_unavailable()
 
     def away(_):
-        raise Unavailable("The blob store is away")
+        raise Unavailable("The blob store is unavailable")
 
     monkeypatch.setattr(blobs, "exists", away)
     assert await worker.is_blob_store_unavailable()

@@ -72,7 +72,7 @@ async def test_a_whole_system_is_well(settings, owner_url):
     assert all(one.ok for one in found.values())
     assert list(found) == ["postgres", "relay", "projector", "scheduler", "inference", "kafka", "redis", "blobs"]
     assert (found["relay"].lag, found["projector"].lag) == (0, 0)
-    assert found["inference"].detail == "1 at work"
+    assert found["inference"].detail == "1 running"
 
 
 @pytest.mark.parametrize("seen", ["- interval '11 s'", "+ interval '1 day'"], ids=["a while ago", "before the clock was set back"])
@@ -104,7 +104,7 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
     [
         ("relay", {"published": 5, "unpublished_age": 2}, True, "2 events behind"),
         ("relay", {"published": 5, "unpublished_age": 40}, False, "the oldest for 40 s"),
-        ("relay", {"published": 9}, False, "ops.relay stands at position 9, and the log ends at 7"),
+        ("relay", {"published": 9}, False, "ops.relay is at position 9, but the log ends at 7"),
         ("projector", {"projected": 3, "unprojected_age": 31}, False, "4 events are not shown"),
         ("projector", {"dead_letters": 2, "parked": 5}, False, "bioscope dead-letters list"),
         ("scheduler", {"scheduling": False}, False, "jobs wait"),
@@ -126,7 +126,7 @@ API = DeclaredProcess(kind="api", process="host:8", release="0.2.0", paused="", 
 def test_who_pauses_and_who_is_to_be_upgraded_is_named_with_the_reason():
     found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, API)))}
     assert found["upgrade"].detail == (
-        f"projector host:7 (release 0.2.0) pauses: {WAITS};"
+        f"projector host:7 (release 0.2.0) is paused: {WAITS};"
         " api host:8 (release 0.2.0) does not understand ImageTagged version 1: upgrade it"
     )
     assert found["projector"].detail == f"4 events are not shown yet: {WAITS}"
@@ -215,7 +215,7 @@ async def test_a_relay_whose_checkpoint_was_moved_beyond_the_log_is_not_well(set
         connection.execute("update ops.relay set position = 1000000")
     relay = (await examined(settings))["relay"]
     assert not relay.ok
-    assert "ops.relay stands at position 1000000, and the log ends at 0" in relay.detail
+    assert "ops.relay is at position 1000000, but the log ends at 0" in relay.detail
 
 
 def test_what_is_not_published_is_never_counted_as_published():

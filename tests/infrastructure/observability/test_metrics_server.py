@@ -90,7 +90,7 @@ def test_a_secret_that_is_not_there_is_named(tmp_path):
 
 def test_a_port_in_use_is_named():
     port = served()
-    with pytest.raises(CannotStart, match=f"127.0.0.1:{port} cannot be listened on for metrics"):
+    with pytest.raises(CannotStart, match=f"127.0.0.1:{port} cannot be bound for metrics"):
         serve_metrics(Settings(metrics_port=port))
 
 

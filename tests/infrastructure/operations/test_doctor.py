@@ -200,7 +200,7 @@ def test_an_installation_without_models_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(bundled, "INSTALLED", tmp_path)
     (found,) = [finding for finding in examine(Settings(data=tmp_path / "data")) if finding.level == "wrong"]
     assert found.subject == "models"
-    assert "holds no model" in found.message
+    assert "contains no model" in found.message
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o600, None), (0o640, "wrong"), (0o604, "wrong")])

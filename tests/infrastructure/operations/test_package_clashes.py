@@ -60,7 +60,7 @@ def test_a_distribution_that_installs_a_package_of_that_name_is_named(site, pack
     install(site, "acme-tools", f"{package}/__init__.py", f"{package}/views.py")
     (finding,) = clashes(behind=[site])
     assert (finding.level, finding.subject) == ("wrong", f"package {package}")
-    assert finding.message.startswith("acme-tools installs one of that name too")
+    assert finding.message.startswith("acme-tools installs a package of that name too")
     assert "pipx install bioscope" in finding.message
 
 
@@ -72,7 +72,7 @@ def test_a_distribution_with_other_packages_is_no_clash(site):
 def test_a_distribution_without_metadata_breaks_nothing(site):
     install(site, "half-removed", "api/__init__.py", metadata=False)
     (finding,) = clashes(behind=[site])
-    assert finding.message.startswith("a distribution without a name installs one of that name too")
+    assert finding.message.startswith("a distribution without a name installs a package of that name too")
 
 
 def test_a_single_module_and_an_old_list_of_packages_count_too(site):
