@@ -107,7 +107,7 @@ async def test_a_waiting_request_is_answered_as_soon_as_an_event_is_recorded(api
     await wait_until_async(lambda: observed.waits)
     assert not waiting.done()
     await made(researcher)
-    found = await waiting
+    found = await asyncio.wait_for(waiting, 10)  # half of its own limit, at which it would look once more
     assert found["events"][0]["position"] == head + 1
 
 
