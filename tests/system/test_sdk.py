@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements" / "sdk.txt"
 MICROGRAPHS = ROOT / "examples" / "micrographs"
 PACKAGE = "bio_scope_ai_core_client"
-INSTALL_TIMEOUT_SECONDS = 300
+INSTALL_TIMEOUT_SECONDS = 600
 PROGRAM_TIMEOUT_SECONDS = 120
 
 PROGRAM = f'''
