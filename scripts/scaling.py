@@ -42,7 +42,7 @@ class Measured(NamedTuple):
 
 
 PHRASES: Final = Measured(  # type: ignore[arg-type]
-    children="the rest messages and colder caches | # |",
+    children="the rest messages | # |",
     parent="talks to children and Kafka, appends | # |",
     worker="an image costs # ms of the worker's CPU",
     projector="projector and scheduler | # |",
