@@ -17,6 +17,8 @@ SLEEPS = {
     "tests/infrastructure/inference/breaking_child_functions.py": "a child hangs",
     "tests/infrastructure/inference/pool_calls.py": "a child hangs, or works for a while",
     "tests/infrastructure/relay/test_publisher.py": "writers hold their transactions open",
+    "tests/infrastructure/interrupted_calls.py": "a call that takes longer than the test",
+    "tests/infrastructure/test_parallel.py": "calls that take different times",
     "tests/kafka/system_processes.py": "an event each 0.3 s until Kafka delivers one, and counters that are written each second",
     "tests/kafka/test_consumer_process.py": "something does not happen meanwhile",
     "tests/overload": "clients pause between calls",

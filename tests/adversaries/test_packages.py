@@ -64,7 +64,7 @@ def test_each_code_has_a_package():
 def test_what_only_the_sandbox_can_refuse_is_opened(name, tmp_path):
     path = tmp_path / "package.zip"
     path.write_bytes(RUN[name].make())
-    open_package(path)
+    assert open_package(path).network
 
 
 @pytest.mark.long
