@@ -62,10 +62,10 @@ LONG_STREAM = in_sql(r"where originator_version = (\d+)") - 1
 STATED = (
     # ---- HTTP
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
-    stated("api.md", "again within # seconds gets the same answer", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
+    stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
     stated("api.md", "A key is remembered for # days", KEY_DAYS),
-    stated("api.md", "After # seconds it is answered in any case", WEB.visible_timeout_seconds),
-    stated("api.md", "After # seconds it is 503 with `Retry-After`", WEB.visible_timeout_seconds),
+    stated("api.md", "milliseconds and at most # seconds", WEB.visible_timeout_seconds),
+    stated("api.md", "After # seconds the response is 503 with `Retry-After`", WEB.visible_timeout_seconds),
     stated("api.md", "The maximum is #, which is also the default", pagination.MAX_PAGE),
     stated("api.md", "`expires_in` between # and # seconds", LIFETIME.ge, LIFETIME.le),
     stated("api.md", "at most #, or # where images are stored on S3", filesystem.MAX_URL_SECONDS, s3.MAX_URL_SECONDS),
@@ -77,9 +77,9 @@ STATED = (
     stated("api.md", "with at most # characters", values.MAX_PATH_LENGTH),
     stated("api.md", "a body may pause for # minute", WEB.body_timeouts.idle_seconds / 60),
     stated("api.md", "within # seconds\n  // both", LIVE.authenticate_timeout_seconds),
-    stated("api.md", "sent every # seconds; answer with any message", LIVE.ping_interval_seconds),
+    stated("api.md", "sent every # seconds. Answer with any message", LIVE.ping_interval_seconds),
     stated("api.md", "rows a second (#)", GIVEN.live_rows_per_second),
-    stated("api.md", "was revoked (within # seconds)", LIVE.session_check_interval_seconds + authentication.CACHE_SECONDS),
+    stated("api.md", "has ended (within # seconds)", LIVE.session_check_interval_seconds + authentication.CACHE_SECONDS),
     stated("api.md", "did not read for # seconds", LIVE.send_timeout_seconds),
     stated("api.md", "sent nothing for # minute", LIVE.max_silence_seconds // 60),
     stated("api.md", "more than # messages in a second", LIVE.max_messages_per_second),
@@ -150,7 +150,8 @@ NO_LIMITS = (
     ("events.md", "length (4 bytes, big-endian)"),
     ("events.md", "position (8 bytes)"),
     ("operations/backup.md", "about 200 bytes each"),  # measured
-    ("operations/install.md", "within 10 s on Ctrl-C"),  # measured: the sum of many
+    ("operations/install.md", "stops on SIGTERM within 10 s"),  # measured: the sum of many
+    ("operations/install.md", "stops all of them within 10 s on Ctrl-C"),
     ("audit.md", "about 110 MiB"),  # measured
 )
 """Numbers with a unit that no constant of the code decides, by the words around them."""
