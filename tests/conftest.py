@@ -1,6 +1,7 @@
 """Fixtures for all tests: real servers, fresh databases, fitting settings."""
 
 import gc
+import os
 import shutil
 import signal
 from itertools import count
@@ -25,6 +26,7 @@ __all__ = ["kafka_url"]
 
 hypothesis.register_profile("counts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.load_profile("counts")  # a busy machine is no failure
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and commands would break lines
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background has it ignored, also by children
 
 TEMPLATE = "template_bioscope"

@@ -35,7 +35,10 @@ class Column(NamedTuple):
 
 def line_width(console: Console) -> int | None:
     """None where lines may have any length."""
-    return console.width if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else None
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    return console.width if console.is_terminal else None
 
 
 def fitted(text: str, width: int | None, *, indent: str = "") -> str:

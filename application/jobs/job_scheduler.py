@@ -77,6 +77,7 @@ class Scheduler:
         self._plans = JobPlans(events)
         self._queue: WorkQueue | None = None
         self._leading = False
+        self._has_skipped = False
         self._cleaned_at = 0.0
         self.is_idle = False  # whether the last tick found no open work; only a change of the read models can add some
 
@@ -92,15 +93,29 @@ class Scheduler:
         if not self._leads():
             return []
         snapshot = self._work.snapshot()
-        _for_each(snapshot.to_plan, self._plan)
-        _for_each(snapshot.to_finish, self._finish)
-        _for_each(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
+        self._has_skipped = False
+        self._for_each(snapshot.to_plan, self._plan)
+        self._for_each(snapshot.to_finish, self._finish)
+        self._for_each(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
         outgoing = self._to_dispatch(snapshot)
-        self.is_idle = not (outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases)
+        open_work = outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases
+        self.is_idle = not (open_work or self._has_skipped)
         return outgoing
 
     def dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
         self._work.mark_dispatched(tasks)
+
+    def _for_each(self, found: Sequence[T], act: Callable[[T], object]) -> None:
+        """Act on each item. An item that needs an upgrade of a process, or that others keep changing, waits for a later tick."""
+        for one in found:
+            try:
+                act(one)
+            except UpgradePending as needed:
+                self._has_skipped = True
+                log.info("a job waits for an upgrade", reason=needed.detail)
+            except ConcurrencyConflict:
+                self._has_skipped = True
+                log.info("a job was changed by others; the next tick decides again")
 
     # ---- planning and ending ----
     def _plan(self, job: ToPlan) -> None:
@@ -147,7 +162,7 @@ class Scheduler:
     def _to_dispatch(self, snapshot: SchedulerSnapshot) -> list[OutgoingTask]:
         slots = live_slots(snapshot.workers, now=snapshot.now)
         expired = expired_leases(snapshot.leases, snapshot.workers, duration=self._lease, now=snapshot.now)
-        _for_each([lease for lease in expired if lease.attempts >= self._attempts], self._abandon)
+        self._for_each([lease for lease in expired if lease.attempts >= self._attempts], self._abandon)
         again = [lease for lease in expired if lease.attempts < self._attempts]
         return [*self._dispatch_again(again), *self._chunks(snapshot.leases, slots), *self._inspections(snapshot.leases, slots)]
 
@@ -194,7 +209,7 @@ class Scheduler:
                 tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
                 deleted_chunks.append((job.id, chunk.number))
-        _for_each(
+        self._for_each(
             deleted_chunks,
             lambda one: self._fail_chunk(*one, reason=IMAGE_DELETED, detail="The image was deleted before it was classified."),
         )
@@ -238,17 +253,6 @@ class Scheduler:
     def _work(self) -> WorkQueue:
         assert self._queue is not None
         return self._queue
-
-
-def _for_each(found: Sequence[T], act: Callable[[T], object]) -> None:
-    """Act on each item. An item that needs an upgrade of a process, or that others keep changing, does not block the others."""
-    for one in found:
-        try:
-            act(one)
-        except UpgradePending as needed:
-            log.info("a job waits for an upgrade", reason=needed.detail)
-        except ConcurrencyConflict:
-            log.info("a job was changed by others; the next tick decides again")
 
 
 class Decision(Protocol):

@@ -1,12 +1,14 @@
 """The verification of the whole log. A long log is verified in ranges, by several processes."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
+import structlog
 
 from application.history.hash_chain import START
 from application.ports import BlobStore, RecordedEvent
@@ -119,6 +121,7 @@ _open = ExitStack()  # until the process ends
 def _begin(given: Settings, parent: int) -> None:
     global _log
     die_with_parent(parent)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout may be JSON
     _open.enter_context(infrequent_collection())
     _log = _open.enter_context(open_event_store(given))
 

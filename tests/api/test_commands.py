@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from api.cli import main
 from api.cli.commands import Argument, Command, JsonOption, SettingOption, summary
 from domain.values import model_id
+from infrastructure.embedded.installation import with_free_port
 from scripts.commands import commands, shapes
 from tests.api.examples import words_of
 from tests.api.test_users_command import bioscope
@@ -288,6 +289,7 @@ async def test_json_has_the_documented_shape(api, bioscope, lab_settings, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIOSCOPE_POSTGRES_OWNER_URL", lab_settings.postgres_owner_url)
     monkeypatch.setenv("BIOSCOPE_ADMIN_PASSWORD", "correct horse battery 9")
+    monkeypatch.setenv("BIOSCOPE_PORT", str(with_free_port(lab_settings).port))
     await bioscope("migrate")
     await bioscope("users", "create-admin", "ada@example.org")
     for name, arguments in HERE.items():

@@ -149,7 +149,8 @@ async def started(work):
 
 
 DEAF_RELAY = """
-import asyncio, contextlib
+import asyncio
+from contextlib import suppress
 from infrastructure.relay.process import _run_until_signal
 
 async def deaf():

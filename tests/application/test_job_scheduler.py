@@ -5,28 +5,30 @@ import pytest
 from application.commands import MAX_ATTEMPTS
 from application.jobs.job_scheduler import Scheduler
 from application.jobs.tasks import Kind
-from application.jobs.work_queue import Lease, SchedulerSnapshot, ToFinish, Worker
+from application.jobs.work_queue import Chunk, Lease, OpenJob, SchedulerSnapshot, ToFinish, Worker
 from domain import classification, image
-from domain.classification import JobStatus
-from domain.errors import ConcurrencyConflict
+from domain.classification import JobStatus, PlannedImage
+from domain.errors import ConcurrencyConflict, UpgradePending
+from domain.values import chunk_id
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from tests.given import NOW
-from tests.rigs.scenario import Scenario
+from tests.rigs.scenario import SHA256, Scenario
 from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(bytes(32))
 
 
 class BusyLog(RecorderEventStore):
-    """The next `conflicts` appends to the stream `busy` come too late: others were faster."""
+    """The next `conflicts` appends to the stream `busy` come too late: others were faster, or (`problem`) what else is raised."""
 
     busy, conflicts = None, 0
+    problem = ConcurrencyConflict("The stream has newer events")
 
     def append(self, command, *events, **conditions):
         if self.conflicts and any(event.originator_id == self.busy for event in events):
             self.conflicts -= 1
-            raise ConcurrencyConflict("The stream has newer events")
+            raise self.problem
         return super().append(command, *events, **conditions)
 
 
@@ -117,3 +119,39 @@ def test_an_image_that_others_change_all_the_time_is_abandoned_by_a_later_tick(l
     scheduler.tick()
     assert log.load(images[0], image.evolve).rejected == "inspection_failed"
     assert queue.abandoned == [images[1], *images]
+
+
+class DeletedImages(Queue):
+    """One job over an image, which was deleted meanwhile; it waits until its chunk has an answer."""
+
+    def __init__(self, log, job, covered):
+        super().__init__(shown().snapshot())
+        self._log, self._job, self._covered = log, job, covered
+        self._chunk = Chunk(id=chunk_id(job, 0), number=0)
+
+    def waiting(self, *, urgent, maximum):
+        is_open = urgent and self._log.event(self._chunk.id, 1) is None
+        return [OpenJob(id=self._job, position=1, image_id=self._covered, waiting=(self._chunk,))] if is_open else []
+
+    def images_of(self, chunks):
+        return {chunk: [PlannedImage(self._covered, SHA256)] for chunk in chunks}
+
+    def deleted(self, images):
+        return set(images)
+
+
+def test_a_chunk_that_waits_for_an_upgrade_leaves_the_scheduler_busy(log, scenario):
+    ada = scenario.user()
+    scenario.model()
+    covered = scenario.image(ada, scenario.dataset(ada))
+    job = scenario.job(ada, image=covered)
+    queue = DeletedImages(log, job, covered)
+    log.busy, log.conflicts, log.problem = chunk_id(job, 0), 1, UpgradePending("a worker does not know the event yet")
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2)
+    scheduler.tick()
+    assert log.event(chunk_id(job, 0), 1) is None
+    assert not scheduler.is_idle
+    scheduler.tick()
+    assert log.event(chunk_id(job, 0), 1) is not None
+    scheduler.tick()
+    assert scheduler.is_idle

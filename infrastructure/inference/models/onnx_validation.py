@@ -27,7 +27,7 @@ MAX_FIELDS: Final = 1_000_000
 MAX_DIMENSIONS: Final = 16
 MAX_SHOWN_CHARACTERS: Final = 60
 ML_DOMAIN: Final = "ai.onnx.ml"
-STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", ML_DOMAIN})
+STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})
 ML_OPERATORS: Final = frozenset(
     {
         "ArrayFeatureExtractor",
@@ -102,6 +102,7 @@ class ModelLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of a model. `initializer_bytes` counts all tensors in memory; `nodes` and `fields` include subgraphs.
 
     `graph_depth` limits nested graphs. `domains` are the operator domains that may be used, `ml_operators` the operators of `ai.onnx.ml`.
+    `finite` refuses tensors that contain NaN.
     """
 
     file_bytes: int = MAX_MODEL_BYTES
@@ -112,21 +113,38 @@ class ModelLimits(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int = MAX_DIMENSIONS
     domains: frozenset[str] = STANDARD_DOMAINS
     ml_operators: frozenset[str] = ML_OPERATORS
+    finite: bool = False
 
 
 DEFAULT_LIMITS: Final = ModelLimits()
+PACKAGE_LIMITS: Final = ModelLimits(domains=STANDARD_DOMAINS | {ML_DOMAIN}, finite=True)
+"""Limits of a network in a package. Its caller checks the summary too."""
 
 
-def validate_model(data: bytes, limits: ModelLimits = DEFAULT_LIMITS) -> ModelSummary:
+def validate_model(data: bytes, limits: ModelLimits = DEFAULT_LIMITS) -> None:
     """Raises ModelRefused if the model breaks a rule or limit."""
+    _validated(data, limits)
+
+
+def summarize_model(data: bytes, limits: ModelLimits = PACKAGE_LIMITS) -> ModelSummary:
+    """Validate the model, and return what its network takes and gives. Raises ModelRefused."""
+    try:
+        return _validated(data, limits).summary()
+    except MalformedMessage:
+        raise ModelRefused("it is not an ONNX file", RefusalCode.ONNX_MALFORMED) from None
+
+
+def _validated(data: bytes, limits: ModelLimits) -> "_Model":
     if len(data) > limits.file_bytes:
         raise ModelRefused(f"it has {len(data):,} bytes; at most {limits.file_bytes:,} are taken", RefusalCode.ONNX_TOO_LARGE)
     if data[4:8] == RUNTIME_FORMAT_MARK:
         raise ModelRefused("it is in the format of onnxruntime: export it as ONNX", RefusalCode.ONNX_MALFORMED)
+    model = _Model(limits)
     try:
-        return _Model(limits).check(memoryview(data))
+        model.check(memoryview(data))
     except MalformedMessage:
         raise ModelRefused("it is not an ONNX file", RefusalCode.ONNX_MALFORMED) from None
+    return model
 
 
 NUMBER, TEXT, FLOAT = (Wire.VARINT,), (Wire.BYTES,), (Wire.FIXED32,)
@@ -178,25 +196,25 @@ DIMENSION: Final = _Schema(once={1: NUMBER, 2: TEXT, 3: TEXT}, repeated={})
 
 
 class _Model:
-    """One pass over a model, which counts fields, nodes and bytes."""
+    """A pass over a model, which counts fields, nodes and bytes; and, if the caller needs it, another one for the summary."""
 
     def __init__(self, limits: ModelLimits) -> None:
         self._limits = limits
         self._fields = self._nodes = self._initializer_bytes = 0
         self._operators: set[str] = set()
+        self._graph = EMPTY
 
-    def check(self, model: memoryview) -> ModelSummary:
-        present, graph = set(), EMPTY
+    def check(self, model: memoryview) -> None:
+        present = set()
         for field in self._read(model, MODEL):
             present.add(field.key)
             if field.key == 7:
-                graph = field.content
-                self._check_graph(graph, depth=1)
+                self._graph = field.content
+                self._check_graph(self._graph, depth=1)
             elif field.key == 8:
                 self._check_operator_set(field.content)
         if not present >= {1, 7, 8}:
             raise MalformedMessage("a model has a version, a graph and operators")
-        return self._summary(graph)
 
     def _check_operator_set(self, operator_set: memoryview) -> None:
         for field in self._read(operator_set, OPERATOR_SET):
@@ -265,7 +283,8 @@ class _Model:
                 case 14 if field.number != DATA_IN_THE_FILE:
                     raise _refusal(EXTERNAL)
         self._check_size(sizes, kind, stored_bytes=len(tensor), raw=None if raw is None else len(raw))
-        _check_numbers(kind, [*numbers, raw or EMPTY])
+        if self._limits.finite:
+            _check_numbers(kind, [*numbers, raw or EMPTY])
 
     def _check_size(self, sizes: list[int], kind: int, *, stored_bytes: int, raw: int | None) -> None:
         """`stored_bytes` is the size of the whole tensor in the file; `raw` that of its raw data, if it has some."""
@@ -286,10 +305,11 @@ class _Model:
         if domain not in self._limits.domains:
             raise ModelRefused(f"it needs operators of {_shown(domain)}: export it with standard ones", RefusalCode.ONNX_OPERATOR)
 
-    def _summary(self, graph: memoryview) -> ModelSummary:
-        """Of a graph that was checked."""
+    def summary(self) -> ModelSummary:
+        """Of the model that was checked."""
+        self._fields = 0  # read again
         initialized, values = set(), []
-        for field in self._read(graph, GRAPH):
+        for field in self._read(self._graph, GRAPH):
             if field.key == 5:
                 initialized |= {_text(part) for part in self._read(field.content, TENSOR) if part.key == 8}
             elif field.key in {11, 12}:

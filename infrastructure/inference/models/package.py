@@ -10,7 +10,7 @@ import msgspec
 from infrastructure.inference.models.consistency import NetworkNames, check_test_input, check_test_output, match_network
 from infrastructure.inference.models.manifest_fields import convert_fields
 from infrastructure.inference.models.manifest_reader import MANIFEST_FILE, parse_manifest
-from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, ModelSummary, validate_model
+from infrastructure.inference.models.onnx_validation import PACKAGE_LIMITS, ModelLimits, ModelRefused, ModelSummary, summarize_model
 from infrastructure.inference.models.package_files import FileLimits, PackageFiles, open_files, open_named_files
 from infrastructure.inference.models.package_manifest import PackageFile, PackageManifest
 from infrastructure.inference.models.plain_model import LABELS_FILE, PLAIN_MANIFEST_FILE, PlainManifest, as_rdf, read_labels
@@ -28,7 +28,7 @@ class PackageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     files: FileLimits = FileLimits()
     yaml: YamlLimits = YamlLimits()
-    network: ModelLimits = ModelLimits()
+    network: ModelLimits = PACKAGE_LIMITS
 
 
 DEFAULT_LIMITS: Final = PackageLimits()
@@ -141,7 +141,7 @@ class Package:
 
     def _validated(self, name: str) -> ModelSummary:
         try:
-            return validate_model(self.read(name), self._limits.network)
+            return summarize_model(self.read(name), self._limits.network)
         except ModelRefused as refused:
             raise PackageRefused(refused.code, str(refused), file=name) from None
 

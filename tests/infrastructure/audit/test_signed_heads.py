@@ -261,7 +261,7 @@ def test_a_head_that_we_did_not_sign_is_a_finding(archive, written):
     archive.sign()
     name = f"heads/{TODAY.date().isoformat()}"
     archive.blobs.put_derived(name, archive.blobs.get_derived(name) + b"\n" + written, "")
-    assert "signature" in archive.verify().finding.what
+    assert "not signed by this installation" in archive.verify().finding.what
 
 
 def test_another_installations_key_signs_nothing_here(archive, tmp_path):

@@ -43,7 +43,7 @@ from tests.rigs.hostile_images import (
 
 FORMATS = Path(__file__).parents[2] / "data" / "formats"
 LIMITS = ImageLimits()
-ADVICE = re.compile(r"\b(Send|Save|Export|Choose|Crop|Split|Scale|Write)\b|\bare (taken|given)\b")
+ADVICE = re.compile(r"\b(Send|Save|Export|Choose|Crop|Split|Scale|Write)\b|\bare (taken|given|accepted)\b")
 FOREIGN = re.compile(r"Error|Exception|None|0x|tifffile|PIL|numpy|libtiff|IFD|\bbuffer\b")
 PARTS = st.lists(st.integers(1, 97), min_size=1, max_size=40)
 

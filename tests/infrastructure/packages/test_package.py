@@ -9,7 +9,7 @@ import yaml
 
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.input_fitting import network_input
-from infrastructure.inference.models.onnx_validation import ModelLimits, validate_model
+from infrastructure.inference.models.onnx_validation import ModelLimits, summarize_model
 from infrastructure.inference.models.operators import NamedArray, apply
 from infrastructure.inference.models.package import PackageLimits, open_package
 from infrastructure.inference.models.package_files import FileLimits
@@ -259,7 +259,7 @@ def test_outputs_go_by_order_where_the_network_has_other_names(opened):
 
 
 def test_the_summary_of_a_network_names_shapes_and_operators():
-    summary = validate_model(network(more_inputs=[value("key", onnx.STRING, ())]))
+    summary = summarize_model(network(more_inputs=[value("key", onnx.STRING, ())]))
     assert [(one.name, one.kind, one.element_type, one.shape) for one in summary.inputs] == [
         ("image", "tensor", 1, (None, 3, SIZE, SIZE)),
         ("key", "tensor", 8, ()),
