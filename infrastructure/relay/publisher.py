@@ -54,7 +54,7 @@ class RelaySession:
         if cluster == self.checkpoint.cluster and end >= self.checkpoint.next_offset:
             return
         after = max(0, await self._store.needed_position() - self._limits.republished_events)
-        log.warning("Kafka lost the log, publishing it again", cluster=cluster, before=self.checkpoint.cluster, after=after)
+        log.warning("starting over in Kafka, which is new or lost the log", cluster=cluster, before=self.checkpoint.cluster, after=after)
         await self._advance(RelayCheckpoint(after, cluster, end))
 
     async def publish(self) -> int:

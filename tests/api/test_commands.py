@@ -142,7 +142,7 @@ def test_help_shows_no_secret():
         shown = help_of(name, **given)
         assert "canary" not in shown
         assert " [set]" in shown
-    assert "now https://ada:(hidden)@example.org" in in_one_line(help_of("bioscope login", **given))
+    assert "now https://example.org" in in_one_line(help_of("bioscope login", **given))
 
 
 # ---- --data before the command -----------------------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def test_an_upgrade_says_why_the_read_models_are_made_anew_or_why_they_stay(fold
     bring_read_models(settings)
     said = capsys.readouterr().err
     first = said.partition("\n")[0]
-    assert first.startswith("Rebuilding the read models beside the live ones: the read models were folded by another release")
+    assert first.startswith("Rebuilding the read models beside the live ones: the read models were made by another release")
     assert first.endswith("users (version 0 there, version 1 here)")
     assert said.endswith("The read models are those of this release.\n")
     bring_read_models(settings)
