@@ -21,8 +21,8 @@ import numpy as np
 
 from tests.adversaries import onnx_files as onnx
 from tests.adversaries.onnx_files import external, field, graph, model, nested, node, tensor
-from tests.infrastructure.packages import making
-from tests.infrastructure.packages.making import (
+from tests.infrastructure.inference.packages import making
+from tests.infrastructure.inference.packages.making import (
     archive,
     changed,
     classifier_of_trees,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.inference.models.package import open_package
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
+from infrastructure.inference.packages.package import open_package
 from tests.adversaries.hostile_packages import RUN, STATIC
-from tests.infrastructure.packages.making import files, zipped
+from tests.infrastructure.inference.packages.making import files, zipped
 
 QUICK = [name for name, hostile in STATIC.items() if hostile.is_quick]
 OTHERS = [name for name in STATIC if name not in QUICK]
@@ -20,7 +20,7 @@ MEMORY_BYTES = 1024**3
 RUNS_OF_ALL = """
 import sys
 from pathlib import Path
-from infrastructure.inference.models.package import open_package
+from infrastructure.inference.packages.package import open_package
 from infrastructure.inference.models.refusals import PackageRefused
 for path in sorted(Path(sys.argv[1]).glob("*.zip")):
     try:

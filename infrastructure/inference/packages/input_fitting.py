@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from infrastructure.inference.models.operators import Array, DataType, NamedArray, apply, cast
-from infrastructure.inference.models.package_manifest import Axis, InputRules, InputTensor
+from infrastructure.inference.packages.operators import Array, DataType, NamedArray, apply, cast
+from infrastructure.inference.packages.package_manifest import Axis, InputRules, InputTensor
 
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2

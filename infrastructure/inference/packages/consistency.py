@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from infrastructure.inference.models.onnx_validation import ModelSummary, ValueSignature
-from infrastructure.inference.models.operators import Binarize, EnsureDtype
-from infrastructure.inference.models.package_manifest import Axis, InputTensor, OutputTensor, PackageManifest
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
-from infrastructure.inference.models.tensor_file import TensorLayout
+from infrastructure.inference.packages.operators import Binarize, EnsureDtype
+from infrastructure.inference.packages.package_manifest import Axis, InputTensor, OutputTensor, PackageManifest
+from infrastructure.inference.packages.tensor_file import TensorLayout
 
 ELEMENT_NAMES: Final = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool", 10: "float16",

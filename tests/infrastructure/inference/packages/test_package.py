@@ -8,16 +8,16 @@ import pytest
 import yaml
 
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.input_fitting import network_input
 from infrastructure.inference.models.onnx_validation import ModelLimits, summarize_model
-from infrastructure.inference.models.operators import NamedArray, apply
-from infrastructure.inference.models.package import PackageLimits, open_package
-from infrastructure.inference.models.package_files import FileLimits
 from infrastructure.inference.models.refusals import PackageRefused
-from infrastructure.inference.models.tensor_file import read_tensor
+from infrastructure.inference.packages.input_fitting import network_input
+from infrastructure.inference.packages.operators import NamedArray, apply
+from infrastructure.inference.packages.package import PackageLimits, open_package
+from infrastructure.inference.packages.package_files import FileLimits
+from infrastructure.inference.packages.tensor_file import read_tensor
 from tests.adversaries import onnx_files as onnx
 from tests.adversaries.onnx_files import field
-from tests.infrastructure.packages.making import (
+from tests.infrastructure.inference.packages.making import (
     LABELS,
     SIZE,
     archive,
@@ -33,7 +33,7 @@ from tests.infrastructure.packages.making import (
     zipped,
 )
 
-SCIKIT_LEARN = Path(__file__).parents[2] / "data" / "scikit-learn"
+SCIKIT_LEARN = Path(__file__).parents[3] / "data" / "scikit-learn"
 PLAIN = {
     "model": "letters",
     "input_tensor": {"axes": "bcyx", "channels": ["red", "green", "blue"], "size": SIZE},

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from infrastructure.inference.models.manifest import OutOfDomainGates
-from infrastructure.inference.models.manifest_fields import MAX_LABELS, BioscopeFields
-from infrastructure.inference.models.manifest_reader import MAX_INPUT_ELEMENTS
 from infrastructure.inference.models.onnx_validation import ML_OPERATORS, ModelLimits
-from infrastructure.inference.models.operators import Operator
-from infrastructure.inference.models.package import PackageLimits
-from infrastructure.inference.models.package_manifest import InputRules, OutputRules
-from infrastructure.inference.models.plain_model import PlainInput
 from infrastructure.inference.models.refusals import RefusalCode
+from infrastructure.inference.packages.manifest_fields import MAX_LABELS, BioscopeFields
+from infrastructure.inference.packages.manifest_reader import MAX_INPUT_ELEMENTS
+from infrastructure.inference.packages.operators import Operator
+from infrastructure.inference.packages.package import PackageLimits
+from infrastructure.inference.packages.package_manifest import InputRules, OutputRules
+from infrastructure.inference.packages.plain_model import PlainInput
 
-PAGE = (Path(__file__).parents[3] / "docs" / "models" / "format.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "models" / "format.md").read_text(encoding="utf-8")
 
 
 def section(title):

@@ -6,9 +6,9 @@ import msgspec
 from msgspec import Meta
 
 from infrastructure.inference.models.onnx_validation import ModelSummary
-from infrastructure.inference.models.operators import DataType
-from infrastructure.inference.models.package_manifest import Name, Size
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
+from infrastructure.inference.packages.operators import DataType
+from infrastructure.inference.packages.package_manifest import Name, Size
 
 PLAIN_MANIFEST_FILE: Final = "bioscope.yaml"
 LABELS_FILE: Final = "labels.txt"

@@ -1,6 +1,6 @@
 """What is known of a model version: bioimage.io rdf.yaml, format 0.5, as far as it decides what a classifier sees and answers.
 
-`infrastructure.inference.models.manifest_reader` makes it. docs/models/format.md specifies each field of `config.bioscope`.
+`infrastructure.inference.packages.manifest_reader` makes it. docs/models/format.md specifies each field of `config.bioscope`.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from infrastructure.inference.models.manifest import OutOfDomainGates
-from infrastructure.inference.models.operators import DataType, Finite, Operator
+from infrastructure.inference.packages.operators import DataType, Finite, Operator
 from infrastructure.inference.preprocessing import Preprocessing
 
 OutputKind: TypeAlias = Literal["softmax", "logits", "multi_label", "regression", "external"]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infrastructure.inference.models.manifest_reader import parse_manifest
-from infrastructure.inference.models.package import Package, open_package
-from infrastructure.inference.models.package_manifest import PackageManifest
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
-from infrastructure.inference.models.tensor_file import read_tensor
-from tests.infrastructure.packages.making import changed, files, manifest, network, test_input, zipped
+from infrastructure.inference.packages.manifest_reader import parse_manifest
+from infrastructure.inference.packages.package import Package, open_package
+from infrastructure.inference.packages.package_manifest import PackageManifest
+from infrastructure.inference.packages.tensor_file import read_tensor
+from tests.infrastructure.inference.packages.making import changed, files, manifest, network, test_input, zipped
 
 FULL = manifest(
     config={

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from infrastructure.inference.models.input_fitting import ImageFacts, InputMismatch, fit, mismatches, network_input
-from infrastructure.inference.models.manifest_reader import parse_manifest
-from infrastructure.inference.models.operators import NamedArray
+from infrastructure.inference.packages.input_fitting import ImageFacts, InputMismatch, fit, mismatches, network_input
+from infrastructure.inference.packages.manifest_reader import parse_manifest
+from infrastructure.inference.packages.operators import NamedArray
 from infrastructure.inference.preprocessing import Preprocessing, resized
-from tests.infrastructure.packages.making import manifest
+from tests.infrastructure.inference.packages.making import manifest
 
 PLANES = ("y", "x", "channel")
 DTYPES = st.sampled_from(["uint8", "int8", "uint16", "int16", "float32"])

@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from infrastructure.inference.models.manifest import OutOfDomainGates
-from infrastructure.inference.models.operators import DataType, Finite, Operator, ScaleMeanVariance
-from infrastructure.inference.models.operators import Preprocessing as PreprocessingOperator
-from infrastructure.inference.models.package_manifest import (
+from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
+from infrastructure.inference.packages.operators import DataType, Finite, Operator, ScaleMeanVariance
+from infrastructure.inference.packages.operators import Preprocessing as PreprocessingOperator
+from infrastructure.inference.packages.package_manifest import (
     InputRules,
     Name,
     OutputRules,
@@ -22,7 +23,6 @@ from infrastructure.inference.models.package_manifest import (
     Size,
     Weights,
 )
-from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.preprocessing import Preprocessing
 
 VERSION: Final = re.compile(r"0\.5\.\d{1,4}")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pydantic import TypeAdapter, ValidationError
 
-from infrastructure.inference.models.operators import NamedArray, Operator, OperatorFailed, apply, cast
+from infrastructure.inference.packages.operators import NamedArray, Operator, OperatorFailed, apply, cast
 
-GOLDEN = np.load(Path(__file__).parents[2] / "data" / "operators" / "golden.npz")
+GOLDEN = np.load(Path(__file__).parents[3] / "data" / "operators" / "golden.npz")
 CASES = json.loads(GOLDEN["about"].tobytes())["cases"]
 AXES = ("batch", "channel", "y", "x")
 SPECIFIED = TypeAdapter(PostprocessingDescr)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infrastructure.inference.models.refusals import PackageRefused
-from infrastructure.inference.models.strict_yaml import YamlLimits, load_yaml
+from infrastructure.inference.packages.strict_yaml import YamlLimits, load_yaml
 
 LIMITS = YamlLimits()
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20)

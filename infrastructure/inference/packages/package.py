@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import msgspec
 
-from infrastructure.inference.models.consistency import NetworkNames, check_test_input, check_test_output, match_network
-from infrastructure.inference.models.manifest_fields import convert_fields
-from infrastructure.inference.models.manifest_reader import MANIFEST_FILE, parse_manifest
 from infrastructure.inference.models.onnx_validation import PACKAGE_LIMITS, ModelLimits, ModelRefused, ModelSummary, summarize_model
-from infrastructure.inference.models.package_files import FileLimits, PackageFiles, open_files, open_named_files
-from infrastructure.inference.models.package_manifest import PackageFile, PackageManifest
-from infrastructure.inference.models.plain_model import LABELS_FILE, PLAIN_MANIFEST_FILE, PlainManifest, as_rdf, read_labels
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
-from infrastructure.inference.models.strict_yaml import YamlLimits, load_yaml
-from infrastructure.inference.models.tensor_file import read_layout, read_tensor
+from infrastructure.inference.packages.consistency import NetworkNames, check_test_input, check_test_output, match_network
+from infrastructure.inference.packages.manifest_fields import convert_fields
+from infrastructure.inference.packages.manifest_reader import MANIFEST_FILE, parse_manifest
+from infrastructure.inference.packages.package_files import FileLimits, PackageFiles, open_files, open_named_files
+from infrastructure.inference.packages.package_manifest import PackageFile, PackageManifest
+from infrastructure.inference.packages.plain_model import LABELS_FILE, PLAIN_MANIFEST_FILE, PlainManifest, as_rdf, read_labels
+from infrastructure.inference.packages.strict_yaml import YamlLimits, load_yaml
+from infrastructure.inference.packages.tensor_file import read_layout, read_tensor
 
 MANIFEST_FILES: Final = (MANIFEST_FILE, "bioimageio.yaml")
 """Names that the specification gives the manifest."""

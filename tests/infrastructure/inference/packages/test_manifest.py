@@ -8,10 +8,10 @@ from bioimageio.spec import ValidationContext, load_description, validate_format
 
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.manifest import load_manifest
-from infrastructure.inference.models.manifest_reader import model_name, parse_manifest
-from infrastructure.inference.models.operators import EnsureDtype
 from infrastructure.inference.models.refusals import PackageRefused
-from tests.infrastructure.packages.making import LABELS, changed, files, manifest
+from infrastructure.inference.packages.manifest_reader import model_name, parse_manifest
+from infrastructure.inference.packages.operators import EnsureDtype
+from tests.infrastructure.inference.packages.making import LABELS, changed, files, manifest
 
 SHIPPED = sorted(path.parent for path in models().glob("*/rdf.yaml"))
 POSTPROCESSING = ("outputs", 0, "postprocessing")

@@ -6,8 +6,9 @@ from typing import Any, Final
 import msgspec
 
 from infrastructure.inference.models.manifest import OutOfDomainGates
-from infrastructure.inference.models.manifest_fields import AxisFields, RdfFields, SizeFields, TensorFields, read_fields
-from infrastructure.inference.models.operators import (
+from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
+from infrastructure.inference.packages.manifest_fields import AxisFields, RdfFields, SizeFields, TensorFields, read_fields
+from infrastructure.inference.packages.operators import (
     DataType,
     Operator,
     Sigmoid,
@@ -18,7 +19,7 @@ from infrastructure.inference.models.operators import (
     complete_preprocessing,
     values_along_axis,
 )
-from infrastructure.inference.models.package_manifest import (
+from infrastructure.inference.packages.package_manifest import (
     Axis,
     InputRules,
     InputTensor,
@@ -30,7 +31,6 @@ from infrastructure.inference.models.package_manifest import (
     Tolerance,
     Weights,
 )
-from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 
 MANIFEST_FILE: Final = "rdf.yaml"
 IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
