@@ -98,8 +98,8 @@ class Scheduler:
         self._for_each(snapshot.to_finish, self._finish)
         self._for_each(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
         outgoing = self._to_dispatch(snapshot)
-        open_work = outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases
-        self.is_idle = not (open_work or self._has_skipped)
+        remaining = outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases
+        self.is_idle = not (remaining or self._has_skipped)
         return outgoing
 
     def dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
