@@ -10,6 +10,8 @@ from api.documents.operation import Json, Operation
 SCHEMA_REFERENCE: Final = "#/components/schemas/"
 BINARY: Final = {"type": "string", "format": "binary"}
 FORM: Final = "multipart/form-data"
+DESCRIPTIONS: Final = "api/documents/descriptions.py"
+EXAMPLES: Final = "api/documents/examples.py"
 
 SUCCESS: Final = {200: "Success", 201: "Created", 204: "Done"}
 HEADERS: Final = {
@@ -100,10 +102,14 @@ def _shared_parameters(operation: Operation) -> list[Json]:
 
 def _described(operation: Operation, parameter: Json) -> Json:
     name = parameter["name"]
-    description = descriptions.OTHER_PARAMETERS.get(operation.id, {}).get(name) or descriptions.PARAMETERS[name]
-    described = parameter | {"description": description}
+    what = f"the parameter {name} of {operation.id}"
+    own = descriptions.OTHER_PARAMETERS.get(operation.id, {})
+    described = parameter | {
+        "description": _entry({**descriptions.PARAMETERS, **own}, name, f"describe {what}", DESCRIPTIONS, "PARAMETERS")
+    }
     if parameter["in"] == "path":
-        described["example"] = examples.OTHER_PARAMETERS.get(operation.id, {}).get(name) or examples.PARAMETERS[name]
+        own = examples.OTHER_PARAMETERS.get(operation.id, {})
+        described["example"] = _entry({**examples.PARAMETERS, **own}, name, f"add an example of {what}", EXAMPLES, "PARAMETERS")
     return described
 
 
@@ -117,6 +123,8 @@ def _complete_request(operation: Operation) -> None:
         for content in request["content"].values():
             content["schema"] = _without_null(content["schema"])
             content["example"] = _example(content["schema"])
+            if content["example"] is None:
+                raise LookupError(f"add an example of the body of {operation.id} in {EXAMPLES}, SCHEMAS")
 
 
 def _complete_responses(operation: Operation) -> None:
@@ -182,8 +190,20 @@ def described_schemas(schemas: Mapping[str, Json], docstrings: Mapping[str, str]
 
 
 def _described_schema(name: str, schema: Json, docstrings: Mapping[str, str]) -> Json:
-    described = schema | {"description": descriptions.SCHEMAS.get(name) or cleandoc(docstrings[name])}
+    text = _entry({**docstrings, **descriptions.SCHEMAS}, name, f"describe the schema {name}", DESCRIPTIONS, "SCHEMAS")
+    described = schema | {"description": cleandoc(text)}
     if "properties" in schema:
-        texts = descriptions.PROPERTIES[name]
-        described["properties"] = {key: value | {"description": texts[key]} for key, value in schema["properties"].items()}
+        texts = descriptions.PROPERTIES.get(name, {})
+        described["properties"] = {
+            key: value
+            | {"description": _entry(texts, key, f"describe the property {key} of the schema {name}", DESCRIPTIONS, "PROPERTIES")}
+            for key, value in schema["properties"].items()
+        }
     return described
+
+
+def _entry(entries: Mapping[str, str], name: str, advice: str, module: str, mapping: str) -> str:
+    """The text of that name. Raises LookupError, which says where to add it, if it is missing or empty."""
+    if not (text := entries.get(name)):
+        raise LookupError(f"{advice} in {module}, {mapping}")
+    return text

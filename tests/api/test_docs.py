@@ -11,6 +11,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from api.documents import descriptions, examples, openapi
+from api.documents.operations import complete, described_schemas
 from domain.access import Role
 from tests.api.conftest import PASSWORD
 from tests.api.declared import operations, parameters_of, schemas_in
@@ -71,6 +72,47 @@ def test_everything_has_a_description():
     assert len(places) > 400
     missing = [place for place, described in places.items() if len(described.get("description", "")) < 4]
     assert missing == []
+
+
+PROPERTY = {"properties": {"colour": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "docstrings", "advice"),
+    [
+        ({}, {}, "describe the schema Stain in api/documents/descriptions.py, SCHEMAS"),
+        ({}, {"Stain": ""}, "describe the schema Stain in api/documents/descriptions.py, SCHEMAS"),
+        (PROPERTY, {"Stain": "A dye."}, "describe the property colour of the schema Stain in api/documents/descriptions.py, PROPERTIES"),
+    ],
+    ids=["schema", "empty docstring", "property"],
+)
+def test_an_error_says_where_a_schema_is_described(schema, docstrings, advice):
+    with pytest.raises(LookupError, match=f"^{re.escape(advice)}$"):
+        described_schemas({"Stain": schema}, docstrings)
+
+
+@pytest.mark.parametrize(
+    ("body", "advice"),
+    [
+        (
+            {"parameters": [{"name": "stain", "in": "query"}]},
+            "describe the parameter stain of datasetsCreate in api/documents/descriptions.py, PARAMETERS",
+        ),
+        (
+            {"parameters": [{"name": "version", "in": "path"}]},
+            "add an example of the parameter version of datasetsCreate in api/documents/examples.py, PARAMETERS",
+        ),
+        (
+            {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Stain"}}}}},
+            "add an example of the body of datasetsCreate in api/documents/examples.py, SCHEMAS",
+        ),
+    ],
+    ids=["parameter", "parameter in the path", "body"],
+)
+def test_an_error_says_where_an_operation_is_described(body, advice):
+    known = next(one for one in openapi.operations() if one.id == "datasetsCreate")
+    with pytest.raises(LookupError, match=f"^{re.escape(advice)}$"):
+        complete(known._replace(body={"tags": known.body["tags"], **body}))
 
 
 def test_every_description_is_used():
@@ -175,9 +217,15 @@ async def test_who_may_ask_is_told_as_it_is(api):
 
 def test_published_operation_ids_and_schema_names_stay():
     """Clients generate code from them. New ones are added to these files; none is removed or renamed."""
-    published = [(PUBLISHED / f"{kind}.txt").read_text().splitlines() for kind in ("operations", "schemas")]
-    described = sorted(f"{body['operationId']} {method.upper()} {path}" for path, method, body in operations())
-    assert [described, sorted(openapi.document()["components"]["schemas"])] == published
+    described = {
+        "operations": {f"{body['operationId']} {method.upper()} {path}" for path, method, body in operations()},
+        "schemas": set(openapi.document()["components"]["schemas"]),
+    }
+    for kind, names in described.items():
+        published = (PUBLISHED / f"{kind}.txt").read_text().splitlines()
+        assert published == sorted(set(published)), f"{kind}.txt is not sorted"
+        assert names - set(published) == set(), f"add these to {kind}.txt"
+        assert set(published) - names == set(), f"these are in {kind}.txt: clients use them"
 
 
 async def test_every_reference_leads_somewhere():

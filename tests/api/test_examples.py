@@ -160,7 +160,7 @@ def test_every_body_has_an_example_that_its_schema_allows():
     found = list(bodies())
     assert len(found) > 300
     for where, example, schema in found:
-        assert example is not None, where
+        assert example is not None, f"{where}: add an example of the schema to SCHEMAS in api/documents/examples.py"
         if where.split()[1].startswith("2"):
             validate(example, schema)
         else:

@@ -1,6 +1,6 @@
-"""What the folds make of the golden events, as a digest of each read model: `python -m tests.golden.fold_digests` writes it anew.
+"""A digest of the rows of each read model after the golden events. `.venv/bin/python -m tests.golden.fold_digests` writes it.
 
-A digest may only change with the `fold_version` of its table: then read models that an earlier release made are made anew.
+A digest of the same events may change only with the `fold_version` of its table. Read models of earlier releases are then rebuilt.
 """
 
 import hashlib
@@ -96,7 +96,7 @@ def _history(events: list[Event] | tuple[Event, ...], after: int = 0) -> list[Po
 
 def main() -> None:
     if FILE.exists() and (changed := changed_without_a_new_version(stored())):
-        sys.exit(f"the folds of {', '.join(changed)} make other rows than before: raise the fold_version of these tables first")
+        sys.exit(f"The folds of {', '.join(changed)} give other rows than before: raise the fold_version of these tables first.")
     FILE.write_bytes(msgspec.json.format(msgspec.json.encode(made()), indent=2) + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""Writes a golden file for each event type and schema version that has none: `python -m tests.golden.make`.
+"""Writes a golden file for each event type and schema version that has none: `.venv/bin/python -m tests.golden.make`.
 
 A field that is added to a version gets a further file (`NAME.VERSION.2.json`), in which it is stored.
 

@@ -8,15 +8,17 @@ from projections.engine import batches
 from tests.golden import fold_digests
 from tests.golden.fold_digests import changed_without_a_new_version, names, stored
 
+ADVICE = "run `.venv/bin/python -m tests.golden.fold_digests`, and commit what it writes"
+
 
 def test_no_fold_makes_other_rows_under_the_same_version():
-    assert changed_without_a_new_version(stored()) == [], "raise the `fold_version` of these tables, then run tests.golden.fold_digests"
+    assert changed_without_a_new_version(stored()) == [], f"raise the `fold_version` of these tables, then {ADVICE}"
 
 
 def test_the_digests_cover_every_golden_event_and_every_table():
     known = stored()
     versions = {name: folded.fold_version for name, folded in known.tables.items()}
-    assert (known.events, versions) == (names(), batches.FOLD_VERSIONS), "run `python -m tests.golden.fold_digests`, and commit it"
+    assert (known.events, versions) == (names(), batches.FOLD_VERSIONS), ADVICE
 
 
 def test_a_fold_that_was_changed_is_noticed():

@@ -1,6 +1,6 @@
 """Every event that was ever stored can be read for ever: one file for each type and schema version, written once.
 
-A new type, or a new version of one, gets its file by `python -m tests.golden.make`.
+A new type, or a new version of one, gets its file by `.venv/bin/python -m tests.golden.make`.
 """
 
 import msgspec
@@ -13,6 +13,7 @@ from tests.golden.make import FOLDER, golden, made, path_of, paths_of, plain, st
 
 FILES = sorted(FOLDER.glob("*.json"))
 NAMES = [path.stem for path in FILES]
+ADVICE = "run `.venv/bin/python -m tests.golden.make`, and commit what it writes"
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -36,12 +37,12 @@ def test_what_is_private_was_stored_sealed_and_goes_with_its_key(path):
 @pytest.mark.parametrize(("name", "kind"), EVENTS.items(), ids=EVENTS)
 def test_every_version_of_every_type_has_its_file(name, kind):
     missing = [version for version in range(1, kind.schema_version + 1) if not path_of(name, version).exists()]
-    assert not missing, "run `python -m tests.golden.make`, and commit what it wrote"
+    assert not missing, ADVICE
 
 
 @pytest.mark.parametrize(("name", "kind"), EVENTS.items(), ids=EVENTS)
 def test_every_field_of_a_type_is_stored_in_one_of_its_files(name, kind):
-    assert any(stores_every_field(path, kind) for path in paths_of(name, kind.schema_version)), "run `python -m tests.golden.make`"
+    assert any(stores_every_field(path, kind) for path in paths_of(name, kind.schema_version)), ADVICE
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.classification import ChunkJudged, ClassificationCancelled, ClassificationDeleted, ClassificationRequested
 from domain.image import ImageDescribed, ImageUploaded
-from domain.registry import EVENTS
+from domain.registry import EVENTS, NOUN_OF
 from domain.user import UserErased, UserProfileChanged, UserRegistered
 from projections import classifications, images, users
 from projections.engine.batches import TABLES
@@ -62,6 +62,32 @@ def test_every_event_type_leaves_a_trace(kind):
         assert apply(empty(), [PositionedEvent(1, event)])["activity"][1].type == kind.__name__
 
     check()
+
+
+VERSIONED = {table.name.removesuffix("s"): table for table in TABLES if "version" in table.row.__struct_fields__}
+"""By noun, the tables whose rows show the version of their stream. It is the ETag."""
+OF_STREAMS = [(noun, EVENTS[name]) for name, noun in NOUN_OF.items() if noun in VERSIONED and EVENTS[name] is not ChunkJudged]
+
+
+def test_a_table_that_shows_versions_reads_every_event_of_its_noun():
+    """Otherwise a stream gets a version that queries never show, and a change with If-Match is refused for ever."""
+    assert VERSIONED.keys() <= set(NOUN_OF.values())
+    assert len(VERSIONED) > 5
+    for noun, table in VERSIONED.items():
+        missing = [name for name, of in NOUN_OF.items() if of == noun and EVENTS[name] not in table.kinds]
+        assert missing == [], f"add these to `kinds` of the table {table.name}"
+
+
+@pytest.mark.parametrize(("noun", "kind"), OF_STREAMS, ids=lambda one: getattr(one, "__name__", one))
+@given(data=st.data())
+def test_a_row_shows_the_version_of_the_newest_event_of_its_stream(noun, kind, data):
+    first = next(EVENTS[name] for name, of in NOUN_OF.items() if of == noun)
+    begun = data.draw(events(first))
+    event = msgspec.structs.replace(data.draw(events(kind)), originator_id=begun.originator_id, originator_version=2)
+    history = [PositionedEvent(1, msgspec.structs.replace(begun, originator_version=1)), PositionedEvent(2, event)]
+    table = VERSIONED[noun]
+    row = apply(empty(), history, tables=(table,))[table.name].get(begun.originator_id)
+    assert row is None or row.version == 2
 
 
 @given(events(UserRegistered), st.lists(events(UserProfileChanged), max_size=3), events(UserErased))
