@@ -82,9 +82,9 @@ def classify(
         with _after_interruption(f"The job {job} continues on the server.", console):
             state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
-    failures = {failure["image_id"]: failure["detail"] for failure in state.get("failures", [])}
+    errors = _errors(client, dataset, job, {upload.id for upload in accepted} - results.keys())
     started = datetime.fromisoformat(state["created_at"])
-    lines = tuple(_line(upload, results, failures, truth, started) for upload in uploaded)
+    lines = tuple(_line(upload, results, errors, truth, started) for upload in uploaded)
     ended = datetime.fromisoformat(state["updated_at"])
     return RunReport(job_id=job, status=state["status"], lines=lines, seconds=(ended - started).total_seconds())
 
@@ -154,15 +154,26 @@ def _watch(client: Client, job: str, total: int, progress: Progress) -> dict[str
     return state
 
 
+def _errors(client: Client, dataset: str, job: str, missing: set[str]) -> dict[str, str]:
+    """Why images have no result. The job does not cover an image that was rejected before the job was planned."""
+    if not missing:
+        return {}
+    failures = {failure["image_id"]: failure["detail"] for failure in client.failures(job)}
+    if missing <= failures.keys():
+        return failures
+    rejections = {image["id"]: image["detail"] or image["reason"] for image in client.images(dataset) if image["status"] == "rejected"}
+    return rejections | failures
+
+
 def _line(
-    upload: UploadResult, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[str, str], started: datetime
+    upload: UploadResult, results: Mapping[str, dict[str, Any]], errors: Mapping[str, str], truth: Mapping[str, str], started: datetime
 ) -> Line:
     if not upload.id:
         return _refused(upload, truth)
     result = results.get(upload.id)
     if result is None:
         return Line(
-            file=upload.image.shown, image_id=upload.id, truth=truth.get(upload.image.name, ""), error=failures.get(upload.id, "no result")
+            file=upload.image.shown, image_id=upload.id, truth=truth.get(upload.image.name, ""), error=errors.get(upload.id, "no result")
         )
     latency = datetime.fromisoformat(result["created_at"]) - started
     return Line(
