@@ -95,8 +95,9 @@ def test_a_table_is_printed_where_the_terminal_lacks_a_character(classified, res
 
 
 def test_json_holds_what_the_table_holds(classified):
-    lines = json.loads(classified("--json").stdout)["lines"]
-    assert [line["file"] for line in lines] == SHOWN
+    report = json.loads(classified("--json").stdout)
+    assert [line["file"] for line in report["lines"]] == SHOWN
+    assert (report["model_name"], report["model_version"]) == ("pbc8", 1)
 
 
 class InspectedClient(Client):

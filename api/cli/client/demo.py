@@ -63,6 +63,5 @@ def print_demo(result: DemoResult, *, options: str, console: Console) -> None:
         console=console,
     )
     console.print()
-    accuracy = "unknown" if report.accuracy is None else f"{report.accuracy:.1%}"
     log = result.verification.problem or f"verified to position {result.verification.events}"
-    print_message(f"demo: {len(report.lines)} images, accuracy {accuracy}, {report.failures} failures, audit {log}", console=console)
+    print_message(f"demo: {terminal.outcomes(report)}; audit {log}", console=console)
