@@ -325,6 +325,14 @@ def test_an_address_that_is_none_is_named(url):
     refused(run("login", "--email", "a@example.org", "--url", url, BIOSCOPE_PASSWORD="x"), WRONG_USE, "must be like https://")
 
 
+@pytest.mark.parametrize("name", ["trail", "state"])
+def test_a_name_in_place_of_an_id_gets_a_hint_where_ids_are_printed(name):
+    exit_code, output = run("audit", name, "SNE_209892.jpg")
+    assert exit_code == WRONG_USE
+    assert "'SNE_209892.jpg' is not an id." in output
+    assert "`bioscope classify --csv` (or --json) prints the ids of images." in output
+
+
 def test_an_api_that_is_away_is_named():
     with closing(socket.socket()) as unheard:
         unheard.bind(("127.0.0.1", 0))
