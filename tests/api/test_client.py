@@ -1,4 +1,4 @@
-"""The command line's client: an error of one file is reported with that file, and a new job may become visible late."""
+"""The command line's client: an error names the file, the job or the server that it is about."""
 
 import json
 import threading
@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from click.testing import CliRunner
 
+from api.cli import main
 from api.cli.client.api_client import Client, JobNotVisible, RequestRefused
 from api.cli.client.credentials import Credentials
 from api.cli.client.image_folder import image_file
@@ -17,10 +19,14 @@ NOT_FOUND = 404, {"detail": "Classification not found"}
 
 
 @contextmanager
-def client_of(answers, **options):
-    """A client of a server that gives each path its answers in turn; the last one stays."""
+def server_of(answers):
+    """The address of a server that gives each path its answers in turn; the last one stays."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
         def do_GET(self):
             mine = answers[self.path]
             status, body, *headers = mine[0] if len(mine) == 1 else mine.pop(0)
@@ -37,11 +43,16 @@ def client_of(answers, **options):
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
-            with Client(Credentials(f"http://127.0.0.1:{server.server_port}", "token"), **options) as client:
-                yield client
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             serving.join()
+
+
+@contextmanager
+def client_of(answers, **options):
+    with server_of(answers) as url, Client(Credentials(url, "token"), **options) as client:
+        yield client
 
 
 def test_a_file_that_cannot_be_read_ends_no_run(tmp_path):
@@ -78,3 +89,13 @@ def test_all_pages_of_the_failures_are_read():
     answers = {path: [(200, [{"image_id": "a"}], ("Link", f'<{following}>; rel="next"'))], following: [(200, [{"image_id": "b"}])]}
     with client_of(answers) as client:
         assert client.failures("job-1") == [{"image_id": "a"}, {"image_id": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"), [(401, "the e-mail address or password is wrong at {url} (another server: --url)"), (429, "Too many attempts")]
+)
+def test_a_refused_sign_in_names_the_server_if_the_password_is_wrong(status, sentence):
+    with server_of({"/api/auth/login": [(status, {"detail": "Too many attempts"})]}) as url:
+        done = CliRunner().invoke(main, ["login", "--url", url, "--email", "a@example.org"], env={"BIOSCOPE_PASSWORD": "x"})
+    assert done.exit_code == 1
+    assert " ".join(done.stderr.split()) == f"bioscope: {sentence.format(url=url)}"
