@@ -48,9 +48,10 @@ def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Calla
     return DemoResult(succeeded=succeeded, url=url, email=email, password=password, run=report, verification=verification)
 
 
-def print_demo(result: DemoResult, *, options: str, console: Console) -> None:
-    """`options` are those that a command needs to find this installation."""
+def print_demo(result: DemoResult, *, program: str, options: str, stays: bool, console: Console) -> None:
+    """`options` are those that a command of `program` needs to find this installation. `stays`: the system keeps running."""
     report = result.run
+    condition = "" if stays else f" (needs the running system: {program} up{options})"
     terminal.print_results(report, console=console)
     console.print()
     print_fields(
@@ -58,7 +59,7 @@ def print_demo(result: DemoResult, *, options: str, console: Console) -> None:
             ("API documentation", f"{result.url}/docs"),
             ("sign in as", result.email),
             ("password", f"{result.password} (of this run only)"),
-            ("history of the job", f"bioscope audit trail {report.job_id}{options}"),
+            ("history of the job", f"{program} audit trail {report.job_id}{options}{condition}"),
         ],
         console=console,
     )
