@@ -63,11 +63,13 @@ def run(*arguments, **given):
     return done.exit_code, " ".join(done.output.split())
 
 
-def run_process(*arguments, **given):
-    """In a process of its own, as an operator does."""
+def run_process(*arguments, stdin="", **given):
+    """In a process of its own, as a script does: without a terminal."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "api.cli", *map(str, arguments)],
         env=os.environ | given,
+        input=stdin,
+        start_new_session=True,
         capture_output=True,
         text=True,
         check=False,
@@ -350,6 +352,30 @@ def test_an_error_that_nobody_can_mend_keeps_its_traceback():
         raise ZeroDivisionError
 
     assert isinstance(CliRunner().invoke(commands, ["fail"]).exception, ZeroDivisionError)
+
+
+# ---- questions ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["login"], "give the e-mail address with --email"),
+        (["login", "--email", "a@example.org"], "set BIOSCOPE_PASSWORD"),
+        (["users", "create-admin", "a@example.org"], "set BIOSCOPE_ADMIN_PASSWORD"),
+    ],
+    ids=["address", "password", "password of an administrator"],
+)
+def test_without_a_terminal_a_question_says_how_to_answer_it(settings, arguments, remedy):
+    answer = run_process(*arguments, **variables(settings))
+    refused(answer, WRONG_USE, f"there is no terminal to ask for an answer: {remedy}")
+    assert "GetPassWarning" not in answer[1]
+
+
+def test_answers_may_come_from_a_pipe(settings):
+    given = variables(settings)
+    exit_code, output = run_process("users", "create-admin", "a@example.org", stdin="correct horse battery\n" * 2, **given)
+    assert exit_code == 0, output
+    assert "a@example.org is an administrator." in output
+    assert "GetPassWarning" not in output
 
 
 # ---- libpq's variables -------------------------------------------------------------------------------------------------------------

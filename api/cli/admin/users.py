@@ -13,6 +13,7 @@ from api.cli.commands import Choice, argument, group, json_option
 from api.cli.common import DATA, load_settings, open_event_log, running_installation
 from api.cli.operator import operator_command
 from api.cli.output import print_json, print_message
+from api.cli.prompts import ask_password
 from api.cli.shapes import ServiceToken
 from domain.access import Role
 from domain.values import printable
@@ -52,7 +53,9 @@ def create_admin(email: str, username: str | None, data: Path | None) -> None:
     The password needs 15 characters or more.
     """
     settings = running_installation(data)
-    password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or ask_password(
+        "Password", otherwise="set BIOSCOPE_ADMIN_PASSWORD", confirmation_prompt=True
+    )
     with open_event_log(settings) as log:
         first_admin(settings, log, email, password, username=username)
     print_message(f"{printable(email)} is an administrator.")
