@@ -59,5 +59,7 @@ def test_the_demo_ends_with_a_command_that_works_as_it_stands():
     assert lines[-1] == "demo: 1 image: 1 clear; audit verified to position 7"
 
 
-def test_after_the_demo_the_system_has_to_be_started_first():
-    assert "(needs the running system: .venv/bin/bioscope up)" in printed(program=".venv/bin/bioscope", options="", stays=False)
+def test_after_a_demo_that_stops_the_system_a_command_starts_it_again():
+    stopped, running = (printed(program="bioscope", options=" --data /srv/x", stays=stays) for stays in (False, True))
+    assert "  bioscope up --data /srv/x\n" in stopped.partition("bioscope audit trail")[0]
+    assert "bioscope up" not in running

@@ -51,7 +51,7 @@ def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Calla
 def print_demo(result: DemoResult, *, program: str, options: str, stays: bool, console: Console) -> None:
     """`options` are those that a command of `program` needs to find this installation. `stays`: the system keeps running."""
     report = result.run
-    condition = "" if stays else f" (needs the running system: {program} up{options})"
+    restart = [] if stays else [("start it again", f"{program} up{options}")]
     terminal.print_results(report, console=console)
     console.print()
     print_fields(
@@ -59,7 +59,8 @@ def print_demo(result: DemoResult, *, program: str, options: str, stays: bool, c
             ("API documentation", f"{result.url}/docs"),
             ("sign in as", result.email),
             ("password", f"{result.password} (of this run only)"),
-            ("history of the job", f"{program} audit trail {report.job_id}{options}{condition}"),
+            *restart,
+            ("history of the job", f"{program} audit trail {report.job_id}{options}"),
         ],
         console=console,
     )
