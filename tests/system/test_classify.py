@@ -8,7 +8,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,6 +20,7 @@ from api.cli.client.api_client import Client
 from api.cli.client.image_folder import scan
 from tests.archives import extract
 from tests.chaos.workload import PICTURES
+from tests.system.releases import until
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 SHOWN = ["=1+1.jpg", "A1/img.jpg", "A2/img.jpg", "A3/img.jpg", "b.jpg", "caf\ufffd.jpg"]
@@ -104,10 +104,7 @@ class InspectedClient(Client):
     """Starts the job after the inspection of all images has ended."""
 
     def run(self, dataset, model):
-        deadline = time.monotonic() + 30
-        while any(image["status"] == "pending" for image in self.images(dataset)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: all(image["status"] != "pending" for image in self.images(dataset)))
         return super().run(dataset, model)
 
 
