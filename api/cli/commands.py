@@ -113,13 +113,18 @@ class JsonOption(click.Option):
 
 
 class Id(click.types.UUIDParameterType):
+    """`hint` says where to find ids."""
+
     name = "id"
+
+    def __init__(self, *, hint: str = "") -> None:
+        self._hint = hint
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(f"{value!r} is not an id. Ids look like {EXAMPLE_ID}.", param, ctx)
+            self.fail(f"{value!r} is not an id. Ids look like {EXAMPLE_ID}. {self._hint}".rstrip(), param, ctx)
 
 
 class Command(click.Command):

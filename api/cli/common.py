@@ -1,6 +1,9 @@
 """Settings, options and the event log, as several commands need them."""
 
 import os
+import shlex
+import shutil
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +69,17 @@ def open_event_log(settings: Settings) -> AbstractContextManager[Any]:
     from infrastructure.eventstore.event_store import open_event_store
 
     return open_event_store(settings)
+
+
+def program(started_as: str) -> str:
+    """What to type before a command, if `started_as` is sys.argv[0]: just `bioscope` where the shell finds the same file."""
+    path = Path(started_as)
+    if path.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m api.cli"
+    on_path = shutil.which("bioscope")
+    if path.name != "bioscope" or (on_path and path.exists() and path.samefile(on_path)):
+        return "bioscope"
+    return shlex.quote(started_as)
 
 
 def require_settings(settings: Settings, *names: str) -> None:

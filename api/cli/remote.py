@@ -11,6 +11,8 @@ import msgspec
 from api.cli.commands import SettingOption, argument, command, json_option
 from api.cli.exit_codes import FAILED, WRONG_USE
 from api.cli.output import fail, print_json, print_message
+from api.cli.prompts import ask, ask_password
+from infrastructure.configuration.urls import without_password
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
@@ -26,12 +28,20 @@ def login(url: str | None, email: str | None) -> None:
 
     The token is stored in a file that only you can read. Scripts can set BIOSCOPE_TOKEN and BIOSCOPE_URL instead.
     """
-    from api.cli.client.api_client import Client
+    import httpx
+
+    from api.cli.client.api_client import Client, RequestRefused
     from api.cli.client.credentials import store_credentials, token_file
 
-    address = email or click.prompt("E-mail", err=True)
-    password = os.environ.get("BIOSCOPE_PASSWORD") or click.prompt("Password", hide_input=True, err=True)
-    Client.sign_in(url or os.environ.get("BIOSCOPE_URL") or DEFAULT_URL, address, password, store=store_credentials)
+    address = email or ask("E-mail", otherwise="give the e-mail address with --email")
+    password = os.environ.get("BIOSCOPE_PASSWORD") or ask_password("Password", otherwise="set BIOSCOPE_PASSWORD")
+    server = url or os.environ.get("BIOSCOPE_URL") or DEFAULT_URL
+    try:
+        Client.sign_in(server, address, password, store=store_credentials)
+    except RequestRefused as refused:
+        if refused.status != httpx.codes.UNAUTHORIZED:
+            raise
+        fail(f"the e-mail address or password is wrong at {without_password(server)} (another server: --url)")
     print_message(f"Signed in. The token is in {token_file()}.")
 
 

@@ -1,6 +1,7 @@
 """Commands for the whole system on this machine: start, demonstrate, migrate, check."""
 
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from rich.text import Text
 from api.cli.admin.audit import verification_of
 from api.cli.admin.users import first_admin
 from api.cli.commands import command, json_option
-from api.cli.common import DATA, PORT, load_settings, open_event_log, require_settings
+from api.cli.common import DATA, PORT, load_settings, open_event_log, program, require_settings
 from api.cli.exit_codes import FAILED
 from api.cli.output import Column, err, out, print_json, print_message, print_table
 from api.cli.shapes import Finding, MigratedModel, MigrationReport, Running, shaped
@@ -72,6 +73,7 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
     from infrastructure.inference.models.bundled import micrographs
 
     stack = SupervisedStack(load_settings(data=data, port=port), prepare=prepare)
+    stays = sys.stdout.isatty() if stay is None else stay
     with stack as running:
         email, password = f"demo-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(18)
         with open_event_log(running) as log:
@@ -87,8 +89,9 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
         if as_json:
             print_json(result)
         else:
-            print_demo(result, options="" if data is None else f" --data {data}", console=out)
-        if stay if stay is not None else sys.stdout.isatty():
+            options = "" if data is None else f" --data {shlex.quote(str(data))}"
+            print_demo(result, program=program(sys.argv[0]), options=options, stays=stays, console=out)
+        if stays:
             print_message("The system is still running; Ctrl-C stops it.")
             stack.wait()
     sys.exit(0 if result.succeeded else FAILED)

@@ -63,11 +63,13 @@ def run(*arguments, **given):
     return done.exit_code, " ".join(done.output.split())
 
 
-def run_process(*arguments, **given):
-    """In a process of its own, as an operator does."""
+def run_process(*arguments, stdin="", **given):
+    """In a process of its own, as a script does: without a terminal."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "api.cli", *map(str, arguments)],
         env=os.environ | given,
+        input=stdin,
+        start_new_session=True,
         capture_output=True,
         text=True,
         check=False,
@@ -325,6 +327,14 @@ def test_an_address_that_is_none_is_named(url):
     refused(run("login", "--email", "a@example.org", "--url", url, BIOSCOPE_PASSWORD="x"), WRONG_USE, "must be like https://")
 
 
+@pytest.mark.parametrize("name", ["trail", "state"])
+def test_a_name_in_place_of_an_id_gets_a_hint_where_ids_are_printed(name):
+    exit_code, output = run("audit", name, "SNE_209892.jpg")
+    assert exit_code == WRONG_USE
+    assert "'SNE_209892.jpg' is not an id." in output
+    assert "`bioscope classify --csv` (or --json) prints the ids of images." in output
+
+
 def test_an_api_that_is_away_is_named():
     with closing(socket.socket()) as unheard:
         unheard.bind(("127.0.0.1", 0))
@@ -342,6 +352,30 @@ def test_an_error_that_nobody_can_mend_keeps_its_traceback():
         raise ZeroDivisionError
 
     assert isinstance(CliRunner().invoke(commands, ["fail"]).exception, ZeroDivisionError)
+
+
+# ---- questions ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["login"], "give the e-mail address with --email"),
+        (["login", "--email", "a@example.org"], "set BIOSCOPE_PASSWORD"),
+        (["users", "create-admin", "a@example.org"], "set BIOSCOPE_ADMIN_PASSWORD"),
+    ],
+    ids=["address", "password", "password of an administrator"],
+)
+def test_without_a_terminal_a_question_says_how_to_answer_it(settings, arguments, remedy):
+    answer = run_process(*arguments, **variables(settings))
+    refused(answer, WRONG_USE, f"there is no terminal to ask for an answer: {remedy}")
+    assert "GetPassWarning" not in answer[1]
+
+
+def test_answers_may_come_from_a_pipe(settings):
+    given = variables(settings)
+    exit_code, output = run_process("users", "create-admin", "a@example.org", stdin="correct horse battery\n" * 2, **given)
+    assert exit_code == 0, output
+    assert "a@example.org is an administrator." in output
+    assert "GetPassWarning" not in output
 
 
 # ---- libpq's variables -------------------------------------------------------------------------------------------------------------

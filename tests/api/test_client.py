@@ -1,8 +1,58 @@
-"""The command line's client reports an error of one file with that file."""
+"""The command line's client: an error names the file, the job or the server that it is about."""
 
-from api.cli.client.api_client import Client
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from click.testing import CliRunner
+
+from api.cli import main
+from api.cli.client.api_client import Client, JobNotVisible, RequestRefused
 from api.cli.client.credentials import Credentials
 from api.cli.client.image_folder import image_file
+from api.cli.errors import operator_error_of
+
+FOUND = 200, {"status": "completed"}
+NOT_FOUND = 404, {"detail": "Classification not found"}
+
+
+@contextmanager
+def server_of(answers):
+    """The address of a server that gives each path its answers in turn; the last one stays."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def do_GET(self):
+            mine = answers[self.path]
+            status, body, *headers = mine[0] if len(mine) == 1 else mine.pop(0)
+            self.send_response(status)
+            for name, value in headers:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@contextmanager
+def client_of(answers, **options):
+    with server_of(answers) as url, Client(Credentials(url, "token"), **options) as client:
+        yield client
 
 
 def test_a_file_that_cannot_be_read_ends_no_run(tmp_path):
@@ -10,3 +60,42 @@ def test_a_file_that_cannot_be_read_ends_no_run(tmp_path):
     with Client(Credentials("http://127.0.0.1:1", "token")) as client:
         (uploaded,) = client.upload_all("a dataset", [gone])
     assert (uploaded.id, uploaded.refused) == ("", "cannot be read: No such file or directory")
+
+
+def test_a_new_job_is_watched_as_soon_as_queries_show_it():
+    with client_of({"/api/classifications/job-1": [NOT_FOUND, NOT_FOUND, FOUND]}) as client:
+        assert list(client.watch("job-1")) == [FOUND[1]]
+
+
+def test_a_job_that_stays_invisible_is_named_with_where_to_look():
+    with client_of({"/api/classifications/job-1": [NOT_FOUND]}, visible_timeout_seconds=0) as client:
+        with pytest.raises(JobNotVisible) as raised:
+            list(client.watch("job-1"))
+        sentence, code = operator_error_of(raised.value)
+        assert sentence.startswith("job job-1 was created, but the server does not show it yet")
+        assert f"{client.credentials.url}/health/ready" in sentence
+        assert code == 1
+
+
+def test_a_job_that_disappears_while_it_is_watched_is_not_waited_for():
+    answers = {"/api/classifications/job-1": [(200, {"status": "running"}), NOT_FOUND]}
+    with client_of(answers) as client, pytest.raises(RequestRefused, match="Classification not found"):
+        list(client.watch("job-1"))
+
+
+def test_all_pages_of_the_failures_are_read():
+    path = "/api/classifications/job-1/failures?page_size=200"
+    following = "/api/classifications/job-1/failures?page_size=200&cursor=next"
+    answers = {path: [(200, [{"image_id": "a"}], ("Link", f'<{following}>; rel="next"'))], following: [(200, [{"image_id": "b"}])]}
+    with client_of(answers) as client:
+        assert client.failures("job-1") == [{"image_id": "a"}, {"image_id": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"), [(401, "the e-mail address or password is wrong at {url} (another server: --url)"), (429, "Too many attempts")]
+)
+def test_a_refused_sign_in_names_the_server_if_the_password_is_wrong(status, sentence):
+    with server_of({"/api/auth/login": [(status, {"detail": "Too many attempts"})]}) as url:
+        done = CliRunner().invoke(main, ["login", "--url", url, "--email", "a@example.org"], env={"BIOSCOPE_PASSWORD": "x"})
+    assert done.exit_code == 1
+    assert " ".join(done.stderr.split()) == f"bioscope: {sentence.format(url=url)}"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from api.cli.client.api_client import UploadResult
 from api.cli.client.image_folder import image_file
-from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, spreadsheet_safe
+from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, spreadsheet_safe, summary
 from domain.values import ImageWarning
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)
@@ -86,6 +86,27 @@ def test_results_fit_80_columns_and_warnings_are_in_words(monkeypatch):
     assert lines[1].split() == ["file", "label", "truth", "confidence"]
     assert max(map(len, lines)) <= 80
     assert warning.detail in " ".join(out.getvalue().replace(line.file, "").split())
+
+
+def test_the_model_and_its_version_are_named_in_every_format():
+    report = msgspec.structs.replace(reported(Line(file="a.tif")), model_name="pbc8", model_version=3)
+    out = io.StringIO()
+    print_results(report, console=Console(file=out))
+    assert out.getvalue().splitlines()[0] == "Classification job: pbc8 version 3"
+    (row,) = rows_of(report)
+    assert (row["model_name"], row["model_version"]) == ("pbc8", "3")
+    assert list(row) == [*Line.__struct_fields__, "model_name", "model_version"]
+    assert msgspec.to_builtins(report)["model_version"] == 3
+
+
+def test_the_summary_counts_verdicts_and_says_how_many_labels_the_accuracy_is_of():
+    verdicts = [("clear", "a", "a"), ("clear", "a", ""), ("needs_review", "a", "b"), ("out_of_domain", "b", "")]
+    lines = [Line(file="x", verdict=verdict, label=label, truth=truth) for verdict, label, truth in verdicts]
+    failures = [Line(file="y", error="refused"), Line(file="z", error="refused")]
+    counts = "6 images: 2 clear, 1 to review, 1 out of domain, 2 failures; accuracy 50.0% of 2 labelled; 6 images/s (job job: completed)"
+    assert summary(reported(*lines, *failures)) == counts
+    assert summary(reported(lines[1])) == "1 image: 1 clear; 1 images/s (job job: completed)"
+    assert summary(reported(failures[0])).startswith("1 image: 1 failure; ")
 
 
 class ClientInterruptedWhile:

@@ -273,6 +273,20 @@ async def test_an_administrator_gets_a_user_name_that_can_be_chosen(api, bioscop
     assert loaded(api, email).username == username
 
 
+async def test_an_administrator_with_a_user_name_in_use_is_told_to_choose_another_one(api, bioscope):
+    for email in ("ada@example.org", "ada@example.com"):
+        ended = await bioscope("users", "create-admin", email, env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD}, code=email.endswith("com"))
+    assert ended.stderr == "bioscope: the user name ada is in use: choose another one with --username\n"
+    assert loaded(api, "ada@example.com") is None
+
+
+async def test_an_account_that_is_to_be_an_administrator_is_given_the_role(api, bioscope):
+    email = api.account("viewer")
+    ended = await bioscope("users", "create-admin", email, env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD}, code=1)
+    assert f"bioscope: {email} has an account: `bioscope users set-role {email} admin`" in ended.stderr
+    assert loaded(api, email).role == "viewer"
+
+
 # ---- who did it --------------------------------------------------------------------------------------------------------------------
 async def test_without_a_sign_in_the_record_names_root_and_the_host(api, bioscope):
     await bioscope("users", "create-admin", "chief@example.org", env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD})

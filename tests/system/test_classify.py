@@ -5,15 +5,22 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from api.cli.client import terminal
+from api.cli.client.api_client import Client
+from api.cli.client.image_folder import scan
 from tests.archives import extract
 from tests.chaos.workload import PICTURES
+from tests.system.releases import until
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 SHOWN = ["=1+1.jpg", "A1/img.jpg", "A2/img.jpg", "A3/img.jpg", "b.jpg", "caf\ufffd.jpg"]
@@ -88,5 +95,39 @@ def test_a_table_is_printed_where_the_terminal_lacks_a_character(classified, res
 
 
 def test_json_holds_what_the_table_holds(classified):
-    lines = json.loads(classified("--json").stdout)["lines"]
-    assert [line["file"] for line in lines] == SHOWN
+    report = json.loads(classified("--json").stdout)
+    assert [line["file"] for line in report["lines"]] == SHOWN
+    assert (report["model_name"], report["model_version"]) == ("pbc8", 1)
+
+
+class InspectedClient(Client):
+    """Starts the job after the inspection of all images has ended."""
+
+    def run(self, dataset, model):
+        until(lambda: all(image["status"] != "pending" for image in self.images(dataset)))
+        return super().run(dataset, model)
+
+
+def damaged_png(path):
+    """A PNG whose structure is right and whose pixels cannot be decompressed."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0), b"IDAT" + b"no zlib stream" * 8, b"IEND")
+    framed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+
+
+def test_an_image_rejected_before_the_job_is_planned_keeps_its_reason(researcher, tmp_path):
+    damaged_png(tmp_path / "damaged.png")
+    shutil.copy(PICTURES[0], tmp_path / "good.jpg")
+    console = Console(file=io.StringIO())
+    with InspectedClient(researcher.credentials) as client:
+        report = terminal.classify(client, scan(tmp_path).images, dataset_name="damaged", model=None, truth={}, console=console)
+        (rejected,) = [image for image in client.images(dataset_of(client, report)) if image["status"] == "rejected"]
+    damaged, good = report.lines
+    assert (damaged.image_id, damaged.error) == (rejected["id"], rejected["detail"])
+    assert rejected["detail"]
+    assert good.label
+    assert not good.error
+
+
+def dataset_of(client, report):
+    return client.get(f"/api/classifications/{report.job_id}")["dataset_id"]

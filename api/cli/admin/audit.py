@@ -18,6 +18,7 @@ from domain.values import model_id
 
 MAX_SHOWN: Final = 50  # discrepancies
 PBC8_ID: Final = model_id("pbc8")
+ANY_ID: Final = Id(hint="`bioscope classify --csv` (or --json) prints the ids of images.")
 
 
 @group()
@@ -70,7 +71,7 @@ def verification_of(result: Any) -> Verification:
 
 
 @audit.command(example=f"bioscope audit trail {PBC8_ID}")
-@argument("about", metavar="ID", type=Id(), help="Id of a user, dataset, image, model or job.")
+@argument("about", metavar="ID", type=ANY_ID, help="Id of a user, dataset, image, model or job.")
 @DATA
 @json_option(list[TrailEntry])
 def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
@@ -92,7 +93,7 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
 
 
 @audit.command(example=f"bioscope audit state {PBC8_ID}")
-@argument("about", metavar="ID", type=Id(), help="Id of a user, session, dataset, image, device, model or job.")
+@argument("about", metavar="ID", type=ANY_ID, help="Id of a user, session, dataset, image, device, model or job.")
 @click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")
 @DATA
 @json_option(dict[str, Any])

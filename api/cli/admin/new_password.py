@@ -4,7 +4,7 @@ import os
 import secrets
 from enum import StrEnum
 
-import click
+from api.cli.prompts import ask_password
 
 PASSWORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # noqa: S105 - without characters that look alike
 PASSWORD_GROUPS, PASSWORD_GROUP_LENGTH = 5, 5
@@ -21,7 +21,8 @@ class Origin(StrEnum):
 def new_password(*, prompt: bool) -> tuple[str, Origin]:
     """Typed, or that of BIOSCOPE_PASSWORD, or a random one."""
     if prompt:
-        return click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True), Origin.PROMPT
+        otherwise = "set BIOSCOPE_PASSWORD and leave out --prompt"
+        return ask_password("New password", otherwise=otherwise, confirmation_prompt=True), Origin.PROMPT
     if given := os.environ.get("BIOSCOPE_PASSWORD"):
         return given, Origin.ENVIRONMENT
     return random_password(), Origin.RANDOM

@@ -12,9 +12,11 @@ from api.cli.admin import accounts
 from api.cli.commands import Choice, argument, group, json_option
 from api.cli.common import DATA, load_settings, open_event_log, running_installation
 from api.cli.operator import operator_command
-from api.cli.output import print_json, print_message
+from api.cli.output import fail, print_json, print_message
+from api.cli.prompts import ask_password
 from api.cli.shapes import ServiceToken
 from domain.access import Role
+from domain.errors import Taken
 from domain.values import printable
 from infrastructure.configuration.settings import Settings
 
@@ -52,9 +54,15 @@ def create_admin(email: str, username: str | None, data: Path | None) -> None:
     The password needs 15 characters or more.
     """
     settings = running_installation(data)
-    password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or ask_password(
+        "Password", otherwise="set BIOSCOPE_ADMIN_PASSWORD", confirmation_prompt=True
+    )
+    chosen = username or _username_of(email)
     with open_event_log(settings) as log:
-        first_admin(settings, log, email, password, username=username)
+        try:
+            first_admin(settings, log, email, password, username=chosen)
+        except Taken:
+            fail(_remedy(email, chosen, has_account=log.claimed("email", email) is not None))
     print_message(f"{printable(email)} is an administrator.")
 
 
@@ -138,11 +146,10 @@ def first_admin(settings: Settings, log: Any, email: str, password: str, *, user
     from application.accounts import register
     from infrastructure.container import passwords
 
-    name = email.partition("@")[0][:50]
     register(
         email=email,
-        username=username or (name if len(name) >= 3 else f"{name}-admin"),
-        first_name=name or "Admin",
+        username=username or _username_of(email),
+        first_name=_name_of(email) or "Admin",
         last_name="Administrator",
         password=password,
         role=Role.ADMIN,
@@ -150,3 +157,19 @@ def first_admin(settings: Settings, log: Any, email: str, password: str, *, user
         log=log,
         passwords=passwords(settings),
     )
+
+
+def _username_of(email: str) -> str:
+    name = _name_of(email)
+    return name if len(name) >= 3 else f"{name}-admin"
+
+
+def _name_of(email: str) -> str:
+    return email.partition("@")[0][:50]
+
+
+def _remedy(email: str, username: str, *, has_account: bool) -> str:
+    """Both may be in use; another user name does not help then."""
+    if has_account:
+        return f"{printable(email)} has an account: `bioscope users set-role {printable(email)} admin` makes it an administrator"
+    return f"the user name {printable(username)} is in use: choose another one with --username"

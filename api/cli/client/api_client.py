@@ -18,6 +18,8 @@ from api.cli.client.image_folder import ImageFile, image_file
 
 MAX_CONCURRENT_UPLOADS = 4
 POLL_INTERVAL_SECONDS = 0.15
+VISIBLE_TIMEOUT_SECONDS = 30.0
+PAGE_SIZE = 200
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -29,6 +31,16 @@ class RequestRefused(Exception):
         self.status = status
 
 
+class JobNotVisible(Exception):
+    """The server has accepted a job, and its queries do not show it within the timeout."""
+
+    def __init__(self, job: str, url: str) -> None:
+        super().__init__(
+            f"job {job} was created, but the server does not show it yet, because its read models are behind the log:"
+            f" see {url.rstrip('/')}/health/ready"
+        )
+
+
 class UploadResult(msgspec.Struct, frozen=True):
     """`refused` is the reason where the file was not accepted."""
 
@@ -38,8 +50,16 @@ class UploadResult(msgspec.Struct, frozen=True):
 
 
 class Client:
-    def __init__(self, credentials: Credentials, *, store: Callable[[Credentials], None] = lambda _: None) -> None:
-        self.credentials, self._store = credentials, store
+    """`visible_timeout_seconds` limits how long `watch` waits until queries show a new job."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        store: Callable[[Credentials], None] = lambda _: None,
+        visible_timeout_seconds: float = VISIBLE_TIMEOUT_SECONDS,
+    ) -> None:
+        self.credentials, self._store, self._visible_timeout_seconds = credentials, store, visible_timeout_seconds
         self._http = open_http(credentials.url)
 
     @classmethod
@@ -98,22 +118,48 @@ class Client:
         return str(self.post("/api/classifications/run", body)["id"])
 
     def watch(self, job: str) -> Iterator[dict[str, Any]]:
-        """The job's states until it has ended."""
-        while True:
-            state = self.get(f"/api/classifications/{job}")
-            yield state
-            if state["status"] in ENDED:
-                return
+        """The job's states until it has ended. Raises RequestRefused and JobNotVisible."""
+        state = self._first_state(job)
+        yield state
+        while state["status"] not in ENDED:
             time.sleep(POLL_INTERVAL_SECONDS)
+            state = self._state(job)
+            yield state
 
     def results(self, job: str) -> list[dict[str, Any]]:
-        """All results of a job, page by page."""
-        answer = self.call("GET", f"/api/classification-results/classification/{job}")
-        results: list[dict[str, Any]] = answer.json()
+        return self._all(f"/api/classification-results/classification/{job}")
+
+    def failures(self, job: str) -> list[dict[str, Any]]:
+        """The images that the job covers and has no result for."""
+        return self._all(f"/api/classifications/{job}/failures")
+
+    def images(self, dataset: str) -> list[dict[str, Any]]:
+        return self._all("/api/images/", dataset_id=dataset)
+
+    def _all(self, path: str, **query: str) -> list[dict[str, Any]]:
+        """All items of a list, page by page."""
+        answer = self.call("GET", path, params={**query, "page_size": PAGE_SIZE})
+        items: list[dict[str, Any]] = answer.json()
         while next_page := answer.links.get("next", {}).get("url"):
             answer = self.call("GET", str(answer.url.join(next_page)))
-            results += answer.json()
-        return results
+            items += answer.json()
+        return items
+
+    def _state(self, job: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.get(f"/api/classifications/{job}")
+        return state
+
+    def _first_state(self, job: str) -> dict[str, Any]:
+        deadline = time.monotonic() + self._visible_timeout_seconds
+        while True:
+            try:
+                return self._state(job)
+            except RequestRefused as refused:
+                if refused.status != httpx.codes.NOT_FOUND:
+                    raise
+            if time.monotonic() >= deadline:
+                raise JobNotVisible(job, self.credentials.url)
+            time.sleep(POLL_INTERVAL_SECONDS)
 
     def _headers(self, method: str) -> dict[str, str]:
         key = {"Idempotency-Key": str(uuid4())} if method == "POST" else {}

@@ -48,9 +48,10 @@ def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Calla
     return DemoResult(succeeded=succeeded, url=url, email=email, password=password, run=report, verification=verification)
 
 
-def print_demo(result: DemoResult, *, options: str, console: Console) -> None:
-    """`options` are those that a command needs to find this installation."""
+def print_demo(result: DemoResult, *, program: str, options: str, stays: bool, console: Console) -> None:
+    """`options` are those that a command of `program` needs to find this installation. `stays`: the system keeps running."""
     report = result.run
+    restart = [] if stays else [("start it again", f"{program} up{options}")]
     terminal.print_results(report, console=console)
     console.print()
     print_fields(
@@ -58,11 +59,11 @@ def print_demo(result: DemoResult, *, options: str, console: Console) -> None:
             ("API documentation", f"{result.url}/docs"),
             ("sign in as", result.email),
             ("password", f"{result.password} (of this run only)"),
-            ("history of the job", f"bioscope audit trail {report.job_id}{options}"),
+            *restart,
+            ("history of the job", f"{program} audit trail {report.job_id}{options}"),
         ],
         console=console,
     )
     console.print()
-    accuracy = "unknown" if report.accuracy is None else f"{report.accuracy:.1%}"
     log = result.verification.problem or f"verified to position {result.verification.events}"
-    print_message(f"demo: {len(report.lines)} images, accuracy {accuracy}, {report.failures} failures, audit {log}", console=console)
+    print_message(f"demo: {terminal.outcomes(report)}; audit {log}", console=console)

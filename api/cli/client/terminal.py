@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +19,7 @@ from api.cli.output import Column, out, print_message, print_table
 from domain.values import ImageWarning
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+VERDICTS = {"clear": "clear", "needs_review": "to review", "out_of_domain": "out of domain"}
 COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta"}
 
 
@@ -50,16 +52,22 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     status: Annotated[str, msgspec.Meta(description="`completed`, `failed` or `cancelled`")]
     lines: Annotated[tuple[Line, ...], msgspec.Meta(description="one for each image")]
     seconds: Annotated[float, msgspec.Meta(description="duration of the job")]
+    model_name: Annotated[str, msgspec.Meta(description="empty if no image was accepted")] = ""
+    model_version: Annotated[int, msgspec.Meta(description="its number in this installation; 0 if no image was accepted")] = 0
 
     @property
     def failures(self) -> int:
         return sum(1 for line in self.lines if line.error)
 
     @property
+    def labelled(self) -> tuple[Line, ...]:
+        """The images whose truth is known."""
+        return tuple(line for line in self.lines if line.truth)
+
+    @property
     def accuracy(self) -> float | None:
-        """The share of correct labels among the images whose truth is known; None if there are none."""
-        labelled = [line for line in self.lines if line.truth]
-        return sum(line.is_correct for line in labelled) / len(labelled) if labelled else None
+        """The share of correct labels among the labelled images; None if there are none."""
+        return sum(line.is_correct for line in self.labelled) / len(self.labelled) if self.labelled else None
 
 
 def classify(
@@ -82,11 +90,18 @@ def classify(
         with _after_interruption(f"The job {job} continues on the server.", console):
             state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
-    failures = {failure["image_id"]: failure["detail"] for failure in state.get("failures", [])}
+    errors = _errors(client, dataset, job, {upload.id for upload in accepted} - results.keys())
     started = datetime.fromisoformat(state["created_at"])
-    lines = tuple(_line(upload, results, failures, truth, started) for upload in uploaded)
+    lines = tuple(_line(upload, results, errors, truth, started) for upload in uploaded)
     ended = datetime.fromisoformat(state["updated_at"])
-    return RunReport(job_id=job, status=state["status"], lines=lines, seconds=(ended - started).total_seconds())
+    return RunReport(
+        job_id=job,
+        status=state["status"],
+        lines=lines,
+        seconds=(ended - started).total_seconds(),
+        model_name=state["model_name"],
+        model_version=state["model_version"],
+    )
 
 
 def print_results(report: RunReport, *, console: Console = out) -> None:
@@ -94,7 +109,7 @@ def print_results(report: RunReport, *, console: Console = out) -> None:
     with_truth = report.accuracy is not None
     columns = [Column("file"), Column("label", wraps=True), *([Column("truth", wraps=True)] if with_truth else [])]
     columns.append(Column("confidence", right=True))
-    print_message(f"Classification {report.job_id}", console=console)
+    print_message(_heading(report), console=console)
     print_table(columns, [_cells(line, with_truth=with_truth) for line in report.lines], console=console)
     warnings = [(line.file, warning.detail) for line in report.lines for warning in line.warnings]
     if warnings:
@@ -104,10 +119,11 @@ def print_results(report: RunReport, *, console: Console = out) -> None:
 
 def as_csv(report: RunReport) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=Line.__struct_fields__)
+    model = {"model_name": report.model_name, "model_version": report.model_version}
+    writer = csv.DictWriter(out, fieldnames=(*Line.__struct_fields__, *model))
     writer.writeheader()
     for line in report.lines:
-        cells = msgspec.to_builtins(line) | {"warnings": line.warning_codes}
+        cells = msgspec.to_builtins(line) | {"warnings": line.warning_codes} | model
         writer.writerow({name: spreadsheet_safe(value) for name, value in cells.items()})
     return out.getvalue()
 
@@ -118,9 +134,28 @@ def spreadsheet_safe(value: object) -> object:
 
 
 def summary(report: RunReport) -> str:
-    accuracy = "" if report.accuracy is None else f", accuracy {report.accuracy:.1%}"
-    rate = f", {len(report.lines) / report.seconds:.0f} images/s" if report.seconds else ""
-    return f"{len(report.lines)} images, {report.failures} failures{accuracy}{rate} (job {report.job_id or 'none'}: {report.status})"
+    rate = f"; {len(report.lines) / report.seconds:.0f} images/s" if report.seconds else ""
+    return f"{outcomes(report)}{rate} (job {report.job_id or 'none'}: {report.status})"
+
+
+def outcomes(report: RunReport) -> str:
+    """Such as `15 images: 9 clear, 1 to review, 1 out of domain, 4 failures; accuracy 50.0% of 2 labelled`."""
+    verdicts = Counter(line.verdict for line in report.lines if not line.error)
+    counts = [f"{number} {VERDICTS.get(verdict, verdict)}" for verdict, number in sorted(verdicts.items())]
+    if report.failures:
+        counts.append(_counted(report.failures, "failure"))
+    accuracy = "" if report.accuracy is None else f"; accuracy {report.accuracy:.1%} of {len(report.labelled)} labelled"
+    return f"{_counted(len(report.lines), 'image')}: {', '.join(counts)}{accuracy}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _heading(report: RunReport) -> str:
+    if not report.job_id:
+        return "No image was classified"
+    return f"Classification {report.job_id}: {report.model_name} version {report.model_version}"
 
 
 @contextmanager
@@ -154,15 +189,26 @@ def _watch(client: Client, job: str, total: int, progress: Progress) -> dict[str
     return state
 
 
+def _errors(client: Client, dataset: str, job: str, missing: set[str]) -> dict[str, str]:
+    """Why images have no result. The job does not cover an image that was rejected before the job was planned."""
+    if not missing:
+        return {}
+    failures = {failure["image_id"]: failure["detail"] for failure in client.failures(job)}
+    if missing <= failures.keys():
+        return failures
+    rejections = {image["id"]: image["detail"] or image["reason"] for image in client.images(dataset) if image["status"] == "rejected"}
+    return rejections | failures
+
+
 def _line(
-    upload: UploadResult, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[str, str], started: datetime
+    upload: UploadResult, results: Mapping[str, dict[str, Any]], errors: Mapping[str, str], truth: Mapping[str, str], started: datetime
 ) -> Line:
     if not upload.id:
         return _refused(upload, truth)
     result = results.get(upload.id)
     if result is None:
         return Line(
-            file=upload.image.shown, image_id=upload.id, truth=truth.get(upload.image.name, ""), error=failures.get(upload.id, "no result")
+            file=upload.image.shown, image_id=upload.id, truth=truth.get(upload.image.name, ""), error=errors.get(upload.id, "no result")
         )
     latency = datetime.fromisoformat(result["created_at"]) - started
     return Line(
