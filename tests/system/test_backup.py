@@ -82,10 +82,12 @@ def test_a_backup_under_way_holds_no_one_up(copied):
 
 
 def test_restored_and_rebuilt_is_the_same_as_the_original(copied, tmp_path):
-    said = restored(copied, "late", tmp_path / "data")
+    data = tmp_path / "restored data"
+    said = restored(copied, "late", data)
     assert "Restored:" in said
+    assert f"Start it with `bioscope up --data '{data}'`" in said
     with (
-        SupervisedStack(stack_settings(tmp_path / "data"), prepare=prepare) as settings,
+        SupervisedStack(stack_settings(data), prepare=prepare) as settings,
         psycopg.connect(settings.postgres_owner_url) as connection,
     ):
         assert digests(connection) == copied.digests
