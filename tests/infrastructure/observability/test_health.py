@@ -118,6 +118,23 @@ async def test_problems_that_the_database_shows_are_described(name, changes, ok,
     assert all(one.ok for other, one in found.items() if other != name)
 
 
+STOPPED = {"projected": 3, "unprojected_age": 31}
+RUNNING = DeclaredProcess(kind="projector", process="host:7", release="0.2.0", paused="", lacks=())
+
+
+@pytest.mark.parametrize("running", [{"processes": (RUNNING,), "scheduling": False}, {"scheduling": True}], ids=["declared", "leading"])
+def test_a_running_projector_that_applies_nothing_is_not_called_missing(running):
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, **STOPPED, **running))}
+    assert found["projector"].detail == (
+        "4 events are not shown yet, the oldest for 31 s: a projector runs, but does not apply them; see its log"
+    )
+
+
+def test_a_projector_of_which_nothing_is_seen_may_be_missing():
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, **STOPPED, scheduling=False))}
+    assert found["projector"].detail == "4 events are not shown yet, the oldest for 31 s. Is a projector process running?"
+
+
 WAITS = "position 17 holds ImageTagged version 1, which a newer release wrote; upgrade this process"
 PROJECTOR = DeclaredProcess(kind="projector", process="host:7", release="0.2.0", paused=WAITS, lacks=("ImageTagged version 1",))
 API = DeclaredProcess(kind="api", process="host:8", release="0.2.0", paused="", lacks=("ImageTagged version 1",))
