@@ -89,7 +89,7 @@ class MetricsHandler(BaseHTTPRequestHandler):
                 alive = self.server.heartbeat.is_alive()
                 self._answer(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if alive else b"no heartbeat\n")
             case "/metrics" if self.server.allows(self.headers.get("Authorization", "")):
-                self._answer(HTTPStatus.OK, exposition(), METRICS_TYPE)
+                self._answer(HTTPStatus.OK, exposition(self.server.process), METRICS_TYPE)
             case "/metrics":
                 self._answer(HTTPStatus.UNAUTHORIZED, b"send the metrics token: Authorization: Bearer TOKEN\n")
             case _:

@@ -164,6 +164,6 @@ def test_a_damaged_backup_is_refused_and_leaves_no_data_folder(copied, tmp_path)
     blob.write_bytes(blob.read_bytes()[:-1])
     arguments = ("--data", str(tmp_path / "data"), "--root-key", str(copied.settings.root_key_path))
     said = bioscope("restore", str(tmp_path / "backup"), *arguments, good=False)
-    assert "is missing or damaged: the backup is not complete" in said
-    assert blob.name in said
+    assert "the backup is not complete, so nothing was restored. Missing or damaged files: 1 of" in said
+    assert f"{blob.name} is damaged" in said
     assert not (tmp_path / "data").exists()

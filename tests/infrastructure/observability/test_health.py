@@ -9,11 +9,10 @@ from uuid import uuid4
 import msgspec
 import psycopg
 import pytest
-from prometheus_client import REGISTRY
 
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
 from infrastructure.observability.health import DEFAULT_LIMITS, DependencyChecks, readiness_of
-from infrastructure.observability.metrics import observe_status
+from infrastructure.observability.metrics import API_METRICS, observe_status
 from infrastructure.postgres.advisory_locks import AdvisoryLock
 from infrastructure.postgres.query_database import PostgresQueryDatabase
 from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
@@ -171,7 +170,9 @@ async def test_what_processes_declare_is_read_with_how_the_system_stands(setting
     await reads.close()
     assert stands.processes == (PROJECTOR, msgspec.structs.replace(API, process="host:7", lacks=()))
     observe_status(stands)
-    paused = {kind: REGISTRY.get_sample_value("bioscope_paused_processes", {"process": kind}) for kind in ("api", "projector", "inference")}
+    paused = {
+        kind: API_METRICS.get_sample_value("bioscope_paused_processes", {"process": kind}) for kind in ("api", "projector", "inference")
+    }
     assert paused == {"api": 0, "projector": 1, "inference": 0}
 
 
