@@ -2,17 +2,22 @@
 
 import hmac
 import socket
+import sys
 import threading
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import structlog
 
 from infrastructure.configuration.settings import LOCAL_ADDRESSES, LOOPBACK_HOSTS, PREFIX, Settings, WrongSetting
 from infrastructure.observability.heartbeat import HEARTBEAT, Heartbeat
 from infrastructure.observability.metrics import exposition
 from infrastructure.process_lifecycle import CannotStart
+
+log = structlog.get_logger()
 
 MIN_TOKEN_LENGTH: Final = 16
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
@@ -74,6 +79,11 @@ class MetricsServer(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.process, self.token, self.heartbeat = process, token, heartbeat
         super().__init__(address, MetricsHandler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - of the library
+        """Log an error, but not a client that has gone away."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            log.error("request for metrics or health failed", exc_info=sys.exception())
 
     def allows(self, authorization: str) -> bool:
         return not self.token or hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())

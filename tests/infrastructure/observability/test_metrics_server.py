@@ -4,6 +4,8 @@ import asyncio
 import http.client
 import http.server
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -11,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from infrastructure.configuration.settings import Settings, WrongSetting
 from infrastructure.embedded.data_folder import locked
 from infrastructure.embedded.installation import environment, publish, with_free_port
 from infrastructure.observability.heartbeat import HEARTBEAT, STALE_AFTER_SECONDS, Heartbeat
-from infrastructure.observability.metrics_server import metrics_token, serve_metrics
+from infrastructure.observability.metrics_server import MetricsServer, metrics_token, serve_metrics
 from infrastructure.process_lifecycle import CannotStart
 
 ROOT = Path(__file__).parents[3]
@@ -126,6 +129,43 @@ def test_health_follows_the_heartbeat_and_needs_no_secret(token_file):
     assert asked(port, "/health") == (200, "ok\n")
     times.append(STALE_AFTER_SECONDS + 1)
     assert asked(port, "/health")[0] == 503
+
+
+@pytest.fixture
+def failing():
+    """A server whose heartbeat raises RuntimeError."""
+
+    class FailingHeartbeat(Heartbeat):
+        def is_alive(self):
+            raise RuntimeError("no heart")
+
+    with MetricsServer(("127.0.0.1", 0), "relay", "", FailingHeartbeat()) as server:
+        yield server
+
+
+def answer_one(server, sent, *, leaves):
+    """Send a request, and answer it in this thread; the client that `leaves` resets the connection before that."""
+    with socket.create_connection(server.server_address) as client:
+        request, address = server.get_request()
+        client.sendall(sent)
+        if leaves:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        server.process_request_thread(request, address)
+
+
+def test_a_client_that_goes_away_leaves_nothing_in_the_log(failing, capfd):
+    with capture_logs() as lines:
+        answer_one(failing, b"GET /met", leaves=True)
+    assert lines == []
+    assert capfd.readouterr().err == ""
+
+
+def test_another_error_is_one_line_of_the_log(failing, capfd):
+    with capture_logs() as lines:
+        answer_one(failing, b"GET /health HTTP/1.0\r\n\r\n", leaves=False)
+    assert [(line["event"], line["log_level"]) for line in lines] == [("request for metrics or health failed", "error")]
+    assert capfd.readouterr().err == ""
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------------------------
