@@ -126,7 +126,7 @@ def services(settings: Settings) -> Services:
         request_digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
         unseal_address=partial(unseal, keys),
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
-        metrics=exposition,
+        metrics=partial(exposition, "api"),
         observe_request=observe_request,
         lifespan=partial(lifespan, adapters),
     )

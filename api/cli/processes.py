@@ -41,7 +41,7 @@ def asgi() -> Any:
     with friendly_errors():
         settings = load_settings()
         configure_logging(settings, "api")
-        _serve_metrics(settings)
+        _serve_metrics(settings, "api")
         return create_app(services(settings), web_options(settings))
 
 
@@ -52,7 +52,7 @@ def relay() -> None:
     In production, start it as a process of its own. One relay leads; others wait to replace it.
     """
     settings = _process("relay", "postgres_url", "kafka_url")
-    _serve_metrics(settings)
+    _serve_metrics(settings, "relay")
 
     from infrastructure.relay.process import run_relay
 
@@ -66,7 +66,7 @@ def projector() -> None:
     In production, start it as a process of its own. A second projector is a hot standby.
     """
     settings = _process("projector", "postgres_url", "kafka_url")
-    _serve_metrics(settings)
+    _serve_metrics(settings, "projector")
 
     from projections.process.main import run_projector
 
@@ -87,7 +87,7 @@ def inference() -> None:
     from infrastructure.inference.confinement import confine_inference
 
     confine_inference(settings)  # before the first thread
-    _serve_metrics(settings)
+    _serve_metrics(settings, "inference")
 
     from infrastructure.inference.process import run_inference
 
@@ -131,26 +131,37 @@ def health(process: str, *, as_json: bool) -> None:
     """Check whether a process works.
 
     This is the health check of its container. The API is asked on BIOSCOPE_HOST and BIOSCOPE_PORT, the other processes on
-    BIOSCOPE_METRICS_HOST and BIOSCOPE_METRICS_PORT. A process is healthy while its event loop runs. Unreachable servers do not count,
-    since a restart would not help.
+    BIOSCOPE_METRICS_HOST and BIOSCOPE_METRICS_PORT. While `bioscope up` runs on the data folder, each process is asked on its own port
+    there. A process is healthy while its event loop runs. Unreachable servers do not count, since a restart would not help.
 
     The exit code is 1 if the process is not healthy.
     """
-    from infrastructure.observability.metrics_server import is_healthy
+    from infrastructure.embedded.installation import running_metrics_ports
+    from infrastructure.observability.metrics_server import ask_health
 
     settings = load_settings()
     if process == "api":
         host, port, path = settings.host, settings.port, "/health/live"
     else:
-        require_settings(settings, "metrics_port")
-        host, port, path = settings.metrics_host, settings.metrics_port, "/health"
-    healthy = is_healthy(host, port, path)
+        host, port, path = settings.metrics_host, running_metrics_ports(settings.data).get(process, settings.metrics_port), "/health"
+        if not port:
+            require_settings(settings, "metrics_port")
+    answer = ask_health(host, port, path)
+    is_other = process not in ("api", answer.process) and bool(answer.process or answer.healthy)
+    healthy = answer.healthy and not is_other
     if as_json:
         print_json(ProcessHealth(process=process, healthy=healthy))
+    if is_other:
+        fail(_other_process(process, port, answer.process))
     if not healthy:
         fail(f"the process {process} does not answer on {host}:{port}{path}, or is not healthy")
     if not as_json:
         click.echo(f"the process {process} is healthy")
+
+
+def _other_process(process: str, port: int, other: str) -> str:
+    owner = f"port {port} is that of the {other}, not of the {process}" if other else f"port {port} is not that of the {process}"
+    return f"{owner}: set BIOSCOPE_METRICS_PORT to the port of the {process}"
 
 
 def _require_metrics_token(settings: Settings) -> None:
@@ -163,7 +174,7 @@ def _require_metrics_token(settings: Settings) -> None:
         fail(str(error), WRONG_USE)
 
 
-def _serve_metrics(settings: Settings) -> None:
+def _serve_metrics(settings: Settings, process: str) -> None:
     from infrastructure.observability.metrics_server import serve_metrics
 
-    serve_metrics(settings)
+    serve_metrics(settings, process)

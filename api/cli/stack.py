@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from api.cli.admin.audit import verification_of
@@ -46,7 +47,10 @@ def up(data: Path | None, port: int | None, *, verbose: bool, as_json: bool) -> 
         else:
             click.echo(f"ready: {running.base_url}")
 
-    sys.exit(supervise(load_settings(data=data, port=port), prepare=prepare, on_ready=report_ready, verbose=verbose))
+    def prepare_and_describe(target: Settings) -> None:
+        _describe_models(prepare(target), console=err)
+
+    sys.exit(supervise(load_settings(data=data, port=port), prepare=prepare_and_describe, on_ready=report_ready, verbose=verbose))
 
 
 @command(example="bioscope demo")
@@ -158,8 +162,7 @@ def migrate(*, as_json: bool) -> None:
         print_json(MigrationReport(migration=migration, models=tuple(map(_migrated_model, shipped))))
         return
     click.echo(f"The database is at migration {migration}.")
-    for model in shipped:
-        click.echo(_describe(model))
+    _describe_models(shipped, console=out)
 
 
 def _migrated_model(shipped: "BundledModel") -> MigratedModel:
@@ -171,6 +174,11 @@ def _migrated_model(shipped: "BundledModel") -> MigratedModel:
         aliases=shipped.aliases,
         is_new=shipped.is_new,
     )
+
+
+def _describe_models(shipped: "list[BundledModel]", *, console: Console) -> None:
+    for model in shipped:
+        print_message(_describe(model), console=console)
 
 
 def _describe(shipped: "BundledModel") -> str:

@@ -27,6 +27,7 @@ class NotRunning(Exception):
 class RunningState(msgspec.Struct, frozen=True):
     pid: int
     addresses: dict[str, str | int | float | bool]
+    metrics_ports: Mapping[str, int] = {}  # of each process that serves metrics
 
 
 def ensure_root_key(settings: Settings) -> None:
@@ -113,10 +114,10 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
     return f"{address} cannot be bound ({reason}): choose another port with --port or BIOSCOPE_PORT (0: a free one)"
 
 
-def publish(settings: Settings) -> None:
-    """Write the addresses of the running system into its data folder."""
+def publish(settings: Settings, *, metrics_ports: Mapping[str, int]) -> None:
+    """Write the addresses of the running system, and the metrics ports of its processes, into its data folder."""
     addresses = {name: getattr(settings, name) for name in ADDRESSES}
-    write_private(_file(settings.data), msgspec.json.encode(RunningState(os.getpid(), addresses)).decode())
+    write_private(_file(settings.data), msgspec.json.encode(RunningState(os.getpid(), addresses, metrics_ports)).decode())
 
 
 def withdraw(data: Path) -> None:
@@ -125,17 +126,29 @@ def withdraw(data: Path) -> None:
 
 def running_settings(settings: Settings) -> Settings:
     """`settings` with the addresses of the system that runs on its data folder. Raises NotRunning."""
-    try:
-        running = msgspec.json.decode(_file(settings.data).read_bytes(), type=RunningState)
-    except (OSError, msgspec.DecodeError):
-        running = None
-    if running is not None and running.pid == holder(settings.data):
+    running = _running_state(settings.data)
+    if running is not None:
         return msgspec.structs.replace(settings, **{name: value for name, value in running.addresses.items() if _is_open(settings, name)})
     if settings.postgres_url:
         return settings
     raise NotRunning(
         f"nothing runs on {settings.data}: start it with `bioscope up`, name its folder with --data, or set BIOSCOPE_POSTGRES_URL"
     )
+
+
+def running_metrics_ports(data: Path) -> Mapping[str, int]:
+    """The metrics port of each process of the system that runs on this data folder; empty if none runs or serves metrics."""
+    running = _running_state(data)
+    return running.metrics_ports if running is not None else {}
+
+
+def _running_state(data: Path) -> RunningState | None:
+    """What the system that runs on this data folder has published; None if none runs."""
+    try:
+        running = msgspec.json.decode(_file(data).read_bytes(), type=RunningState)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return running if running.pid == holder(data) else None
 
 
 def _is_open(settings: Settings, name: str) -> bool:

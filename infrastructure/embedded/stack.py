@@ -128,7 +128,7 @@ class EmbeddedStack:
         for process in self._processes:
             self._supervise(process.name, partial(self._spawn, process))
         self._wait_until(self._are_processes_ready, self._limits.processes_ready_seconds, self._unready_processes)
-        publish(self.settings)
+        self._publish()
 
     def _start_servers(self) -> None:
         """Start all servers concurrently. Postgres comes last, since creating its cluster takes a second."""
@@ -171,13 +171,21 @@ class EmbeddedStack:
 
     def _settings_of(self, process: ProcessDefinition) -> Settings:
         """The settings with the process's own key file and database role. Metrics ports are numbered from the first process."""
-        first, postgres = self.settings.metrics_port, self._servers.get(Postgres.name)
+        postgres = self._servers.get(Postgres.name)
         return msgspec.structs.replace(
             self.settings,
-            metrics_port=first + self._processes.index(process) if first else 0,
+            metrics_port=self._metrics_ports().get(process.name, 0),
             postgres_url=postgres.url(user=process.database_role) if isinstance(postgres, Postgres) else self.settings.postgres_url,
             key_file=self._write_key_file(process),
         )
+
+    def _metrics_ports(self) -> dict[str, int]:
+        """The metrics port of each process; empty if metrics are not served."""
+        first = self.settings.metrics_port
+        return {process.name: port for port, process in enumerate(self._processes, first)} if first else {}
+
+    def _publish(self) -> None:
+        publish(self.settings, metrics_ports=self._metrics_ports())
 
     def _write_key_file(self, process: ProcessDefinition) -> str:
         """Write the key file of a process; return its path, or an empty text if the process needs no keys."""
@@ -258,7 +266,7 @@ class EmbeddedStack:
             return  # checked again soon, or stopping
         self._adopt_addresses()
         with suppress(OSError):
-            publish(self.settings)
+            self._publish()
         clients = [process for process in self._processes if process.follows_broker and process.name in self._supervised]
         self._report(f"the broker is now at {self.settings.kafka_url}; restarting its clients")
         self._stop_processes(clients)

@@ -104,7 +104,7 @@ class DependencyChecks:
 def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
     """The health of the processes, as the database shows it."""
     return [
-        _lag_of("relay", "published", status.unpublished, status.unpublished_age)
+        _lag_of("relay", "published", status.unpublished, status.unpublished_age, cause=_may_be_missing("relay"))
         if status.is_published_in_log
         else _unhealthy("relay", f"ops.relay is at position {status.published}, but the log ends at {status.head}: {CHANGED}", status.head),
         _projector(status),
@@ -128,7 +128,9 @@ def _projector(status: SystemStatus) -> DependencyHealth:
         return _unhealthy("projector", f"the read models are at position {status.projected} of another log: run `bioscope rebuild`")
     if lag > 0 and projectors and all(process.paused for process in projectors):
         return _unhealthy("projector", f"{lag} events are not shown yet: {projectors[0].paused}", lag)
-    health = _lag_of("projector", "shown", lag, status.unprojected_age, also=_dead_letters(status))
+    is_running = bool(projectors) or status.scheduling
+    cause = ": a projector runs, but does not apply them; see its log" if is_running else _may_be_missing("projector")
+    health = _lag_of("projector", "shown", lag, status.unprojected_age, cause=cause, also=_dead_letters(status))
     return _unhealthy(health.name, health.detail, health.lag) if status.dead_letters else health
 
 
@@ -155,9 +157,13 @@ def _crashing(dependency: DependencyHealth, loops: Mapping[str, int]) -> Depende
     return _unhealthy(dependency.name, f"{name} ended {loops[name]} times within a minute: see {name}.log in the logs of the data folder")
 
 
-def _lag_of(name: str, done: str, lag: int, age: float, also: str = "") -> DependencyHealth:
+def _may_be_missing(name: str) -> str:
+    return f". Is a {name} process running?"
+
+
+def _lag_of(name: str, done: str, lag: int, age: float, *, cause: str, also: str = "") -> DependencyHealth:
     if lag > 0 and age > MAX_LAG_SECONDS:
-        return _unhealthy(name, f"{lag} events are not {done} yet, the oldest for {age:.0f} s. Is a {name} process running?{also}", lag)
+        return _unhealthy(name, f"{lag} events are not {done} yet, the oldest for {age:.0f} s{cause}{also}", lag)
     return _healthy(name, (f"{lag} events behind" if lag > 0 else f"all events are {done}") + also, max(0, lag))
 
 

@@ -1,10 +1,11 @@
-"""All metrics. Each process counts its own work; the API also exports the status of the whole system."""
+"""All metrics. Each process exports those that it measures; the API also exports the status of the whole system."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -12,66 +13,114 @@ from infrastructure.postgres.system.status import SystemStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+APPEND_METRICS: Final = CollectorRegistry()
+API_METRICS: Final = CollectorRegistry()
+RELAY_METRICS: Final = CollectorRegistry()
+PROJECTOR_METRICS: Final = CollectorRegistry()
+INFERENCE_METRICS: Final = CollectorRegistry()
+MEASURED: Final[Mapping[str, Sequence[CollectorRegistry]]] = {
+    "api": (APPEND_METRICS, API_METRICS),
+    "relay": (RELAY_METRICS,),
+    "projector": (APPEND_METRICS, PROJECTOR_METRICS),
+    "inference": (APPEND_METRICS, INFERENCE_METRICS),
+}
+"""The metrics that each process measures, beside those of Python and the operating system."""
+
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 APPEND_COMMANDS: Final = Histogram(
-    "bioscope_append_batch_commands", "Commands in one transaction of the event store.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+    "bioscope_append_batch_commands",
+    "Commands in one transaction of the event store.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    registry=APPEND_METRICS,
 )
-APPEND_SECONDS: Final = Histogram("bioscope_append_seconds", "Duration of one transaction of the event store.", buckets=LATENCY_BUCKETS)
-APPENDS: Final = Counter("bioscope_appends", "Commands by outcome of their append.", ["outcome"])
+APPEND_SECONDS: Final = Histogram(
+    "bioscope_append_seconds", "Duration of one transaction of the event store.", buckets=LATENCY_BUCKETS, registry=APPEND_METRICS
+)
+APPENDS: Final = Counter("bioscope_appends", "Commands by outcome of their append.", ["outcome"], registry=APPEND_METRICS)
 REQUEST_SECONDS: Final = Histogram(
-    "bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=LATENCY_BUCKETS
+    "bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=LATENCY_BUCKETS, registry=API_METRICS
 )
-REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"])
-IMAGES: Final = Counter("bioscope_inference_images", "Images processed by workers, by outcome.", ["outcome"])
+REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"], registry=API_METRICS)
+IMAGES: Final = Counter("bioscope_inference_images", "Images processed by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS)
 
-HEAD: Final = Gauge("bioscope_log_events", "Events in the log.")
-RELAY_LAG: Final = Gauge("bioscope_relay_lag_events", "Events that Kafka does not have yet.")
-RELAY_AGE: Final = Gauge("bioscope_relay_lag_seconds", "Age of the oldest event that Kafka does not have yet.")
-PROJECTION_LAG: Final = Gauge("bioscope_projection_lag_events", "Events that the read models do not show yet.", ["projection"])
-PROJECTION_AGE: Final = Gauge("bioscope_projection_lag_seconds", "Age of the oldest event that is not shown yet.", ["projection"])
-DEAD_LETTERS: Final = Gauge("bioscope_dead_letters", "Events that could not be applied.")
-PARKED: Final = Gauge("bioscope_parked_events", "Events that wait for a dead letter to be resolved.")
-TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Age of the oldest task in progress, since it was dispatched.")
-LONG_STREAMS: Final = Gauge("bioscope_long_streams", "Streams with more than 1,000 events, which load slowly; without jobs.")
-WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen within 10 s.")
-SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while a process leads the scheduler.")
-PAUSED: Final = Gauge("bioscope_paused_processes", "Processes that are paused until they are upgraded.", ["process"])
+BROKEN_CHAIN: Final = Gauge(
+    "bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.", registry=RELAY_METRICS
+)
+DISCREPANCIES: Final = Gauge(
+    "bioscope_record_discrepancies", "Claims, password hashes and data keys that differ from the log.", registry=API_METRICS
+)
+RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "Time of the last such comparison.", registry=API_METRICS)
 
-BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.")
-DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that differ from the log.")
-RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "Time of the last such comparison.")
-
-ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Unused blobs that were deleted.")
-ORPHANS_LEFT: Final = Gauge("bioscope_orphans_left", "Blobs that the last sweep kept for events that could not be applied yet.")
-ORPHANS_SWEPT_AT: Final = Gauge("bioscope_orphans_swept_timestamp_seconds", "Time of the last complete sweep of blobs.")
-PRUNED: Final = Counter("bioscope_pruned_rows", "Obsolete rows beside the log that were removed.", ["table"])
-PRUNED_AT: Final = Gauge("bioscope_pruned_timestamp_seconds", "Time of the last complete removal of obsolete rows.")
+ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Unused blobs that were deleted.", registry=PROJECTOR_METRICS)
+ORPHANS_LEFT: Final = Gauge(
+    "bioscope_orphans_left", "Blobs that the last sweep kept for events that could not be applied yet.", registry=PROJECTOR_METRICS
+)
+ORPHANS_SWEPT_AT: Final = Gauge(
+    "bioscope_orphans_swept_timestamp_seconds", "Time of the last complete sweep of blobs.", registry=PROJECTOR_METRICS
+)
+PRUNED: Final = Counter("bioscope_pruned_rows", "Obsolete rows beside the log that were removed.", ["table"], registry=PROJECTOR_METRICS)
+PRUNED_AT: Final = Gauge(
+    "bioscope_pruned_timestamp_seconds", "Time of the last complete removal of obsolete rows.", registry=PROJECTOR_METRICS
+)
 
 MAIN: Final = "main"
 DECLARED_KINDS: Final = ("api", "projector", "inference")
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
-class StoredCounters(Collector):
-    """Exports the table `ops.counters`, in which all processes count, as it was last read."""
+class SystemStatusMetrics(Collector):
+    """Exports the status of the system as it was last read, with the counters of all processes. Exports nothing before that."""
 
     def __init__(self) -> None:
         self.status: SystemStatus | None = None
 
-    def collect(self) -> list[CounterMetricFamily]:
-        families: dict[str, CounterMetricFamily] = {}
-        for counter in self.status.counters if self.status else ():
-            label = COUNTER_LABELS.get(counter.name, "label")
-            family = families.setdefault(
-                counter.name, CounterMetricFamily(f"bioscope_{counter.name}", "Counted by all processes.", labels=[label])
-            )
-            family.add_metric([counter.label], counter.value)
-        return list(families.values())
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        if self.status is not None:
+            yield from _gauges(self.status)
+            yield from _stored_counters(self.status)
 
 
-STORED_COUNTERS: Final = StoredCounters()
-REGISTRY.register(STORED_COUNTERS)
+SYSTEM_STATUS: Final = SystemStatusMetrics()
+API_METRICS.register(SYSTEM_STATUS)
+
+
+def _gauges(status: SystemStatus) -> Iterator[GaugeMetricFamily]:
+    yield GaugeMetricFamily("bioscope_log_events", "Events in the log.", status.head)
+    yield GaugeMetricFamily("bioscope_relay_lag_events", "Events that Kafka does not have yet.", status.unpublished)
+    yield GaugeMetricFamily("bioscope_relay_lag_seconds", "Age of the oldest event that Kafka does not have yet.", status.unpublished_age)
+    projection_lag = max(0, status.head - status.projected)
+    yield _labelled("bioscope_projection_lag_events", "Events that the read models do not show yet.", "projection", {MAIN: projection_lag})
+    projection_age = {MAIN: status.unprojected_age}
+    yield _labelled("bioscope_projection_lag_seconds", "Age of the oldest event that is not shown yet.", "projection", projection_age)
+    yield GaugeMetricFamily("bioscope_dead_letters", "Events that could not be applied.", status.dead_letters)
+    yield GaugeMetricFamily("bioscope_parked_events", "Events that wait for a dead letter to be resolved.", status.parked)
+    yield GaugeMetricFamily("bioscope_task_age_seconds", "Age of the oldest task in progress, since it was dispatched.", status.task_age)
+    long_streams = "Streams with more than 1,000 events, which load slowly; without jobs."
+    yield GaugeMetricFamily("bioscope_long_streams", long_streams, status.long_streams)
+    yield GaugeMetricFamily("bioscope_inference_workers", "Inference processes seen within 10 s.", status.workers)
+    yield GaugeMetricFamily("bioscope_scheduler_leads", "1 while a process leads the scheduler.", float(status.scheduling))
+    paused = {kind: sum(bool(one.paused) for one in status.processes if one.kind == kind) for kind in DECLARED_KINDS}
+    yield _labelled("bioscope_paused_processes", "Processes that are paused until they are upgraded.", "process", paused)
+
+
+def _labelled(name: str, documentation: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, documentation, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
+
+
+def _stored_counters(status: SystemStatus) -> Iterator[CounterMetricFamily]:
+    """The table `ops.counters`, in which all processes count."""
+    families: dict[str, CounterMetricFamily] = {}
+    for counter in status.counters:
+        label = COUNTER_LABELS.get(counter.name, "label")
+        family = families.setdefault(
+            counter.name, CounterMetricFamily(f"bioscope_{counter.name}", "Counted by all processes.", labels=[label])
+        )
+        family.add_metric([counter.label], counter.value)
+    yield from families.values()
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
@@ -87,22 +136,9 @@ def _of_requests(method: str, route: str, status: int) -> tuple[Histogram, Count
 
 
 def observe_status(status: SystemStatus) -> None:
-    HEAD.set(status.head)
-    RELAY_LAG.set(status.unpublished)
-    RELAY_AGE.set(status.unpublished_age)
-    PROJECTION_LAG.labels(MAIN).set(max(0, status.head - status.projected))
-    PROJECTION_AGE.labels(MAIN).set(status.unprojected_age)
-    DEAD_LETTERS.set(status.dead_letters)
-    PARKED.set(status.parked)
-    TASK_AGE.set(status.task_age)
-    LONG_STREAMS.set(status.long_streams)
-    WORKERS.set(status.workers)
-    SCHEDULING.set(status.scheduling)
-    for kind in DECLARED_KINDS:
-        PAUSED.labels(kind).set(sum(bool(process.paused) for process in status.processes if process.kind == kind))
-    STORED_COUNTERS.status = status
+    SYSTEM_STATUS.status = status
 
 
-def exposition() -> bytes:
-    """All metrics in the Prometheus text format."""
-    return generate_latest(REGISTRY)
+def exposition(process: str) -> bytes:
+    """The metrics that this process measures, in the Prometheus text format."""
+    return b"".join(generate_latest(registry) for registry in (REGISTRY, *MEASURED[process]))

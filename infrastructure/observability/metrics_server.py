@@ -2,21 +2,27 @@
 
 import hmac
 import socket
+import sys
 import threading
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
+
+import structlog
 
 from infrastructure.configuration.settings import LOCAL_ADDRESSES, LOOPBACK_HOSTS, PREFIX, Settings, WrongSetting
 from infrastructure.observability.heartbeat import HEARTBEAT, Heartbeat
 from infrastructure.observability.metrics import exposition
 from infrastructure.process_lifecycle import CannotStart
 
+log = structlog.get_logger()
+
 MIN_TOKEN_LENGTH: Final = 16
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 HEALTH_TIMEOUT_SECONDS: Final = 3.0
+PROCESS_HEADER: Final = "Bioscope-Process"  # names the process that answers on its metrics port
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -36,24 +42,32 @@ def metrics_token(settings: Settings) -> str:
     return token
 
 
-def serve_metrics(settings: Settings, *, heartbeat: Heartbeat = HEARTBEAT) -> None:
-    """Serve /metrics and /health of this process on `metrics_host`:`metrics_port` in a thread. Port 0 disables it.
+def serve_metrics(settings: Settings, process: str, *, heartbeat: Heartbeat = HEARTBEAT) -> None:
+    """Serve /metrics and /health of this process, named `process`, on `metrics_host`:`metrics_port` in a thread. Port 0 disables it.
 
     Raises WrongSetting, and CannotStart if the address cannot be bound.
     """
     token = metrics_token(settings)
     if settings.metrics_port:
-        threading.Thread(target=_server(settings, token, heartbeat).serve_forever, name="metrics", daemon=True).start()
+        threading.Thread(target=_server(settings, process, token, heartbeat).serve_forever, name="metrics", daemon=True).start()
 
 
-def is_healthy(host: str, port: int, path: str) -> bool:
-    """Whether the process at this address answers 200 on `path`. A wildcard address is probed on loopback."""
+class HealthAnswer(NamedTuple):
+    """`process` is the name that a process gives on its metrics port; empty without an answer, and on the port of the API."""
+
+    healthy: bool
+    process: str = ""
+
+
+def ask_health(host: str, port: int, path: str) -> HealthAnswer:
+    """Ask the process at this address; it is healthy if it answers 200 on `path`. A wildcard address is asked on loopback."""
     connection = HTTPConnection(LOCAL_ADDRESSES.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == HTTPStatus.OK
+        answer = connection.getresponse()
+        return HealthAnswer(answer.status == HTTPStatus.OK, answer.getheader(PROCESS_HEADER, ""))
     except (OSError, HTTPException):
-        return False
+        return HealthAnswer(healthy=False)
     finally:
         connection.close()
 
@@ -61,10 +75,15 @@ def is_healthy(host: str, port: int, path: str) -> bool:
 class MetricsServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], token: str, heartbeat: Heartbeat) -> None:
+    def __init__(self, address: tuple[str, int], process: str, token: str, heartbeat: Heartbeat) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.token, self.heartbeat = token, heartbeat
+        self.process, self.token, self.heartbeat = process, token, heartbeat
         super().__init__(address, MetricsHandler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - of the library
+        """Log an error, but not a client that has gone away."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            log.error("request for metrics or health failed", exc_info=sys.exception())
 
     def allows(self, authorization: str) -> bool:
         return not self.token or hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
@@ -80,7 +99,7 @@ class MetricsHandler(BaseHTTPRequestHandler):
                 alive = self.server.heartbeat.is_alive()
                 self._answer(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if alive else b"no heartbeat\n")
             case "/metrics" if self.server.allows(self.headers.get("Authorization", "")):
-                self._answer(HTTPStatus.OK, exposition(), METRICS_TYPE)
+                self._answer(HTTPStatus.OK, exposition(self.server.process), METRICS_TYPE)
             case "/metrics":
                 self._answer(HTTPStatus.UNAUTHORIZED, b"send the metrics token: Authorization: Bearer TOKEN\n")
             case _:
@@ -90,6 +109,7 @@ class MetricsHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header(PROCESS_HEADER, self.server.process)
         if status is HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()
@@ -99,9 +119,9 @@ class MetricsHandler(BaseHTTPRequestHandler):
         """Log nothing, since scrapers call every few seconds."""
 
 
-def _server(settings: Settings, token: str, heartbeat: Heartbeat) -> MetricsServer:
+def _server(settings: Settings, process: str, token: str, heartbeat: Heartbeat) -> MetricsServer:
     try:
-        return MetricsServer((settings.metrics_host, settings.metrics_port), token, heartbeat)
+        return MetricsServer((settings.metrics_host, settings.metrics_port), process, token, heartbeat)
     except OSError as error:
         raise CannotStart(
             f"{settings.metrics_host}:{settings.metrics_port} cannot be bound for metrics ({error.strerror}): "

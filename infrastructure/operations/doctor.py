@@ -16,6 +16,8 @@ from application.ports import BlobStore
 from domain.errors import DomainError, Unavailable
 from domain.values import model_id
 from infrastructure.audit.reconciliation import discrepancies, shown_subjects
+from infrastructure.blobs.filesystem import blobs_folder
+from infrastructure.blobs.s3 import is_on_s3
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings, WrongSetting, variable
 from infrastructure.embedded.installation import NotRunning, running_settings
@@ -229,19 +231,32 @@ def _redis(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 def _blobs(settings: Settings) -> Iterator[ConfigFinding]:
-    """Store, find and delete a blob, unless the credentials may not delete."""
+    """A finding of storing, finding and deleting a blob."""
+    where = settings.blobs_url if is_on_s3(settings) else str(blobs_folder(settings))
+    try:
+        yield _blob_store_finding(settings, where)
+    except Unavailable as error:
+        yield wrong("blobs", f"{where} is unavailable or full{_reason(error.__cause__)}")
+
+
+def _blob_store_finding(settings: Settings, where: str) -> ConfigFinding:
+    """Store, find and delete a blob, unless the credentials may not delete. Raises Unavailable."""
     store = open_blobs(settings, NO_KEYS)
     store.exists(ABSENT_BLOB)
     if not _may_delete(settings, store):
-        yield good("blobs", f"{settings.blobs_url} answers; these credentials may not delete, so storing was not tested")
-        return
+        return good("blobs", f"{where} answers; these credentials may not delete, so storing was not tested")
     writer = store.begin()
     writer.write(os.urandom(32))
     sha256, _ = writer.commit()
     exists = store.exists(sha256)
     store.delete(sha256)
-    where = settings.blobs_url or "a folder in the data folder"
-    yield good("blobs", where) if exists else wrong("blobs", f"{where}: a stored blob was not found")
+    return good("blobs", where) if exists else wrong("blobs", f"{where}: a stored blob was not found")
+
+
+def _reason(cause: BaseException | None) -> str:
+    """The first line of the cause in parentheses; empty without one."""
+    (line, *_) = (getattr(cause, "strerror", None) or str(cause or "")).splitlines() or [""]
+    return f" ({line[:200]})" if line else ""
 
 
 def _may_delete(settings: Settings, store: BlobStore) -> bool:

@@ -139,10 +139,10 @@ def main() -> None:
     port = int(sys.argv[1])
     serve = processes._serve_metrics
 
-    def taken_over(given: object) -> None:
+    def taken_over(given: object, process: str) -> None:
         """What comes next once the process is confined."""
         threading.Thread(target=_answer, args=(port,), daemon=True).start()
-        serve(given)
+        serve(given, process)
 
     processes._serve_metrics = taken_over
     bioscope(["inference"])

@@ -112,7 +112,7 @@ async def test_methods_that_do_not_exist_are_counted_as_one(api):
     http = await api.client()
     for number in range(3):
         assert (await http.request(f"MADEUP{number}", DATASETS)).status_code == 405
-    kept = exposition().decode()
+    kept = exposition("api").decode()
     assert 'method="unknown"' in kept
     assert "MADEUP" not in kept
 

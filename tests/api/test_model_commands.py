@@ -75,7 +75,16 @@ def test_stdout_is_json_alone_while_models_are_registered(settings, release):
     done = CliRunner().invoke(main, ["migrate", "--json"], env=variables)
     (registered,) = json.loads(done.stdout)["models"]
     assert (registered["name"], registered["version"], registered["is_new"]) == ("pbc8", 1, True)
-    assert "model registered" in done.stderr
+    assert done.stderr == ""
+
+
+def test_models_are_described_in_whole_lines_of_80_columns(bioscope, release, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    bioscope("migrate")
+    new_release(release)
+    output = bioscope("migrate")
+    assert "candidate; use it with `bioscope models promote pbc8 2`" in " ".join(output.split())
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_a_version_that_is_not_registered_is_not_promoted(bioscope, release):

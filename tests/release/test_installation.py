@@ -169,8 +169,8 @@ def test_every_process_is_healthy_and_shows_its_metrics(installation, running):
     address, first_metrics_port = running
     port = address.rpartition(":")[2]
     ask = (
-        "import sys; from infrastructure.observability.metrics_server import is_healthy; "
-        "print(is_healthy('127.0.0.1', int(sys.argv[1]), '/metrics'))"
+        "import sys; from infrastructure.observability.metrics_server import ask_health; "
+        "print(ask_health('127.0.0.1', int(sys.argv[1]), '/metrics').healthy)"
     )
     for metrics_port, process in enumerate(PROCESSES, first_metrics_port):
         output = installation.run("health", process.name, BIOSCOPE_PORT=port, BIOSCOPE_METRICS_PORT=str(metrics_port))

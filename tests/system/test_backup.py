@@ -82,10 +82,12 @@ def test_a_backup_under_way_holds_no_one_up(copied):
 
 
 def test_restored_and_rebuilt_is_the_same_as_the_original(copied, tmp_path):
-    said = restored(copied, "late", tmp_path / "data")
+    data = tmp_path / "restored data"
+    said = restored(copied, "late", data)
     assert "Restored:" in said
+    assert f"Start it with `bioscope up --data '{data}'`" in said
     with (
-        SupervisedStack(stack_settings(tmp_path / "data"), prepare=prepare) as settings,
+        SupervisedStack(stack_settings(data), prepare=prepare) as settings,
         psycopg.connect(settings.postgres_owner_url) as connection,
     ):
         assert digests(connection) == copied.digests
@@ -162,6 +164,6 @@ def test_a_damaged_backup_is_refused_and_leaves_no_data_folder(copied, tmp_path)
     blob.write_bytes(blob.read_bytes()[:-1])
     arguments = ("--data", str(tmp_path / "data"), "--root-key", str(copied.settings.root_key_path))
     said = bioscope("restore", str(tmp_path / "backup"), *arguments, good=False)
-    assert "is missing or damaged: the backup is not complete" in said
-    assert blob.name in said
+    assert "the backup is not complete, so nothing was restored. Missing or damaged files: 1 of" in said
+    assert f"{blob.name} is damaged" in said
     assert not (tmp_path / "data").exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -120,7 +121,11 @@ def after_the_demo(machine):
 
 @pytest.fixture(scope="module")
 def running(machine, after_the_demo):
-    with subprocess.Popen(["bioscope", "up", "--json"], cwd=machine.folder, env=machine.variables, stdout=subprocess.PIPE, text=True) as up:
+    command = ["bioscope", "up", "--json"]
+    with (
+        (machine.folder / "up.messages").open("w") as messages,
+        subprocess.Popen(command, cwd=machine.folder, env=machine.variables, stdout=subprocess.PIPE, stderr=messages, text=True) as up,
+    ):
         lines = []
         for line in up.stdout:
             lines.append(line)
@@ -143,6 +148,15 @@ def test_the_demo_tells_programs_what_it_found(after_the_demo):
 
 def test_the_running_system_tells_programs_its_address(machine, running):
     assert running == {"url": machine.variables["BIOSCOPE_URL"], "data": str(machine.folder / ".bioscope")}
+
+
+def test_the_models_of_the_running_system_are_described(machine, running):
+    messages = (machine.folder / "up.messages").read_text()
+    described = " ".join(messages.split())
+    for name in ("bccd3", "pbc8"):
+        assert re.search(rf"known: model {name} version 1 \(release \S+, sha256 [0-9a-f]{{12}}\), production", described)
+    assert "position=" not in messages
+    assert_whole_lines(messages)
 
 
 @pytest.mark.parametrize("name", DAY)

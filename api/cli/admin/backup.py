@@ -1,5 +1,6 @@
 """Backup and restore."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,8 @@ def restore(folder: Path, root_key: Path | None, data: Path | None, *, as_json: 
         print_json(RestoreReport(events=result.events, hash=result.hash))
         return
     restored = f"Restored: {result.events} events, hash {result.hash[:16]}…; the read models were rebuilt."
-    print_message(f"{restored} Start the system with `bioscope up`.", console=out)
+    print_message(restored, console=out)
+    print_message(f"Start it with `bioscope up --data {shlex.quote(str(settings.data))}`.", console=out)
 
 
 def _restore_into(target: Settings, folder: Path, manifest: Any, progress: Any) -> None:

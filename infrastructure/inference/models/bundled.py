@@ -8,7 +8,6 @@ from typing import Final
 from uuid import uuid4
 
 import msgspec
-import structlog
 
 from application.models import add_version
 from application.ports import BlobStore, Command, EventStore
@@ -20,8 +19,6 @@ from infrastructure.inference.children.child_process import ChildFailed, ChildLo
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.models.manifest import FILE, ModelManifest, load_manifest, manifest_as_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
-
-log = structlog.get_logger()
 
 ACTOR: Final = Actor(id=system_actor("shipped models"), kind="system")
 CHECKOUT: Final = Path(__file__).resolve().parents[3]
@@ -108,7 +105,6 @@ def _register(folder: Path, record: ModelManifest, text: str, blobs: BlobStore, 
         command=command,
         log=events,
     )
-    log.info("model registered", model=record.name, sha256=record.sha256, position=done.position)
     return done.position > 0
 
 

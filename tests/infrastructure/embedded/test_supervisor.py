@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from infrastructure.configuration.paths import run_folder
 from infrastructure.configuration.settings import Settings, load
 from infrastructure.embedded.data_folder import holder, mark
-from infrastructure.embedded.installation import environment
+from infrastructure.embedded.installation import environment, running_metrics_ports
 from infrastructure.embedded.restarting import MAX_DELAY_SECONDS, STABLE_AFTER_SECONDS, next_restart_delay
 from infrastructure.embedded.stack import StackLimits
 from infrastructure.embedded.supervisor import (
@@ -526,6 +526,15 @@ def test_a_command_beside_a_running_system_finds_it_by_its_data_folder(used):
         running.wait()
         with pytest.raises(NotRunning):
             running_settings(asking)
+
+
+def test_the_metrics_port_of_each_process_is_published(alone):
+    given = msgspec.structs.replace(alone, metrics_port=9123)
+    processes = [process("relay", STEADY), process("projector", STEADY), STEADY_API]
+    with SupervisedStack(given, processes=processes, prepare=nothing):
+        assert running_metrics_ports(alone.data) == {"relay": 9123, "projector": 9124, "api": 9125}
+        assert environment_of(alone.data, "projector")["BIOSCOPE_METRICS_PORT"] == "9124"
+    assert running_metrics_ports(alone.data) == {}
 
 
 def test_a_command_with_an_address_of_its_own_needs_no_running_system(data):

@@ -9,11 +9,10 @@ from uuid import uuid4
 import msgspec
 import psycopg
 import pytest
-from prometheus_client import REGISTRY
 
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
 from infrastructure.observability.health import DEFAULT_LIMITS, DependencyChecks, readiness_of
-from infrastructure.observability.metrics import observe_status
+from infrastructure.observability.metrics import API_METRICS, observe_status
 from infrastructure.postgres.advisory_locks import AdvisoryLock
 from infrastructure.postgres.query_database import PostgresQueryDatabase
 from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
@@ -118,6 +117,23 @@ async def test_problems_that_the_database_shows_are_described(name, changes, ok,
     assert all(one.ok for other, one in found.items() if other != name)
 
 
+STOPPED = {"projected": 3, "unprojected_age": 31}
+RUNNING = DeclaredProcess(kind="projector", process="host:7", release="0.2.0", paused="", lacks=())
+
+
+@pytest.mark.parametrize("running", [{"processes": (RUNNING,), "scheduling": False}, {"scheduling": True}], ids=["declared", "leading"])
+def test_a_running_projector_that_applies_nothing_is_not_called_missing(running):
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, **STOPPED, **running))}
+    assert found["projector"].detail == (
+        "4 events are not shown yet, the oldest for 31 s: a projector runs, but does not apply them; see its log"
+    )
+
+
+def test_a_projector_of_which_nothing_is_seen_may_be_missing():
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, **STOPPED, scheduling=False))}
+    assert found["projector"].detail == "4 events are not shown yet, the oldest for 31 s. Is a projector process running?"
+
+
 WAITS = "position 17 holds ImageTagged version 1, which a newer release wrote; upgrade this process"
 PROJECTOR = DeclaredProcess(kind="projector", process="host:7", release="0.2.0", paused=WAITS, lacks=("ImageTagged version 1",))
 API = DeclaredProcess(kind="api", process="host:8", release="0.2.0", paused="", lacks=("ImageTagged version 1",))
@@ -154,7 +170,9 @@ async def test_what_processes_declare_is_read_with_how_the_system_stands(setting
     await reads.close()
     assert stands.processes == (PROJECTOR, msgspec.structs.replace(API, process="host:7", lacks=()))
     observe_status(stands)
-    paused = {kind: REGISTRY.get_sample_value("bioscope_paused_processes", {"process": kind}) for kind in ("api", "projector", "inference")}
+    paused = {
+        kind: API_METRICS.get_sample_value("bioscope_paused_processes", {"process": kind}) for kind in ("api", "projector", "inference")
+    }
     assert paused == {"api": 0, "projector": 1, "inference": 0}
 
 

@@ -12,15 +12,53 @@ from domain import classification, dataset
 from domain.access import Grant
 from domain.classification import PlannedImage
 from domain.errors import ConcurrencyConflict
-from infrastructure.observability.metrics import exposition, observe_request, observe_status
+from infrastructure.observability.metrics import SystemStatusMetrics, exposition, observe_request, observe_status
 from infrastructure.postgres.query_database import PostgresQueryDatabase
 from infrastructure.postgres.system.status import system_status
 from tests.given import actor, command
 
 
 def value(name, **labels):
-    families = text_string_to_metric_families(exposition().decode())
+    families = text_string_to_metric_families(exposition("api").decode())
     return sum(one.value for family in families for one in family.samples if one.name == name and labels.items() <= one.labels.items())
+
+
+def exported(process):
+    return {family.name for family in text_string_to_metric_families(exposition(process).decode())}
+
+
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [
+        ("bioscope_http_requests", {"api"}),
+        ("bioscope_record_discrepancies", {"api"}),
+        ("bioscope_log_chain_broken", {"relay"}),
+        ("bioscope_pruned_timestamp_seconds", {"projector"}),
+        ("bioscope_orphans_left", {"projector"}),
+        ("bioscope_inference_images", {"inference"}),
+        ("bioscope_appends", {"api", "projector", "inference"}),
+        ("process_resident_memory_bytes", {"api", "relay", "projector", "inference"}),
+    ],
+)
+def test_a_process_exports_only_metrics_that_it_measures(name, processes):
+    assert {process for process in ("api", "relay", "projector", "inference") if name in exported(process)} == processes
+
+
+STATUS_METRICS = {"bioscope_log_events", "bioscope_inference_workers", "bioscope_scheduler_leads", "bioscope_paused_processes"}
+
+
+def test_the_status_of_the_system_is_not_exported_before_it_is_known():
+    assert list(SystemStatusMetrics().collect()) == []
+
+
+@pytest.mark.anyio
+async def test_only_the_api_exports_the_status_of_the_system(settings):
+    reads = PostgresQueryDatabase(settings.postgres_url)
+    await reads.open()
+    observe_status(await system_status(reads))
+    await reads.close()
+    assert exported("api") >= STATUS_METRICS
+    assert all(exported(process).isdisjoint(STATUS_METRICS) for process in ("relay", "projector", "inference"))
 
 
 def created(log):

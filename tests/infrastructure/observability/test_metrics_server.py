@@ -2,7 +2,10 @@
 
 import asyncio
 import http.client
+import http.server
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -10,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from infrastructure.configuration.settings import Settings, WrongSetting
-from infrastructure.embedded.installation import environment, with_free_port
+from infrastructure.embedded.data_folder import locked
+from infrastructure.embedded.installation import environment, publish, with_free_port
 from infrastructure.observability.heartbeat import HEARTBEAT, STALE_AFTER_SECONDS, Heartbeat
-from infrastructure.observability.metrics_server import metrics_token, serve_metrics
+from infrastructure.observability.metrics_server import MetricsServer, metrics_token, serve_metrics
 from infrastructure.process_lifecycle import CannotStart
 
 ROOT = Path(__file__).parents[3]
@@ -28,10 +33,10 @@ def token_file(tmp_path):
     return str(path)
 
 
-def served(heartbeat=HEARTBEAT, **given):
+def served(heartbeat=HEARTBEAT, process="relay", **given):
     """The port on which this process serves its metrics from now on."""
     port = with_free_port(Settings(port=0)).port
-    serve_metrics(Settings(metrics_port=port, **given), heartbeat=heartbeat)
+    serve_metrics(Settings(metrics_port=port, **given), process, heartbeat=heartbeat)
     return port
 
 
@@ -53,7 +58,7 @@ def test_metrics_are_served_on_loopback_in_the_form_of_prometheus():
 
 def test_no_port_serves_nothing():
     before = threading.active_count()
-    serve_metrics(Settings(metrics_port=0, metrics_host="0.0.0.0"))
+    serve_metrics(Settings(metrics_port=0, metrics_host="0.0.0.0"), "relay")
     assert threading.active_count() == before
 
 
@@ -91,7 +96,7 @@ def test_a_secret_that_is_not_there_is_named(tmp_path):
 def test_a_port_in_use_is_named():
     port = served()
     with pytest.raises(CannotStart, match=f"127.0.0.1:{port} cannot be bound for metrics"):
-        serve_metrics(Settings(metrics_port=port))
+        serve_metrics(Settings(metrics_port=port), "relay")
 
 
 def test_a_heart_beats_until_the_loop_hangs():
@@ -126,6 +131,43 @@ def test_health_follows_the_heartbeat_and_needs_no_secret(token_file):
     assert asked(port, "/health")[0] == 503
 
 
+@pytest.fixture
+def failing():
+    """A server whose heartbeat raises RuntimeError."""
+
+    class FailingHeartbeat(Heartbeat):
+        def is_alive(self):
+            raise RuntimeError("no heart")
+
+    with MetricsServer(("127.0.0.1", 0), "relay", "", FailingHeartbeat()) as server:
+        yield server
+
+
+def answer_one(server, sent, *, leaves):
+    """Send a request, and answer it in this thread; the client that `leaves` resets the connection before that."""
+    with socket.create_connection(server.server_address) as client:
+        request, address = server.get_request()
+        client.sendall(sent)
+        if leaves:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        server.process_request_thread(request, address)
+
+
+def test_a_client_that_goes_away_leaves_nothing_in_the_log(failing, capfd):
+    with capture_logs() as lines:
+        answer_one(failing, b"GET /met", leaves=True)
+    assert lines == []
+    assert capfd.readouterr().err == ""
+
+
+def test_another_error_is_one_line_of_the_log(failing, capfd):
+    with capture_logs() as lines:
+        answer_one(failing, b"GET /health HTTP/1.0\r\n\r\n", leaves=False)
+    assert [(line["event"], line["log_level"]) for line in lines] == [("request for metrics or health failed", "error")]
+    assert capfd.readouterr().err == ""
+
+
 # ---- the command ---------------------------------------------------------------------------------------------------------------------
 def health(process, **given):
     return subprocess.run(
@@ -143,6 +185,41 @@ def test_a_healthy_process_passes_its_check():
     HEARTBEAT.beat()
     done = health("relay", metrics_port=served())
     assert (done.returncode, done.stdout) == (0, "the process relay is healthy\n")
+
+
+def test_the_port_of_another_process_fails_the_check():
+    HEARTBEAT.beat()
+    port = served(process="relay")
+    done = health("projector", metrics_port=port)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"port {port} is that of the relay, not of the projector" in done.stderr
+    assert "BIOSCOPE_METRICS_PORT" in done.stderr
+
+
+def test_the_port_of_a_process_is_found_in_its_running_installation(tmp_path):
+    HEARTBEAT.beat()
+    relay, projector = served(process="relay"), served(process="projector")
+    with locked(tmp_path / "data"):
+        publish(Settings(data=tmp_path / "data"), metrics_ports={"relay": relay, "projector": projector})
+        done = health("projector", data=tmp_path / "data", metrics_port=relay)
+    assert (done.returncode, done.stdout) == (0, "the process projector is healthy\n")
+
+
+def test_a_server_of_another_program_fails_the_check(tmp_path):
+    class OtherProgram(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), OtherProgram) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = health("relay", metrics_port=server.server_port)
+        server.shutdown()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"port {server.server_port} is not that of the relay" in done.stderr
 
 
 @pytest.mark.parametrize("process", ["api", "relay", "projector", "inference"])

@@ -168,13 +168,13 @@ REFUSALS = {
     "a manifest that leaves a table out": (lambda made: changed(made, tables=[]), "was changed"),
     "a manifest of another format": (lambda made: changed(made, format=4), "format 4"),
     "a manifest that leaves a range out": (lambda made: changed(made, ranges=[]), "was changed"),
-    "a range that is missing": (lambda made: first_range(made).unlink(), "000000000001.copy is missing or damaged"),
-    "a range that is damaged": (lambda made: damage(first_range(made)), "000000000001.copy is missing or damaged"),
-    "a table that is missing": (lambda made: (made / "es.claims.copy").unlink(), "es.claims.copy is missing or damaged"),
-    "a table that is damaged": (lambda made: damage(made / "es.secrets.copy"), "es.secrets.copy is missing or damaged"),
-    "a table that was cut off": (lambda made: (made / "es.commands.copy").write_bytes(b""), "es.commands.copy is missing or damaged"),
-    "a blob that is missing": (lambda made: blob_files(made)[1].unlink(), "is missing or damaged"),
-    "a blob that is damaged": (lambda made: damage(blob_files(made)[1]), "is missing or damaged"),
+    "a range that is missing": (lambda made: first_range(made).unlink(), "000000000001.copy is missing"),
+    "a range that is damaged": (lambda made: damage(first_range(made)), "000000000001.copy is damaged"),
+    "a table that is missing": (lambda made: (made / "es.claims.copy").unlink(), "es.claims.copy is missing"),
+    "a table that is damaged": (lambda made: damage(made / "es.secrets.copy"), "es.secrets.copy is damaged"),
+    "a table that was cut off": (lambda made: (made / "es.commands.copy").write_bytes(b""), "es.commands.copy is damaged"),
+    "a blob that is missing": (lambda made: blob_files(made)[1].unlink(), "is missing"),
+    "a blob that is damaged": (lambda made: damage(blob_files(made)[1]), "is damaged"),
 }
 
 
@@ -189,6 +189,29 @@ def test_a_damaged_backup_is_refused_by_name_before_anything_is_written(made, wh
     spoil(made)
     with pytest.raises(NoBackup, match=said):
         checked(made, ROOT)
+
+
+def test_every_missing_or_damaged_file_is_named(made):
+    missing, damaged, *_ = blob_files(made)
+    missing.unlink()
+    damage(damaged)
+    damage(first_range(made))
+    with pytest.raises(NoBackup) as refused:
+        checked(made, ROOT)
+    summary, *named = str(refused.value).split("\n")
+    assert "files: 3 of" in summary
+    assert named == [f"{first_range(made)} is damaged", f"{missing} is missing", f"{damaged} is damaged"]
+
+
+def test_more_files_than_fit_a_message_are_counted(made):
+    files = [*blob_files(made), first_range(made)]
+    for path in files:
+        path.unlink()
+    with pytest.raises(NoBackup) as refused:
+        checked(made, ROOT, max_named_files=len(files) - 2)
+    _, *named, more = str(refused.value).split("\n")
+    assert len(named) == len(files) - 2
+    assert more == "and 2 more"
 
 
 def test_another_root_key_is_refused(made):

@@ -22,7 +22,7 @@ from infrastructure.inference.models import bundled
 from infrastructure.inference.models.bundled import bundled_manifests, models
 from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.kafka.topics import create_topics
-from infrastructure.operations.config_checks import setting_findings
+from infrastructure.operations.config_checks import disk_space_finding, machine_findings, setting_findings
 from infrastructure.operations.doctor import _topic_durability, examine, refusals
 from infrastructure.security.keys import RootKey, new_root_key
 from infrastructure.security.process_keys import write_key_file
@@ -85,6 +85,40 @@ def with_key_file(production, tmp_path):
     """The same, of a process that has its own keys and not the root key."""
     write_key_file(tmp_path / "elsewhere" / "api.keys", RootKey.read(production.root_key_path), "api")
     return msgspec.structs.replace(production, key_file=str(tmp_path / "elsewhere" / "api.keys"), root_key_file=tmp_path / "not here")
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "level", "words"),
+    [
+        (200 * GB, 500 * GB, "good", "200.0 GB of 500.0 GB (40 %) free"),
+        (999_999_999, 10 * GB, "weak", "less than 1 GB"),
+        (GB, 10 * GB, "good", "1.0 GB of 10.0 GB (10 %) free"),
+        (49 * GB, 1000 * GB, "weak", "less than 5 %"),
+        (0, 1000 * GB, "weak", "less than 1 GB"),
+    ],
+)
+def test_little_free_space_is_a_weakness(tmp_path, free, total, level, words):
+    finding = disk_space_finding(tmp_path, free=free, total=total)
+    assert (finding.level, finding.subject) == (level, "disk space")
+    assert words in finding.message
+    assert str(tmp_path) in finding.message
+
+
+def test_the_free_space_of_a_data_folder_that_does_not_exist_is_that_of_its_disk(tmp_path):
+    data = tmp_path / "later" / "data"
+    (finding,) = [one for one in machine_findings(Settings(data=data)) if one.subject == "disk space"]
+    assert f"{data}: " in finding.message
+
+
+def test_a_blob_folder_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "blobs"
+    (finding,) = [one for one in examine(Settings(data=tmp_path / "data", blobs_url=str(folder))) if one.subject == "blobs"]
+    assert finding.level == "wrong"
+    assert f"{folder} is unavailable or full (Not a directory)" in finding.message
 
 
 def test_good_settings_have_no_weakness():
