@@ -192,7 +192,7 @@ def test_it_says_of_no_other_process_that_it_is_ready(taken_over):
 
 
 def test_it_changes_none_of_our_code_and_no_library(taken_over):
-    for path in (Path(hostile_inference.__file__).parents[2] / "infrastructure" / "inference.py", Path(msgspec.__file__)):
+    for path in (Path(hostile_inference.__file__).parents[2] / "infrastructure" / "inference" / "worker.py", Path(msgspec.__file__)):
         assert taken_over.attempts("read", path) == "succeeded"
         assert taken_over.attempts("overwrite", path) == "refused EACCES"
 

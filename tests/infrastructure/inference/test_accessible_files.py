@@ -57,7 +57,7 @@ def test_a_root_key_that_lies_elsewhere_is_closed_too(tmp_path):
 
 def test_of_a_checkout_only_the_packages_are_read():
     checkout = accessible_files.CODE
-    assert opened(Settings(), checkout / "infrastructure" / "inference.py")
+    assert opened(Settings(), checkout / "infrastructure" / "inference" / "worker.py")
     assert not opened(Settings(), checkout / "secrets" / "root.key")
     assert not opened(Settings(), checkout / ".env")
 
