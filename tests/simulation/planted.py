@@ -179,7 +179,7 @@ def results_of_the_deleted_shown() -> AbstractContextManager[None]:
 
 
 def upload_swept_before_its_event() -> AbstractContextManager[None]:
-    return planted((processes, "sweep_orphans", partial(sweep_orphans, kept=timedelta(0))))
+    return planted((processes, "sweep_orphans", partial(sweep_orphans, min_age=timedelta(0))))
 
 
 def forged_records_believed() -> AbstractContextManager[None]:
@@ -214,7 +214,7 @@ def other_bytes_believed() -> AbstractContextManager[None]:
 
 def swept_by_a_clock_a_day_ahead() -> AbstractContextManager[None]:
     """Files are kept for hours, which is long enough while clocks are right."""
-    return planted((processes, "sweep_orphans", partial(sweep_orphans, kept=timedelta(hours=12))))
+    return planted((processes, "sweep_orphans", partial(sweep_orphans, min_age=timedelta(hours=12))))
 
 
 def held_until_a_time_to_come() -> AbstractContextManager[None]:
