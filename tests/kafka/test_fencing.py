@@ -50,7 +50,7 @@ async def positions(url, source, *, isolation):
             while await consumer.position(partition) < end:
                 record = await consumer.getone()
                 headers = dict(record.headers)
-                found += [int(headers["ce_position"])] if headers["ce_source"] == source else []
+                found += [int(headers["ce_position"])] if headers.get("ce_source") == source else []
         return found
     finally:
         await consumer.stop()
