@@ -14,6 +14,7 @@ import pytest
 from domain.errors import Taken, Unavailable
 from infrastructure.audit.parallel import results_in_order
 from tests.infrastructure.interrupted_calls import begin
+from tests.rigs.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 FOREVER = 600.0
@@ -76,7 +77,7 @@ def test_an_interrupt_ends_all_processes_at_once_with_the_usual_exit_code_and_me
             receiver(program.pid, signal.SIGINT)
             _, said = program.communicate(timeout=30)
             assert (program.returncode, said) == (1, "\nAborted!\n")
-            assert processes_of(program.pid) == []
+            wait_until(lambda: processes_of(program.pid) == [])  # the kernel needs a moment to end what is killed
         finally:
             if program.poll() is None:
                 os.killpg(program.pid, signal.SIGKILL)

@@ -108,7 +108,7 @@ def test_a_store_that_is_away_for_longer_than_all_attempts_take_fails_nothing(em
     store, elsewhere = embedded.settings.data / "blobs", embedded.settings.data / "elsewhere"
     store.rename(elsewhere)
     jobs = [embedded.run(image=first[0]), embedded.run(dataset=cells)]
-    embedded.until(lambda: embedded.times_logged("inference", "waiting") > len(RETRY_DELAYS_SECONDS))
+    embedded.until(lambda: embedded.times_logged("inference", "retrying") > len(RETRY_DELAYS_SECONDS))
     assert embedded.row("select count(*) from read.results")[0] == 0
     elsewhere.rename(store)
     assert [embedded.until_ended(job)[0::2] for job in jobs] == [("completed", 0)] * 2
