@@ -58,7 +58,7 @@ def print_demo(result: DemoResult, *, program: str, options: str, stays: bool, c
         [
             ("API documentation", f"{result.url}/docs"),
             ("sign in as", result.email),
-            ("password", f"{result.password} (of this run only)"),
+            ("password", f"{result.password} (a new one for each run)"),
             *restart,
             ("history of the job", f"{program} audit trail {report.job_id}{options}"),
         ],
