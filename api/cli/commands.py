@@ -1,7 +1,6 @@
 """Commands that explain themselves: arguments, environment variables and an example in the help, suggestions for misspelled names."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -15,7 +14,7 @@ import click
 from api.cli.errors import friendly_errors
 from api.cli.output import err, fitted, line_width
 from domain.values import printable
-from infrastructure.configuration.urls import HIDDEN
+from infrastructure.configuration.urls import shown_origin
 
 MAX_SUGGESTIONS: Final = 3
 EXAMPLE_ID: Final = "74e02ed7-defc-5b5f-96eb-de056419e140"
@@ -88,16 +87,8 @@ class SettingOption(click.Option):
         if record is None:
             return None
         value = os.environ.get(self.variable)
-        current = "not set" if value is None else f"now {printable(_without_secrets(value))}"
+        current = "not set" if value is None else f"now {printable(shown_origin(value))}"
         return record[0], f"{record[1]} [env: {self.variable}, {current}; default: {self.fallback}]"
-
-
-def _without_secrets(value: str) -> str:
-    """A path or port as it is; of a URL only the scheme, host and port."""
-    scheme, separator, rest = value.partition("://")
-    if not separator:
-        return value if "@" not in value else HIDDEN
-    return f"{scheme}://{re.split('[/?#]', rest.rpartition('@')[2], maxsplit=1)[0]}"
 
 
 class JsonOption(click.Option):

@@ -12,7 +12,7 @@ from api.cli.commands import SettingOption, argument, command, json_option
 from api.cli.exit_codes import FAILED, WRONG_USE
 from api.cli.output import fail, print_json, print_message
 from api.cli.prompts import ask, ask_password
-from infrastructure.configuration.urls import without_password
+from infrastructure.configuration.urls import shown_origin
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
@@ -41,7 +41,7 @@ def login(url: str | None, email: str | None) -> None:
     except RequestRefused as refused:
         if refused.status != httpx.codes.UNAUTHORIZED:
             raise
-        fail(f"the e-mail address or password is wrong at {without_password(server)} (another server: --url)")
+        fail(f"the e-mail address or password is wrong at {shown_origin(server)} (another server: --url)")
     print_message(f"Signed in. The token is in {token_file()}.")
 
 

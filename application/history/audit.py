@@ -53,7 +53,7 @@ def state_of(about: UUID, *, until: int, log: EventStore) -> State:
     first = log.event(about, 1)
     if first is None or first.position > until:
         raise NotFound(f"No events found for {about} at that time")
-    log.decode(first)  # raises UpgradeNeeded, since only the first event tells the noun
+    log.decode(first)  # raises UpgradeNeeded, since only the first event names the noun
     if first.type == "ChunkJudged":
         raise NotFound(f"{about} is a chunk of a job, which has one event and no state: see its audit trail")
     state: State | None = log.load(about, NOUNS[NOUN_OF[first.type]].evolve, until=until)

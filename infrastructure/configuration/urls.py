@@ -29,6 +29,14 @@ def without_password(value: str) -> str:
     return PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", PASSWORD.sub(rf"\1{HIDDEN}@", value))
 
 
+def shown_origin(value: str) -> str:
+    """Only the scheme, host and port of a URL; a text without a scheme as it is, unless it may contain a password."""
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        return HIDDEN if "@" in value else value
+    return f"{scheme}://{re.split('[/?#]', rest.rpartition('@')[2], maxsplit=1)[0]}"
+
+
 def alternatives(words: Sequence[str]) -> str:
     """Two or more words as `a, b or c`."""
     return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -84,7 +84,7 @@ def run_projector(settings: Settings, *, subscription_limits: SubscriptionLimits
 class PartitionOwnerScheduler(Scheduler):
     """A scheduler that leads only in the process that owns the log's partition, where every applied batch wakes it at once.
 
-    `owns` tells whether this process does; None while Kafka is unavailable, when any process may lead.
+    `owns` returns whether this process does; None while Kafka is unavailable, when any process may lead.
     """
 
     def __init__(self, *args: Any, owns: Callable[[], bool | None], **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, validate_model
+from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, summarize_model, validate_model
 from tests.adversaries import onnx_files as onnx
 from tests.adversaries.onnx_files import attribute, external, field, graph, identity, model, nested, node, tensor
 from tests.adversaries.pools import a_pool, child_of, still_works
@@ -95,6 +95,21 @@ def test_a_plain_model_is_not_refused(data):
 def test_each_limit_is_one(limits, sentence):
     with pytest.raises(ModelRefused, match=sentence):
         validate_model(PLAIN, limits)
+
+
+def test_only_packages_may_use_operators_for_machine_learning():
+    data = model(graph([node("Scaler", domain="ai.onnx.ml")]))
+    with pytest.raises(ModelRefused, match=r"ai\.onnx\.ml"):
+        validate_model(data)
+    assert summarize_model(data).operators == {"ai.onnx.ml:Scaler"}
+
+
+def test_only_packages_need_weights_that_are_numbers():
+    """A model that an earlier release registered runs as before."""
+    data = identity(tensor("w", dims=[1], kind=onnx.FLOAT, raw=b"\x00\x00\xc0\x7f"), size=1)
+    assert validate_model(data) is None
+    with pytest.raises(ModelRefused, match=r"NaN|number"):
+        summarize_model(data)
 
 
 def test_a_domain_can_be_allowed():
