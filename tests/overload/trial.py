@@ -108,7 +108,7 @@ async def beside_slow_clients(load: Load, large: str, *, seconds=4.0):
     for one in (*slow, *deaf):
         one.cancel()
     await asyncio.gather(*slow, *deaf, return_exceptions=True)
-    return Slowed(before.checkpoint(0.99), beside.at(0.99), sum(times for status, times in beside.statuses.items() if status >= 300))
+    return Slowed(before.at(0.99), beside.at(0.99), sum(times for status, times in beside.statuses.items() if status >= 300))
 
 
 async def _trickle(load):
