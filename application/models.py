@@ -1,38 +1,53 @@
-"""Use cases of models: add a version, put a version into production."""
+"""Use cases of models: add a version, move an alias, retire, and who may do so."""
 
 import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
 
 from application.commands import CommandResult, execute, load_existing
-from application.ports import Command, EventStore
-from domain import model
-from domain.access import Role, require_role
+from application.ports import Command, EventStore, StreamPrecondition
+from domain import model, user
+from domain.access import Actor, Role, require_role
+from domain.errors import NotFound
 from domain.events import Event
-from domain.model import PRODUCTION, Model, Version
+from domain.model import (
+    Model,
+    ModelAliasMoved,
+    ModelPromoterAdded,
+    ModelPromoterRemoved,
+    ModelRetired,
+    ModelVersionAdded,
+    Version,
+    require_promoter,
+)
 from domain.values import MAX_LABEL, invalid, model_id, text
 
 MAX_LABELS = 300  # the scores of a whole chunk must fit into one event
 
 
-def add_version(
-    *,
-    name: str,
-    description: str,
-    sha256: str,
-    size: int,
-    labels: tuple[str, ...],
-    review_below: float,
-    record: str,
-    command: Command,
-    log: EventStore,
-) -> CommandResult:
-    """Add a version whose weights are already stored under `sha256` (hexadecimal). `record` is its manifest (rdf.yaml) as JSON text.
+class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a model, as its history shows it. `kind` is the type of the event; fields that it does not have are None."""
+
+    at: datetime
+    by: UUID
+    kind: str
+    number: int | None = None
+    alias: str | None = None
+    user_id: UUID | None = None
+    reason: str | None = None
+
+
+def add_version(*, name: str, description: str, version: Version, command: Command, log: EventStore) -> CommandResult:
+    """Add a version that came with a release. Its files are stored already; `version.number` is replaced.
 
     The first version of a model becomes `production`, a later one `candidate`. The same weights and manifest again change nothing
-    (position 0). `size` is in bytes, `review_below` from 0 to 1. Raises Invalid, Forbidden.
+    (position 0). Raises Invalid, Forbidden.
     """
     require_role(command.actor, Role.ADMIN)
-    _check(sha256, labels, review_below)
-    version = Version(number=1, sha256=sha256, size=size, labels=labels, review_below=review_below, record=record)
+    check_version(version)
     stream = model_id(name)
 
     def decide(state: Model | None) -> list[Event]:
@@ -41,26 +56,119 @@ def add_version(
     return execute(log, command, lambda: log.load(stream, model.evolve), decide, stream=stream)
 
 
-def promote(*, name: str, number: int, command: Command, log: EventStore) -> CommandResult:
-    """Put a version into production. New jobs use it; running jobs and existing results keep their version.
+def move_alias(
+    *, name: str, alias: str, number: int, reason: str | None = None, expected: int | None = None, command: Command, log: EventStore
+) -> CommandResult:
+    """Let `alias` point to version `number`. New jobs use it; running jobs and existing results keep their version.
 
-    Nothing changes (position 0) if the version is in production already. Raises Forbidden, NotFound.
+    Nothing changes (position 0) if it points there already. Raises Forbidden, Invalid, NotFound.
     """
-    require_role(command.actor, Role.ADMIN)
-    return execute(
-        log,
-        command,
-        lambda: load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired),
-        lambda it: model.move_alias(it, alias=PRODUCTION, number=number, by=command.actor.id, at=command.at),
+    return _change(
+        name,
+        lambda it: model.move_alias(it, alias=alias, number=number, reason=reason, by=command.actor.id, at=command.at),
+        expected=expected,
+        command=command,
+        log=log,
     )
 
 
-def _check(sha256: str, labels: tuple[str, ...], review_below: float) -> None:
-    if not re.fullmatch("[0-9a-f]{64}", sha256):
+def retire(*, name: str, reason: str | None, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
+    """Accept no new jobs for the model. Raises Forbidden, NotFound, Conflict."""
+    return _change(
+        name,
+        lambda it: [model.retire(it, reason=reason, by=command.actor.id, at=command.at)],
+        accepts_retired=True,
+        expected=expected,
+        command=command,
+        log=log,
+    )
+
+
+def add_promoter(*, name: str, user_id: UUID, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
+    """Let a user move the aliases of the model and retire it. Raises Forbidden, NotFound (also for an unknown user)."""
+    require_role(command.actor, Role.ADMIN)
+    load_existing(log, user_id, user.evolve, what="User", closed=lambda it: it.deleted)
+    return _change(
+        name,
+        lambda it: model.add_promoter(it, user=user_id, by=command.actor.id, at=command.at),
+        guards=(StreamPrecondition(stream=user_id, closed_by=user.CLOSING),),
+        expected=expected,
+        command=command,
+        log=log,
+    )
+
+
+def remove_promoter(*, name: str, user_id: UUID, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
+    """Raises Forbidden, NotFound."""
+    require_role(command.actor, Role.ADMIN)
+    return _change(
+        name,
+        lambda it: model.remove_promoter(it, user=user_id, by=command.actor.id, at=command.at),
+        expected=expected,
+        command=command,
+        log=log,
+    )
+
+
+def history(name: str, *, actor: Actor, log: EventStore) -> list[ModelChange]:
+    """All changes of a model, the oldest first. Raises NotFound, Forbidden."""
+    require_role(actor, Role.VIEWER)
+    recorded = log.history(model_id(name))
+    if not recorded:
+        raise NotFound(f"Model {name} not found")
+    log.prefetch(recorded)
+    return [_change_of(log.decode(one)) for one in recorded]
+
+
+def at_time(name: str, moment: datetime, *, actor: Actor, log: EventStore) -> Model:
+    """The model as it was at `moment`. Raises NotFound if it did not exist yet, Invalid for a time in the future."""
+    require_role(actor, Role.VIEWER)
+    found = log.load(model_id(name), model.evolve, until=log.position_at(moment))
+    if found is None:
+        raise NotFound(f"Model {name} did not exist then")
+    return found
+
+
+def check_version(version: Version) -> None:
+    """Raises Invalid for a version that no results could be recorded of."""
+    if not re.fullmatch("[0-9a-f]{64}", version.sha256):
         raise invalid("sha256", "must be 64 hexadecimal digits")
-    if not 1 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
+    if not 1 <= len(version.labels) <= MAX_LABELS or len(set(version.labels)) != len(version.labels):
         raise invalid("labels", f"must be 1 to {MAX_LABELS} different names")
-    if any(text(label, name="labels", maximum=MAX_LABEL) != label for label in labels):
+    if any(text(label, name="labels", maximum=MAX_LABEL) != label for label in version.labels):
         raise invalid("labels", "must be in Unicode NFC form, without spaces at either end")
-    if not 0 <= review_below <= 1:
+    if not 0 <= version.review_below <= 1:
         raise invalid("review_below", "must lie between 0 and 1")
+
+
+def _change(
+    name: str,
+    decide: Callable[[Model], Sequence[Event]],
+    *,
+    accepts_retired: bool = False,
+    guards: Sequence[StreamPrecondition] = (),
+    expected: int | None,
+    command: Command,
+    log: EventStore,
+) -> CommandResult:
+    def load() -> Model:
+        found = load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired and not accepts_retired)
+        require_promoter(found, command.actor)
+        return found
+
+    return execute(log, command, load, decide, expected=expected, guards=lambda *_: guards)
+
+
+def _change_of(event: Event) -> ModelChange:
+    change = ModelChange(at=event.at, by=event.by, kind=type(event).__name__)
+    match event:
+        case ModelVersionAdded():
+            return msgspec.structs.replace(change, number=event.version.number)
+        case ModelAliasMoved():
+            return msgspec.structs.replace(change, number=event.number, alias=event.alias, reason=event.reason)
+        case ModelRetired():
+            return msgspec.structs.replace(change, reason=event.reason)
+        case ModelPromoterAdded() | ModelPromoterRemoved():
+            return msgspec.structs.replace(change, user_id=event.user_id)
+        case _:
+            return change

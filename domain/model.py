@@ -1,22 +1,40 @@
-"""A model: immutable versions, each named by the sha256 of its weights, and aliases that point to versions."""
+"""A model: immutable versions, each named by a digest of what determines its results, and aliases that point to versions."""
 
+import re
 from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from domain.errors import Conflict, NotFound
-from domain.events import Event, State, event_meta, next_event
-from domain.values import text
+from domain.access import Actor
+from domain.errors import Conflict, Forbidden, NotFound
+from domain.events import Event, PrivateText, State, event_meta, next_event
+from domain.values import invalid, text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
+ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+MAX_REASON: Final = 1000
+
+
+class OutputKind(StrEnum):
+    """What the numbers of a network mean; docs/models/format.md has the table."""
+
+    SOFTMAX = "softmax"
+    LOGITS = "logits"
+    MULTI_LABEL = "multi_label"
+    REGRESSION = "regression"
+    EXTERNAL = "external"
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a model: everything that determines a result.
 
     `sha256` (hexadecimal) and `size` (bytes) are those of the weights. A confidence below `review_below` (0 to 1) needs review.
-    `record` is the model's manifest (rdf.yaml) as JSON text.
+    `record` is the model's manifest (rdf.yaml) as JSON text. `digest` (hexadecimal) covers the weights, the manifest and the code of the
+    preprocessing. `package` is the sha256 of the archive that holds the weights; they are a file of their own where it is empty.
+    `label_texts` are labels in words, and `release` is the version that the manifest states. Versions of release 0.2.0 lack these four.
     """
 
     number: int
@@ -25,21 +43,49 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     review_below: float
     record: str
+    digest: str = ""
+    package: str = ""
+    kind: OutputKind = OutputKind.LOGITS
+    label_texts: dict[str, str] = {}
+    release: str = ""
+
+    @property
+    def file(self) -> str:
+        """The sha256 of the blob with the weights: the package, or the weights themselves."""
+        return self.package or self.sha256
 
 
 class ModelVersionAdded(Event, frozen=True, kw_only=True):
+    """`check_id` is the check that the version has passed; None for a version that came with a release."""
+
     name: str
     description: str
     version: Version
+    check_id: UUID | None = None
 
 
 class ModelAliasMoved(Event, frozen=True, kw_only=True):
+    """`reason` is None where no person moved the alias."""
+
     alias: str
     number: int
+    reason: PrivateText | None = None
 
 
 class ModelRetired(Event, frozen=True, kw_only=True):
     """The model accepts no new jobs; its results stay."""
+
+    reason: PrivateText | None = None
+
+
+class ModelPromoterAdded(Event, frozen=True, kw_only=True):
+    """The user may move aliases of the model and retire it."""
+
+    user_id: UUID
+
+
+class ModelPromoterRemoved(Event, frozen=True, kw_only=True):
+    user_id: UUID
 
 
 class Model(State, frozen=True, kw_only=True):
@@ -49,10 +95,18 @@ class Model(State, frozen=True, kw_only=True):
     aliases: dict[str, int]
     created_at: datetime
     retired: bool = False
+    promoters: frozenset[UUID] = frozenset()
 
     @property
     def production(self) -> Version:
-        return self.numbered(self.aliases[PRODUCTION])
+        """Raises NotFound."""
+        return self.aliased(PRODUCTION)
+
+    def aliased(self, alias: str) -> Version:
+        """The version that `alias` points to. Raises NotFound."""
+        if alias not in self.aliases:
+            raise NotFound(f"No version of the model {self.name} is its {alias}")
+        return self.numbered(self.aliases[alias])
 
     def numbered(self, number: int) -> Version:
         """Version `number`. Raises NotFound."""
@@ -61,10 +115,38 @@ class Model(State, frozen=True, kw_only=True):
                 return version
         raise NotFound(f"Model {self.name} has no version {number}")
 
+    def same_as(self, version: Version) -> Version | None:
+        """The version with the same weights and manifest, and with the same digest where both have one."""
+        for known in self.versions:
+            is_same_digest = known.digest == version.digest or not (known.digest and version.digest)
+            if (known.sha256, known.record) == (version.sha256, version.record) and is_same_digest:
+                return known
+        return None
 
-def add_version(model: UUID, state: Model | None, *, name: str, description: str, version: Version, by: UUID, at: datetime) -> list[Event]:
-    """The first version becomes `production`, a later one `candidate`. No event if a version has the same weights and manifest."""
-    if state is not None and any(known.sha256 == version.sha256 and known.record == version.record for known in state.versions):
+
+def require_promoter(model: Model, actor: Actor) -> None:
+    """Raises Forbidden unless the actor is an administrator, the system, or a promoter of the model."""
+    if not (actor.is_admin or actor.is_system or (actor.kind == "user" and actor.id in model.promoters)):
+        raise Forbidden(f"This needs the role admin, or the right to promote versions of the model {model.name}")
+
+
+def add_version(
+    model: UUID,
+    state: Model | None,
+    *,
+    name: str,
+    description: str,
+    version: Version,
+    alias: str | None = None,
+    check: UUID | None = None,
+    by: UUID,
+    at: datetime,
+) -> list[Event]:
+    """The version, to which `alias` points from now on; by default `production` for the first version, and `candidate` for a later one.
+
+    No event if the model has the same version already.
+    """
+    if state is not None and state.same_as(version) is not None:
         return []
     number = len(state.versions) + 1 if state else 1
     stream_version = state.version if state else 0
@@ -73,16 +155,20 @@ def add_version(model: UUID, state: Model | None, *, name: str, description: str
         name=text(name, name="name", maximum=100),
         description=description,
         version=msgspec.structs.replace(version, number=number),
+        check_id=check,
     )
-    alias = CANDIDATE if state else PRODUCTION
-    return [added, ModelAliasMoved(**event_meta(model, stream_version + 2, by=by, at=at), alias=alias, number=number)]
+    chosen = alias or (CANDIDATE if state else PRODUCTION)
+    return [added, ModelAliasMoved(**event_meta(model, stream_version + 2, by=by, at=at), alias=chosen, number=number)]
 
 
-def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime) -> list[ModelAliasMoved]:
+def move_alias(model: Model, *, alias: str, number: int, reason: str | None = None, by: UUID, at: datetime) -> list[ModelAliasMoved]:
+    """No event if the alias points to the version already. Raises Invalid, NotFound."""
+    if not ALIAS.fullmatch(alias):
+        raise invalid("alias", "must begin with a letter and have at most 50 of a-z, 0-9, - and _")
     model.numbered(number)
     if model.aliases.get(alias) == number:
         return []
-    return [ModelAliasMoved(**next_event(model, by=by, at=at), alias=text(alias, name="alias", maximum=50), number=number)]
+    return [ModelAliasMoved(**next_event(model, by=by, at=at), alias=alias, number=number, reason=_reason(reason))]
 
 
 def with_alias(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:
@@ -91,10 +177,23 @@ def with_alias(aliases: dict[str, int], alias: str, number: int) -> dict[str, in
     return {**others, alias: number}
 
 
-def retire(model: Model, *, by: UUID, at: datetime) -> ModelRetired:
+def first_aliases(version: Version) -> dict[str, int]:
+    """The aliases before any was moved. Earlier releases put the first version of a model into production without an event."""
+    return {} if version.digest else {PRODUCTION: version.number}
+
+
+def retire(model: Model, *, reason: str | None = None, by: UUID, at: datetime) -> ModelRetired:
     if model.retired:
         raise Conflict(f"Model {model.name} is retired already")
-    return ModelRetired(**next_event(model, by=by, at=at))
+    return ModelRetired(**next_event(model, by=by, at=at), reason=_reason(reason))
+
+
+def add_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterAdded]:
+    return [] if user in model.promoters else [ModelPromoterAdded(**next_event(model, by=by, at=at), user_id=user)]
+
+
+def remove_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterRemoved]:
+    return [ModelPromoterRemoved(**next_event(model, by=by, at=at), user_id=user)] if user in model.promoters else []
 
 
 def evolve(model: Model | None, event: Event) -> Model | None:
@@ -106,20 +205,30 @@ def evolve(model: Model | None, event: Event) -> Model | None:
                 name=event.name,
                 description=event.description,
                 versions=(event.version,),
-                aliases={PRODUCTION: event.version.number},
+                aliases=first_aliases(event.version),
                 created_at=event.at,
             )
         case _ if model is None:
             return None
-        case ModelVersionAdded():
-            return msgspec.structs.replace(
-                model, version=event.originator_version, versions=(*model.versions, event.version), description=event.description
-            )
-        case ModelAliasMoved():
-            return msgspec.structs.replace(
-                model, version=event.originator_version, aliases=with_alias(model.aliases, event.alias, event.number)
-            )
-        case ModelRetired():
-            return msgspec.structs.replace(model, version=event.originator_version, retired=True)
         case _:
-            return msgspec.structs.replace(model, version=event.originator_version)
+            return msgspec.structs.replace(model, version=event.originator_version, **_changes(model, event))
+
+
+def _changes(model: Model, event: Event) -> dict[str, Any]:
+    match event:
+        case ModelVersionAdded():
+            return {"versions": (*model.versions, event.version), "description": event.description}
+        case ModelAliasMoved():
+            return {"aliases": with_alias(model.aliases, event.alias, event.number)}
+        case ModelRetired():
+            return {"retired": True}
+        case ModelPromoterAdded():
+            return {"promoters": model.promoters | {event.user_id}}
+        case ModelPromoterRemoved():
+            return {"promoters": model.promoters - {event.user_id}}
+        case _:
+            return {}
+
+
+def _reason(reason: str | None) -> str | None:
+    return None if reason is None else text(reason, name="reason", maximum=MAX_REASON)

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from domain import classification, dataset, dead_letter, device, image, model, session, user
+from domain import classification, dataset, dead_letter, device, image, model, model_check, session, user
 from domain.events import Event
 
 NOUNS: dict[str, ModuleType] = {
@@ -12,6 +12,7 @@ NOUNS: dict[str, ModuleType] = {
     "image": image,
     "device": device,
     "model": model,
+    "model_check": model_check,
     "classification": classification,
     "dead_letter": dead_letter,
 }

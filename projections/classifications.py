@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from application.services import QueryDatabase
 from domain.access import Actor, Scope
@@ -17,6 +18,7 @@ from domain.classification import (
     ClassificationPlanned,
     ClassificationRequested,
     JobStatus,
+    PlaneSelection,
     chunks_of,
 )
 from domain.errors import Invalid
@@ -37,7 +39,10 @@ OWN = (
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
-    """A job. `images` and `chunks` are planned numbers; `judged` counts chunks with results, `succeeded` and `failed` count images."""
+    """A job. `images` and `chunks` are planned numbers; `judged` counts chunks with results, `succeeded` and `failed` count images.
+
+    `planes` is what the caller chose; null where the model chooses.
+    """
 
     id: UUID
     version: int
@@ -61,6 +66,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     deleted: bool
     position: int
+    planes: PlaneSelection | None | UnsetType = UNSET
 
 
 def keys(positioned: PositionedEvent) -> Iterable[UUID]:
@@ -110,6 +116,7 @@ def _requested(event: ClassificationRequested, position: int) -> Classification:
         reason=None,
         deleted=False,
         position=position,
+        planes=UNSET if event.planes is None else event.planes,
     )
 
 

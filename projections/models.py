@@ -1,26 +1,64 @@
-"""The read model of models: their versions, and which one is in production."""
+"""The read model of models: their versions with the reports of checks, and which version each alias points to."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from application.services import QueryDatabase
 from domain.errors import NotFound
-from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, with_alias
-from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
+from domain.events import Event
+from domain.model import (
+    PRODUCTION,
+    ModelAliasMoved,
+    ModelPromoterAdded,
+    ModelPromoterRemoved,
+    ModelRetired,
+    ModelVersionAdded,
+    OutputKind,
+    first_aliases,
+    with_alias,
+)
+from domain.model_check import CheckReport, Environment, ModelCheckFailed, ModelCheckPassed
+from projections.engine.projection import PositionedEvent, RowLookup, Table
+
+MAX_CHECKS = 20  # kept of one version, one of each environment
 
 
-class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+class VersionCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The newest check of a version in one environment: its `report`, or `detail` if it failed."""
+
+    environment: Environment | None
+    at: datetime
+    report: CheckReport | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `checks` are ordered from the oldest to the newest."""
+
     number: int
     sha256: str
     size: int
     labels: tuple[str, ...]
     review_below: float
     added_at: datetime
+    added_by: UUID | None = None
+    digest: str = ""
+    package: str = ""
+    kind: OutputKind = OutputKind.LOGITS
+    label_texts: dict[str, str] = {}
+    release: str = ""
+    checks: tuple[VersionCheck, ...] = ()
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """`promoters` may move the aliases and retire the model. It is null where it was never set, as in rows of earlier releases."""
+
     id: UUID
     version: int
     name: str
@@ -29,36 +67,59 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, int]
     created_at: datetime
     retired: bool
+    promoters: tuple[UUID, ...] | None | UnsetType = UNSET
 
     @property
     def production(self) -> ModelVersion | None:
         return next((one for one in self.versions if one.number == self.aliases.get(PRODUCTION)), None)
 
 
+def keys(positioned: PositionedEvent) -> Iterable[UUID]:
+    match positioned.event:
+        case ModelCheckPassed() as event:
+            return (event.model_id,)
+        case ModelCheckFailed() as event:
+            return (event.model_id,) if event.model_id else ()
+        case event:
+            return (event.originator_id,)
+
+
 def fold(_: UUID, row: Model | None, positioned: PositionedEvent, __: RowLookup) -> Model | None:
     event = positioned.event
-    if row is not None:
-        row = msgspec.structs.replace(row, version=event.originator_version)
-    match event, row:
-        case ModelVersionAdded(), None:
-            return Model(
-                id=event.originator_id,
-                version=event.originator_version,
-                name=event.name,
-                description=event.description,
-                versions=(_added(event),),
-                aliases={PRODUCTION: event.version.number},
-                created_at=event.at,
-                retired=False,
-            )
-        case ModelVersionAdded(), Model():
-            return msgspec.structs.replace(row, versions=(*row.versions, _added(event)), description=event.description)
-        case ModelAliasMoved(), Model():
-            return msgspec.structs.replace(row, aliases=with_alias(row.aliases, event.alias, event.number))
-        case ModelRetired(), Model():
-            return msgspec.structs.replace(row, retired=True)
+    if row is None:
+        return _begun(event) if isinstance(event, ModelVersionAdded) else None
+    if isinstance(event, ModelCheckPassed | ModelCheckFailed):
+        return msgspec.structs.replace(row, versions=tuple(_checked(one, event) for one in row.versions))
+    return msgspec.structs.replace(row, version=event.originator_version, **_changes(row, event))
+
+
+def _begun(event: ModelVersionAdded) -> Model:
+    return Model(
+        id=event.originator_id,
+        version=event.originator_version,
+        name=event.name,
+        description=event.description,
+        versions=(_added(event),),
+        aliases=first_aliases(event.version),
+        created_at=event.at,
+        retired=False,
+    )
+
+
+def _changes(row: Model, event: Event) -> dict[str, Any]:
+    match event:
+        case ModelVersionAdded():
+            return {"versions": (*row.versions, _added(event)), "description": event.description}
+        case ModelAliasMoved():
+            return {"aliases": with_alias(row.aliases, event.alias, event.number)}
+        case ModelRetired():
+            return {"retired": True}
+        case ModelPromoterAdded():
+            return {"promoters": (*(row.promoters or ()), event.user_id)}
+        case ModelPromoterRemoved():
+            return {"promoters": tuple(one for one in row.promoters or () if one != event.user_id) or None}
         case _:
-            return row
+            return {}
 
 
 def _added(event: ModelVersionAdded) -> ModelVersion:
@@ -70,10 +131,36 @@ def _added(event: ModelVersionAdded) -> ModelVersion:
         labels=version.labels,
         review_below=version.review_below,
         added_at=event.at,
+        added_by=event.by if event.check_id else None,
+        digest=version.digest,
+        package=version.package,
+        kind=version.kind,
+        label_texts=version.label_texts,
+        release=version.release,
     )
 
 
-TABLE = Table("models", Model, (ModelVersionAdded, ModelAliasMoved, ModelRetired), stream_key, fold)
+def _checked(version: ModelVersion, event: ModelCheckPassed | ModelCheckFailed) -> ModelVersion:
+    if version.number != event.number:
+        return version
+    if isinstance(event, ModelCheckPassed):
+        found = VersionCheck(environment=event.report.environment, at=event.at, report=event.report)
+    else:
+        found = VersionCheck(environment=event.environment, at=event.at, code=event.code, detail=event.detail)
+    others = [known for known in version.checks if known.environment != found.environment]
+    return msgspec.structs.replace(version, checks=(*others, found)[-MAX_CHECKS:])
+
+
+KINDS = (
+    ModelVersionAdded,
+    ModelAliasMoved,
+    ModelRetired,
+    ModelPromoterAdded,
+    ModelPromoterRemoved,
+    ModelCheckPassed,
+    ModelCheckFailed,
+)
+TABLE = Table("models", Model, KINDS, keys, fold)
 
 LISTED = "select * from models where not retired order by name, id"
 GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_id)s order by retired, name limit 1"

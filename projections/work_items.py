@@ -1,4 +1,4 @@
-"""The read model of work items: chunks to classify and images to inspect. Completed work has no row."""
+"""The read model of work items: chunks to classify, images to inspect and models to check. Completed work has no row."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -8,18 +8,19 @@ import msgspec
 from application.jobs.tasks import Kind
 from domain.classification import ChunkJudged, ClassificationPlanned, PlannedImage, chunks_of
 from domain.image import ImageAccepted, ImageDeleted, ImageRejected, ImageUploaded
+from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded, ModelTestRequested
 from domain.values import chunk_id
 from projections.engine.projection import PositionedEvent, RowLookup, Table
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """A work item. `id` is that of the chunk or image; `job` and `number` are set for a chunk."""
+    """A work item. `id` is that of the chunk, image or check; `job` and `number` are set for a chunk, `dataset_id` not for a check."""
 
     id: UUID
     kind: Kind
     job: UUID | None
     number: int | None
-    dataset_id: UUID
+    dataset_id: UUID | None
     images: tuple[PlannedImage, ...]
     position: int
 
@@ -27,6 +28,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 def keys(positioned: PositionedEvent) -> Iterable[UUID]:
     match positioned.event:
         case ImageUploaded() | ImageAccepted() | ImageRejected() | ImageDeleted() as event:
+            return (event.originator_id,)
+        case ModelPackageUploaded() | ModelTestRequested() | ModelCheckPassed() | ModelCheckFailed() as event:
             return (event.originator_id,)
         case ChunkJudged() as event:
             return (chunk_id(event.job_id, event.number),)
@@ -44,6 +47,8 @@ def fold(key: UUID, _: Work | None, positioned: PositionedEvent, lookup: RowLook
             return Work(
                 id=key, kind=Kind.INSPECT, job=None, number=None, dataset_id=event.dataset_id, images=images, position=positioned.position
             )
+        case ModelPackageUploaded() | ModelTestRequested():
+            return Work(id=key, kind=Kind.CHECK, job=None, number=None, dataset_id=None, images=(), position=positioned.position)
         case ClassificationPlanned() as event:
             return _chunk(key, event, positioned.position, lookup)
         case _:
@@ -68,5 +73,16 @@ def _chunk(key: UUID, event: ClassificationPlanned, position: int, lookup: RowLo
     return None
 
 
-KINDS = (ClassificationPlanned, ChunkJudged, ImageUploaded, ImageAccepted, ImageRejected, ImageDeleted)
+KINDS = (
+    ClassificationPlanned,
+    ChunkJudged,
+    ImageUploaded,
+    ImageAccepted,
+    ImageRejected,
+    ImageDeleted,
+    ModelPackageUploaded,
+    ModelTestRequested,
+    ModelCheckPassed,
+    ModelCheckFailed,
+)
 TABLE = Table("work", Work, KINDS, keys, fold, loads=False)

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from application import models
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.events import Event
+from domain.model import Version
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -26,3 +28,8 @@ def state_after(evolve: Callable[[Any, Event], Any], events: Iterable[Event]) ->
     for event in events:
         state = evolve(state, event)
     return state
+
+
+def add_model(*, name, description="", command, log, **version):
+    """A version of a model with these fields is added by its release."""
+    return models.add_version(name=name, description=description, version=Version(number=1, **version), command=command, log=log)

@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import UNSET
 
 from application.ports import EventStore
-from domain import classification, dataset, dead_letter, device, image, model, session, user
+from domain import classification, dataset, dead_letter, device, image, model, model_check, session, user
 from domain.events import ERASED, Event
 from domain.registry import NOUN_OF, is_known
 
@@ -21,6 +21,7 @@ NAMING: Final[tuple[type[Event], ...]] = (
     device.DeviceRegistered,
     device.DeviceDescribed,
     model.ModelVersionAdded,
+    model_check.ModelPackageUploaded,
 )
 NAMELESS: Final = frozenset({"classification", "session", "dead_letter"})
 """Nouns whose streams have no name of their own."""
@@ -194,11 +195,37 @@ def _added(event: model.ModelVersionAdded, scene: Scene) -> str:
 
 
 def _moved(event: model.ModelAliasMoved, scene: Scene) -> str:
-    return f"{scene.who} made version {event.number} of {scene.name(event.originator_id, 'a model')} its {event.alias}"
+    return f"{scene.who} made version {event.number} of {scene.name(event.originator_id, 'a model')} its {event.alias}{_because(event)}"
 
 
 def _retired(event: model.ModelRetired, scene: Scene) -> str:
-    return f"{scene.who} retired the model {scene.name(event.originator_id, '')}".rstrip()
+    return f"{scene.who} retired the model {scene.name(event.originator_id, '')}".rstrip() + _because(event)
+
+
+def _because(event: model.ModelAliasMoved | model.ModelRetired) -> str:
+    return f": {event.reason}" if event.reason else ""
+
+
+def _promoter(words: str) -> Callable[[Any, Scene], str]:
+    return lambda event, scene: (
+        f"{scene.who} {words} {scene.name(event.user_id, 'a user')} promote versions of {scene.name(event.originator_id, 'a model')}"
+    )
+
+
+def _package_uploaded(event: model_check.ModelPackageUploaded, scene: Scene) -> str:
+    return f"{scene.who} uploaded the model package {event.filename}"
+
+
+def _test_requested(event: model_check.ModelTestRequested, scene: Scene) -> str:
+    return f"{scene.who} asked for a test of version {event.number} of {scene.name(event.model_id, 'a model')}"
+
+
+def _check_passed(event: model_check.ModelCheckPassed, _: Scene) -> str:
+    return f"Version {event.number} of the model {event.model_name} passed its check"
+
+
+def _check_failed(event: model_check.ModelCheckFailed, _: Scene) -> str:
+    return f"The model package failed its check: {event.detail}"
 
 
 def _requested(event: classification.ClassificationRequested, scene: Scene) -> str:
@@ -280,6 +307,12 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     model.ModelVersionAdded: _added,
     model.ModelAliasMoved: _moved,
     model.ModelRetired: _retired,
+    model.ModelPromoterAdded: _promoter("let"),
+    model.ModelPromoterRemoved: _promoter("no longer lets"),
+    model_check.ModelPackageUploaded: _package_uploaded,
+    model_check.ModelTestRequested: _test_requested,
+    model_check.ModelCheckPassed: _check_passed,
+    model_check.ModelCheckFailed: _check_failed,
     classification.ClassificationRequested: _requested,
     classification.ClassificationPlanned: _planned,
     classification.ClassificationCancelled: _of_job("cancelled"),

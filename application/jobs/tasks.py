@@ -13,13 +13,15 @@ MAX_INSPECT = 16  # images in one inspection task
 class Kind(StrEnum):
     CLASSIFY = "classify"
     INSPECT = "inspect"
+    CHECK = "check"
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Classify one chunk of a job, or inspect uploaded images. Workers read everything else from the log.
+    """Classify one chunk of a job, inspect uploaded images, or check a model package. Workers read everything else from the log.
 
     `classify`: `job` and `number` identify the chunk. The result is one ChunkJudged; images deleted since the planning are omitted.
     `inspect`: `image_ids`, at most `MAX_INSPECT`. The result is ImageAccepted or ImageRejected for each.
+    `check`: `check_id`. The result is ModelCheckPassed or ModelCheckFailed.
     A task may arrive late or twice. Only the first result is recorded.
     """
 
@@ -28,12 +30,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: UUID | None = None
     number: int | None = None
     image_ids: tuple[UUID, ...] = ()
+    check_id: UUID | None = None
 
     @property
     def work(self) -> tuple[UUID, ...]:
-        """The work items that the task completes: a chunk, or images."""
+        """The work items that the task completes: a chunk, a check, or images."""
         if self.job is not None and self.number is not None:
             return (chunk_id(self.job, self.number),)
+        if self.check_id is not None:
+            return (self.check_id,)
         return self.image_ids
 
 
@@ -59,6 +64,8 @@ def decode(data: bytes) -> Task:
     task = msgspec.json.decode(data, type=Task)
     if task.kind is Kind.CLASSIFY and (task.job is None or task.number is None):
         raise msgspec.ValidationError("a classify task needs `job` and `number`")
+    if task.kind is Kind.CHECK and task.check_id is None:
+        raise msgspec.ValidationError("a check task needs `check_id`")
     if task.kind is Kind.INSPECT and not task.image_ids:
         earlier = msgspec.json.decode(data, type=_EarlierInspection)
         return msgspec.structs.replace(task, image_ids=tuple(image.id for image in earlier.images))

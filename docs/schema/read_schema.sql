@@ -53,6 +53,7 @@ create table read.classifications (
   reason        text,                       -- Why the job failed.
   deleted       boolean not null,
   position      bigint not null,            -- Position of the request.
+  planes        jsonb,                      -- Planes and channels that the caller chose: {z, c, t}; null if the model chooses.
   primary key (id)
 ) with (fillfactor=70);
 create index classifications_newest on read.classifications using btree (dataset_id, created_at, id) where (not deleted);
@@ -164,16 +165,41 @@ create index images_of_blob on read.images using hash (sha256) where (not delete
 create index images_of_device on read.images using btree (device_id, uploaded_at, id) where ((not deleted) and (device_id is not null));
 create index images_planned on read.images using btree (dataset_id, "position") where ((not deleted) and (rejected is null));
 
+-- Checks of uploaded model packages, and of versions again.
+create table read.model_checks (
+  id           uuid not null,
+  version      integer not null,  -- Version of the stream.
+  status       text not null,     -- pending, passed or failed.
+  requested_by uuid not null,     -- Refers to users.
+  requested_at timestamptz not null,
+  filename     text,              -- Name of the uploaded file; null for a test of a known version.
+  sha256       text not null,     -- SHA-256 of the package in hexadecimal; names the blob.
+  size         bigint,            -- Bytes of the package; null for a test of a known version.
+  model_id     uuid,              -- Model to which the package belongs, once that is known. Refers to models.
+  model_name   text,
+  number       integer,           -- Number of the version.
+  answered_at  timestamptz,       -- Time of the answer; null while the check is pending.
+  report       jsonb,             -- What the check measured; null unless it passed.
+  code         text,              -- Code of the reason why it failed.
+  detail       text,              -- The reason in a sentence.
+  file         text,              -- File of the package that is at fault; null if that is not one file.
+  field        text,              -- Field of the file that is at fault.
+  primary key (id)
+);
+create index model_checks_newest on read.model_checks using btree (requested_at, id);
+create index model_checks_of on read.model_checks using btree (requested_by, requested_at, id);
+
 -- Models and their versions.
 create table read.models (
   id          uuid not null,
   version     integer not null,  -- Version of the stream.
   name        text not null,
   description text not null,
-  versions    jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at}.
+  versions    jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, checks}.
   aliases     jsonb not null,    -- Number of a version by alias, such as production.
   created_at  timestamptz not null,
   retired     boolean not null,  -- The model accepts no new jobs.
+  promoters   uuid[],            -- Users who may move its aliases and retire it; null if there are none. Refers to users.
   primary key (id)
 );
 
@@ -207,6 +233,7 @@ create table read.results (
   created_at        timestamptz not null,
   hidden            boolean not null,                    -- The job or the image was deleted.
   warnings          jsonb not null default '[]'::jsonb,  -- Warnings of the image when it was classified.
+  value             double precision,                    -- Number that a regression gave; null for labels.
   primary key (id)
 );
 create index results_newest on read.results using btree (dataset_id, created_at, id) include (confidence) where (not hidden);
@@ -245,18 +272,19 @@ create table read.users (
 );
 create index users_listed on read.users using btree (registered_at, id) where (not deleted);
 
--- Work items: chunks to classify and images to inspect. The row is deleted when the work is done.
+-- Work items: chunks to classify, images to inspect and models to check. The row is deleted when the work is done.
 create table read.work (
-  id         uuid not null,    -- Id of the chunk or of the image.
-  kind       text not null,    -- classify or inspect.
+  id         uuid not null,    -- Id of the chunk, the image or the check.
+  kind       text not null,    -- classify, inspect or check.
   job        uuid,             -- Job of a chunk. Refers to classifications.
   number     integer,          -- Number of a chunk in its job.
-  dataset_id uuid not null,    -- Refers to datasets.
+  dataset_id uuid,             -- Null for a check. Refers to datasets.
   images     jsonb not null,   -- List of {id, sha256}.
-  position   bigint not null,  -- Position of the plan or of the upload.
+  position   bigint not null,  -- Position of the plan, the upload or the request.
   primary key (id)
 );
 create index work_of_job on read.work using btree (job, number) where (job is not null);
+create index work_to_check on read.work using btree ("position") where (kind = 'check'::text);
 create index work_to_inspect on read.work using btree ("position") where (kind = 'inspect'::text);
 
 -- Grants on datasets that are not deleted. Every query of users joins it.
@@ -289,6 +317,8 @@ grant delete, insert, select, update on table read.folds to bioscope_app, biosco
 grant select on table read.folds to bioscope_api;
 grant delete, insert, select, update on table read.images to bioscope_app, bioscope_projector;
 grant select on table read.images to bioscope_api;
+grant delete, insert, select, update on table read.model_checks to bioscope_app, bioscope_projector;
+grant select on table read.model_checks to bioscope_api;
 grant delete, insert, select, update on table read.models to bioscope_app, bioscope_projector;
 grant select on table read.models to bioscope_api, bioscope_inference;
 grant delete, insert, select, update on table read.outdated_results to bioscope_app, bioscope_projector;

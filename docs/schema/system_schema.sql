@@ -285,7 +285,7 @@ declare
   newest    int;
   stream    es.streams;
   -- Events of several commands are written in one statement, unless something reads them before.
-  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected}';
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed}';
   positions bigint[];                                  -- of the events that are to be written so, and their hashes
   hashes    bytea[];
   holder    uuid;
@@ -391,6 +391,12 @@ begin
       elsif e_topic[j] in ('ImageAccepted', 'ImageRejected') then
         why := ops.check_inspection(e_stream[j], e_state[j],
           case when j > e and e_stream[j - 1] = e_stream[j] and e_topic[j - 1] = 'ImageUploaded' then e_state[j - 1] end);
+        if why is not null then
+          verdict := 'refused';
+        end if;
+      elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
+        or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
+        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1]);
         if why is not null then
           verdict := 'refused';
         end if;
@@ -1180,13 +1186,52 @@ begin
     versions    jsonb       not null,
     aliases     jsonb       not null,
     created_at  timestamptz not null,
-    retired     boolean     not null
+    retired     boolean     not null,
+    promoters   uuid[]
   );
   comment on table models is 'Models and their versions.';
   comment on column models.version is 'Version of the stream.';
-  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at}.';
+  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, checks}.';
   comment on column models.aliases is 'Number of a version by alias, such as production.';
   comment on column models.retired is 'The model accepts no new jobs.';
+  comment on column models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';
+
+  create table model_checks (
+    id           uuid        primary key,
+    version      integer     not null,
+    status       text        not null,
+    requested_by uuid        not null,
+    requested_at timestamptz not null,
+    filename     text,
+    sha256       text        not null,
+    size         bigint,
+    model_id     uuid,
+    model_name   text,
+    number       integer,
+    answered_at  timestamptz,
+    report       jsonb,
+    code         text,
+    detail       text,
+    file         text,
+    field        text
+  );
+  create index model_checks_newest on model_checks (requested_at, id);
+  create index model_checks_of on model_checks (requested_by, requested_at, id);
+  comment on table model_checks is 'Checks of uploaded model packages, and of versions again.';
+  comment on column model_checks.version is 'Version of the stream.';
+  comment on column model_checks.status is 'pending, passed or failed.';
+  comment on column model_checks.requested_by is 'Refers to users.';
+  comment on column model_checks.filename is 'Name of the uploaded file; null for a test of a known version.';
+  comment on column model_checks.sha256 is 'SHA-256 of the package in hexadecimal; names the blob.';
+  comment on column model_checks.size is 'Bytes of the package; null for a test of a known version.';
+  comment on column model_checks.model_id is 'Model to which the package belongs, once that is known. Refers to models.';
+  comment on column model_checks.number is 'Number of the version.';
+  comment on column model_checks.answered_at is 'Time of the answer; null while the check is pending.';
+  comment on column model_checks.report is 'What the check measured; null unless it passed.';
+  comment on column model_checks.code is 'Code of the reason why it failed.';
+  comment on column model_checks.detail is 'The reason in a sentence.';
+  comment on column model_checks.file is 'File of the package that is at fault; null if that is not one file.';
+  comment on column model_checks.field is 'Field of the file that is at fault.';
 
   create table classifications (
     id            uuid             primary key,
@@ -1210,7 +1255,8 @@ begin
     failed        integer          not null,
     reason        text,
     deleted       boolean          not null,
-    position      bigint           not null
+    position      bigint           not null,
+    planes        jsonb
   ) with (fillfactor = 70);
   create index classifications_newest_of_all on classifications (created_at, id) where not deleted;
   create index classifications_newest on classifications (dataset_id, created_at, id) where not deleted;
@@ -1233,26 +1279,28 @@ begin
   comment on column classifications.failed is 'Images with a failure.';
   comment on column classifications.reason is 'Why the job failed.';
   comment on column classifications.position is 'Position of the request.';
+  comment on column classifications.planes is 'Planes and channels that the caller chose: {z, c, t}; null if the model chooses.';
 
   create table work (
     id         uuid    primary key,
     kind       text    not null,
     job        uuid,
     number     integer,
-    dataset_id uuid    not null,
+    dataset_id uuid,
     images     jsonb   not null,
     position   bigint  not null
   );
   create index work_of_job on work (job, number) where job is not null;
   create index work_to_inspect on work (position) where kind = 'inspect';
-  comment on table work is 'Work items: chunks to classify and images to inspect. The row is deleted when the work is done.';
-  comment on column work.id is 'Id of the chunk or of the image.';
-  comment on column work.kind is 'classify or inspect.';
+  create index work_to_check on work (position) where kind = 'check';
+  comment on table work is 'Work items: chunks to classify, images to inspect and models to check. The row is deleted when the work is done.';
+  comment on column work.id is 'Id of the chunk, the image or the check.';
+  comment on column work.kind is 'classify, inspect or check.';
   comment on column work.job is 'Job of a chunk. Refers to classifications.';
   comment on column work.number is 'Number of a chunk in its job.';
-  comment on column work.dataset_id is 'Refers to datasets.';
+  comment on column work.dataset_id is 'Null for a check. Refers to datasets.';
   comment on column work.images is 'List of {id, sha256}.';
-  comment on column work.position is 'Position of the plan or of the upload.';
+  comment on column work.position is 'Position of the plan, the upload or the request.';
 
   create table failures (
     id                uuid        primary key,
@@ -1285,7 +1333,8 @@ begin
     scores            jsonb            not null,
     created_at        timestamptz      not null,
     hidden            boolean          not null,
-    warnings          jsonb            not null default '[]'
+    warnings          jsonb            not null default '[]',
+    value             double precision
   );
   create index results_newest on results (dataset_id, created_at, id) include (confidence) where not hidden;
   create index results_of_job on results (classification_id, created_at, id) where not hidden;
@@ -1300,6 +1349,7 @@ begin
   comment on column results.scores is 'Score of each label; they add up to 1.';
   comment on column results.hidden is 'The job or the image was deleted.';
   comment on column results.warnings is 'Warnings of the image when it was classified.';
+  comment on column results.value is 'Number that a regression gave; null for labels.';
 
   create table tallies (
     dataset_id uuid        not null,
@@ -1358,6 +1408,43 @@ begin
   grant select on models to bioscope_inference;
 end $procedure$;
 
+CREATE OR REPLACE FUNCTION ops.check_model_answer(stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[])
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  event   json := ops.as_json(state);
+  "check" uuid;
+  asked   record;
+begin
+  if topic = 'ModelAliasMoved' then
+    return case
+      when event ->> 'alias' <> 'candidate' then 'a worker may only move the alias candidate'
+      when not exists (select from unnest(streams, topics) as n (stream, topic) where n.stream = check_model_answer.stream
+        and n.topic = 'ModelVersionAdded') then 'a worker may only move the alias to a version that it adds'
+    end;
+  end if;
+  "check" := case when topic = 'ModelVersionAdded' then (event ->> 'check_id')::uuid else stream end;
+  select s.version, e.topic, ops.as_json(e.state) as state into asked
+    from es.streams s cross join lateral es.event_at(s.first) e where s.stream = "check";
+  return case
+    when asked.topic is null or asked.topic not in ('ModelPackageUploaded', 'ModelTestRequested') then 'nobody asked for the check'
+    when asked.version <> 1 then 'the check has an answer already'
+    when topic <> 'ModelVersionAdded' and version <> 2 then 'the check has an answer already'
+    when topic = 'ModelCheckPassed' and asked.topic = 'ModelTestRequested'
+      and (asked.state ->> 'model_id', asked.state ->> 'number') is distinct from (event ->> 'model_id', event ->> 'number')
+      then 'the check was of another version'
+    when topic = 'ModelVersionAdded' and asked.topic <> 'ModelPackageUploaded' then 'nobody uploaded the package'
+    when topic = 'ModelVersionAdded' and (event ->> 'by') is distinct from (asked.state ->> 'by')
+      then 'the version is not added for the person who uploaded it'
+    when topic = 'ModelVersionAdded' and (event #>> '{version,package}') is distinct from (asked.state ->> 'sha256')
+      then 'the package is not the uploaded one'
+    when topic = 'ModelVersionAdded' and not exists (select from unnest(streams, topics) as n (stream, topic)
+      where n.stream = "check" and n.topic = 'ModelCheckPassed') then 'a version is added only when its check has passed'
+  end;
+end $function$;
+
 revoke execute on function es.refuse() from public;
 revoke execute on function es.framed(bytea) from public;
 revoke execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) from public;
@@ -1394,6 +1481,7 @@ revoke execute on function es.page_range(regclass,bigint,bigint) from public;
 revoke execute on function es.prune_commands(bigint) from public;
 revoke execute on function es.prune_refresh_tokens(bigint) from public;
 revoke execute on procedure ops.create_read_models(text) from public;
+revoke execute on function ops.check_model_answer(uuid,integer,text,bytea,uuid[],text[]) from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from itertools import chain
+from math import isfinite
 from uuid import UUID
 
 from domain.classification.chunk_sizes import planned_images
@@ -84,6 +85,8 @@ def _wrong_scores(judged: ChunkJudged) -> str | None:
             return "a result does not fit the labels"
         if not all(0 <= value <= 1 for value in (result.confidence, *result.scores)):
             return "a score is not a number between 0 and 1"
+        if result.value is not None and not isfinite(result.value):
+            return "a value is not a number"
     return None
 
 

@@ -20,8 +20,30 @@ class PlannedImage(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Projection(StrEnum):
+    """One plane made of all focal planes."""
+
+    MAX = "max"
+    MEAN = "mean"
+
+
+class PlaneSelection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The part of each image that a job gives to its model. Planes are counted from 0.
+
+    `z` is a focal plane or a projection of all, `c` are channels in the order in which the model gets them, `t` is a point in time. None
+    leaves the choice to the model: all channels, and the first focal plane and time unless its manifest says otherwise.
+    """
+
+    z: int | Projection | None = None
+    c: tuple[int, ...] | None = None
+    t: int | None = None
+
+
 class ClassificationRequested(Event, frozen=True, kw_only=True):
-    """A job was requested for a whole dataset, or for the image `image_id` of it. The model version is fixed by this event."""
+    """A job was requested for a whole dataset, or for the image `image_id` of it. The model version is fixed by this event.
+
+    `planes` is the choice of the caller; None where the model chooses.
+    """
 
     dataset_id: UUID
     image_id: UUID | None
@@ -30,6 +52,7 @@ class ClassificationRequested(Event, frozen=True, kw_only=True):
     model_version: int
     model_sha256: str
     threshold: float
+    planes: PlaneSelection | None = None
 
 
 class ClassificationPlanned(Event, frozen=True, kw_only=True):
@@ -68,7 +91,7 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     """The prediction for one image. `scores` are in the order of the chunk's labels and sum to 1; `confidence` is from 0 to 1.
 
     `signals` are measures by name of how far the image is outside the model's domain. `warnings` lists parts of the file that were
-    ignored, assumed or converted.
+    ignored, assumed or converted. `value` is the number that a regression gave; its score says where that lies in the declared range.
     """
 
     image_id: UUID
@@ -79,6 +102,7 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[float, ...]
     signals: dict[str, float] = {}
     warnings: tuple[ImageWarning, ...] = ()
+    value: float | None = None
 
 
 class ImageFailure(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from domain.classification.events import (
     ClassificationFailed,
     ClassificationPlanned,
     ClassificationRequested,
+    PlaneSelection,
     PlannedImage,
 )
 from domain.errors import Conflict, Invalid
@@ -52,6 +53,7 @@ class Classification(State, frozen=True, kw_only=True):
     images: int = 0
     planned: bool = False
     deleted: bool = False
+    planes: PlaneSelection | None = None
 
 
 def request(
@@ -64,6 +66,7 @@ def request(
     model_version: int,
     model_sha256: str,
     threshold: float,
+    planes: PlaneSelection | None = None,
     by: UUID,
     at: datetime,
 ) -> list[Event]:
@@ -82,6 +85,7 @@ def request(
         model_version=model_version,
         model_sha256=model_sha256,
         threshold=threshold,
+        planes=planes,
     )
     if image is None:
         return [requested]
@@ -147,6 +151,7 @@ def evolve(job: Classification | None, event: Event) -> Classification | None:
                 model_version=event.model_version,
                 model_sha256=event.model_sha256,
                 threshold=event.threshold,
+                planes=event.planes,
                 created_by=event.by,
                 created_at=event.at,
                 updated_at=event.at,

@@ -7,7 +7,7 @@ from domain import model
 from domain.access import Role
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.values import model_id
-from tests.given import actor, command
+from tests.given import actor, add_model, command
 
 ADMIN = actor(Role.ADMIN)
 SHAPES = {"name": "shapes", "description": "Round or flat", "size": 10, "labels": ("round", "flat"), "review_below": 0.5, "record": "{}"}
@@ -16,7 +16,7 @@ SHAPES = {"name": "shapes", "description": "Round or flat", "size": 10, "labels"
 @pytest.fixture
 def add(log):
     def add(sha256="a" * 64, *, by=ADMIN, **changes):
-        return models.add_version(sha256=sha256, **SHAPES | changes, command=command(by), log=log)
+        return add_model(sha256=sha256, **SHAPES | changes, command=command(by), log=log)
 
     return add
 
@@ -64,15 +64,15 @@ def test_only_administrators_add_and_promote_versions(log, add):
     with pytest.raises(Forbidden):
         add(by=actor())
     with pytest.raises(Forbidden):
-        models.promote(name="shapes", number=1, command=command(), log=log)
+        models.move_alias(alias="production", name="shapes", number=1, command=command(), log=log)
 
 
 def test_a_version_is_promoted_once(log, add):
     add()
     add("b" * 64)
-    assert models.promote(name="shapes", number=2, command=command(ADMIN), log=log).position
+    assert models.move_alias(alias="production", name="shapes", number=2, command=command(ADMIN), log=log).position
     assert state(log).aliases == {"production": 2}
-    assert models.promote(name="shapes", number=2, command=command(ADMIN), log=log).position == 0
+    assert models.move_alias(alias="production", name="shapes", number=2, command=command(ADMIN), log=log).position == 0
     for name, number in (("shapes", 3), ("unknown", 1)):
         with pytest.raises(NotFound):
-            models.promote(name=name, number=number, command=command(ADMIN), log=log)
+            models.move_alias(alias="production", name=name, number=number, command=command(ADMIN), log=log)

@@ -11,6 +11,7 @@ from api.cli.operator import operator_command
 from api.cli.output import fail, print_message
 from domain import model
 from domain.errors import NotFound
+from domain.model import PRODUCTION
 from domain.values import model_id
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ def promote(name: str, version: int, data: Path | None) -> None:
 
     New jobs use it from now on. Jobs in progress and existing results keep their version. Promote the older version to go back.
     """
-    from application.models import promote as put_into_production
+    from application.models import move_alias
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
         try:
-            done = put_into_production(name=name, number=version, command=operator_command(settings, log), log=log)
+            done = move_alias(name=name, alias=PRODUCTION, number=version, command=operator_command(settings, log), log=log)
         except NotFound as error:
             fail(f"{error.detail}; {_versions(log, name)}")
     already = "" if done.position else " already"

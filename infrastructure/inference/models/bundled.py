@@ -14,6 +14,7 @@ from application.ports import BlobStore, Command, EventStore
 from domain import model
 from domain.access import Actor
 from domain.errors import Invalid
+from domain.model import Version
 from domain.values import model_id, system_actor
 from infrastructure.inference.children.child_process import ChildFailed, ChildLost
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
@@ -97,11 +98,9 @@ def _register(folder: Path, record: ModelManifest, text: str, blobs: BlobStore, 
     done = add_version(
         name=record.name,
         description=record.description,
-        sha256=record.sha256,
-        size=len(weights),
-        labels=record.labels,
-        review_below=record.review_below,
-        record=text,
+        version=Version(
+            number=1, sha256=record.sha256, size=len(weights), labels=record.labels, review_below=record.review_below, record=text
+        ),
         command=command,
         log=events,
     )

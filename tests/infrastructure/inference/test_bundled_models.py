@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from application.models import MAX_LABELS, add_version, promote
+from application.models import MAX_LABELS, move_alias
 from domain import model
 from domain.access import Role
 from domain.errors import Forbidden, Invalid, NotFound
@@ -20,7 +20,7 @@ from infrastructure.inference.models.manifest import load_manifest, manifest_fro
 from infrastructure.security.keys import RootKey
 from tests.adversaries.onnx_files import external, graph, identity, node
 from tests.adversaries.onnx_files import model as model_file
-from tests.given import actor, command
+from tests.given import actor, add_model, command
 from tests.twins.blobs import MemoryBlobs
 from tests.twins.event_store import MemoryRecorder
 
@@ -141,8 +141,8 @@ GOOD = {
 
 
 def test_the_same_version_twice_is_one(log):
-    first = add_version(**GOOD, command=command(ADMIN), log=log)
-    again = add_version(**GOOD, command=command(ADMIN), log=log)
+    first = add_model(**GOOD, command=command(ADMIN), log=log)
+    again = add_model(**GOOD, command=command(ADMIN), log=log)
     assert (first.id, first.version, again.position) == (model_id("shapes"), 2, 0)
     assert len(log.history(first.id)) == 2
 
@@ -162,21 +162,21 @@ def test_the_same_version_twice_is_one(log):
 )
 def test_a_version_that_breaks_a_rule_is_refused(log, field, value):
     with pytest.raises(Invalid):
-        add_version(**GOOD | {field: value}, command=command(ADMIN), log=log)
+        add_model(**GOOD | {field: value}, command=command(ADMIN), log=log)
     assert log.head() == 0
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST, Role.RESEARCHER])
 def test_only_administrators_add_versions(log, role):
     with pytest.raises(Forbidden):
-        add_version(**GOOD, command=command(actor(role, id=uuid4())), log=log)
+        add_model(**GOOD, command=command(actor(role, id=uuid4())), log=log)
 
 
 # ---- promoting a version -----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def two_versions(log):
     for sha256 in ("ab" * 32, "cd" * 32):
-        add_version(**GOOD | {"sha256": sha256}, command=command(ADMIN), log=log)
+        add_model(**GOOD | {"sha256": sha256}, command=command(ADMIN), log=log)
     return log
 
 
@@ -186,25 +186,25 @@ def aliases(log):
 
 def test_a_promoted_candidate_is_in_production_and_no_candidate_any_more(two_versions):
     assert aliases(two_versions) == {"production": 1, "candidate": 2}
-    promote(name="shapes", number=2, command=command(ADMIN), log=two_versions)
+    move_alias(alias="production", name="shapes", number=2, command=command(ADMIN), log=two_versions)
     assert aliases(two_versions) == {"production": 2}
-    assert promote(name="shapes", number=2, command=command(ADMIN), log=two_versions).position == 0
+    assert move_alias(alias="production", name="shapes", number=2, command=command(ADMIN), log=two_versions).position == 0
 
 
 def test_an_older_version_can_be_taken_back(two_versions):
-    promote(name="shapes", number=2, command=command(ADMIN), log=two_versions)
-    promote(name="shapes", number=1, command=command(ADMIN), log=two_versions)
+    move_alias(alias="production", name="shapes", number=2, command=command(ADMIN), log=two_versions)
+    move_alias(alias="production", name="shapes", number=1, command=command(ADMIN), log=two_versions)
     assert aliases(two_versions) == {"production": 1}
 
 
 @pytest.mark.parametrize(("name", "number"), [("shapes", 3), ("shapes", 0), ("cells", 1)])
 def test_only_what_was_registered_is_promoted(two_versions, name, number):
     with pytest.raises(NotFound):
-        promote(name=name, number=number, command=command(ADMIN), log=two_versions)
+        move_alias(alias="production", name=name, number=number, command=command(ADMIN), log=two_versions)
     assert aliases(two_versions) == {"production": 1, "candidate": 2}
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST, Role.RESEARCHER])
 def test_only_administrators_promote(two_versions, role):
     with pytest.raises(Forbidden):
-        promote(name="shapes", number=2, command=command(actor(role, id=uuid4())), log=two_versions)
+        move_alias(alias="production", name="shapes", number=2, command=command(actor(role, id=uuid4())), log=two_versions)

@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 
 from application.jobs.chunk_results import JobPlans
 from application.jobs.tasks import Kind, Task
-from application.models import add_version
 from domain import classification, image, model
 from domain.classification import MIN_CHUNK_IMAGES, TARGET_CHUNKS, PlannedImage, Verdict
 from domain.errors import Unavailable
@@ -30,7 +29,7 @@ from infrastructure.inference.models.bundled import micrographs, models
 from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
 from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
 from infrastructure.security.keys import RootKey
-from tests.given import NOW, actor, command
+from tests.given import NOW, actor, add_model, command
 from tests.process_tree import children
 from tests.rigs.waiting import wait_until_async
 from tests.twins.blobs import MemoryBlobs
@@ -56,7 +55,7 @@ class ChunkClassifierRig:
         self.weights = (PBC8 / record.weights.file).read_bytes()
         blobs.keep(self.weights)
         about = {"name": record.name, "description": "", "sha256": record.sha256, "size": len(self.weights), "labels": record.labels}
-        add_version(**about, review_below=0.5, record=manifest_as_json(PBC8), command=command(SYSTEM), log=log)
+        add_model(**about, review_below=0.5, record=manifest_as_json(PBC8), command=command(SYSTEM), log=log)
         self.version = log.load(model_id("pbc8"), model.evolve).production
 
     def job(self, pictures, *, threshold=0.5):

@@ -12,7 +12,6 @@ import psycopg
 import pytest
 import yaml
 
-from application.models import add_version
 from domain.access import Role
 from infrastructure.atomic_files import write_private
 from infrastructure.configuration.settings import Settings, load
@@ -26,7 +25,7 @@ from infrastructure.operations.config_checks import disk_space_finding, machine_
 from infrastructure.operations.doctor import _topic_durability, examine, refusals
 from infrastructure.security.keys import RootKey, new_root_key
 from infrastructure.security.process_keys import write_key_file
-from tests.given import actor, command
+from tests.given import actor, add_model, command
 
 ROOT = Path(__file__).parents[3]
 GOOD = Settings(
@@ -58,7 +57,7 @@ def registered(settings):
     about = {"description": "", "sha256": "ab" * 32, "size": 1, "labels": ("a", "b"), "review_below": 0.5, "record": "{}"}
     with open_event_store(settings) as log:
         for path in bundled_manifests(models()):
-            add_version(name=load_manifest(path.parent).name, **about, command=command(actor(Role.ADMIN)), log=log)
+            add_model(name=load_manifest(path.parent).name, **about, command=command(actor(Role.ADMIN)), log=log)
     return settings
 
 

@@ -1,0 +1,136 @@
+"""Use cases of model checks: upload a package, test a version again, and record the answer of a worker."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+from uuid import UUID
+
+from application.commands import CommandResult, create_stream, execute, load_existing, new_id
+from application.models import check_version
+from application.ports import Command, EventStore
+from domain import model, model_check
+from domain.access import Role, require_role
+from domain.errors import Conflict, NotFound, Refused
+from domain.events import Event
+from domain.model import CANDIDATE, Model, Version
+from domain.model_check import CheckReport, Environment, ModelCheck
+from domain.values import model_id
+
+
+class CheckedModel(NamedTuple):
+    """What a worker found in a package that passed. `version.number` is replaced."""
+
+    name: str
+    description: str
+    version: Version
+    report: CheckReport
+
+
+class PackageRefusal(NamedTuple):
+    """Why a package was refused: a `code`, a sentence, and where in the package."""
+
+    code: str
+    detail: str
+    file: str = ""
+    field: str = ""
+
+
+def may_upload(command: Command) -> None:
+    """Raises Forbidden. Asked before the first byte of a package."""
+    require_role(command.actor, Role.RESEARCHER)
+
+
+def upload(*, filename: str, sha256: str, size: int, command: Command, log: EventStore) -> CommandResult:
+    """Ask for a check of a package that is stored under `sha256`. If it passes, its version is added to its model."""
+    may_upload(command)
+    check = new_id(command, "model_check")
+    uploaded = model_check.upload(check, filename=filename, sha256=sha256, size=size, by=command.actor.id, at=command.at)
+    return create_stream(log, command, [uploaded])
+
+
+def request_test(*, name: str, number: int, command: Command, log: EventStore) -> CommandResult:
+    """Ask for another check of version `number`, for instance on a new machine. Raises Forbidden, NotFound, Conflict."""
+    require_role(command.actor, Role.RESEARCHER)
+    found = load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired)
+    version = found.numbered(number)
+    if not version.package:
+        raise Conflict(f"Version {number} of the model {name} was added without its package, so it has no test tensors")
+    check = new_id(command, "model_check")
+    requested = model_check.request_test(
+        check, model=found.id, name=found.name, number=number, sha256=version.package, by=command.actor.id, at=command.at
+    )
+    return create_stream(log, command, [requested])
+
+
+def unanswered(check: UUID, *, log: EventStore) -> ModelCheck | None:
+    """The check, or None if it does not exist or has an answer. Raises Unavailable."""
+    state = log.load(check, model_check.evolve)
+    return None if state is None or state.answered else state
+
+
+def record_passed(check: UUID, found: CheckedModel, *, command: Command, log: EventStore) -> bool:
+    """Add the version to its model, unless it is known, and record that the check passed. Done by the system.
+
+    The person who uploaded the package is the author of the version. False if the check has an answer. Raises Conflict if the model is
+    retired, Invalid for a version that cannot be used, Unavailable.
+    """
+    stream = model_id(found.name)
+
+    def decide(state: Model | None, asked: ModelCheck) -> list[Event]:
+        if asked.retested is not None:
+            number = asked.retested[1]
+            return [_passed(asked, stream, found, number, command)]
+        if state is not None and state.retired:
+            raise Conflict(f"The model {found.name} is retired")
+        check_version(found.version)
+        known = state.same_as(found.version) if state else None
+        added = model.add_version(
+            stream,
+            state,
+            name=found.name,
+            description=found.description,
+            version=found.version,
+            alias=CANDIDATE,
+            check=check,
+            by=asked.requested_by,
+            at=command.at,
+        )
+        number = known.number if known else len(state.versions) + 1 if state else 1
+        return [*added, _passed(asked, stream, found, number, command)]
+
+    return _record(check, lambda asked: decide(log.load(stream, model.evolve), asked), command=command, log=log)
+
+
+def record_failed(check: UUID, why: PackageRefusal, environment: Environment | None, *, command: Command, log: EventStore) -> bool:
+    """Record that the check failed. False if it has an answer. Done by the system. Raises Unavailable."""
+
+    def decide(asked: ModelCheck) -> list[Event]:
+        return [
+            model_check.failed(
+                asked,
+                code=why.code,
+                detail=why.detail,
+                file=why.file,
+                field=why.field,
+                environment=environment,
+                by=command.actor.id,
+                at=command.at,
+            )
+        ]
+
+    return _record(check, decide, command=command, log=log)
+
+
+def _passed(asked: ModelCheck, stream: UUID, found: CheckedModel, number: int, command: Command) -> Event:
+    return model_check.passed(asked, model=stream, name=found.name, number=number, report=found.report, by=command.actor.id, at=command.at)
+
+
+def _record(check: UUID, decide: Callable[[ModelCheck], list[Event]], *, command: Command, log: EventStore) -> bool:
+    """A concurrent change of the model or the check leads to a new decision."""
+
+    def load() -> ModelCheck:
+        return load_existing(log, check, model_check.evolve, what="Check", closed=lambda state: state.answered)
+
+    try:
+        return execute(log, command, load, decide).position > 0
+    except (NotFound, Refused):
+        return False
