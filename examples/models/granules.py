@@ -41,6 +41,7 @@ review_below: 0.8
 training_data: 1,600 drawn pictures
 """
 
+torch.manual_seed(2)
 NETWORK = nn.Sequential(
     nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
     nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -84,7 +85,6 @@ def fit(pictures: torch.Tensor, present: torch.Tensor) -> None:
 
 def main() -> None:
     random = np.random.default_rng(2)
-    torch.manual_seed(2)
     torch.set_num_threads(1)
     fit(*examples(1600, random))
     pictures, present = examples(600, random)

@@ -29,6 +29,7 @@ LABELS = ("marker_negative", "marker_positive", "no_nuclei")
 SIDE, PIXEL_UM = 64, 0.65
 GAIN, EPS = 0.5, 1e-6
 
+torch.manual_seed(1)
 NETWORK = nn.Sequential(
     nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
     nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -168,7 +169,6 @@ def write_labels(folder: Path, labels: dict[str, str]) -> None:
 
 def main() -> None:
     random = np.random.default_rng(1)
-    torch.manual_seed(1)
     torch.set_num_threads(1)
     fit(*examples(1500, random))
     pictures, classes = examples(600, random)
