@@ -109,10 +109,11 @@ class Archive:
             "model_name": "shapes",
             "model_version": version,
             "model_sha256": f"{version:064x}",
+            "threshold": 0.5,
             "planes": planes,
         }
         planned = PlannedImage(image_id, sha256)
-        asked = classification.request(uuid4(), dataset=self.cells, image=planned, **about, threshold=0.5, by=SYSTEM.id, at=NOW)
+        asked = classification.request(uuid4(), dataset=self.cells, image=planned, **about, by=SYSTEM.id, at=NOW)
         self.append(*asked)
         job = self.log.load(asked[0].originator_id, classification.evolve)
         seen = {"label": "round", "confidence": score, "verdict": Verdict.CLEAR, "scores": (score, 1 - score)}
