@@ -19,19 +19,22 @@ from application.jobs.topics import BULK, URGENT
 from application.ports import BlobStore, EventStore
 from domain import model
 from domain.errors import CorruptBlob, DomainError, Unavailable
-from infrastructure.configuration.settings import Settings
+from infrastructure.configuration.settings import Settings, variable
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_process import ChildFailed, ChildLost
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector
+from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.observability.health import ABSENT_BLOB
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.retry import Retry
 
 log = structlog.get_logger()
 
 CHILD_FUNCTIONS: Final = "infrastructure.inference.children.child_functions"
+PROVIDERS: Final = f"{CHILD_FUNCTIONS}:providers"
 CPU_FLAGS: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 """CPU flags that determine which arithmetic the runtime uses."""
 
@@ -108,6 +111,7 @@ class InferenceWorker:
     @asynccontextmanager
     async def running(self, *, leased_work: Callable[[], Sequence[UUID]] = _no_work) -> AsyncIterator[None]:
         """Send heartbeats during the block, which renew the leases of `leased_work`; at the end, remove the worker's rows and children."""
+        await self._check_provider()
         beating = asyncio.create_task(self._beat_always(leased_work))
         try:
             yield
@@ -117,6 +121,15 @@ class InferenceWorker:
                 await beating
             await asyncio.to_thread(self._heartbeats.withdraw)
             self.close()
+
+    async def _check_provider(self) -> None:
+        """Raises CannotStart for a provider that the onnxruntime of the children lacks."""
+        wanted = self._settings.inference_provider
+        if wanted == DEFAULT_PROVIDER:
+            return
+        found = await self.lanes[URGENT].pool.run(PROVIDERS, into=list[str])
+        if wanted not in found:
+            raise CannotStart(f"onnxruntime has no {wanted}: set {variable('inference_provider')} to one of {', '.join(found)}")
 
     def close(self) -> None:
         for lane in self.lanes.values():
@@ -140,6 +153,7 @@ class InferenceWorker:
             worker=self.name,
             cpu=cpu_name(),
             image_limits=self._image_limits,
+            provider=self._settings.inference_provider,
         )
         return Lane(name, topic, pool, classifier)
 
