@@ -6,16 +6,29 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 import structlog
 
 from domain.values import printable
-from infrastructure.inference.children.fork_server import CHILD_READY, LENGTH, Answer, Borrow, Call, Raised, Returned
+from infrastructure.inference.children.fork_server import (
+    CHILD_READY,
+    LENGTH,
+    PIECE_BYTES,
+    Answer,
+    Borrow,
+    BorrowPiece,
+    BorrowSize,
+    Call,
+    Raised,
+    Returned,
+)
 
 log = structlog.get_logger()
 Provider = Callable[[], Awaitable[bytes]]
+Lent = Provider | BinaryIO
+"""What a call may borrow: bytes as a whole, or a local file in pieces, so that it is never in memory as a whole."""
 
 START_TIMEOUT_SECONDS: Final = 30.0  # imports included
 MAX_ANSWER_BYTES: Final = 64 * 1024**2
@@ -79,7 +92,7 @@ class ChildProcess:
             self.kill()
             raise NotSandboxed(f"a child could not enter its sandbox: {answer.detail if isinstance(answer, Raised) else answer}")
 
-    async def call(self, call: Call, *, lend: Mapping[str, Provider], hang_seconds: float) -> msgspec.Raw:
+    async def call(self, call: Call, *, lend: Mapping[str, Lent], hang_seconds: float) -> msgspec.Raw:
         """Run a call; return the encoded result. `hang_seconds` limits the time of the child, without that of the providers in `lend`.
 
         Raises ChildLost, ChildHung, InvalidAnswer, ChildFailed, and what a provider raises.
@@ -92,9 +105,9 @@ class ChildProcess:
             answer = await self._exchange(message, seconds, allowed=hang_seconds)
             seconds -= now() - started
             match answer:
-                case Borrow(key):
+                case Borrow() | BorrowPiece() | BorrowSize():
                     try:
-                        message = await lend[key]() if key in lend else None
+                        message = await _provided(answer, lend.get(answer.key))
                     except Exception as error:  # raised once the child has ended the call
                         message, refused = None, error
                 case Returned(value):
@@ -146,3 +159,23 @@ class ChildProcess:
         os.close(self._handle)
         self._handle = -1
         self._writer.close()
+
+
+async def _provided(request: Borrow | BorrowPiece | BorrowSize, lent: Lent | None) -> bytes | int | None:
+    """None for what is not lent, or not in this form. Raises what a provider raises, and OSError."""
+    if lent is None:
+        return None
+    if callable(lent):
+        return await lent() if isinstance(request, Borrow) else None
+    match request:
+        case BorrowSize():
+            return await asyncio.to_thread(lent.seek, 0, os.SEEK_END)
+        case BorrowPiece(_, start, end) if 0 < end - start <= PIECE_BYTES:
+            return await asyncio.to_thread(_piece, lent, start, end)
+        case _:
+            return None
+
+
+def _piece(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)

@@ -1,10 +1,12 @@
 """Functions that tests run in child processes."""
 
+import hashlib
 import os
 import signal
 import time
 
-from infrastructure.inference.children.fork_server import borrow
+from infrastructure.inference.children import fork_server
+from infrastructure.inference.children.fork_server import borrow, borrow_file
 
 
 def add(left: int, right: int) -> int:
@@ -21,6 +23,25 @@ def echo(data: bytes) -> bytes:
 
 def lent(key: str) -> bytes:
     return borrow(key)
+
+
+def lent_file(key: str, parts: list[tuple[int, int]]) -> list[bytes]:
+    """What lies at each place of a file: where it begins, and how many bytes; all of the file for -1."""
+    file = borrow_file(key)
+    found = []
+    for start, length in parts:
+        file.seek(start)
+        found.append(file.read(length))
+    return found
+
+
+def piece(key: str, start: int, end: int) -> bytes:
+    """Asks for any part, as a child that was taken over can."""
+    return fork_server._lent(fork_server.BorrowPiece(key, start, end), key, bytes)
+
+
+def digest_of_file(key: str) -> str:
+    return hashlib.file_digest(borrow_file(key), "sha256").hexdigest()
 
 
 def pid() -> int:

@@ -1,6 +1,7 @@
 """The process pool: a child that crashes, hangs or takes too much memory ends alone; none outlives its parent."""
 
 import asyncio
+import hashlib
 import os
 import re
 import signal
@@ -22,9 +23,10 @@ ROOMY = 512 * 1024**2
 
 
 @asynccontextmanager
-async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0):
+async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0, single_use=False):
     fork_server = ForkServer(CALLS)
-    pool = ProcessPool(fork_server, size=size, nice=nice, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
+    limits = {"nice": nice, "memory_bytes": memory_bytes, "hang_seconds": hang_seconds}
+    pool = ProcessPool(fork_server, size=size, single_use=single_use, **limits)
     try:
         yield pool
     finally:
@@ -201,6 +203,57 @@ async def test_a_child_borrows_what_its_call_lends_and_nothing_else():
         with pytest.raises(ConnectionError, match="away"):
             await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": away})
         assert await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": model}) == b"weights"
+
+
+@pytest.fixture
+def lent_file(tmp_path):
+    path = tmp_path / "lent"
+    path.write_bytes(os.urandom(3 * 1024**2 + 7))
+    with path.open("rb") as file:
+        yield file
+
+
+async def test_a_child_reads_a_lent_file_in_pieces(lent_file):
+    data = lent_file.read()
+    parts = [(0, -1), (1024**2 - 3, 10), (len(data) - 4, 100), (len(data) + 5, 3), (0, 2 * 1024**2)]
+    async with a_pool(1) as pool:
+        found = await pool.run(f"{CALLS}:lent_file", "package", parts, into=list[bytes], lend={"package": lent_file})
+    assert found == [data, data[1024**2 - 3 :][:10], data[-4:], b"", data[: 2 * 1024**2]]
+
+
+async def test_a_file_larger_than_the_memory_of_a_child_can_be_lent(tmp_path):
+    path = tmp_path / "large"
+    with path.open("wb") as made:
+        made.truncate(256 * 1024**2)
+    async with a_pool(1, memory_bytes=64 * 1024**2) as pool:
+        with path.open("rb") as file:
+            digest = await pool.run(f"{CALLS}:digest_of_file", "package", into=str, lend={"package": file})
+    assert digest == hashlib.sha256(bytes(256 * 1024**2)).hexdigest()
+
+
+@pytest.mark.parametrize(("key", "start", "end"), [("other", 0, 5), ("package", 5, 5), ("package", 9, 3), ("package", 0, 2**40)])
+async def test_a_child_gets_no_part_of_a_file_that_is_none_or_too_large(lent_file, key, start, end):
+    async with a_pool(1) as pool:
+        with pytest.raises(ChildFailed, match="NotLent"):
+            await pool.run(f"{CALLS}:piece", key, start, end, into=bytes, lend={"package": lent_file})
+
+
+async def test_a_file_is_not_lent_as_bytes_nor_bytes_as_a_file(lent_file):
+    async def model():
+        return b"weights"
+
+    async with a_pool(1) as pool:
+        lend = {"file": lent_file, "bytes": model}
+        for function, arguments in (("lent", ("file",)), ("lent_file", ("bytes", [(0, 1)]))):
+            with pytest.raises(ChildFailed, match="NotLent"):
+                await pool.run(f"{CALLS}:{function}", *arguments, into=bytes, lend=lend)
+
+
+async def test_a_child_for_a_single_call_is_never_used_again():
+    async with a_pool(1, single_use=True) as pool:
+        pids = [await pool.run(f"{CALLS}:pid", into=int) for _ in range(3)]
+        assert len(set(pids)) == 3
+        await wait_until_async(lambda: not any(runs(pid) for pid in pids))
 
 
 async def test_a_fork_server_that_was_killed_takes_its_children_along_and_is_replaced():
