@@ -198,6 +198,10 @@ class MemoryWork:
         ]
         return [work.id for work in sorted(waiting, key=lambda work: work.position)[:maximum]]
 
+    def to_check(self, maximum: int) -> list[UUID]:
+        waiting = [work for work in self._table("work") if work.kind is Kind.CHECK and work.id not in self._database.releases]
+        return [work.id for work in sorted(waiting, key=lambda work: work.position)[:maximum]]
+
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         jobs = self._tables["classifications"]
         return {one: _open_job(jobs[one], ()) for one in ids if one in jobs}
