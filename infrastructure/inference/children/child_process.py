@@ -6,32 +6,24 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import structlog
 
+from domain.errors import Unavailable
 from domain.values import printable
-from infrastructure.inference.children.fork_server import (
-    CHILD_READY,
-    LENGTH,
-    PIECE_BYTES,
-    Answer,
-    Borrow,
-    BorrowPiece,
-    BorrowSize,
-    Call,
-    Raised,
-    Returned,
-)
+from infrastructure.inference.children.fork_server import CHILD_READY, LENGTH, Answer, Borrow, Call, Raised, Returned
 
 log = structlog.get_logger()
 Provider = Callable[[], Awaitable[bytes]]
 Lent = Provider | BinaryIO
-"""What a call may borrow: bytes as a whole, or a local file in pieces, so that it is never in memory as a whole."""
+"""What a call may borrow. An open file is sent piece by piece, so that this process never holds the whole of it."""
 
 START_TIMEOUT_SECONDS: Final = 30.0  # imports included
 MAX_ANSWER_BYTES: Final = 64 * 1024**2
+PIECE_BYTES: Final = 1024**2
+BYTES_OF_LENGTH_32: Final = b"\xc6"  # the first byte of bytes in msgpack, before four bytes of their length
 ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 
 
@@ -105,9 +97,10 @@ class ChildProcess:
             answer = await self._exchange(message, seconds, allowed=hang_seconds)
             seconds -= now() - started
             match answer:
-                case Borrow() | BorrowPiece() | BorrowSize():
+                case Borrow(key):
+                    lent = lend.get(key)
                     try:
-                        message = await _provided(answer, lend.get(answer.key))
+                        message = await lent() if callable(lent) else lent
                     except Exception as error:  # raised once the child has ended the call
                         message, refused = None, error
                 case Returned(value):
@@ -118,11 +111,15 @@ class ChildProcess:
                     raise refused or ChildFailed(kind, printable(detail))
 
     async def _exchange(self, message: object, seconds: float, *, allowed: float) -> Answer:
-        frame = msgspec.msgpack.encode(message)
+        """Send a message, or a file as bytes, and receive the answer. Raises Unavailable for a file that cannot be read."""
+        frame = None if _is_file(message) else msgspec.msgpack.encode(message)
         try:
             async with asyncio.timeout(seconds):
-                self._writer.write(len(frame).to_bytes(LENGTH))
-                self._writer.write(frame)
+                if frame is None:
+                    await self._send_file(message)
+                else:
+                    self._writer.write(len(frame).to_bytes(LENGTH))
+                    self._writer.write(frame)
                 del frame
                 await self._writer.drain()
                 return await self._received()
@@ -135,6 +132,15 @@ class ChildProcess:
                 case OSError() | asyncio.IncompleteReadError():
                     raise ChildLost("the process died") from None
             raise
+
+    async def _send_file(self, file: Any) -> None:
+        """As bytes in msgpack, which the child receives as one frame."""
+        size = await asyncio.to_thread(_rewound, file)
+        head = BYTES_OF_LENGTH_32 + size.to_bytes(4)
+        self._writer.write((len(head) + size).to_bytes(LENGTH) + head)
+        for start in range(0, size, PIECE_BYTES):
+            self._writer.write(await asyncio.to_thread(_piece, file, min(PIECE_BYTES, size - start)))
+            await self._writer.drain()
 
     async def _received(self) -> Answer:
         """The next answer. Raises InvalidAnswer, asyncio.IncompleteReadError."""
@@ -161,21 +167,22 @@ class ChildProcess:
         self._writer.close()
 
 
-async def _provided(request: Borrow | BorrowPiece | BorrowSize, lent: Lent | None) -> bytes | int | None:
-    """None for what is not lent, or not in this form. Raises what a provider raises, and OSError."""
-    if lent is None:
-        return None
-    if callable(lent):
-        return await lent() if isinstance(request, Borrow) else None
-    match request:
-        case BorrowSize():
-            return await asyncio.to_thread(lent.seek, 0, os.SEEK_END)
-        case BorrowPiece(_, start, end) if 0 < end - start <= PIECE_BYTES:
-            return await asyncio.to_thread(_piece, lent, start, end)
-        case _:
-            return None
+def _is_file(message: object) -> bool:
+    return hasattr(message, "read")
 
 
-def _piece(file: BinaryIO, start: int, end: int) -> bytes:
-    file.seek(start)
-    return file.read(end - start)
+def _rewound(file: BinaryIO) -> int:
+    """The size of a file, which is read from its start next."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
+def _piece(file: BinaryIO, size: int) -> bytes:
+    try:
+        piece = file.read(size)
+    except OSError as error:
+        raise Unavailable(f"A file that a child needs cannot be read ({error.strerror}); try again") from None
+    if len(piece) != size:
+        raise Unavailable("A file that a child needs became shorter; try again")
+    return piece

@@ -1,7 +1,6 @@
 """The fork server: a process that has imported the libraries and forks the children. The parent only uses the message types."""
 
 import gc
-import io
 import os
 import resource
 import signal
@@ -13,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from io import BufferedRWPair, FileIO
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -28,8 +27,6 @@ MAX_MESSAGE: Final = 1024
 MAX_KIND_LENGTH: Final = 64
 MAX_DETAIL_LENGTH: Final = 1000
 MAX_KEY_LENGTH: Final = 128
-PIECE_BYTES: Final = 1024**2
-T = TypeVar("T")
 
 
 class ChildLimits(msgspec.Struct, frozen=True):
@@ -64,24 +61,7 @@ class Borrow(msgspec.Struct, frozen=True, tag=True):
     key: Annotated[str, Meta(max_length=MAX_KEY_LENGTH)]
 
 
-class BorrowPiece(msgspec.Struct, frozen=True, tag=True):
-    """A request for the bytes from `start` to `end` of the file that the parent lends under `key`. The next frame contains them, or nil.
-
-    The sandbox allows neither to open files nor to receive them, so the child reads through its parent.
-    """
-
-    key: Annotated[str, Meta(max_length=MAX_KEY_LENGTH)]
-    start: Annotated[int, Meta(ge=0)]
-    end: Annotated[int, Meta(ge=0)]
-
-
-class BorrowSize(msgspec.Struct, frozen=True, tag=True):
-    """A request for the number of bytes of the file that the parent lends under `key`. The next frame contains it, or nil."""
-
-    key: Annotated[str, Meta(max_length=MAX_KEY_LENGTH)]
-
-
-Answer = Returned | Raised | Borrow | BorrowPiece | BorrowSize
+Answer = Returned | Raised | Borrow
 CHILD_READY: Final = Returned(msgspec.Raw(msgspec.msgpack.encode(None)))
 """The first answer of a child: it is in its sandbox."""
 
@@ -92,45 +72,10 @@ class NotLent(Exception):
 
 def borrow(key: str) -> bytes:
     """The bytes that the caller provides under `key`. For functions in a child. Raises NotLent."""
-    return _lent(Borrow(key), key, bytes)
-
-
-def borrow_file(key: str) -> BinaryIO:
-    """The file that the caller lends under `key`, which is read piece by piece. For functions in a child. Raises NotLent."""
-    return io.BufferedReader(_BorrowedFile(key, _lent(BorrowSize(key), key, int)), PIECE_BYTES)
-
-
-class _BorrowedFile(io.RawIOBase):
-    def __init__(self, key: str, size: int) -> None:
-        self._key, self._size, self._at = key, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max({io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset, 0)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._at + min(len(buffer), PIECE_BYTES), self._size)
-        if end <= self._at:
-            return 0
-        piece = _lent(BorrowPiece(self._key, self._at, end), self._key, bytes)
-        if len(piece) != end - self._at:
-            raise NotLent(self._key)
-        buffer[: len(piece)] = piece
-        self._at = end
-        return len(piece)
-
-
-def _lent(request: Borrow | BorrowPiece | BorrowSize, key: str, into: type[T]) -> T:
     assert _parent is not None
-    send(_parent, request)
+    send(_parent, Borrow(key))
     frame = receive(_parent)
-    lent: T | None = msgspec.msgpack.decode(frame, type=into | None) if frame is not None else None
+    lent = msgspec.msgpack.decode(frame, type=bytes | None) if frame is not None else None
     if lent is None:
         raise NotLent(key)
     return lent

@@ -146,7 +146,7 @@ class ProcessPool:
         """Call `function` (`module:name`) in a free child; return its result, decoded as `into`.
 
         A file or a model may have compromised the child, so `check` raises ValueError for an implausible result. The function may
-        `borrow` the bytes in `lend`, and read its files with `borrow_file`. Raises ChildLost, ChildHung or InvalidAnswer (the child was
+        `borrow` the bytes and files in `lend`. Raises ChildLost, ChildHung or InvalidAnswer (the child was
         killed; others are not affected), ChildFailed (the function raised), PoolClosed, NotSandboxed, and what a provider raises.
         """
         call = Call(function, msgspec.Raw(msgspec.msgpack.encode(arguments)))

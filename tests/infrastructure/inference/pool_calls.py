@@ -5,8 +5,7 @@ import os
 import signal
 import time
 
-from infrastructure.inference.children import fork_server
-from infrastructure.inference.children.fork_server import borrow, borrow_file
+from infrastructure.inference.children.fork_server import borrow
 
 
 def add(left: int, right: int) -> int:
@@ -25,23 +24,8 @@ def lent(key: str) -> bytes:
     return borrow(key)
 
 
-def lent_file(key: str, parts: list[tuple[int, int]]) -> list[bytes]:
-    """What lies at each place of a file: where it begins, and how many bytes; all of the file for -1."""
-    file = borrow_file(key)
-    found = []
-    for start, length in parts:
-        file.seek(start)
-        found.append(file.read(length))
-    return found
-
-
-def piece(key: str, start: int, end: int) -> bytes:
-    """Asks for any part, as a child that was taken over can."""
-    return fork_server._lent(fork_server.BorrowPiece(key, start, end), key, bytes)
-
-
-def digest_of_file(key: str) -> str:
-    return hashlib.file_digest(borrow_file(key), "sha256").hexdigest()
+def digest_of_lent(key: str) -> str:
+    return hashlib.sha256(borrow(key)).hexdigest()
 
 
 def pid() -> int:

@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import io
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.errors import Unavailable
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, PoolClosed
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from tests.rigs.waiting import wait_until_async
@@ -205,48 +208,39 @@ async def test_a_child_borrows_what_its_call_lends_and_nothing_else():
         assert await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": model}) == b"weights"
 
 
-@pytest.fixture
-def lent_file(tmp_path):
+@pytest.mark.parametrize("size", [0, 1, 3 * 1024**2 + 7])
+async def test_a_child_borrows_an_open_file_more_than_once(tmp_path, size):
     path = tmp_path / "lent"
-    path.write_bytes(os.urandom(3 * 1024**2 + 7))
-    with path.open("rb") as file:
-        yield file
-
-
-async def test_a_child_reads_a_lent_file_in_pieces(lent_file):
-    data = lent_file.read()
-    parts = [(0, -1), (1024**2 - 3, 10), (len(data) - 4, 100), (len(data) + 5, 3), (0, 2 * 1024**2)]
+    path.write_bytes(os.urandom(size))
     async with a_pool(1) as pool:
-        found = await pool.run(f"{CALLS}:lent_file", "package", parts, into=list[bytes], lend={"package": lent_file})
-    assert found == [data, data[1024**2 - 3 :][:10], data[-4:], b"", data[: 2 * 1024**2]]
-
-
-async def test_a_file_larger_than_the_memory_of_a_child_can_be_lent(tmp_path):
-    path = tmp_path / "large"
-    with path.open("wb") as made:
-        made.truncate(256 * 1024**2)
-    async with a_pool(1, memory_bytes=64 * 1024**2) as pool:
         with path.open("rb") as file:
-            digest = await pool.run(f"{CALLS}:digest_of_file", "package", into=str, lend={"package": file})
-    assert digest == hashlib.sha256(bytes(256 * 1024**2)).hexdigest()
+            for _ in range(2):
+                assert await pool.run(f"{CALLS}:lent", "package", into=bytes, lend={"package": file}) == path.read_bytes()
 
 
-@pytest.mark.parametrize(("key", "start", "end"), [("other", 0, 5), ("package", 5, 5), ("package", 9, 3), ("package", 0, 2**40)])
-async def test_a_child_gets_no_part_of_a_file_that_is_none_or_too_large(lent_file, key, start, end):
+async def test_a_large_file_is_lent_without_being_in_memory(tmp_path):
+    path, size = tmp_path / "large", 256 * 1024**2
+    with path.open("wb") as made:
+        made.truncate(size)
+    async with a_pool(1, memory_bytes=4 * size) as pool:
+        await pool.run(f"{CALLS}:pid", into=int)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with path.open("rb") as file:
+            digest = await pool.run(f"{CALLS}:digest_of_lent", "package", into=str, lend={"package": file})
+        added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert digest == hashlib.sha256(bytes(size)).hexdigest()
+    assert added < size / 8
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_lent_costs_the_call_and_its_child_only(tmp_path):
+    class Shortened(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(size // 2)
+
     async with a_pool(1) as pool:
-        with pytest.raises(ChildFailed, match="NotLent"):
-            await pool.run(f"{CALLS}:piece", key, start, end, into=bytes, lend={"package": lent_file})
-
-
-async def test_a_file_is_not_lent_as_bytes_nor_bytes_as_a_file(lent_file):
-    async def model():
-        return b"weights"
-
-    async with a_pool(1) as pool:
-        lend = {"file": lent_file, "bytes": model}
-        for function, arguments in (("lent", ("file",)), ("lent_file", ("bytes", [(0, 1)]))):
-            with pytest.raises(ChildFailed, match="NotLent"):
-                await pool.run(f"{CALLS}:{function}", *arguments, into=bytes, lend=lend)
+        with pytest.raises(Unavailable):
+            await pool.run(f"{CALLS}:lent", "package", into=bytes, lend={"package": Shortened(bytes(100))})
+        assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
 
 
 async def test_a_child_for_a_single_call_is_never_used_again():
