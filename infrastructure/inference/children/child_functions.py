@@ -20,11 +20,16 @@ from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.fork_server import borrow
+from infrastructure.inference.children.model_check import check_model
 from infrastructure.inference.models.manifest import ModelManifest, manifest_from_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
+from infrastructure.inference.packages.manifest_reader import parse_record
+from infrastructure.inference.packages.package_manifest import PackageManifest
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
 from infrastructure.inference.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
-from infrastructure.inference.scoring import interpret
+from infrastructure.inference.scoring import interpret, measures
+
+__all__ = ["check_model", "classify", "examine", "self_test", "warm"]
 
 Image.init()
 LOADED_BEFORE_THE_FORK: Final = (
@@ -37,7 +42,7 @@ LOADED_BEFORE_THE_FORK: Final = (
     imagecodecs.zstd_decode,
     np.ma,
     np.random,
-    *map(codecs.lookup, ("latin-1", "utf-16-be", "utf-16-le")),
+    *map(codecs.lookup, ("cp437", "latin-1", "utf-8-sig", "utf-16-be", "utf-16-le")),
 )
 """Modules that imagecodecs, NumPy and Python load at first use. They are loaded early, since the sandbox forbids opening files."""
 
@@ -57,7 +62,7 @@ def classify(model: str, record: str, images: list[bytes], limits: ImageLimits =
     known = _record(record)
     network = _network(model)
     return BatchPrediction(
-        answers=[_prediction(network, data, known, limits) for data in images],
+        answers=[_prediction(network, data, known, _manifest(record), limits) for data in images],
         preprocessing=digest(known.preprocessing),
         runtime=f"onnxruntime {onnxruntime.__version__}",
         provider=PROVIDER,
@@ -79,7 +84,7 @@ def warm(model: str, record: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (256, 256), "gray").save(file, "jpeg")
     known = _record(record)
-    _prediction(_network(model), file.getvalue(), known, DEFAULT_LIMITS)
+    _prediction(_network(model), file.getvalue(), known, _manifest(record), DEFAULT_LIMITS)
 
 
 def self_test(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
@@ -98,7 +103,9 @@ def self_test(model: str, record: str, test_input: bytes, test_output: bytes) ->
     return difference
 
 
-def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageLimits) -> ModelPrediction | ImageRefusal:
+def _prediction(
+    network: Any, data: bytes, record: ModelManifest, manifest: PackageManifest, limits: ImageLimits
+) -> ModelPrediction | ImageRefusal:
     """Run the model on one image. A batch is no faster here, and an image's scores must not depend on other images."""
     try:
         tensor, warnings = prepare_with_warnings(data, record.preprocessing, limits=limits)
@@ -109,12 +116,17 @@ def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageL
     outputs = _run(network, tensor[None], record)
     if not all(np.isfinite(output).all() for output in outputs):
         return NO_NUMBERS
-    interpretation = interpret(tensor, [output[0] for output in outputs], record)
+    interpretation = interpret(
+        outputs[0][0],
+        manifest,
+        picture=measures(tensor, record.preprocessing),
+        distance=float(outputs[1].reshape(-1)[0]) if len(outputs) > 1 else None,
+    )
     return ModelPrediction(
         label=interpretation.label,
         confidence=round(interpretation.confidence, DECIMALS),
-        out_of_domain=interpretation.status == "out_of_domain",
-        scores=tuple(round(score, DECIMALS) for score in interpretation.probabilities),
+        out_of_domain=bool(interpretation.reasons),
+        scores=tuple(round(score, DECIMALS) for score in interpretation.scores),
         signals={name: round(value, DECIMALS) for name, value in interpretation.signals.items()},
         warnings=warnings,
     )
@@ -131,7 +143,7 @@ def _run(network: Any, batch: NDArray[Any], record: ModelManifest) -> list[NDArr
 
 @lru_cache(MAX_MODELS)
 def _network(model: str) -> Any:
-    data = borrow(model)
+    data = bytes(borrow(model))
     if sha256(data).hexdigest() != model:
         raise ModelRefused("the weights do not match the sha256 of the version")
     validate_model(data)
@@ -145,6 +157,11 @@ def _network(model: str) -> Any:
 @lru_cache(MAX_MODELS)
 def _record(text: str) -> ModelManifest:
     return manifest_from_json(text)
+
+
+@lru_cache(MAX_MODELS)
+def _manifest(text: str) -> PackageManifest:
+    return parse_record(text)
 
 
 @cache

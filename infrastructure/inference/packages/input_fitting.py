@@ -76,9 +76,20 @@ def network_input(image: NamedArray, tensor: InputTensor, *, channels: Sequence[
 
     Raises InputMismatch, OperatorFailed.
     """
-    fitted = fit(image, tensor, channels=channels)
+    return preprocessed(fit(image, tensor, channels=channels), tensor)
+
+
+def preprocessed(fitted: NamedArray, tensor: InputTensor) -> Array:
+    """What the network is fed with, of an image that was fitted. Raises OperatorFailed."""
     values = np.ascontiguousarray(apply(tensor.preprocessing, fitted, {tensor.id: fitted}).values)
     return values.reshape(1, -1) if tensor.rules.flatten else values
+
+
+def smallest_sizes(tensor: InputTensor) -> dict[str, int]:
+    """A size that is permitted for each axis: that of the rules, or else the smallest. Raises InputMismatch if they are too large."""
+    chosen = dict(zip(PICTURE, tensor.rules.size or (0, 0), strict=True))
+    sizes = {axis.id: chosen.get(axis.id) or axis.minimum for axis in tensor.axes if axis.reference is None}
+    return _with_references(sizes, tensor)
 
 
 def fit(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | None = None) -> NamedArray:
@@ -197,6 +208,12 @@ def _target_sizes(image: NamedArray, tensor: InputTensor) -> dict[str, int]:
         if axis.reference is None and axis.type != "channel"
     }
     targets |= {axis.id: axis.minimum for axis in tensor.axes if axis.type == "channel"}
+    return _with_references(targets, tensor)
+
+
+def _with_references(sizes: dict[str, int], tensor: InputTensor) -> dict[str, int]:
+    """With the sizes that follow others. Raises InputMismatch for an input without numbers, or with more than the limit."""
+    targets = dict(sizes)
     for axis in tensor.axes:
         if axis.reference is not None:
             other = next(one for one in tensor.axes if one.id == axis.reference.axis_id)

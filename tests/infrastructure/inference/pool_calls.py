@@ -21,7 +21,7 @@ def echo(data: bytes) -> bytes:
 
 
 def lent(key: str) -> bytes:
-    return borrow(key)
+    return bytes(borrow(key))
 
 
 def digest_of_lent(key: str) -> str:
