@@ -26,8 +26,8 @@ from infrastructure.inference.packages.operators import NamedArray, OperatorFail
 from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageFile, PackageManifest, Tolerance
 from infrastructure.inference.packages.tensor_file import read_tensor
-from infrastructure.inference.preprocessing import CODE_VERSION
 from infrastructure.inference.scoring import NONE_APPLIES, NotOfItsKind, interpret, result_labels
+from infrastructure.inference.version_digest import version_digest
 
 T = TypeVar("T")
 
@@ -55,13 +55,6 @@ def check_model(package: str, provider: str = DEFAULT_PROVIDER) -> CheckedPackag
         return _refusal(refused)
     except MemoryError:
         return _refusal(PackageRefused(RefusalCode.MODEL_REFUSED, TOO_MUCH_MEMORY))
-
-
-def version_digest(weights: str, document: Any) -> str:
-    """SHA-256 in hexadecimal of what determines the results of a version: the sha256 of its weights, its manifest as JSON values, and the
-    code of the preprocessing."""
-    determining = {"weights": weights, "manifest": document, "code": CODE_VERSION}
-    return sha256(msgspec.json.encode(determining, order="sorted")).hexdigest()
 
 
 class _Difference(NamedTuple):
