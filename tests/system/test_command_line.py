@@ -29,6 +29,8 @@ DAY = [
     "bioscope users show",
     "bioscope users set-role",
     "bioscope tokens create",
+    "bioscope models add",
+    "bioscope models test",
     "bioscope models promote",
     "bioscope images recheck",
     "bioscope doctor",
