@@ -71,6 +71,7 @@ class Machine:
     def __init__(self, folder):
         self.folder = folder
         (folder / "examples").symlink_to(ROOT / "examples")
+        (folder / "models").symlink_to(ROOT / "models")
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = str(server.getsockname()[1])
         self.variables = {

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import resource
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -17,14 +19,20 @@ from domain.errors import Unavailable
 from domain.model import CANDIDATE, ModelAliasMoved, ModelVersionAdded, OutputKind
 from domain.model_check import Environment, ModelCheckFailed, ModelCheckPassed
 from domain.values import model_id
+from infrastructure.blobs.store import open_blobs
+from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
-from infrastructure.inference.model_checker import ModelChecker
+from infrastructure.inference.model_checker import CHECK_MODEL, ModelChecker
+from infrastructure.inference.models.bundled import models as shipped_models
+from infrastructure.inference.models.bundled import package_archive, register_bundled
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage, check_answer
+from infrastructure.inference.packages.package_files import FileLimits
 from infrastructure.retry import Retry
 from infrastructure.security.keys import RootKey
 from tests.given import actor, command
 from tests.infrastructure.inference.checking_child_functions import BUGGY, DEADLY, GREEDY, LYING, STUCK
+from tests.infrastructure.inference.packages.making import entry, files, zipped
 from tests.rigs.scenario import REPORT
 from tests.twins.blobs import MemoryBlobs
 from tests.twins.event_store import MemoryRecorder
@@ -34,6 +42,7 @@ pytestmark = pytest.mark.anyio
 ROOT = RootKey(bytes(32))
 CHECKING = "tests.infrastructure.inference.checking_child_functions"
 CPU = "x86_64 avx2"
+LARGEST_PACKAGE = FileLimits().total_bytes
 GOOD = CheckedPackage(
     model="cells",
     description="Round and flat cells",
@@ -66,15 +75,17 @@ def another(**changed):
 
 
 class ModelCheckerRig:
-    def __init__(self, log, blobs, pool, threads, delays):
+    def __init__(self, log, blobs, pool, threads, delays, function):
         self.log, self.blobs, self.ada = log, blobs, actor(Role.RESEARCHER)
         retry = Retry(threads, delays_seconds=delays)
-        self.checker = ModelChecker(log=log, blobs=blobs, pool=pool, retry=retry, cpu=CPU, function=f"{CHECKING}:check_model")
+        self.checker = ModelChecker(log=log, blobs=blobs, pool=pool, retry=retry, cpu=CPU, function=function)
 
     def uploaded(self, answer):
-        """A package that makes the child give this answer, or break."""
+        """A package that makes the child give this answer, or break; or a real package."""
         data = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
-        sha256 = self.blobs.keep(data)
+        writer = self.blobs.begin(max_bytes=len(data))
+        writer.write(data)
+        sha256, _ = writer.commit()
         return model_checks.upload(filename="cells.zip", sha256=sha256, size=len(data), command=command(self.ada), log=self.log).id
 
     def again(self, number, name="cells"):
@@ -98,13 +109,13 @@ class ModelCheckerRig:
 
 
 @asynccontextmanager
-async def started_rig(log=None, *, hang_seconds=15.0, blobs=None, delays=(0.01,)):
-    fork_server = ForkServer(CHECKING)
+async def started_rig(log=None, *, hang_seconds=15.0, blobs=None, delays=(0.01,), function=f"{CHECKING}:check_model"):
+    fork_server = ForkServer(function.partition(":")[0])
     pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds, single_use=True)
     with ThreadPoolExecutor(4) as threads:
         try:
             log = log or RecorderEventStore(MemoryRecorder(ROOT), ROOT)
-            yield ModelCheckerRig(log, blobs or MemoryBlobs(), pool, threads, delays)
+            yield ModelCheckerRig(log, blobs or MemoryBlobs(), pool, threads, delays, function)
         finally:
             pool.close()
             fork_server.close()
@@ -300,6 +311,42 @@ async def test_the_description_is_stored_as_it_can_be_shown():
         assert rig.model().description == "first line\nsecond line"
 
 
+# ---- real packages -----------------------------------------------------------------------------------------------------------------
+async def test_a_shipped_model_passes_as_a_package_and_is_the_version_of_its_release(tmp_path):
+    blobs = open_blobs(Settings(data=tmp_path), ROOT)
+    async with started_rig(blobs=blobs, function=CHECK_MODEL) as rig:
+        await asyncio.to_thread(register_bundled, blobs, rig.log)
+        (shipped,) = rig.model("pbc8").versions
+        passed = await rig.checked(package_archive(shipped_models() / "pbc8"))
+    assert (type(passed), passed.model_name, passed.number) == (ModelCheckPassed, "pbc8", 1)
+    assert passed.report.largest_difference <= passed.report.tolerance
+    assert rig.model("pbc8").versions == (shipped,)
+
+
+@pytest.mark.long
+async def test_the_largest_package_is_checked_within_its_limits(tmp_path):
+    """512 MiB with a network that fits: in less than 30 seconds, 2 GiB of the child and 64 MiB of the worker."""
+    padding = LARGEST_PACKAGE - 64 * 1024
+    package = zipped(files(), entry("more.bin", bytes(padding)))
+    assert LARGEST_PACKAGE - 128 * 1024 < len(package) <= LARGEST_PACKAGE
+    blobs = open_blobs(Settings(data=tmp_path), ROOT)
+    async with started_rig(blobs=blobs, function=CHECK_MODEL) as rig:
+        check = rig.uploaded(package)
+        del package
+        await rig.checked(GOOD)  # so that the fork server runs
+        before, started = peak_bytes(resource.RUSAGE_SELF), time.monotonic()
+        await rig.check(check)
+        seconds, of_the_worker = time.monotonic() - started, peak_bytes(resource.RUSAGE_SELF) - before
+        assert isinstance(rig.answer(check), ModelCheckPassed), rig.answer(check)
+    assert seconds < 30
+    assert of_the_worker < 64 * 1024**2
+
+
+def peak_bytes(whose):
+    return resource.getrusage(whose).ru_maxrss * 1024
+
+
+# ---- what a child may answer -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "changed",
     [
