@@ -46,10 +46,11 @@ def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None
 
 
 def judgement_of(tensor: Tensor, outputs: Sequence[NDArray[Any]], manifest: PackageManifest) -> Judgement:
-    """Of one picture in the older form of manifests. `outputs` are its logits and, where the network gives one, its distance."""
+    """Of one picture in the older form of manifests. `outputs` are those that results are read from."""
     assert manifest.legacy_preprocessing is not None
-    distance = float(outputs[1].reshape(-1)[0]) if len(outputs) > 1 else None
-    found = interpret(outputs[0], manifest, picture=measures(tensor, manifest.legacy_preprocessing), distance=distance)
+    found = interpret(
+        dict(zip(manifest.result_outputs, outputs, strict=True)), manifest, picture=measures(tensor, manifest.legacy_preprocessing)
+    )
     status: Status = "out_of_domain" if found.reasons else "needs_review" if found.confidence < manifest.review_below else "accepted"
     return Judgement(**msgspec.structs.asdict(found), status=status)
 

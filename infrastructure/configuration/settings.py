@@ -105,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     inference_processes: Count = 0
     inference_memory_bytes: Positive = 1024**3
     inference_hang_seconds: Seconds = 15.0
+    inference_provider: str = "CPUExecutionProvider"
     accept_unsandboxed: bool = False
     chunk_lease_seconds: Seconds = 60.0
     chunk_attempts: Positive = 3

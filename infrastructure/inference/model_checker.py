@@ -18,6 +18,7 @@ from domain.values import model_id, printable
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import ACTOR
+from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.models.refusals import RefusalCode
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage, check_answer, version_of
 from infrastructure.observability.metrics import MODEL_CHECKS
@@ -44,7 +45,7 @@ class ModelChecker:
     """Checks model packages. A repeated task is harmless, since a check has one answer.
 
     `pool` gives each call a child of its own, so that a hostile package can neither see nor change what others send. `cpu` is the
-    processor of this worker, with the flags that decide which arithmetic is used.
+    processor of this worker, with the flags that decide which arithmetic is used; `provider` computes.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class ModelChecker:
         pool: ProcessPool,
         retry: Retry,
         cpu: str,
+        provider: str = DEFAULT_PROVIDER,
         function: str = CHECK_MODEL,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log, self._blobs, self._pool, self._retry = log, blobs, pool, retry
-        self._cpu, self._function, self._now = cpu, function, now
+        self._cpu, self._provider, self._function, self._now = cpu, provider, function, now
 
     async def check(self, task: Task) -> None:
         """Check the package of the task, unless the check has an answer. Raises Unavailable."""
@@ -87,6 +89,7 @@ class ModelChecker:
                     return await self._pool.run(
                         self._function,
                         sha256,
+                        self._provider,
                         into=CheckedPackage | RefusedPackage,  # type: ignore[arg-type]
                         check=check_answer,
                         lend={sha256: package},

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from infrastructure.inference.models.manifest import OutOfDomainGates, scores
 from infrastructure.inference.packages.package_manifest import PackageManifest
 from infrastructure.inference.preprocessing import Preprocessing, Tensor, colours
+from infrastructure.inference.result_rules import NONE_APPLIES
 
-NONE_APPLIES: Final = "none"
-"""The label of an image of a `multi_label` model to which no label applies."""
 MAX_SUM_DIFFERENCE: Final = 1e-4
 MAX_ROUNDING: Final = 1e-6
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
@@ -39,26 +38,30 @@ def result_labels(manifest: PackageManifest) -> tuple[str, ...]:
     return (*manifest.labels, NONE_APPLIES) if manifest.kind == "multi_label" else manifest.labels
 
 
-def interpret(
-    numbers: NDArray[Any], manifest: PackageManifest, *, picture: Mapping[str, float], distance: float | None = None
-) -> Interpretation:
-    """Interpret the scored output of one image, whose `measures` are `picture`. Raises NotOfItsKind.
+def interpret(outputs: Mapping[str, NDArray[Any]], manifest: PackageManifest, *, picture: Mapping[str, float]) -> Interpretation:
+    """Interpret the outputs for one image by their ids; `picture` are the measures of its picture. Raises NotOfItsKind.
 
     docs/models/format.md has the table of kinds.
     """
-    values = np.asarray(numbers, np.float64).reshape(-1)
+    values = np.asarray(outputs[manifest.scored_output], np.float64).reshape(-1)
     _require(f"gives {len(values)} numbers for {len(manifest.labels)} labels", holds=len(values) == len(manifest.labels))
     _require("gives numbers that are not finite", holds=bool(np.isfinite(values).all()))
-    _require("gives a distance that is not finite", holds=distance is None or isfinite(distance))
     signals = dict(picture)
     if manifest.kind == "logits":
         signals["energy"] = energy(values)
-    if distance is not None:
-        signals["distance"] = distance
+    if manifest.distance_output is not None:
+        signals["distance"] = _first_number(outputs[manifest.distance_output])
     label, confidence, found, value = _result(values, manifest)
     return Interpretation(
         label=label, confidence=confidence, scores=found, value=value, signals=signals, reasons=outside(signals, manifest.gates)
     )
+
+
+def _first_number(output: NDArray[Any]) -> float:
+    _require("gives an empty distance", holds=output.size > 0)
+    number = float(output.reshape(-1)[0])
+    _require("gives a distance that is not finite", holds=isfinite(number))
+    return number
 
 
 class _Result(NamedTuple):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import classification
-from domain.classification import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, JobStatus, PlannedImage, Verdict
+from domain.classification import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, JobStatus, PlannedImage, ReviewRules, Verdict
 from domain.errors import Conflict
 from tests.given import LATER, NOW, state_after
 
@@ -96,6 +96,40 @@ def test_an_ended_job_takes_no_other_end():
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_result_below_the_threshold_needs_review(confidence, threshold):
-    verdict = classification.verdict_on(confidence, threshold=threshold, out_of_domain=False)
-    assert (verdict is Verdict.CLEAR) == (confidence >= threshold)
-    assert classification.verdict_on(confidence, threshold=threshold, out_of_domain=True) is Verdict.OUT_OF_DOMAIN
+    rules = ReviewRules(below=threshold)
+    assert (verdict(confidence, rules) is Verdict.CLEAR) == (confidence >= threshold)
+    assert verdict(confidence, rules, out_of_domain=True) is Verdict.OUT_OF_DOMAIN
+
+
+def verdict(confidence, rules, *, label="a", scores=(), value=None, out_of_domain=False):
+    return classification.verdict_on(label, confidence, scores=dict(scores), value=value, out_of_domain=out_of_domain, rules=rules)
+
+
+def test_a_label_can_have_a_threshold_of_its_own():
+    rules = ReviewRules(below=0.5, below_for={"rare": 0.9})
+    assert verdict(0.8, rules, label="rare") is Verdict.NEEDS_REVIEW
+    assert verdict(0.8, rules, label="common") is Verdict.CLEAR
+
+
+def test_a_threshold_of_the_caller_replaces_those_of_all_labels():
+    rules = ReviewRules(below=0.5, below_for={"rare": 0.9})
+    assert verdict(0.8, rules.with_threshold(0.6), label="rare") is Verdict.CLEAR
+    assert verdict(0.55, rules.with_threshold(0.6), label="common") is Verdict.NEEDS_REVIEW
+    assert verdict(0.8, rules.with_threshold(0.5), label="rare") is Verdict.NEEDS_REVIEW, "the default of the version was kept"
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [({"a": 0.95, "b": 0.02}, Verdict.CLEAR), ({"a": 0.95, "b": 0.4}, Verdict.NEEDS_REVIEW), ({"a": 0.6, "b": 0.1}, Verdict.NEEDS_REVIEW)],
+)
+def test_where_several_labels_can_apply_each_must_be_certain(scores, expected):
+    assert verdict(scores["a"], ReviewRules(below=0.8, every_label=True), scores=scores) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(3.0, Verdict.CLEAR), (9.0, Verdict.CLEAR), (9.1, Verdict.NEEDS_REVIEW), (-1.0, Verdict.NEEDS_REVIEW)]
+)
+def test_a_number_needs_review_outside_of_its_bounds_whatever_the_threshold(value, expected):
+    rules = ReviewRules(below=0.9, outside=(0.0, 9.0))
+    assert verdict(0.0, rules, value=value) is expected
+    assert verdict(0.0, ReviewRules(below=0.9), value=value) is Verdict.CLEAR

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -16,9 +16,10 @@ from domain.values import printable
 from infrastructure.inference.children.fork_server import CHILD_READY, LENGTH, Answer, Borrow, Call, Raised, Returned
 
 log = structlog.get_logger()
-Provider = Callable[[], Awaitable[bytes]]
+Provider = Callable[[], Awaitable[bytes | BinaryIO]]
 Lent = Provider | BinaryIO
-"""What a call may borrow. An open file is sent piece by piece, so that this process never holds the whole of it."""
+"""What a call may borrow. A file is sent piece by piece, so that this process never holds the whole of it. One that a provider opened is
+closed at the end of the call."""
 
 START_TIMEOUT_SECONDS: Final = 30.0  # imports included
 MAX_ANSWER_BYTES: Final = 64 * 1024**2
@@ -89,6 +90,10 @@ class ChildProcess:
 
         Raises ChildLost, ChildHung, InvalidAnswer, ChildFailed, and what a provider raises.
         """
+        with ExitStack() as opened:
+            return await self._called(call, lend, hang_seconds, opened)
+
+    async def _called(self, call: Call, lend: Mapping[str, Lent], hang_seconds: float, opened: ExitStack) -> msgspec.Raw:
         refused: Exception | None = None
         message: object = call
         seconds, now = hang_seconds, asyncio.get_running_loop().time
@@ -98,9 +103,8 @@ class ChildProcess:
             seconds -= now() - started
             match answer:
                 case Borrow(key):
-                    lent = lend.get(key)
                     try:
-                        message = await lent() if callable(lent) else lent
+                        message = await _provided(lend.get(key), opened)
                     except Exception as error:  # raised once the child has ended the call
                         message, refused = None, error
                 case Returned(value):
@@ -165,6 +169,13 @@ class ChildProcess:
         os.close(self._handle)
         self._handle = -1
         self._writer.close()
+
+
+async def _provided(lent: Lent | None, opened: ExitStack) -> bytes | BinaryIO | None:
+    if lent is None or not callable(lent):
+        return lent
+    provided = await lent()
+    return provided if isinstance(provided, bytes) else opened.enter_context(provided)
 
 
 def _is_file(message: object) -> bool:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -14,19 +13,19 @@ from application.models import check_version
 from domain.errors import DomainError
 from domain.model import OutputKind
 from domain.values import printable
-from infrastructure.inference.children.fork_server import borrow
 from infrastructure.inference.children.memory_use import allocated_bytes
-from infrastructure.inference.children.networks import DEFAULT_PROVIDER, RUNTIME, Network, NetworkFailed
-from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.children.networks import RUNTIME, Network, NetworkFailed, NetworkOutOfMemory
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 from infrastructure.inference.package_answers import MAX_RECORD_LENGTH, CheckedPackage, RefusedPackage, version_of
-from infrastructure.inference.packages.input_fitting import InputMismatch, preprocessed, smallest_sizes
+from infrastructure.inference.packages.input_fitting import InputMismatch, noise_image, preprocessed
 from infrastructure.inference.packages.manifest_reader import parse_record
-from infrastructure.inference.packages.operators import NamedArray, OperatorFailed, cast
+from infrastructure.inference.packages.operators import NamedArray, OperatorFailed
 from infrastructure.inference.packages.package import Package, open_package
+from infrastructure.inference.packages.package_files import Archive
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageFile, PackageManifest, Tolerance
 from infrastructure.inference.packages.tensor_file import read_tensor
-from infrastructure.inference.scoring import NONE_APPLIES, NotOfItsKind, interpret, result_labels
+from infrastructure.inference.result_rules import NONE_APPLIES
+from infrastructure.inference.scoring import NotOfItsKind, interpret, result_labels
 from infrastructure.inference.version_digest import version_digest
 
 T = TypeVar("T")
@@ -35,26 +34,22 @@ DECIMALS: Final = 6
 MAX_DETAIL_LENGTH: Final = 900
 MAX_DESCRIPTION_LENGTH: Final = 4000
 MAX_RELEASE_LENGTH: Final = 100
-NOISE_SEED: Final = 0
-MAX_NOISE: Final = 255
+OF_RUNS: Final = frozenset({RefusalCode.MODEL_REFUSED, RefusalCode.TOO_MUCH_MEMORY})
+"""Codes of networks that were loaded, so that another machine may answer otherwise."""
 TOO_MUCH_MEMORY: Final = "it needs more memory than a worker may take"
 
 
-def check_model(package: str, provider: str = DEFAULT_PROVIDER) -> CheckedPackage | RefusedPackage:
-    """Check a package. `package` is the sha256 of its archive, whose bytes the caller provides.
+def check_package(archive: Archive, *, provider: str) -> CheckedPackage | RefusedPackage:
+    """Open the package in `archive`, and run it. Without test tensors it is run on noise, and its `largest_difference` is None.
 
-    A package without test tensors is run on noise, and its `largest_difference` is None. Raises ModelRefused for other bytes than
-    `package` names, ProviderMissing.
+    Raises ProviderMissing.
     """
-    archive = borrow(package)
-    if sha256(archive).hexdigest() != package:
-        raise ModelRefused("the package does not match its sha256")
     try:
         return _Check(open_package(archive), provider).answer(package_size=len(archive))
     except PackageRefused as refused:
-        return _refusal(refused)
+        return _refusal(refused, provider)
     except MemoryError:
-        return _refusal(PackageRefused(RefusalCode.MODEL_REFUSED, TOO_MUCH_MEMORY))
+        return _refusal(PackageRefused(RefusalCode.TOO_MUCH_MEMORY, TOO_MUCH_MEMORY), provider)
 
 
 class _Difference(NamedTuple):
@@ -130,9 +125,9 @@ class _Check:
         worst = None
         for index, image in enumerate(images):
             found = _outputs(network, image, expected.keys())
-            _check_kind(found, self._manifest)
+            interpret(found, self._manifest, picture={})
             for output_id, rows in expected.items():
-                worst = _larger(worst, _difference(found[output_id], rows[index], self._manifest.tolerances[output_id]))
+                worst = _larger(worst, _difference(found[output_id], rows[index].values, self._manifest.tolerances[output_id]))
         if worst is not None and worst.share > 1:
             raise NetworkFailed(
                 f"its test output differs by {worst.difference:.3g} from the expected one; the tolerance is {worst.allowed:.3g}"
@@ -162,20 +157,12 @@ class _Check:
         """Of one image, after one that was not measured."""
         image = next(iter(self._test_images()), None)
         if image is None:
-            image = self._noise()
+            assert self._manifest.input is not None
+            image = noise_image(self._manifest.input)
             found = _outputs(network, image, ())
             if self._manifest.kind != "regression":  # whose range holds for real images
-                _check_kind(found, self._manifest)
+                interpret(found, self._manifest, picture={})
         return _timed(lambda: _outputs(network, image, ()))[1]
-
-    def _noise(self) -> NamedArray:
-        """An image that the manifest permits. Noise, since constants become NaN in some networks."""
-        tensor = self._manifest.input
-        assert tensor is not None
-        random = np.random.default_rng(NOISE_SEED)
-        shape = tuple(smallest_sizes(tensor)[axis] for axis in tensor.axis_ids)
-        scale = 1 if tensor.dtype.startswith("float") else MAX_NOISE
-        return NamedArray(cast(random.random(shape, np.float32) * np.float32(scale), tensor.dtype), tensor.axis_ids)
 
 
 # ---- what the network gives --------------------------------------------------------------------------------------------------------
@@ -188,26 +175,19 @@ def _images(tensor: NamedArray) -> list[NamedArray]:
     return [NamedArray(np.take(tensor.values, [index], axis=dimension), tensor.axes) for index in range(count)]
 
 
-def _outputs(network: Network, image: NamedArray, ids: Collection[str]) -> dict[str, NamedArray]:
+def _outputs(network: Network, image: NamedArray, ids: Collection[str]) -> dict[str, NDArray[Any]]:
     """The outputs that results are read from, and `ids`. Raises NetworkFailed, OperatorFailed."""
     manifest = network.manifest
     assert manifest.input is not None
-    read = [manifest.scored_output, *([manifest.distance_output] if manifest.distance_output else [])]
-    return network.run(preprocessed(image, manifest.input), dict.fromkeys([*read, *ids]), fitted=image)
+    return network.run(preprocessed(image, manifest.input), [*manifest.result_outputs, *ids], fitted=image)
 
 
-def _check_kind(outputs: dict[str, NamedArray], manifest: PackageManifest) -> None:
-    """Raises NotOfItsKind."""
-    distance = outputs[manifest.distance_output].values.reshape(-1)[:1] if manifest.distance_output else ()
-    interpret(outputs[manifest.scored_output].values, manifest, picture={}, distance=next(map(float, distance), None))
-
-
-def _difference(found: NamedArray, expected: NamedArray, tolerance: Tolerance) -> _Difference:
+def _difference(found: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance) -> _Difference:
     """The largest one, without those of which the tolerance permits some. Raises NetworkFailed."""
-    if found.values.shape != expected.values.shape:
-        raise NetworkFailed(f"its test output has the shape {found.values.shape} instead of {expected.values.shape}")
-    wanted = expected.values.astype(np.float64).reshape(-1)
-    differences = np.abs(found.values.astype(np.float64).reshape(-1) - wanted)
+    if found.shape != expected.shape:
+        raise NetworkFailed(f"its test output has the shape {found.shape} instead of {expected.shape}")
+    wanted = expected.astype(np.float64).reshape(-1)
+    differences = np.abs(found.astype(np.float64).reshape(-1) - wanted)
     if not np.isfinite(differences).all():
         raise NetworkFailed("its test output holds numbers that are not finite")
     allowed = tolerance.absolute + tolerance.relative * np.abs(wanted)
@@ -278,12 +258,16 @@ def _refusing(file: str) -> Iterator[None]:
     """A failure of the network refuses `file`."""
     try:
         yield
+    except NetworkOutOfMemory as error:
+        raise PackageRefused(RefusalCode.TOO_MUCH_MEMORY, str(error), file=file) from None
     except (NetworkFailed, NotOfItsKind, OperatorFailed) as error:
         raise PackageRefused(RefusalCode.MODEL_REFUSED, str(error), file=file) from None
     except InputMismatch as mismatch:
         raise PackageRefused(RefusalCode.AXES_UNSUPPORTED, str(mismatch), field="inputs[0].axes") from None
 
 
-def _refusal(refused: PackageRefused) -> RefusedPackage:
+def _refusal(refused: PackageRefused, provider: str) -> RefusedPackage:
+    """It names the runtime if that had a part in it."""
     detail = printable(refused.detail)[:MAX_DETAIL_LENGTH]
-    return RefusedPackage(code=refused.code.value, detail=detail, file=refused.file, field=refused.field)
+    answer = RefusedPackage(code=refused.code.value, detail=detail, file=refused.file, field=refused.field)
+    return msgspec.structs.replace(answer, runtime=RUNTIME, provider=provider) if refused.code in OF_RUNS else answer

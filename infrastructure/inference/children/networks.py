@@ -8,12 +8,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from domain.values import printable
+from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.models.refusals import shown
 from infrastructure.inference.packages.consistency import NetworkNames
 from infrastructure.inference.packages.operators import NamedArray, OperatorFailed, apply
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageManifest
 
-DEFAULT_PROVIDER: Final = "CPUExecutionProvider"
 RUNTIME: Final = f"onnxruntime {onnxruntime.__version__}"
 OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
 """What the runtime says when it gets no memory."""
@@ -39,14 +39,15 @@ class Network:
     def __init__(self, weights: bytes, manifest: PackageManifest, names: NetworkNames, *, provider: str = DEFAULT_PROVIDER) -> None:
         """`weights` is an ONNX file that was validated. Raises NetworkFailed, ProviderMissing."""
         self.manifest, self._names = manifest, names
+        self.weights_bytes = len(weights)
         self._session = _session(weights, provider)
 
-    def run(self, tensor: NDArray[Any], ids: Iterable[str], *, fitted: NamedArray | None = None) -> dict[str, NamedArray]:
+    def run(self, tensor: NDArray[Any], ids: Iterable[str], *, fitted: NamedArray | None = None) -> dict[str, NDArray[Any]]:
         """The outputs `ids` of the manifest for one input, after its postprocessing.
 
         `fitted` is the input before the preprocessing, to which operators may refer. Raises NetworkFailed.
         """
-        outputs = [self.manifest.output(one) for one in ids]
+        outputs = [self.manifest.output(one) for one in dict.fromkeys(ids)]
         wanted = [self._names.outputs[output.id] for output in outputs]
         try:
             arrays = self._session.run(wanted, {self._names.input: tensor})
@@ -78,13 +79,13 @@ def _session(weights: bytes, provider: str) -> Any:
     return session
 
 
-def _postprocessed(array: Any, output: OutputTensor, references: dict[str, NamedArray]) -> NamedArray:
+def _postprocessed(array: Any, output: OutputTensor, references: dict[str, NamedArray]) -> NDArray[Any]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMBER_KINDS:
         raise NetworkFailed(f"its output `{shown(output.id)}` holds no numbers")
     if array.ndim != len(output.axes):
         raise NetworkFailed(f"its output `{shown(output.id)}` has {array.ndim} dimensions; the manifest has {len(output.axes)} axes")
     try:
-        return apply(output.postprocessing, NamedArray(array, tuple(axis.id for axis in output.axes)), references)
+        return apply(output.postprocessing, NamedArray(array, tuple(axis.id for axis in output.axes)), references).values
     except OperatorFailed as error:
         raise NetworkFailed(f"its output `{shown(output.id)}` has another shape than the manifest says: {error}") from None
 

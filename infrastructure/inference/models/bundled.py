@@ -21,6 +21,7 @@ from domain.values import model_id, system_actor
 from infrastructure.inference.children.child_process import ChildFailed, ChildLost
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.model_checker import CHECK_MODEL
+from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.models.manifest import FILE, ModelManifest, load_manifest, manifest_as_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage, check_answer, version_of
@@ -177,6 +178,7 @@ async def _checked(folder: Path, archive: bytes) -> CheckedPackage:
         answer = await pool.run(
             CHECK_MODEL,
             name,
+            DEFAULT_PROVIDER,
             into=CheckedPackage | RefusedPackage,  # type: ignore[arg-type]
             check=check_answer,
             lend={name: io.BytesIO(archive)},

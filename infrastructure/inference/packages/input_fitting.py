@@ -14,15 +14,20 @@ from infrastructure.inference.packages.package_manifest import Axis, InputRules,
 
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
+NOISE_SEED: Final = 0
+MAX_NOISE: Final = 255
 PICTURE: Final = ("y", "x")
 PROJECTIONS: Final[dict[str, Callable[..., Any]]] = {"max": np.max, "mean": np.mean}
 
 
 class InputMismatch(ValueError):
-    """An image does not fit the input of a model: along which `axis` (or `dtype`), what is `expected`, and what was `found`."""
+    """An image does not fit the input of a model: along which `axis` (or `dtype`), what is `expected`, and what was `found`.
 
-    def __init__(self, axis: str, *, expected: str, found: str) -> None:
-        super().__init__(f"The model expects {expected} for {axis}; the image has {found}")
+    `by` says what expects it, where that is not the model.
+    """
+
+    def __init__(self, axis: str, *, expected: str, found: str, by: str = "The model") -> None:
+        super().__init__(f"{by} expects {expected} for {axis}; the image has {found}")
         self.axis, self.expected, self.found = axis, expected, found
 
 
@@ -85,11 +90,21 @@ def preprocessed(fitted: NamedArray, tensor: InputTensor) -> Array:
     return values.reshape(1, -1) if tensor.rules.flatten else values
 
 
-def smallest_sizes(tensor: InputTensor) -> dict[str, int]:
-    """A size that is permitted for each axis: that of the rules, or else the smallest. Raises InputMismatch if they are too large."""
+def fit_picture(picture: Array, tensor: InputTensor, size: tuple[int, int]) -> Array:
+    """(height, width, colours) with the height and width `size`, cropped and resized as for the network."""
+    return _resized(NamedArray(picture, ("y", "x", "channel")), tensor.rules, size).values
+
+
+def noise_image(tensor: InputTensor) -> NamedArray:
+    """An image of a size that the manifest permits, as `fit` would give it. Of noise, since constants become NaN in some networks.
+
+    Raises InputMismatch if it would have too many numbers.
+    """
     chosen = dict(zip(PICTURE, tensor.rules.size or (0, 0), strict=True))
-    sizes = {axis.id: chosen.get(axis.id) or axis.minimum for axis in tensor.axes if axis.reference is None}
-    return _with_references(sizes, tensor)
+    sizes = _with_references({axis.id: chosen.get(axis.id) or axis.minimum for axis in tensor.axes if axis.reference is None}, tensor)
+    scale = 1 if tensor.dtype.startswith("float") else MAX_NOISE
+    noise = np.random.default_rng(NOISE_SEED).random([sizes[axis] for axis in tensor.axis_ids], np.float32)
+    return NamedArray(cast(noise * np.float32(scale), tensor.dtype), tensor.axis_ids)
 
 
 def fit(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | None = None) -> NamedArray:
@@ -263,8 +278,7 @@ def _resized(image: NamedArray, rules: InputRules, target: tuple[int, int]) -> N
     stack = image.values.transpose([image.axes.index(axis) for axis in (*others, *PICTURE)])
     if rules.resize == "none":
         return _channel_last(NamedArray(_cut(stack, rules, target), (*others, *PICTURE)))
-    pictures = stack.reshape(-1, *stack.shape[-2:])
-    resized = np.stack([_resampled(picture, rules, target) for picture in pictures])
+    resized = np.stack([_resampled(stack[index], rules, target) for index in np.ndindex(stack.shape[:-2])])
     return _channel_last(NamedArray(resized.reshape(*stack.shape[:-2], *target), (*others, *PICTURE)))
 
 

@@ -176,6 +176,16 @@ def open_package(source: Path | Archive, limits: PackageLimits = DEFAULT_LIMITS)
     return Package(files, _folder_of_manifest(files), limits)
 
 
+def read_weights(archive: Archive, manifest: PackageManifest, limits: PackageLimits = DEFAULT_LIMITS) -> bytes:
+    """The network of a package that was checked before, whose archive is known by its sha256. Raises PackageRefused."""
+    assert manifest.weights is not None
+    files = open_files(archive, limits.files)
+    name = _folder_of_manifest(files) + manifest.weights.source
+    if name not in files.sizes:
+        raise PackageRefused(RefusalCode.FILE_MISSING, "is not in the package", file=name)
+    return b"".join(files.stream(name))
+
+
 def _folder_of_manifest(files: PackageFiles) -> str:
     """Empty where the manifest lies at the top. Raises PackageRefused where there is none, or more than one."""
     manifests = (*MANIFEST_FILES, PLAIN_MANIFEST_FILE)

@@ -12,7 +12,7 @@ from infrastructure.inference.package_answers import CheckedPackage, RefusedPack
 DEADLY, STUCK, BUGGY, GREEDY, LYING = b"deadly", b"stuck", b"buggy", b"greedy", b"lying"
 
 
-def check_model(package: str) -> CheckedPackage | RefusedPackage | str:
+def check_model(package: str, provider: str) -> CheckedPackage | RefusedPackage | str:
     data = bytes(borrow(package))
     if sha256(data).hexdigest() != package:
         raise RuntimeError("another package was lent")
