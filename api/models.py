@@ -4,10 +4,11 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from api.model_checks import PackageUpload
 from api.request import RequestContext, from_row
 from projections import models as read_model
 from projections.models import ModelVersion
@@ -41,7 +42,7 @@ def view(row: read_model.Model) -> Model:
     )
 
 
-class Models(Controller):
+class Models(PackageUpload):
     path = "/api/models"
     tags = ("models",)
 

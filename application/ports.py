@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -287,7 +287,8 @@ class BlobStore(Protocol):
     def max_url_seconds(self) -> int:
         """The maximum of `seconds` that `signed_url` accepts."""
 
-    def begin(self) -> "BlobWriter": ...
+    def begin(self, *, max_bytes: int | None = None) -> "BlobWriter":
+        """An upload of at most `max_bytes`; by default, of the maximum size of an image."""
 
     def read(self, sha256: str) -> bytes:
         """The whole blob, verified against its name. Raises NotFound, CorruptBlob."""
@@ -297,6 +298,9 @@ class BlobStore(Protocol):
 
     def open(self, sha256: str) -> Any:
         """A seekable binary file for reading, verified against its name. Raises NotFound, CorruptBlob."""
+
+    def open_locally(self, sha256: str) -> BinaryIO:
+        """As `open`, but always a file on this machine: a blob elsewhere is copied, piece by piece. Reading it needs no request."""
 
     def peek(self, sha256: str, size: int) -> bytes:
         """The first bytes, at most `size`, not verified against the name and so not to be trusted. Raises NotFound."""

@@ -396,7 +396,8 @@ begin
         end if;
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
-        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1]);
+        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
+          e_state[e : until - 1]);
         if why is not null then
           verdict := 'refused';
         end if;
@@ -1408,7 +1409,7 @@ begin
   grant select on models to bioscope_inference;
 end $procedure$;
 
-CREATE OR REPLACE FUNCTION ops.check_model_answer(stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[])
+CREATE OR REPLACE FUNCTION ops.check_model_answer(stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[], states bytea[])
  RETURNS text
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1421,8 +1422,9 @@ begin
   if topic = 'ModelAliasMoved' then
     return case
       when event ->> 'alias' <> 'candidate' then 'a worker may only move the alias candidate'
-      when not exists (select from unnest(streams, topics) as n (stream, topic) where n.stream = check_model_answer.stream
-        and n.topic = 'ModelVersionAdded') then 'a worker may only move the alias to a version that it adds'
+      when not exists (select from unnest(streams, topics, states) as n (stream, topic, state) where n.topic = 'ModelVersionAdded'
+        and n.stream = check_model_answer.stream and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number')
+        then 'a worker may only move the alias to a version that it adds'
     end;
   end if;
   "check" := case when topic = 'ModelVersionAdded' then (event ->> 'check_id')::uuid else stream end;
@@ -1442,6 +1444,7 @@ begin
       then 'the package is not the uploaded one'
     when topic = 'ModelVersionAdded' and not exists (select from unnest(streams, topics) as n (stream, topic)
       where n.stream = "check" and n.topic = 'ModelCheckPassed') then 'a version is added only when its check has passed'
+    when topic = 'ModelVersionAdded' and cardinality(array_positions(topics, 'ModelVersionAdded')) > 1 then 'a check adds one version'
   end;
 end $function$;
 
@@ -1481,7 +1484,7 @@ revoke execute on function es.page_range(regclass,bigint,bigint) from public;
 revoke execute on function es.prune_commands(bigint) from public;
 revoke execute on function es.prune_refresh_tokens(bigint) from public;
 revoke execute on procedure ops.create_read_models(text) from public;
-revoke execute on function ops.check_model_answer(uuid,integer,text,bytea,uuid[],text[]) from public;
+revoke execute on function ops.check_model_answer(uuid,integer,text,bytea,uuid[],text[],bytea[]) from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;

@@ -5,12 +5,14 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from application import model_checks
 from application.jobs.chunk_results import JobPlans
 from application.ports import Command
 from domain import classification, image, model
 from domain.access import Actor
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
+from tests.rigs.scenario import REPORT
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 SHA256 = "ab" * 32
@@ -27,6 +29,26 @@ class WorkerEvents:
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
         known = self.log.load(model_id(name), model.evolve)
         await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
+
+    async def pass_check(self, check, name, *, weights=SHA256):
+        """The package of a check is a version of that model."""
+        found = {"labels": LABELS, "review_below": 0.6, "record": "{}", "digest": weights}
+        package = model_checks.requested(UUID(check), log=self.log).sha256
+        version = model.Version(number=1, sha256=weights, size=10, **found, package=package)
+        checked = model_checks.CheckedModel(name, "", version, REPORT)
+        assert model_checks.record_passed(UUID(check), checked, command=self._command(), log=self.log)
+        await self._shown()
+
+    async def refuse_check(self, check, environment=None):
+        why = model_checks.PackageRefusal("manifest_field", "must be a number", "rdf.yaml", "inputs[0].axes[2].size")
+        assert model_checks.record_failed(UUID(check), why, environment, command=self._command(), log=self.log)
+        await self._shown()
+
+    def _command(self):
+        return Command(id=uuid4(), actor=SYSTEM, at=now())
+
+    async def _shown(self):
+        assert await self.read_position.wait(self.log.head(), 5)
 
     async def accept(self, image_id, *, dtype="uint8", reader=2):
         about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader))

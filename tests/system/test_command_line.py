@@ -29,6 +29,8 @@ DAY = [
     "bioscope users show",
     "bioscope users set-role",
     "bioscope tokens create",
+    "bioscope models add",
+    "bioscope models test",
     "bioscope models promote",
     "bioscope images recheck",
     "bioscope doctor",
@@ -69,6 +71,7 @@ class Machine:
     def __init__(self, folder):
         self.folder = folder
         (folder / "examples").symlink_to(ROOT / "examples")
+        (folder / "models").symlink_to(ROOT / "models")
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = str(server.getsockname()[1])
         self.variables = {

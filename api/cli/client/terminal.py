@@ -81,13 +81,13 @@ def classify(
 ) -> RunReport:
     """Upload, run, watch, collect. `truth` has the labels of images by their names."""
     dataset = client.create_dataset(dataset_name)
-    with _after_interruption(f"The uploaded images are in the dataset {dataset}.", console), _progress(console) as progress:
+    with after_interruption(f"The uploaded images are in the dataset {dataset}.", console), _progress(console) as progress:
         uploaded = _upload(client, dataset, images, progress)
         accepted = [upload for upload in uploaded if upload.id]
         if not accepted:
             return RunReport(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
         job = client.run(dataset, model)
-        with _after_interruption(f"The job {job} continues on the server.", console):
+        with after_interruption(f"The job {job} continues on the server.", console):
             state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
     errors = _errors(client, dataset, job, {upload.id for upload in accepted} - results.keys())
@@ -159,7 +159,7 @@ def _heading(report: RunReport) -> str:
 
 
 @contextmanager
-def _after_interruption(message: str, console: Console) -> Iterator[None]:
+def after_interruption(message: str, console: Console) -> Iterator[None]:
     """Say what remains on the server if the user presses Ctrl-C."""
     try:
         yield

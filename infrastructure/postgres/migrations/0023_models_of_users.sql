@@ -8,8 +8,11 @@ update ops.writers set topics = topics || '{ModelVersionAdded,ModelAliasMoved,Mo
   where role = 'bioscope_inference';
 update ops.writers set topics = topics || '{ModelCheckFailed}' where role = 'bioscope_projector';
 
--- The first rule that an answer to a check breaks; null where it is in order. `streams` and `topics` are those of the same command.
-create function ops.check_model_answer(stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[]) returns text
+-- The first rule that an answer to a check breaks; null where it is in order. `streams`, `topics` and `states` are those of the same
+-- command.
+create function ops.check_model_answer(
+  stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[], states bytea[]
+) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   event   json := ops.as_json(state);
@@ -19,8 +22,9 @@ begin
   if topic = 'ModelAliasMoved' then
     return case
       when event ->> 'alias' <> 'candidate' then 'a worker may only move the alias candidate'
-      when not exists (select from unnest(streams, topics) as n (stream, topic) where n.stream = check_model_answer.stream
-        and n.topic = 'ModelVersionAdded') then 'a worker may only move the alias to a version that it adds'
+      when not exists (select from unnest(streams, topics, states) as n (stream, topic, state) where n.topic = 'ModelVersionAdded'
+        and n.stream = check_model_answer.stream and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number')
+        then 'a worker may only move the alias to a version that it adds'
     end;
   end if;
   "check" := case when topic = 'ModelVersionAdded' then (event ->> 'check_id')::uuid else stream end;
@@ -40,6 +44,7 @@ begin
       then 'the package is not the uploaded one'
     when topic = 'ModelVersionAdded' and not exists (select from unnest(streams, topics) as n (stream, topic)
       where n.stream = "check" and n.topic = 'ModelCheckPassed') then 'a version is added only when its check has passed'
+    when topic = 'ModelVersionAdded' and cardinality(array_positions(topics, 'ModelVersionAdded')) > 1 then 'a check adds one version'
   end;
 end $$;
 revoke execute on function ops.check_model_answer from public;
@@ -182,7 +187,8 @@ begin
         end if;
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
-        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1]);
+        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
+          e_state[e : until - 1]);
         if why is not null then
           verdict := 'refused';
         end if;
