@@ -48,9 +48,10 @@ def download(name: str, number: int, *, actor: Actor, log: EventStore, blobs: Bl
 def weights_file(record: str) -> str:
     """The name of the weights in a manifest. `model.onnx` where the manifest has no name that is safe in an archive."""
     try:
-        return relative_path(msgspec.json.decode(record, type=_Manifest).weights.onnx.source)
+        name = relative_path(msgspec.json.decode(record, type=_Manifest).weights.onnx.source)
     except (msgspec.DecodeError, Invalid):
         return DEFAULT_WEIGHTS_FILE
+    return DEFAULT_WEIGHTS_FILE if name == MANIFEST_FILE else name
 
 
 class _Onnx(msgspec.Struct):
