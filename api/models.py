@@ -11,7 +11,7 @@ from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Stream
-from msgspec import UNSET, Meta
+from msgspec import Meta
 
 from api.events import After
 from api.request import PageSize, RequestContext, from_row
@@ -119,7 +119,7 @@ def view(row: read_model.Model, usernames: Mapping[UUID, str]) -> Model:
         review_below=version.review_below if version else None,
         sha256=version.sha256 if version else None,
         versions=tuple(_version(one, usernames) for one in row.versions),
-        promoters=tuple(Promoter(user_id=one, username=usernames.get(one)) for one in _promoters(row)),
+        promoters=tuple(Promoter(user_id=one, username=usernames.get(one)) for one in row.promoters or ()),
     )
 
 
@@ -134,13 +134,9 @@ def _version(version: read_model.ModelVersion, usernames: Mapping[UUID, str]) ->
     )
 
 
-def _promoters(row: read_model.Model) -> tuple[UUID, ...]:
-    return () if row.promoters is UNSET else row.promoters or ()
-
-
 def _accounts(rows: Iterable[read_model.Model]) -> set[UUID]:
     """Everyone whom views of `rows` name."""
-    return {account for row in rows for account in (*_promoters(row), *(one.added_by for one in row.versions if one.added_by))}
+    return {account for row in rows for account in (*(row.promoters or ()), *(one.added_by for one in row.versions if one.added_by))}
 
 
 async def _views(context: RequestContext, rows: Collection[read_model.Model]) -> list[Model]:

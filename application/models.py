@@ -25,6 +25,7 @@ from domain.model import (
 )
 from domain.values import MAX_LABEL, invalid, model_id, text
 
+MAX_CHANGES = 200
 MAX_LABELS = 300  # the scores of a whole chunk must fit into one event
 
 
@@ -115,7 +116,7 @@ def load_model(name: str, *, log: EventStore) -> Model:
     return load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda _: False)
 
 
-def history(name: str, *, after: int = 0, maximum: int, actor: Actor, log: EventStore) -> list[ModelChange]:
+def history(name: str, *, after: int = 0, maximum: int = MAX_CHANGES, actor: Actor, log: EventStore) -> list[ModelChange]:
     """The first `maximum` changes of a model after position `after`, oldest first. Raises NotFound, Forbidden."""
     require_role(actor, Role.VIEWER)
     stream = model_id(name)

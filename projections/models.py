@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from application.services import QueryDatabase
 from domain import model
@@ -59,8 +58,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     checks: tuple[VersionCheck, ...] = ()
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`promoters` may move the aliases and retire the model. It is null where it was never set, as in rows of earlier releases."""
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`promoters` may move the aliases and retire the model; None if there are none."""
 
     id: UUID
     version: int
@@ -70,7 +69,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, int]
     created_at: datetime
     retired: bool
-    promoters: tuple[UUID, ...] | None | UnsetType = UNSET
+    promoters: tuple[UUID, ...] | None = None
 
     @property
     def production(self) -> ModelVersion | None:

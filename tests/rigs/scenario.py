@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application import classifications, datasets, devices, images
+from application import classifications, datasets, devices, images, model_checks
 from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
-from domain import classification, image, model, session, user
+from domain import classification, image, model, model_check, session, user
 from domain.access import Actor, Grant, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.user import Status
@@ -21,6 +21,19 @@ from tests.twins.last_seen import MemoryLastSeen
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 LABELS = ("round", "flat")
 SHA256 = "ab" * 32
+PACKAGE = "cd" * 32
+CHECK_REPORT = model_check.CheckReport(
+    environment=model_check.Environment(cpu="x86_64 avx2", runtime="onnxruntime 1.20.0", provider="CPUExecutionProvider"),
+    largest_difference=0.0001,
+    tolerance=0.001,
+    load_seconds=0.5,
+    run_seconds=0.01,
+    memory_bytes=1_000_000,
+    nodes=20,
+    opset=17,
+    files=4,
+    size=1000,
+)
 INSPECTION = image.Inspection(width=95, height=94, bands=3, dtype="uint8", pages=1, axes="YXC", pixel_size_um=0.25, reader=2, warnings=())
 
 
@@ -96,6 +109,20 @@ class Scenario:
         about = {"name": name, "description": "", "version": version, "by": SYSTEM.id, "at": self.now}
         self.log.append(self.command(), *model.add_version(model_id(name), self.log.load(model_id(name), model.evolve), **about))
 
+    def model_check(self, owner):
+        return model_checks.upload(filename="cells.zip", sha256=PACKAGE, size=1000, command=self.command(owner), log=self.log).id
+
+    def pass_check(self, check, name="cells"):
+        version = model.Version(
+            number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}", digest=SHA256, package=PACKAGE
+        )
+        found = model_checks.CheckedModel(name, "", version, CHECK_REPORT)
+        assert model_checks.record_passed(check, found, command=self.command(), log=self.log)
+
+    def fail_check(self, check):
+        refusal = model_checks.PackageRefusal("labels", "A label occurs twice", file="rdf.yaml", field="config.bioscope.labels")
+        assert model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
+
     def job(self, owner, *, dataset=None, image=None, model="shapes"):
         asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
         return classifications.run(**asked, command=self.command(owner), log=self.log).id
@@ -163,6 +190,9 @@ def record_full_history(scenario, *, count=12, chunk=5):
     scenario.model()
     scenario.model()
     scenario.session(ada)
+    passed, failed, _ = (scenario.model_check(ada) for _ in range(3))
+    scenario.pass_check(passed)
+    scenario.fail_check(failed)
     scope = scenario.device(admin)
     devices.report(scope, online=True, command=scenario.command(admin), log=scenario.log, last_seen=MemoryLastSeen())
     cells, gone = scenario.dataset(ada, "cells"), scenario.dataset(ada, "gone")
