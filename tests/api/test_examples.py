@@ -102,7 +102,7 @@ class Story:
 
     def _compare(self, example, real):
         match example:
-            case str():
+            case str() if isinstance(real, str):
                 for known in (*IDS, *TOKENS):
                     if known in example and (found := re.fullmatch(re.escape(example).replace(re.escape(known), "(.+)"), real)):
                         assert known in TOKENS or self.real.get(known, found[1]) == found[1], f"{known} stands for two things"

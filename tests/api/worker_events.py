@@ -5,9 +5,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from application import model_checks
 from application.jobs.chunk_results import JobPlans
 from application.ports import Command
-from domain import classification, image, model
+from domain import classification, image, model, model_check
 from domain.access import Actor
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
@@ -15,6 +16,18 @@ from domain.values import model_id, system_actor
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 SHA256 = "ab" * 32
 LABELS = ("round", "flat")
+REPORT = model_check.CheckReport(
+    environment=model_check.Environment(cpu="x86_64 (avx2)", runtime="onnxruntime 1.23.2", provider="CPUExecutionProvider"),
+    largest_difference=1e-5,
+    tolerance=1e-3,
+    load_seconds=0.1,
+    run_seconds=0.01,
+    memory_bytes=1024,
+    nodes=12,
+    opset=18,
+    files=5,
+    size=10,
+)
 
 
 class WorkerEvents:
@@ -27,6 +40,26 @@ class WorkerEvents:
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
         known = self.log.load(model_id(name), model.evolve)
         await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
+
+    async def uploaded_model(self, name, user_id, *, package=SHA256, passes=True):
+        """Somebody uploads a package; a worker adds its version as the candidate, or refuses it. Returns the id of the check."""
+        check = uuid4()
+        uploaded = model_check.upload(check, filename="cells.zip", sha256=package, size=10, by=user_id, at=now())
+        await self._append([uploaded], by=Actor(id=user_id))
+        if passes:
+            texts = {"round": "without edges"}
+            version = model.Version(
+                number=1, sha256="ef" * 32, size=10, labels=LABELS, review_below=0.6, record="{}", digest="cd" * 32, package=package,
+                kind=model.OutputKind.SOFTMAX, label_texts=texts, release="2.0.0",
+            )  # fmt: skip
+            found = model_checks.CheckedModel(name, "", version, REPORT)
+            recorded = model_checks.record_passed(check, found, command=Command(id=uuid4(), actor=SYSTEM, at=now()), log=self.log)
+        else:
+            refusal = model_checks.PackageRefusal("labels", "A label occurs twice", file="rdf.yaml")
+            recorded = model_checks.record_failed(check, refusal, None, command=Command(id=uuid4(), actor=SYSTEM, at=now()), log=self.log)
+        assert recorded
+        assert await self.read_position.wait(self.log.head(), 5)
+        return check
 
     async def accept(self, image_id, *, dtype="uint8", reader=2):
         about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader))
@@ -64,8 +97,8 @@ class WorkerEvents:
         events = decide(self.log.load(UUID(stream), noun.evolve))
         await self._append(events if isinstance(events, list) else [events])
 
-    async def _append(self, events):
-        appended = self.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), *events)
+    async def _append(self, events, *, by=SYSTEM):
+        appended = self.log.append(Command(id=uuid4(), actor=by, at=now()), *events)
         assert await self.read_position.wait(appended.position, 5)
 
 
