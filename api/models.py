@@ -44,6 +44,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     release: str | None
     kind: OutputKind
+    unit: str | None
     labels: tuple[str, ...]
     label_texts: dict[str, str]
     review_below: float
@@ -128,6 +129,7 @@ def _version(version: read_model.ModelVersion, usernames: Mapping[UUID, str]) ->
         version,
         ModelVersion,
         release=version.release or None,
+        unit=version.unit or None,
         digest=version.digest or None,
         package=version.package or None,
         added_by_username=usernames.get(version.added_by) if version.added_by else None,

@@ -54,6 +54,30 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         """The sha256 of the blob with the weights: the package, or the weights themselves."""
         return self.package or self.sha256
 
+    @property
+    def unit(self) -> str:
+        """The unit of the number that a regression gives, as the manifest states it. Empty if it states none."""
+        try:
+            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output.unit or ""
+        except msgspec.DecodeError:
+            return ""
+
+
+class _Output(msgspec.Struct, frozen=True):
+    unit: str | None = None
+
+
+class _Bioscope(msgspec.Struct, frozen=True):
+    output: _Output = _Output()
+
+
+class _Config(msgspec.Struct, frozen=True):
+    bioscope: _Bioscope = _Bioscope()
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    config: _Config = _Config()
+
 
 class Addition(msgspec.Struct, frozen=True):
     """When a version was added, and by whom: None for a version that came with a release."""

@@ -41,7 +41,7 @@ class VersionCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `checks` are ordered from the oldest to the newest."""
+    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `unit` as in the manifest; `checks`: the newest last."""
 
     number: int
     sha256: str
@@ -55,6 +55,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     kind: OutputKind = OutputKind.LOGITS
     label_texts: dict[str, str] = {}
     release: str = ""
+    unit: str = ""
     checks: tuple[VersionCheck, ...] = ()
 
 
@@ -157,6 +158,7 @@ def _version(version: Version, addition: Addition) -> ModelVersion:
         kind=version.kind,
         label_texts=version.label_texts,
         release=version.release,
+        unit=version.unit,
     )
 
 

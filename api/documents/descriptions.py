@@ -283,6 +283,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "number": "Number of the version: 1, 2, 3, ...",
         "release": "Version that its manifest states",
         "kind": "What its numbers mean",
+        "unit": "Unit of the number that a `regression` gives",
         "labels": "Labels, in the order of the model's output",
         "label_texts": "Labels in words, for the labels that have them",
         "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",

@@ -90,6 +90,7 @@ MODEL_VERSION: Final = {
     "number": 1,
     "release": "1.2.0",
     "kind": "logits",
+    "unit": None,
     "labels": list(SCORES),
     "label_texts": {},
     "review_below": 0.6309,

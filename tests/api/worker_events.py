@@ -9,7 +9,7 @@ from application import model_checks
 from application.jobs.chunk_results import JobPlans
 from application.ports import Command
 from domain import classification, image, model, model_check
-from domain.access import Actor
+from domain.access import Actor, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
 
@@ -60,6 +60,15 @@ class WorkerEvents:
         assert recorded
         assert await self.read_position.wait(self.log.head(), 5)
         return check
+
+    async def failed_test(self, name, user_id):
+        """Somebody asks for a test of version 1, which a worker finds to answer wrongly."""
+        asked = Command(id=uuid4(), actor=Actor(id=user_id, role=Role.RESEARCHER), at=now())
+        check = model_checks.request_test(name=name, number=1, command=asked, log=self.log).id
+        refusal = model_checks.PackageRefusal("model_refused", "The test output differs")
+        command = Command(id=uuid4(), actor=SYSTEM, at=now())
+        assert model_checks.record_failed(check, refusal, REPORT.environment, command=command, log=self.log)
+        assert await self.read_position.wait(self.log.head(), 5)
 
     async def accept(self, image_id, *, dtype="uint8", reader=2):
         about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader))
