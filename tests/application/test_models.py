@@ -187,6 +187,14 @@ def test_the_history_of_a_model_says_who_changed_what_and_why(log, promoter):
         models.history("shapes", actor=actor(None), log=log)
 
 
+def test_a_retired_model_is_still_found(log, add):
+    with pytest.raises(NotFound, match="Model shapes not found"):
+        models.load_model("shapes", log=log)
+    add()
+    models.retire(name="shapes", reason="Replaced", command=command(ADMIN), log=log)
+    assert models.load_model("shapes", log=log) == state(log)
+
+
 def test_a_history_comes_in_pages(log, add):
     add()
     add("b" * 64)
