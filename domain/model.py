@@ -54,6 +54,37 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         """The sha256 of the blob with the weights: the package, or the weights themselves."""
         return self.package or self.sha256
 
+    @property
+    def unit(self) -> str:
+        """The unit of the number that a regression gives, as the manifest states it. Empty if it states none."""
+        try:
+            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output.unit or ""
+        except msgspec.DecodeError:
+            return ""
+
+
+class _Output(msgspec.Struct, frozen=True):
+    unit: str | None = None
+
+
+class _Bioscope(msgspec.Struct, frozen=True):
+    output: _Output = _Output()
+
+
+class _Config(msgspec.Struct, frozen=True):
+    bioscope: _Bioscope = _Bioscope()
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    config: _Config = _Config()
+
+
+class Addition(msgspec.Struct, frozen=True):
+    """When a version was added, and by whom: None for a version that came with a release."""
+
+    at: datetime
+    by: UUID | None
+
 
 class ModelVersionAdded(Event, frozen=True, kw_only=True):
     """`check_id` is the check that the version has passed; None for a version that came with a release."""
@@ -62,6 +93,10 @@ class ModelVersionAdded(Event, frozen=True, kw_only=True):
     description: str
     version: Version
     check_id: UUID | None = None
+
+    @property
+    def addition(self) -> Addition:
+        return Addition(self.at, self.by if self.check_id else None)
 
 
 class ModelAliasMoved(Event, frozen=True, kw_only=True):
@@ -89,9 +124,12 @@ class ModelPromoterRemoved(Event, frozen=True, kw_only=True):
 
 
 class Model(State, frozen=True, kw_only=True):
+    """`aliases` and `additions` name versions by their number."""
+
     name: str
     description: str
     versions: tuple[Version, ...]
+    additions: dict[int, Addition]
     aliases: dict[str, int]
     created_at: datetime
     retired: bool = False
@@ -162,7 +200,8 @@ def add_version(
 
 
 def move_alias(model: Model, *, alias: str, number: int, reason: str | None = None, by: UUID, at: datetime) -> list[ModelAliasMoved]:
-    """No event if the alias points to the version already. Raises Invalid, NotFound."""
+    """No event if the alias points to the version already. Raises Invalid, NotFound, and Conflict for a retired model."""
+    _require_in_use(model)
     if not ALIAS.fullmatch(alias):
         raise invalid("alias", "must begin with a letter and have at most 50 of a-z, 0-9, - and _")
     model.numbered(number)
@@ -183,16 +222,20 @@ def first_aliases(version: Version) -> dict[str, int]:
 
 
 def retire(model: Model, *, reason: str | None = None, by: UUID, at: datetime) -> ModelRetired:
-    if model.retired:
-        raise Conflict(f"Model {model.name} is retired already")
+    """Raises Conflict for a retired model."""
+    _require_in_use(model)
     return ModelRetired(**next_event(model, by=by, at=at), reason=_reason(reason))
 
 
 def add_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterAdded]:
+    """No event if the user is a promoter already. Raises Conflict for a retired model."""
+    _require_in_use(model)
     return [] if user in model.promoters else [ModelPromoterAdded(**next_event(model, by=by, at=at), user_id=user)]
 
 
 def remove_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterRemoved]:
+    """No event if the user is no promoter. Raises Conflict for a retired model."""
+    _require_in_use(model)
     return [ModelPromoterRemoved(**next_event(model, by=by, at=at), user_id=user)] if user in model.promoters else []
 
 
@@ -205,6 +248,7 @@ def evolve(model: Model | None, event: Event) -> Model | None:
                 name=event.name,
                 description=event.description,
                 versions=(event.version,),
+                additions={event.version.number: event.addition},
                 aliases=first_aliases(event.version),
                 created_at=event.at,
             )
@@ -217,7 +261,11 @@ def evolve(model: Model | None, event: Event) -> Model | None:
 def _changes(model: Model, event: Event) -> dict[str, Any]:
     match event:
         case ModelVersionAdded():
-            return {"versions": (*model.versions, event.version), "description": event.description}
+            return {
+                "versions": (*model.versions, event.version),
+                "additions": {**model.additions, event.version.number: event.addition},
+                "description": event.description,
+            }
         case ModelAliasMoved():
             return {"aliases": with_alias(model.aliases, event.alias, event.number)}
         case ModelRetired():
@@ -228,6 +276,11 @@ def _changes(model: Model, event: Event) -> dict[str, Any]:
             return {"promoters": model.promoters - {event.user_id}}
         case _:
             return {}
+
+
+def _require_in_use(model: Model) -> None:
+    if model.retired:
+        raise Conflict(f"Model {model.name} is retired, which cannot be undone: its aliases and promoters stay as they are")
 
 
 def _reason(reason: str | None) -> str | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
 from api.cli.commands import SettingOption, argument, command, json_option
+from api.cli.common import API_URL
 from api.cli.exit_codes import FAILED, WRONG_USE
 from api.cli.output import fail, print_json, print_message
 from api.cli.prompts import ask, ask_password
@@ -54,14 +54,7 @@ def login(url: str | None, email: str | None) -> None:
 @click.option("--dataset", metavar="NAME", help="Name of the new dataset. [default: the name of the folder]")
 @click.option("--csv", "output_format", flag_value="csv", help="Print the results as CSV.")
 @json_option("api.cli.client.terminal:RunReport", name="output_format", flag_value="json")
-@click.option(
-    "--url",
-    cls=SettingOption,
-    variable="BIOSCOPE_URL",
-    fallback="the address that you signed in to",
-    metavar="URL",
-    help="Address of the API.",
-)
+@API_URL
 def classify(folder: Path, model: str | None, dataset: str | None, output_format: str | None, url: str | None) -> None:
     """Upload a folder of images, run a model, print the results.
 
@@ -72,23 +65,19 @@ def classify(folder: Path, model: str | None, dataset: str | None, output_format
     The exit code is 1 if an image has no result.
     """
     from api.cli.client import terminal
-    from api.cli.client.api_client import Client
-    from api.cli.client.credentials import store_credentials, stored_credentials
     from api.cli.client.image_folder import folder_name, scan, shown, skipped_files
     from api.cli.client.manifest import read_manifest
+    from api.cli.client.sign_in import open_client
     from api.cli.output import err
 
-    credentials = stored_credentials()
-    if credentials is None:
-        fail("you are not signed in: run `bioscope login` first", WRONG_USE)
+    client = open_client(url)
     contents = scan(folder)
     manifest = read_manifest(folder, [image.name for image in contents.images])
     for notice in filter(None, (skipped_files(contents.skipped), manifest.warning)):
         print_message(notice)
     if not contents.images:
         fail(f"{shown(folder)} contains no .jpg, .jpeg, .png, .tif or .tiff file: give the folder of your images", WRONG_USE)
-    credentials = msgspec.structs.replace(credentials, url=url or credentials.url)
-    with Client(credentials, store=store_credentials) as client:
+    with client:
         _require_model(client, model)
         report = terminal.classify(
             client, contents.images, dataset_name=dataset or folder_name(folder), model=model, truth=manifest.labels, console=err

@@ -8,8 +8,8 @@ import msgspec
 from application import model_checks
 from application.jobs.chunk_results import JobPlans
 from application.ports import Command
-from domain import classification, image, model
-from domain.access import Actor
+from domain import classification, image, model, model_check
+from domain.access import Actor, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
 from tests.rigs.scenario import REPORT
@@ -29,6 +29,35 @@ class WorkerEvents:
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
         known = self.log.load(model_id(name), model.evolve)
         await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
+
+    async def uploaded_model(self, name, user_id, *, package=SHA256, passes=True):
+        """Somebody uploads a package; a worker adds its version as the candidate, or refuses it. Returns the id of the check."""
+        check = uuid4()
+        uploaded = model_check.upload(check, filename="cells.zip", sha256=package, size=10, by=user_id, at=now())
+        await self._append([uploaded], by=Actor(id=user_id))
+        if passes:
+            texts = {"round": "without edges"}
+            version = model.Version(
+                number=1, sha256="ef" * 32, size=10, labels=LABELS, review_below=0.6, record="{}", digest="cd" * 32, package=package,
+                kind=model.OutputKind.SOFTMAX, label_texts=texts, release="2.0.0",
+            )  # fmt: skip
+            found = model_checks.CheckedModel(name, "", version, REPORT)
+            recorded = model_checks.record_passed(check, found, command=Command(id=uuid4(), actor=SYSTEM, at=now()), log=self.log)
+        else:
+            refusal = model_checks.PackageRefusal("labels", "A label occurs twice", file="rdf.yaml")
+            recorded = model_checks.record_failed(check, refusal, None, command=Command(id=uuid4(), actor=SYSTEM, at=now()), log=self.log)
+        assert recorded
+        assert await self.read_position.wait(self.log.head(), 5)
+        return check
+
+    async def failed_test(self, name, user_id):
+        """Somebody asks for a test of version 1, which a worker finds to answer wrongly."""
+        asked = Command(id=uuid4(), actor=Actor(id=user_id, role=Role.RESEARCHER), at=now())
+        check = model_checks.request_test(name=name, number=1, command=asked, log=self.log).id
+        refusal = model_checks.PackageRefusal("model_refused", "The test output differs")
+        command = Command(id=uuid4(), actor=SYSTEM, at=now())
+        assert model_checks.record_failed(check, refusal, REPORT.environment, command=command, log=self.log)
+        await self._shown()
 
     async def pass_check(self, check, name, *, weights=SHA256):
         """The package of a check is a version of that model."""
@@ -86,8 +115,8 @@ class WorkerEvents:
         events = decide(self.log.load(UUID(stream), noun.evolve))
         await self._append(events if isinstance(events, list) else [events])
 
-    async def _append(self, events):
-        appended = self.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), *events)
+    async def _append(self, events, *, by=SYSTEM):
+        appended = self.log.append(Command(id=uuid4(), actor=by, at=now()), *events)
         assert await self.read_position.wait(appended.position, 5)
 
 

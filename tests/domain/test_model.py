@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from domain import model, values
@@ -55,3 +56,18 @@ def state_of(state, events):
     for event in events:
         state = model.evolve(state, event)
     return state
+
+
+@pytest.mark.parametrize(
+    ("record", "unit"),
+    [
+        ('{"config": {"bioscope": {"output": {"kind": "regression", "unit": "cells"}}}}', "cells"),
+        ('{"config": {"bioscope": {"output": {"unit": null}}}}', ""),
+        ('{"config": {"bioscope": {"output": null}}}', ""),
+        ('{"config": {"bioscope": {"output": {"unit": 7}}}}', ""),
+        ("{}", ""),
+        ("[", ""),
+    ],
+)
+def test_a_version_has_the_unit_that_its_manifest_states(record, unit):
+    assert msgspec.structs.replace(version(), record=record).unit == unit

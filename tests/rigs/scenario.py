@@ -123,11 +123,11 @@ class Scenario:
             number=1, sha256=weights, size=10, labels=LABELS, review_below=0.6, record="{}", digest=weights, package=package
         )
         found = model_checks.CheckedModel(name, "", version, REPORT)
-        return model_checks.record_passed(check, found, command=self.command(), log=self.log)
+        assert model_checks.record_passed(check, found, command=self.command(), log=self.log)
 
     def fail_check(self, check, code="manifest_field"):
         refusal = model_checks.PackageRefusal(code, "is no number", "rdf.yaml", "inputs[0]")
-        return model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
+        assert model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
 
     def job(self, owner, *, dataset=None, image=None, model="shapes"):
         asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
@@ -196,6 +196,9 @@ def record_full_history(scenario, *, count=12, chunk=5):
     scenario.model()
     scenario.model()
     scenario.session(ada)
+    passed, failed, _ = (scenario.package(ada) for _ in range(3))
+    scenario.pass_check(passed)
+    scenario.fail_check(failed)
     scope = scenario.device(admin)
     devices.report(scope, online=True, command=scenario.command(admin), log=scenario.log, last_seen=MemoryLastSeen())
     cells, gone = scenario.dataset(ada, "cells"), scenario.dataset(ada, "gone")

@@ -121,6 +121,13 @@ class Client:
     def post(self, path: str, body: object) -> Any:
         return self.call("POST", path, json=body).json()
 
+    def download(self, path: str) -> Iterator[bytes]:
+        """A file, piece by piece. Raises RequestRefused."""
+        with self._http.stream("GET", path, headers=self._headers("GET")) as answer:
+            if not answer.is_success:
+                answer.read()
+            yield from _checked(answer).iter_bytes()
+
     def create_dataset(self, name: str) -> str:
         return str(self.post("/api/datasets", {"name": name})["id"])
 
