@@ -170,10 +170,6 @@ async def listed(db: QueryDatabase) -> list[Model]:
     return await db.rows(LISTED, {}, into=Model)
 
 
-async def names(db: QueryDatabase) -> list[str]:
-    return [model.name for model in await listed(db)]
-
-
 async def get(db: QueryDatabase, *, name_or_id: str) -> Model:
     """A model, including a retired one. Raises NotFound."""
     found = await db.rows(GET, {"name_or_id": name_or_id}, into=Model)

@@ -64,6 +64,7 @@ CLASSIFICATION: Final = {
     "succeeded": 1,
     "failed": 1,
     "reason": None,
+    "planes": None,
 }
 FAILED: Final = {
     "id": FAILURE,
@@ -85,6 +86,7 @@ FOUND: Final = {
     "warnings": [],
     "model_version": 1,
     "dataset_id": DATASET,
+    "value": None,
 }
 DATASET_CREATED: Final = {
     "position": 12,
@@ -209,7 +211,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
-    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8"},
+    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8", "model_version": "production"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
     "Statistics": {

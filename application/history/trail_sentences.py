@@ -252,6 +252,8 @@ def _failed(event: classification.ClassificationFailed, _: Scene) -> str:
 def _chunk_judged(event: classification.ChunkJudged, scene: Scene) -> str:
     by = f"{event.model_name} version {event.model_version}"
     for result in event.results:
+        if result.image_id == scene.about and result.value is not None:
+            return f"{by} measured {result.label}: {result.value:.6g}"
         if result.image_id == scene.about:
             return f"{by} classified it as {result.label}, {result.confidence * 100:.0f} %"
     for failure in event.failures:
