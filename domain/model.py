@@ -56,6 +56,13 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         return self.package or self.sha256
 
 
+class Addition(msgspec.Struct, frozen=True):
+    """When a version was added, and by whom: None for a version that came with a release."""
+
+    at: datetime
+    by: UUID | None
+
+
 class ModelVersionAdded(Event, frozen=True, kw_only=True):
     """`check_id` is the check that the version has passed; None for a version that came with a release."""
 
@@ -63,6 +70,10 @@ class ModelVersionAdded(Event, frozen=True, kw_only=True):
     description: str
     version: Version
     check_id: UUID | None = None
+
+    @property
+    def addition(self) -> Addition:
+        return Addition(self.at, self.by if self.check_id else None)
 
 
 class ModelAliasMoved(Event, frozen=True, kw_only=True):
@@ -90,9 +101,12 @@ class ModelPromoterRemoved(Event, frozen=True, kw_only=True):
 
 
 class Model(State, frozen=True, kw_only=True):
+    """`aliases` and `additions` name versions by their number."""
+
     name: str
     description: str
     versions: tuple[Version, ...]
+    additions: dict[int, Addition]
     aliases: dict[str, int]
     created_at: datetime
     retired: bool = False
@@ -179,7 +193,8 @@ def add_version(
 
 
 def move_alias(model: Model, *, alias: str, number: int, reason: str | None = None, by: UUID, at: datetime) -> list[ModelAliasMoved]:
-    """No event if the alias points to the version already. Raises Invalid, NotFound."""
+    """No event if the alias points to the version already. Raises Invalid, NotFound, and Conflict for a retired model."""
+    _require_in_use(model)
     if not ALIAS.fullmatch(alias):
         raise invalid("alias", "must begin with a letter and have at most 50 of a-z, 0-9, - and _")
     model.numbered(number)
@@ -200,16 +215,20 @@ def first_aliases(version: Version) -> dict[str, int]:
 
 
 def retire(model: Model, *, reason: str | None = None, by: UUID, at: datetime) -> ModelRetired:
-    if model.retired:
-        raise Conflict(f"Model {model.name} is retired already")
+    """Raises Conflict for a retired model."""
+    _require_in_use(model)
     return ModelRetired(**next_event(model, by=by, at=at), reason=_reason(reason))
 
 
 def add_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterAdded]:
+    """No event if the user is a promoter already. Raises Conflict for a retired model."""
+    _require_in_use(model)
     return [] if user in model.promoters else [ModelPromoterAdded(**next_event(model, by=by, at=at), user_id=user)]
 
 
 def remove_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterRemoved]:
+    """No event if the user is no promoter. Raises Conflict for a retired model."""
+    _require_in_use(model)
     return [ModelPromoterRemoved(**next_event(model, by=by, at=at), user_id=user)] if user in model.promoters else []
 
 
@@ -222,6 +241,7 @@ def evolve(model: Model | None, event: Event) -> Model | None:
                 name=event.name,
                 description=event.description,
                 versions=(event.version,),
+                additions={event.version.number: event.addition},
                 aliases=first_aliases(event.version),
                 created_at=event.at,
             )
@@ -234,7 +254,11 @@ def evolve(model: Model | None, event: Event) -> Model | None:
 def _changes(model: Model, event: Event) -> dict[str, Any]:
     match event:
         case ModelVersionAdded():
-            return {"versions": (*model.versions, event.version), "description": event.description}
+            return {
+                "versions": (*model.versions, event.version),
+                "additions": {**model.additions, event.version.number: event.addition},
+                "description": event.description,
+            }
         case ModelAliasMoved():
             return {"aliases": with_alias(model.aliases, event.alias, event.number)}
         case ModelRetired():
@@ -258,6 +282,11 @@ def _not_selectable(model: Model, wanted: str) -> Invalid:
         advice = "name one of these"
     detail = f"{missing}. Versions: {versions}. Aliases: {aliases}. In model_version, {advice}"
     return Invalid(detail, errors=[{"loc": ["body", "model_version"], "msg": detail}])
+
+
+def _require_in_use(model: Model) -> None:
+    if model.retired:
+        raise Conflict(f"Model {model.name} is retired, which cannot be undone: its aliases and promoters stay as they are")
 
 
 def _reason(reason: str | None) -> str | None:

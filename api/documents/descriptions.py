@@ -3,14 +3,23 @@
 from collections.abc import Mapping
 from typing import Final
 
+from application.history.event_meanings import FIELDS
 from domain.classification import JobStatus
+from domain.model import MAX_REASON
 from domain.values import MAX_DESCRIPTION, MAX_FILENAME, MAX_NAME, MAX_PASSWORD_CHARACTERS, MAX_PATH_LENGTH, MIN_PASSWORD_CHARACTERS
 
 Texts = Mapping[str, str]
 
+
+def _of_events(struct: str) -> Texts:
+    """The fields of a struct that events contain."""
+    return {name: text.removesuffix(".") for name, text in FIELDS[struct].items()}
+
+
 PARAMETERS: Final[Texts] = {
     "about": "Id of a user, session, dataset, image, device, model or job",
     "after": "Position in the log. Only what follows it is returned",
+    "alias": "Alias, such as `production`: begins with a letter, at most 50 of a-z, 0-9, - and _",
     "analyzed": "Only images with this mark",
     "as_of": "Position in the log, or a time with its offset such as `2026-03-01T12:00:00Z`. Default: now",
     "created_by": "Only jobs that this account started",
@@ -26,12 +35,15 @@ PARAMETERS: Final[Texts] = {
     "kind": "Event type, such as `ImageUploaded`",
     "limit": "How many entries to return at most",
     "location": "Only devices with exactly this location",
+    "name": "Name of the model",
     "name_or_id": "Name or id of the model",
+    "number": "Number of the version",
     "order_by": "`uploaded_at`, `created_at` (the same) or `filename`; a `-` before it reverses the order",
     "page": "Number of the page, starting with 1. A `cursor` takes precedence",
     "page_size": "How many entries to return at most",
     "q": "Only images with this text in their file name or path. Case and Unicode form do not matter",
     "result_id": "Id of the result",
+    "retired": "Whether retired models are listed too",
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "token": "The last part of a signed address",
@@ -56,7 +68,9 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
 """By operation id."""
 
 SCHEMAS: Final[Texts] = {
+    "CheckReport": "What a check of a model package measured.",
     "Dependency": "Something that the API depends on.",
+    "Environment": "Where a check ran. Results can differ between environments.",
     "Failure": "An image for which a job has no result.",
     "Feed": "Events without a gap between them.",
     "Followed": "One event.",
@@ -67,8 +81,9 @@ SCHEMAS: Final[Texts] = {
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
     "Login": "The credentials of an account.",
-    "ModelVersion": "One version of a model. It never changes.",
     "Named": "The id and name of something new.",
+    "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "
+    "`regression` a quantity, `external` what another program answers.",
     "Phase": "The status of a job: `pending` until its images are listed, `running` until each has a result or a failure.",
     "RefreshToken": "A refresh token, unless it is sent as a header or cookie.",
     "Registered": "The new account.",
@@ -152,6 +167,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "Address": ADDRESS,
     "Alive": {"status": "Always `ok`"},
     "Classification": CLASSIFICATION,
+    "CheckReport": _of_events("CheckReport"),
     "CreateDataset": {"name": f"Name, {NAME}", "description": f"Description, at most {MAX_DESCRIPTION} characters"},
     "Dataset": {
         "id": "Id of the dataset",
@@ -194,6 +210,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "sentence": "The event as a sentence, with the present names",
         "data": "Data of the event. Private fields are in clear, unless their key was destroyed",
     },
+    "Environment": _of_events("Environment"),
     "Failure": {
         "id": "Id of the failure",
         "image_id": "Id of the image",
@@ -260,23 +277,46 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "sha256": f"{SHA256}, of the model file in production",
         "aliases": "Number of a version by alias, such as `production`",
         "versions": "All versions, oldest first",
+        "promoters": "Accounts that may move its aliases and retire it, besides administrators",
         "created_at": "When it was added (UTC)",
         "retired": "Whether it accepts no new jobs",
     },
     "ModelVersion": {
         "number": "Number of the version: 1, 2, 3, ...",
+        "release": "Version that its manifest states",
+        "kind": "What its numbers mean",
+        "labels": "Labels, in the order of the model's output",
+        "label_texts": "Labels in words, for the labels that have them",
+        "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
         "sha256": f"{SHA256}, of the model file",
         "size": "Size of the model file, in bytes",
-        "labels": "Labels, in the order of the model's output",
-        "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
+        "digest": f"{SHA256}, of all that determines a result. Null for versions of release 0.2.0",
+        "package": f"{SHA256}, of the package. Null where a version was added without one",
         "added_at": "When it was added (UTC)",
+        "added_by": "Account that uploaded its package. Null if it came with a release",
+        "added_by_username": "User name of this account",
+        "checks": "Newest check in each environment, oldest first",
     },
+    "ModelChange": {
+        "position": "Position in the log",
+        "at": "When it happened (UTC)",
+        "type": "Event type, such as `ModelAliasMoved`",
+        "by": "Account or part of the system that did it",
+        "by_username": "User name of this account. Null for the system",
+        "number": "Number of the version that was added, or to which the alias points",
+        "alias": "Alias that was moved",
+        "user_id": "Account that became a promoter, or is none any more",
+        "username": "User name of that account",
+        "reason": "Why an alias was moved or the model retired, in the words of that account",
+    },
+    "MoveAlias": {"version": "Number of the version", "reason": f"Why, 1 to {MAX_REASON} characters"},
     "Named": {"id": "Its id", "name": "Its name"},
     "Planes": {
         "z": "Focal plane, or `max` or `mean` of all of them. A file with pages of unknown meaning has them as focal planes",
         "c": "Channels, in the order in which the model gets them; all different",
         "t": "Point in time",
     },
+    "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "Ready": {"status": "`ok`, or `degraded` if a dependency is unavailable", "dependencies": "Each dependency"},
     "RefreshToken": {"refresh_token": "Refresh token of the last answer"},
     "RegisterDevice": DEVICE,
@@ -288,6 +328,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ReportDevice": {"is_online": "Whether the device is online"},
     "Requested": {"id": JOB, "status": "Status of the job"},
+    "RetireModel": {"reason": f"Why, 1 to {MAX_REASON} characters"},
     "RunClassification": {
         "image_id": "Image to classify",
         "dataset_id": "Dataset to classify",
@@ -324,6 +365,13 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "username": "User name",
         "role": "Role",
         "status": "Status",
+    },
+    "VersionCheck": {
+        "environment": "Where it ran",
+        "at": "When it was answered (UTC)",
+        "report": "What it measured. Null if it failed",
+        "code": "Stable code of the reason for a failure",
+        "detail": "Reason for a failure, as a sentence",
     },
     "Watched": {**CLASSIFICATION, "failures": "The first failures of a job that has ended. `/failures` lists all"},
     "api_results_Result": {
