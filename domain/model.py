@@ -278,7 +278,7 @@ def _not_selectable(model: Model, wanted: str) -> Invalid:
         missing = f"The model {model.name} has no version in production"
         advice = "name another one, or ask an administrator or a promoter of the model to put one into production"
     else:
-        missing = f"The model {model.name} has no version or alias {wanted!r}"
+        missing = f"The model {model.name} has no such version or alias"
         advice = "name one of these"
     detail = f"{missing}. Versions: {versions}. Aliases: {aliases}. In model_version, {advice}"
     return Invalid(detail, errors=[{"loc": ["body", "model_version"], "msg": detail}])

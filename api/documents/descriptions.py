@@ -85,6 +85,7 @@ SCHEMAS: Final[Texts] = {
     "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "
     "`regression` a quantity, `external` what another program answers.",
     "Phase": "The status of a job: `pending` until its images are listed, `running` until each has a result or a failure.",
+    "Projection": "One plane that is made of all focal planes.",
     "RefreshToken": "A refresh token, unless it is sent as a header or cookie.",
     "Registered": "The new account.",
     "Registration": "A new account.",

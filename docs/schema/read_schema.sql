@@ -245,10 +245,11 @@ create trigger tally_gone after delete on read.results referencing old table as 
 
 -- Results of each dataset and minute. Triggers on results write it.
 create table read.tallies (
-  dataset_id uuid not null,    -- Refers to datasets.
+  dataset_id uuid not null,              -- Refers to datasets.
   minute     timestamptz not null,
-  count      bigint not null,  -- Results that are not hidden.
-  micros     bigint not null,  -- Sum of their confidence, in millionths.
+  count      bigint not null,            -- Results that are not hidden.
+  micros     bigint not null,            -- Sum of their confidence, in millionths.
+  measured   bigint not null default 0,  -- How many of them are numbers, which have no confidence.
   primary key (dataset_id, minute)
 ) with (fillfactor=70);
 
