@@ -165,9 +165,8 @@ def _channels(tensor: InputTensor) -> str:
 def _possible_channels(image: Image, inspection: Inspection) -> set[int]:
     """How many channels a file may have: in the samples of its pixels, and in pages of its own. Alpha is no channel."""
     samples, pages = _possible_samples(image, inspection), _possible_sizes(inspection, "C")
-    if pages == {1}:
-        return samples
-    return {one * other for one in samples for other in pages} | pages | samples
+    both = {one * other for one in samples for other in pages}
+    return both if {1} in (samples, pages) else both | pages | samples
 
 
 def _possible_samples(image: Image, inspection: Inspection) -> set[int]:
