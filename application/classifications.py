@@ -52,8 +52,6 @@ def run(
     assert dataset_id is not None
     datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
     guards.append(datasets.open_guard(dataset_id))
-    if input_check is not None:
-        _require_match(chosen, version, input_check(version, found, planes))
     events = classification.request(
         new_id(command, "classification"),
         dataset=dataset_id,
@@ -67,6 +65,8 @@ def run(
         by=command.actor.id,
         at=command.at,
     )
+    if input_check is not None:
+        _require_match(chosen, version, input_check(version, found, planes))
     try:
         return create_stream(log, command, events, guards=guards)
     except StreamClosed:

@@ -23,12 +23,13 @@ class WorkerEvents:
     def __init__(self, api):
         self.log, self.read_position = api.services.log, api.services.read_position
 
-    async def model(self, name="shapes", *, sha256=SHA256, **fields):
+    async def model(self, name="shapes", *, sha256=SHA256, alias=None, **fields):
         """A further version; `fields` are those of Version."""
         about = {"size": 10, "labels": LABELS, "review_below": 0.6, "record": "{}"} | fields
         version = model.Version(number=1, sha256=sha256, **about)
         known = self.log.load(model_id(name), model.evolve)
-        await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
+        about = {"name": name, "description": "", "version": version, "alias": alias, "by": SYSTEM.id, "at": now()}
+        await self._append(model.add_version(model_id(name), known, **about))
 
     async def accept(self, image_id, *, dtype="uint8", reader=2, **changes):
         about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader)) | changes
