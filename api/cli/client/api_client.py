@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -113,8 +113,10 @@ class Client:
         with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
             yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
-    def run(self, dataset: str, model: str | None) -> str:
-        body = {"dataset_id": dataset} | ({"model_name": model} if model else {})
+    def run(self, dataset: str, model: str | None, *, version: str = "", planes: Mapping[str, Any] | None = None) -> str:
+        """Start a job; empty arguments leave the choice to the server. Raises RequestRefused."""
+        given = {"model_name": model, "model_version": version, "planes": planes}
+        body = {"dataset_id": dataset} | {name: value for name, value in given.items() if value}
         return str(self.post("/api/classifications/run", body)["id"])
 
     def watch(self, job: str) -> Iterator[dict[str, Any]]:
