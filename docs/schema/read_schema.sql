@@ -224,12 +224,12 @@ create table read.results (
   classification_id uuid not null,                       -- Refers to classifications.
   image_id          uuid not null,                       -- Refers to images.
   dataset_id        uuid not null,                       -- Refers to datasets.
-  label             text not null,                       -- Label with the highest score.
-  confidence        double precision not null,           -- Score of the label, 0 to 1.
+  label             text not null,                       -- Label that applies best, or the name of a measured quantity.
+  confidence        double precision not null,           -- Score of the label, 0 to 1; 0 for a measured quantity.
   verdict           text not null,                       -- clear, needs_review or out_of_domain.
   model_name        text not null,
   model_version     integer not null,
-  scores            jsonb not null,                      -- Score of each label; they add up to 1.
+  scores            jsonb not null,                      -- Score of each label, 0 to 1.
   created_at        timestamptz not null,
   hidden            boolean not null,                    -- The job or the image was deleted.
   warnings          jsonb not null default '[]'::jsonb,  -- Warnings of the image when it was classified.

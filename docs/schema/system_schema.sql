@@ -1345,10 +1345,10 @@ begin
   comment on column results.classification_id is 'Refers to classifications.';
   comment on column results.image_id is 'Refers to images.';
   comment on column results.dataset_id is 'Refers to datasets.';
-  comment on column results.label is 'Label with the highest score.';
-  comment on column results.confidence is 'Score of the label, 0 to 1.';
+  comment on column results.label is 'Label that applies best, or the name of a measured quantity.';
+  comment on column results.confidence is 'Score of the label, 0 to 1; 0 for a measured quantity.';
   comment on column results.verdict is 'clear, needs_review or out_of_domain.';
-  comment on column results.scores is 'Score of each label; they add up to 1.';
+  comment on column results.scores is 'Score of each label, 0 to 1.';
   comment on column results.hidden is 'The job or the image was deleted.';
   comment on column results.warnings is 'Warnings of the image when it was classified.';
   comment on column results.value is 'Number that a regression gave; null for labels.';

@@ -150,6 +150,31 @@ async def test_a_number_is_shown_without_a_confidence_that_it_does_not_have(clie
     assert (await client.http.get(RESULTS + body["id"])).json() == body
 
 
+@pytest.mark.parametrize(
+    ("scores", "label", "confidence", "value"),
+    [
+        ({"round": 0.7, "flat": 0.3}, "round", 0.7, None),
+        ({"round": 0.9, "flat": 0.8, "none": 0.1}, "round", 0.9, None),
+        ({"round": 0.3, "flat": 0.2, "none": 0.7}, "none", 0.7, None),
+        ({"viability": 0.875}, "viability", 0.0, 87.5),
+        ({"temperature": 0.0}, "temperature", 0.0, -40.0),
+    ],
+    ids=["one of several", "several apply", "none applies", "number", "number at the end of its range"],
+)
+async def test_a_client_that_knows_only_label_and_confidence_is_not_misled(api, client, scores, label, confidence, value):
+    """The label is one of those with a score, and the confidence is the score of that label, or 0 for what has none."""
+    image = await image_in(client.http, client.cells)
+    job = await run(client.http, image_id=image)
+    await client.workers.answer(job, image, scores=scores, label=label, confidence=confidence, value=value)
+    [body] = (await client.http.get(RESULTS)).json()
+    assert (body["label"], body["confidence"], body["scores"], body["value"]) == (label, confidence, scores, value)
+    assert body["confidence"] == (0 if value is not None else body["scores"][body["label"]])
+    [past] = (await (await api.client("admin")).get(f"/api/audit/{job}/results")).json()
+    assert {name: past[name] for name in ("label", "confidence", "scores", "value")} == {
+        name: body[name] for name in ("label", "confidence", "scores", "value")
+    }
+
+
 async def test_numbers_are_counted_but_do_not_lower_the_average_confidence(client):
     moment = now()
     await client.result(confidence=0.5, at=moment)

@@ -50,11 +50,15 @@ class WorkerEvents:
         await self._change(job, classification, lambda it: classification.plan(it, planned, more=False, by=SYSTEM.id, at=now()))
 
     async def measure(self, job, image, value, *, at=None):
-        """A chunk's answer: the number that a regression gave for its only image."""
+        """The number that a regression gave for the only image of a job."""
+        await self.answer(job, image, scores={"viability": value / 100}, at=at, label="viability", confidence=0.0, value=value)
+
+    async def answer(self, job, image, *, scores, at=None, verdict=Verdict.CLEAR, **found):
+        """The result for the only image of a job: its fields are those of ImageResult."""
         chunk = JobPlans(self.log).chunk(UUID(job), 0)
-        found = {"label": "viability", "confidence": 0.0, "verdict": Verdict.CLEAR, "scores": (value / 100,), "value": value}
-        results = (ImageResult(image_id=UUID(image), sha256=chunk.images[0].sha256, **found),)
-        answer = {"labels": ("viability",), "results": results, "failures": (), "provenance": None, "by": SYSTEM.id, "at": at or now()}
+        about = {"sha256": chunk.images[0].sha256, "verdict": verdict, "scores": tuple(scores.values())}
+        results = (ImageResult(image_id=UUID(image), **about, **found),)
+        answer = {"labels": tuple(scores), "results": results, "failures": (), "provenance": None, "by": SYSTEM.id, "at": at or now()}
         await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
 
     async def judge(self, job, results=(), failures=(), *, confidence=0.9, at=None):
