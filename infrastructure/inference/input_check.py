@@ -1,7 +1,7 @@
 """Whether an image fits a model version, as far as the request for a job can tell: from metadata, without decoding anything."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -9,8 +9,9 @@ from application.ports import Mismatch
 from domain.classification import PlaneSelection
 from domain.image import Image
 from domain.model import Version
+from infrastructure.inference.plane_counts import COLOURS, absent_planes, plane_counts
 
-FIRST_PLANE_ONLY = "takes the first plane of each image, so that none can be chosen. Leave planes out"
+CHANNELS_OF_A_PICTURE: Final = {1, COLOURS}
 
 
 class _Bioscope(msgspec.Struct, frozen=True):
@@ -26,15 +27,20 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 def check_input(version: Version, image: Image | None, planes: PlaneSelection | None) -> Sequence[Mismatch]:
-    """Implements `application.ports.InputCheck`. Models of the older form take a picture of every image, and no choice of planes.
+    """Implements `application.ports.InputCheck`. Models of the older form take a picture of any image.
 
-    Nothing is certain of a version whose manifest this release cannot read. The worker refuses it.
+    Nothing is certain of a version whose manifest this release cannot read: the worker refuses it.
     """
+    chosen = planes or PlaneSelection()
+    inspection = image.inspection if image else None
+    counts = plane_counts(image, inspection) if image and inspection else None
+    if counts is not None and (absent := absent_planes(counts, chosen)):
+        return absent
     if _is_of_older_form(version):
-        return [_not_selectable()] if planes is not None and planes != PlaneSelection() else []
+        return _no_picture(chosen)
     from infrastructure.inference.packages.image_matching import mismatches_of  # noqa: PLC0415 - NumPy and Pillow need 17 MB
 
-    return mismatches_of(version.record, image, planes or PlaneSelection())
+    return mismatches_of(version.record, inspection, counts, chosen)
 
 
 def _is_of_older_form(version: Version) -> bool:
@@ -46,7 +52,9 @@ def _is_of_older_form(version: Version) -> bool:
         return False
 
 
-def _not_selectable() -> Mismatch:
-    return Mismatch(
-        field=("planes",), axis="planes", expected="no choice of planes", found="a choice", message=f"The model {FIRST_PLANE_ONLY}"
-    )
+def _no_picture(planes: PlaneSelection) -> Sequence[Mismatch]:
+    if planes.c is None or len(planes.c) in CHANNELS_OF_A_PICTURE:
+        return []
+    found = str(len(planes.c))
+    message = f"The model takes pictures of 1 or 3 channels, and the choice has {found}"
+    return [Mismatch(field=("planes", "c"), axis="channel", expected="1 or 3", found=found, message=message)]

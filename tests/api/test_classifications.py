@@ -153,8 +153,8 @@ async def test_an_image_that_does_not_fit_is_refused_with_what_is_expected_and_f
     assert absent.json()["errors"][0]["loc"] == ["body", "planes", "c"]
     two = await http.post(f"{JOBS}run", json={"dataset_id": cells, "planes": {"c": [0, 1]}, **grey_model})
     assert_refused(two, 422, "input_mismatch")
-    older = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_name": "shapes", "planes": {"z": "max"}})
-    assert_refused(older, 422, "input_mismatch")
+    of_pictures = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_name": "shapes", "planes": {"c": [0, 1]}})
+    assert_refused(of_pictures, 422, "input_mismatch")
     assert events_of(api, "ClassificationRequested") == before
     assert await run(http, image_id=images[0], planes={"c": [2]}, **grey_model)
 
