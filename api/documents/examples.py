@@ -67,6 +67,7 @@ CLASSIFICATION: Final = {
     "succeeded": 1,
     "failed": 1,
     "reason": None,
+    "planes": None,
 }
 FAILED: Final = {
     "id": FAILURE,
@@ -88,6 +89,7 @@ FOUND: Final = {
     "warnings": [],
     "model_version": 1,
     "dataset_id": DATASET,
+    "value": None,
 }
 MODEL_VERSION: Final = {
     "number": 1,
@@ -289,7 +291,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
     "RetireModel": {"reason": "Replaced by another model"},
-    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8"},
+    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8", "model_version": "production"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
     "Statistics": {

@@ -272,6 +272,8 @@ async def test_an_event_of_a_job_carries_its_progress(served):
         ("completed", 4, 1, 3, 1),
     ]
     assert {str(one) for one in images} <= set(judged["subjects"])
+    assert set(judged) == {"type", "position", "at", "event", "stream", "actor", "dataset", "subjects", "job"}
+    assert not {"label", "confidence", "value"} & set(judged["job"])
 
 
 HANGING = "select count(*) from pg_locks where relation = 'read.activity'::regclass and not granted"

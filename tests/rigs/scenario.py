@@ -129,17 +129,17 @@ class Scenario:
         refusal = model_checks.PackageRefusal(code, "is no number", "rdf.yaml", "inputs[0]")
         assert model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
 
-    def job(self, owner, *, dataset=None, image=None, model="shapes"):
+    def job(self, owner, *, dataset=None, image=None, model="shapes", planes=None):
         asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
-        return classifications.run(**asked, command=self.command(owner), log=self.log).id
+        return classifications.run(**asked, planes=planes, command=self.command(owner), log=self.log).id
 
     def plan(self, job, covered, *, more=False):
         planned = [PlannedImage(one, SHA256) for one in covered]
         self.change(job, classification, lambda it: classification.plan(it, planned, more=more, by=SYSTEM.id, at=self.now))
 
-    def judge(self, job, number, results=(), failures=(), *, confidence=0.9):
+    def judge(self, job, number, results=(), failures=(), *, confidence=0.9, value=None):
         """A chunk's answer: `results` and `failures` are image ids."""
-        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR}
+        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
         seen = tuple(ImageResult(image_id=one, **about, scores=(confidence, 1 - confidence)) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
