@@ -185,3 +185,12 @@ def test_a_repeated_upload_is_one_check(log):
     asked = [model_checks.upload(filename="shapes.zip", sha256="c" * 64, size=1000, command=once, log=log) for _ in range(2)]
     assert asked[0].id == asked[1].id
     assert len(log.history(asked[0].id)) == 1
+
+
+def test_a_check_is_read_before_and_after_its_answer(log, upload, accept):
+    check = upload()
+    assert not model_checks.requested(check, log=log).answered
+    accept(check)
+    assert model_checks.requested(check, log=log).answered
+    with pytest.raises(NotFound, match="Check not found"):
+        model_checks.requested(uuid4(), log=log)
