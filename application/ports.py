@@ -9,8 +9,11 @@ import msgspec
 
 from application.signed_downloads import Holder
 from domain.access import Actor
+from domain.classification import PlaneSelection
 from domain.errors import CorruptBlob, NotFound
 from domain.events import Event, State
+from domain.image import Image
+from domain.model import Version
 
 S = TypeVar("S", bound=State)
 Evolve = Callable[[S | None, Event], S | None]
@@ -104,6 +107,27 @@ class AppendRejected(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class Mismatch(NamedTuple):
+    """Why an image does not fit the input of a model.
+
+    `field` is the part of the request that is wrong, such as ("planes", "c"). `axis` is where the model expects `expected`, and `found` is
+    what the image has, or would have after the choice of planes. `message` says all of it in words.
+    """
+
+    field: tuple[str, ...]
+    axis: str
+    expected: str
+    found: str
+    message: str
+
+
+class InputCheck(Protocol):
+    """Compares what is known of an image with the input of a model, before the image is decoded. Does not block."""
+
+    def __call__(self, version: Version, image: Image | None, planes: PlaneSelection | None) -> Sequence[Mismatch]:
+        """Every mismatch that is certain. With None for `image`, or one that was not inspected yet: those of `planes` alone."""
 
 
 class EventStore(Protocol):

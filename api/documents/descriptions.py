@@ -3,14 +3,23 @@
 from collections.abc import Mapping
 from typing import Final
 
+from application.history.event_meanings import FIELDS
 from domain.classification import JobStatus
+from domain.model import MAX_REASON
 from domain.values import MAX_DESCRIPTION, MAX_FILENAME, MAX_NAME, MAX_PASSWORD_CHARACTERS, MAX_PATH_LENGTH, MIN_PASSWORD_CHARACTERS
 
 Texts = Mapping[str, str]
 
+
+def _of_events(struct: str) -> Texts:
+    """The fields of a struct that events contain."""
+    return {name: text.removesuffix(".") for name, text in FIELDS[struct].items()}
+
+
 PARAMETERS: Final[Texts] = {
     "about": "Id of a user, session, dataset, image, device, model or job",
     "after": "Position in the log. Only what follows it is returned",
+    "alias": "Alias, such as `production`: begins with a letter, at most 50 of a-z, 0-9, - and _",
     "analyzed": "Only images with this mark",
     "as_of": "Position in the log, or a time with its offset such as `2026-03-01T12:00:00Z`. Default: now",
     "created_by": "Only jobs that this account started",
@@ -29,13 +38,14 @@ PARAMETERS: Final[Texts] = {
     "limit": "How many entries to return at most",
     "location": "Only devices with exactly this location",
     "name": "Name of the model",
-    "number": "Number of the version",
     "name_or_id": "Name or id of the model",
+    "number": "Number of the version",
     "order_by": "`uploaded_at`, `created_at` (the same) or `filename`; a `-` before it reverses the order",
     "page": "Number of the page, starting with 1. A `cursor` takes precedence",
     "page_size": "How many entries to return at most",
     "q": "Only images with this text in their file name or path. Case and Unicode form do not matter",
     "result_id": "Id of the result",
+    "retired": "Whether retired models are listed too",
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "token": "The last part of a signed address",
@@ -60,8 +70,8 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
 """By operation id."""
 
 SCHEMAS: Final[Texts] = {
+    "CheckReport": "What a check of a model package measured.",
     "Dependency": "Something that the API depends on.",
-    "CheckReport": "What a check measured.",
     "Environment": "Where a check ran. Results can differ between environments.",
     "Failure": "An image for which a job has no result.",
     "Feed": "Events without a gap between them.",
@@ -73,11 +83,11 @@ SCHEMAS: Final[Texts] = {
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
     "Login": "The credentials of an account.",
-    "OutputKind": "What the numbers of a network mean, see docs/models/format.md.",
-    "VersionCheck": "The newest check of a version in one environment.",
-    "ModelVersion": "One version of a model. It never changes.",
     "Named": "The id and name of something new.",
+    "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "
+    "`regression` a quantity, `external` what another program answers.",
     "Phase": "The status of a job: `pending` until its images are listed, `running` until each has a result or a failure.",
+    "Projection": "One plane that is made of all focal planes.",
     "RefreshToken": "A refresh token, unless it is sent as a header or cookie.",
     "Registered": "The new account.",
     "Registration": "A new account.",
@@ -118,17 +128,19 @@ CLASSIFICATION: Final[Texts] = {
     "succeeded": "How many images have a result",
     "failed": "How many images have a failure",
     "reason": "Why the job failed",
+    "planes": "Planes and channels that the caller chose; null if the model chooses",
 }
 RESULT: Final[Texts] = {
     "id": "Id of the result",
     "image_id": "Id of the image",
     "classification_id": JOB,
-    "label": "The most likely label",
-    "confidence": "Score of the label, 0 to 1",
+    "label": "The most likely label, `none` if no label of several applies, or the name of a quantity that was measured",
+    "confidence": "Score of the label, 0 to 1. 0 for a quantity, which has no probability",
     "model_name": "Name of the model",
     "verdict": "How far to trust the result",
-    "scores": "Score of each label. They add up to 1",
+    "scores": "Score of each label, 0 to 1. They add up to 1 if exactly one label applies. For a quantity: where `value` lies in its range",
     "model_version": "Number of the model version",
+    "value": "The number that was measured; null for labels",
 }
 EVENT: Final[Texts] = {
     "position": "Position in the log: 1, 2, 3, ... without a gap",
@@ -158,6 +170,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "Address": ADDRESS,
     "Alive": {"status": "Always `ok`"},
     "Classification": CLASSIFICATION,
+    "CheckReport": _of_events("CheckReport"),
     "CreateDataset": {"name": f"Name, {NAME}", "description": f"Description, at most {MAX_DESCRIPTION} characters"},
     "Dataset": {
         "id": "Id of the dataset",
@@ -200,6 +213,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "sentence": "The event as a sentence, with the present names",
         "data": "Data of the event. Private fields are in clear, unless their key was destroyed",
     },
+    "Environment": _of_events("Environment"),
     "Failure": {
         "id": "Id of the failure",
         "image_id": "Id of the image",
@@ -256,23 +270,6 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "ImageWarning": {"code": "Stable code", "detail": "The warning as a sentence"},
     "Login": {"email": "E-mail address of the account", "password": "Password of the account"},
     "LoginForm": {"username": "E-mail address of the account", "password": "Password of the account"},
-    "CheckReport": {
-        "environment": "Where it ran",
-        "largest_difference": "Largest difference from the test outputs; null without test tensors",
-        "tolerance": "Largest difference that the manifest allows",
-        "load_seconds": "Time to load the network, in seconds",
-        "run_seconds": "Time of one image, in seconds",
-        "memory_bytes": "Memory that the network added to its process, in bytes",
-        "nodes": "Number of nodes of the network",
-        "opset": "Version of `ai.onnx`",
-        "files": "Number of files in the package",
-        "size": "Their size, in bytes",
-    },
-    "Environment": {
-        "cpu": "Processor, with the flags that decide which arithmetic is used",
-        "runtime": "Name and version of the runtime",
-        "provider": "Execution provider of the runtime",
-    },
     "ModelCheck": {
         "id": "Id of the check",
         "status": "`pending`, `passed` or `failed`",
@@ -308,25 +305,47 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "sha256": f"{SHA256}, of the model file in production",
         "aliases": "Number of a version by alias, such as `production`",
         "versions": "All versions, oldest first",
+        "promoters": "Accounts that may move its aliases and retire it, besides administrators",
         "created_at": "When it was added (UTC)",
         "retired": "Whether it accepts no new jobs",
     },
     "ModelVersion": {
         "number": "Number of the version: 1, 2, 3, ...",
+        "release": "Version that its manifest states",
+        "kind": "What its numbers mean",
+        "unit": "Unit of the number that a `regression` gives",
+        "labels": "Labels, in the order of the model's output",
+        "label_texts": "Labels in words, for the labels that have them",
+        "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
         "sha256": f"{SHA256}, of the model file",
         "size": "Size of the model file, in bytes",
-        "labels": "Labels, in the order of the model's output",
-        "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
+        "digest": f"{SHA256}, of all that determines a result. Null for versions of release 0.2.0",
+        "package": f"{SHA256}, of the package. Null where a version was added without one",
         "added_at": "When it was added (UTC)",
-        "added_by": "Account that added it; null if it came with a release",
-        "digest": f"{SHA256}, of what determines its results; empty for versions of release 0.2.0",
-        "package": f"{SHA256}, of its package; empty for versions of release 0.2.0",
-        "kind": "What its numbers mean",
-        "label_texts": "Labels in words",
-        "release": "Version that its manifest states",
-        "checks": "The newest check in each environment, oldest first",
+        "added_by": "Account that uploaded its package. Null if it came with a release",
+        "added_by_username": "User name of this account",
+        "checks": "Newest check in each environment, oldest first",
     },
+    "ModelChange": {
+        "position": "Position in the log",
+        "at": "When it happened (UTC)",
+        "type": "Event type, such as `ModelAliasMoved`",
+        "by": "Account or part of the system that did it",
+        "by_username": "User name of this account. Null for the system",
+        "number": "Number of the version that was added, or to which the alias points",
+        "alias": "Alias that was moved",
+        "user_id": "Account that became a promoter, or is none any more",
+        "username": "User name of that account",
+        "reason": "Why an alias was moved or the model retired, in the words of that account",
+    },
+    "MoveAlias": {"version": "Number of the version", "reason": f"Why, 1 to {MAX_REASON} characters"},
     "Named": {"id": "Its id", "name": "Its name"},
+    "Planes": {
+        "z": "Focal plane, or `max` or `mean` of all of them. A file with pages of unknown meaning has them as focal planes",
+        "c": "Channels, in the order in which the model gets them; all different",
+        "t": "Point in time",
+    },
+    "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "Ready": {"status": "`ok`, or `degraded` if a dependency is unavailable", "dependencies": "Each dependency"},
     "RefreshToken": {"refresh_token": "Refresh token of the last answer"},
     "RegisterDevice": DEVICE,
@@ -338,17 +357,20 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ReportDevice": {"is_online": "Whether the device is online"},
     "Requested": {"id": JOB, "status": "Status of the job"},
+    "RetireModel": {"reason": f"Why, 1 to {MAX_REASON} characters"},
     "RunClassification": {
         "image_id": "Image to classify",
         "dataset_id": "Dataset to classify",
         "model_name": "Name of the model. Default: that of the installation",
-        "threshold": "Results with a lower confidence need a review, 0 to 1. Default: that of the model",
+        "threshold": "Results with a lower confidence need a review, 0 to 1. Default: that of the version",
+        "model_version": "Number of a version, or an alias such as `candidate`. Default: `production`",
+        "planes": "Planes and channels to use, the same of each image. Default: the model chooses",
     },
     "Share": {"user_id": "Id of the account", "username": "User name, if the account exists", "grant": "What the account may do"},
     "ShareDataset": {"grant": "What the account may do"},
     "Statistics": {
         "classified_last_24_hours": "Number of results in the last 24 hours",
-        "average_confidence": "Mean confidence of these results; 0 if there are none",
+        "average_confidence": "Mean confidence of those of these results that have a label, not a quantity; 0 if there are none",
         "last_10_results": "The newest results",
         "hourly_counts": "Results of the present hour and of the 24 hours before it, oldest first",
     },

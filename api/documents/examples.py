@@ -67,6 +67,7 @@ CLASSIFICATION: Final = {
     "succeeded": 1,
     "failed": 1,
     "reason": None,
+    "planes": None,
 }
 FAILED: Final = {
     "id": FAILURE,
@@ -88,6 +89,43 @@ FOUND: Final = {
     "warnings": [],
     "model_version": 1,
     "dataset_id": DATASET,
+    "value": None,
+}
+MODEL_VERSION: Final = {
+    "number": 1,
+    "release": "1.2.0",
+    "kind": "logits",
+    "unit": None,
+    "labels": list(SCORES),
+    "label_texts": {},
+    "review_below": 0.6309,
+    "sha256": SHA256_OF_MODEL,
+    "size": 4_701_234,
+    "digest": "c0535e4be2b79ffd93291305436bf889314e4a3faec05ecffcbb7df31ad9e51a",
+    "package": "ec2738feb2bbb0bc783eb4667903391416372ba6ed8b8dddbebbdb37e5102473",
+    "added_at": "2026-02-01T08:00:00Z",
+    "added_by": USER,
+    "added_by_username": "ada",
+    "checks": [
+        {
+            "environment": {"cpu": "AMD EPYC 7763 (avx2, fma)", "runtime": "onnxruntime 1.23.2", "provider": "CPUExecutionProvider"},
+            "at": "2026-02-01T08:00:00Z",
+            "report": {
+                "environment": {"cpu": "AMD EPYC 7763 (avx2, fma)", "runtime": "onnxruntime 1.23.2", "provider": "CPUExecutionProvider"},
+                "largest_difference": 0.000012,
+                "tolerance": 0.001,
+                "load_seconds": 0.12,
+                "run_seconds": 0.004,
+                "memory_bytes": 31_457_280,
+                "nodes": 124,
+                "opset": 18,
+                "files": 5,
+                "size": 4_801_020,
+            },
+            "code": None,
+            "detail": None,
+        }
+    ],
 }
 DATASET_CREATED: Final = {
     "position": 12,
@@ -227,26 +265,24 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "review_below": 0.6309,
         "sha256": SHA256_OF_MODEL,
         "aliases": {"production": 1},
-        "versions": [
-            {
-                "number": 1,
-                "sha256": SHA256_OF_MODEL,
-                "size": 4_701_234,
-                "labels": list(SCORES),
-                "review_below": 0.6309,
-                "added_at": "2026-02-01T08:00:00Z",
-                "added_by": USER,
-                "digest": HASH,
-                "package": SHA256_OF_PACKAGE,
-                "kind": "logits",
-                "label_texts": {},
-                "release": "1.0",
-                "checks": [],
-            }
-        ],
+        "versions": [MODEL_VERSION],
+        "promoters": [{"user_id": COLLEAGUE, "username": "grace"}],
         "created_at": "2026-02-01T08:00:00Z",
         "retired": False,
     },
+    "ModelChange": {
+        "position": 23,
+        "at": CLASSIFIED,
+        "type": "ModelAliasMoved",
+        "by": USER,
+        "by_username": "ada",
+        "number": 1,
+        "alias": "production",
+        "user_id": None,
+        "username": None,
+        "reason": "Validated on the slides of March",
+    },
+    "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
     "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None}]},
     "RefreshToken": {"refresh_token": REFRESH_TOKEN},
     "RegisterDevice": {"name": "Slide scanner", "hostname": "scanner-1.example.org", "location": "Room 2.16", "firmware_version": "4.2.0"},
@@ -254,7 +290,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
-    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8"},
+    "RetireModel": {"reason": "Replaced by another model"},
+    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8", "model_version": "production"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
     "Statistics": {
@@ -330,6 +367,7 @@ RESPONSES: Final[Mapping[str, Any]] = {
 PARAMETERS: Final[Mapping[str, str]] = {
     "about": DATASET,
     "check_id": CHECK,
+    "alias": "production",
     "dataset_id": DATASET,
     "device_id": DEVICE,
     "image_id": IMAGE,
@@ -348,6 +386,8 @@ OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "auditResults": {"about": IMAGE},
     "datasetsShare": {"user_id": COLLEAGUE},
     "datasetsWithdraw": {"user_id": COLLEAGUE},
+    "modelsAddPromoter": {"user_id": COLLEAGUE},
+    "modelsRemovePromoter": {"user_id": COLLEAGUE},
     "usersRemove": {"user_id": COLLEAGUE},
 }
 """By operation id."""

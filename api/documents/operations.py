@@ -34,6 +34,7 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "imagesBlob": ("ETag",),
     "modelsAdd": ("Location",),
     "modelsTest": ("Location",),
+    "modelsHistory": ("X-Next-Cursor",),
     "sessionsLogin": ("Set-Cookie",),
     "sessionsLoginByForm": ("Set-Cookie",),
     "sessionsLogout": ("Set-Cookie",),
@@ -154,6 +155,8 @@ def _other_answers(operation: Operation, success: Json) -> Json:
         success["content"] = {media_type: {"schema": BINARY} for media_type in ("image/*", "application/octet-stream")}
         part = success | {"description": "The part that `Range` names", "headers": success["headers"] | _headers("Content-Range")}
         return {"206": part, "304": {"description": "The client has the file already", "headers": success["headers"]}}
+    if operation.id == "modelsPackage":
+        success["content"] = {"application/zip": {"schema": BINARY}}
     if operation.tag == "health" and operation.handler.handler_name == "ready":
         return {"503": success | {"description": "Postgres is unavailable, so that nothing works"}}
     if operation.id == "eventsSchema":

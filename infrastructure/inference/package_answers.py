@@ -20,7 +20,7 @@ MAX_CHECK_SECONDS: Final = 600.0
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 ModelName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
 Sentence = Annotated[str, Meta(min_length=1, max_length=1000)]
-Place = Annotated[str, Meta(max_length=500)]
+Location = Annotated[str, Meta(max_length=500)]
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 
 
@@ -59,8 +59,8 @@ class RefusedPackage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     code: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
     detail: Sentence
-    file: Place = ""
-    field: Place = ""
+    file: Location = ""
+    field: Location = ""
     runtime: Annotated[str, Meta(max_length=1000)] = ""
     provider: Annotated[str, Meta(max_length=1000)] = ""
 

@@ -13,6 +13,8 @@ from infrastructure.inference.packages.package_manifest import PackageManifest
 from infrastructure.inference.preprocessing import Preprocessing, Tensor, colours
 from infrastructure.inference.result_rules import NONE_APPLIES
 
+DECIMALS: Final = 6
+"""Of scores and measures in results."""
 MAX_SUM_DIFFERENCE: Final = 1e-4
 MAX_ROUNDING: Final = 1e-6
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
@@ -95,10 +97,11 @@ def _most_probable(probabilities: NDArray[np.float64], labels: Sequence[str]) ->
 
 
 def _applying(values: NDArray[np.float64], manifest: PackageManifest) -> _Result:
-    """The label with the highest score, where that reaches the threshold."""
-    top = int(values.argmax())
-    highest = float(values[top])
-    found = (*values.tolist(), 1 - highest)
+    """The label with the highest score, where that reaches the threshold as results show it: rounded."""
+    shown = values.round(DECIMALS)
+    top = int(shown.argmax())
+    highest = float(shown[top])
+    found = (*shown.tolist(), 1 - highest)
     return _Result(manifest.labels[top], highest, found) if highest >= manifest.threshold else _Result(NONE_APPLIES, 1 - highest, found)
 
 

@@ -123,23 +123,23 @@ class Scenario:
             number=1, sha256=weights, size=10, labels=LABELS, review_below=0.6, record="{}", digest=weights, package=package
         )
         found = model_checks.CheckedModel(name, "", version, REPORT)
-        return model_checks.record_passed(check, found, command=self.command(), log=self.log)
+        assert model_checks.record_passed(check, found, command=self.command(), log=self.log)
 
     def fail_check(self, check, code="manifest_field"):
         refusal = model_checks.PackageRefusal(code, "is no number", "rdf.yaml", "inputs[0]")
-        return model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
+        assert model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
 
-    def job(self, owner, *, dataset=None, image=None, model="shapes"):
+    def job(self, owner, *, dataset=None, image=None, model="shapes", planes=None):
         asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
-        return classifications.run(**asked, command=self.command(owner), log=self.log).id
+        return classifications.run(**asked, planes=planes, command=self.command(owner), log=self.log).id
 
     def plan(self, job, covered, *, more=False):
         planned = [PlannedImage(one, SHA256) for one in covered]
         self.change(job, classification, lambda it: classification.plan(it, planned, more=more, by=SYSTEM.id, at=self.now))
 
-    def judge(self, job, number, results=(), failures=(), *, confidence=0.9):
+    def judge(self, job, number, results=(), failures=(), *, confidence=0.9, value=None):
         """A chunk's answer: `results` and `failures` are image ids."""
-        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR}
+        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
         seen = tuple(ImageResult(image_id=one, **about, scores=(confidence, 1 - confidence)) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
@@ -196,6 +196,9 @@ def record_full_history(scenario, *, count=12, chunk=5):
     scenario.model()
     scenario.model()
     scenario.session(ada)
+    passed, failed, _ = (scenario.package(ada) for _ in range(3))
+    scenario.pass_check(passed)
+    scenario.fail_check(failed)
     scope = scenario.device(admin)
     devices.report(scope, online=True, command=scenario.command(admin), log=scenario.log, last_seen=MemoryLastSeen())
     cells, gone = scenario.dataset(ada, "cells"), scenario.dataset(ada, "gone")

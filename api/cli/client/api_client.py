@@ -121,6 +121,13 @@ class Client:
     def post(self, path: str, body: object) -> Any:
         return self.call("POST", path, json=body).json()
 
+    def download(self, path: str) -> Iterator[bytes]:
+        """A file, piece by piece. Raises RequestRefused."""
+        with self._http.stream("GET", path, headers=self._headers("GET")) as answer:
+            if not answer.is_success:
+                answer.read()
+            yield from _checked(answer).iter_bytes()
+
     def create_dataset(self, name: str) -> str:
         return str(self.post("/api/datasets", {"name": name})["id"])
 
@@ -143,8 +150,10 @@ class Client:
         with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
             yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
-    def run(self, dataset: str, model: str | None) -> str:
-        body = {"dataset_id": dataset} | ({"model_name": model} if model else {})
+    def run(self, dataset: str, model: str | None, *, version: str = "", planes: Mapping[str, Any] | None = None) -> str:
+        """Start a job; empty arguments leave the choice to the server. Raises RequestRefused."""
+        given = {"model_name": model, "model_version": version, "planes": planes}
+        body = {"dataset_id": dataset} | {name: value for name, value in given.items() if value}
         return str(self.post("/api/classifications/run", body)["id"])
 
     def add_model(self, filename: str, file: BinaryIO, *, sent: Callable[[int], object] = lambda _: None) -> str:

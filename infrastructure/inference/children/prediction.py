@@ -19,9 +19,8 @@ from infrastructure.inference.packages.operators import NamedArray, OperatorFail
 from infrastructure.inference.packages.package_manifest import InputTensor, PackageManifest
 from infrastructure.inference.predictions import MAX_SENTENCE_LENGTH, ImageRefusal, ModelPrediction
 from infrastructure.inference.preprocessing import prepare_plane
-from infrastructure.inference.scoring import Interpretation, NotOfItsKind, interpret, measures, picture_measures
+from infrastructure.inference.scoring import DECIMALS, Interpretation, NotOfItsKind, interpret, measures, picture_measures
 
-DECIMALS: Final = 6
 MAX_PICTURE_EDGE: Final = 1024
 """Pixels, of the picture that is measured."""
 TOO_MUCH_MEMORY: Final = ImageRefusal("image_too_large", "Decoding the image needs more memory than the limit. Crop or shrink it")
