@@ -7,13 +7,14 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, delete, get, post, put
+from litestar import Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Stream
 from msgspec import Meta
 
 from api.events import After
+from api.model_checks import PackageUpload
 from api.request import PageSize, RequestContext, from_row
 from application import model_packages, models
 from application.commands import CommandResult
@@ -152,7 +153,7 @@ async def _changed(context: RequestContext, result: CommandResult) -> Response[M
     return context.changed(shown, result)
 
 
-class Models(Controller):
+class Models(PackageUpload):
     path = "/api/models"
     tags = ("models",)
 

@@ -27,6 +27,7 @@ from domain.values import MAX_LABEL, invalid, model_id, text
 
 MAX_CHANGES = 200
 MAX_LABELS = 300  # the scores of a whole chunk must fit into one event
+MAX_VERSION_BYTES = 200 * 1024  # with its manifest, as JSON: an event has at most 256 KiB
 
 
 class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +138,8 @@ def check_version(version: Version) -> None:
         raise invalid("labels", "must be in Unicode NFC form, without spaces at either end")
     if not 0 <= version.review_below <= 1:
         raise invalid("review_below", "must lie between 0 and 1")
+    if len(msgspec.json.encode(version)) > MAX_VERSION_BYTES:
+        raise invalid("record", f"and labels must have at most {MAX_VERSION_BYTES:,} bytes as JSON")
 
 
 def _change(

@@ -8,13 +8,14 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access import Actor
-from domain.errors import Conflict, Forbidden, NotFound
+from domain.access import Actor, Role
+from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.events import Event, PrivateText, State, event_meta, next_event
 from domain.values import invalid, text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+NUMBER: Final = re.compile(r"[0-9]{1,9}")
 MAX_REASON: Final = 1000
 
 
@@ -162,6 +163,22 @@ class Model(State, frozen=True, kw_only=True):
         return None
 
 
+def select_version(model: Model, wanted: str) -> Version:
+    """The version that a job names by its number or by an alias. Raises Invalid, which lists the versions and aliases that exist."""
+    try:
+        return model.numbered(int(wanted)) if NUMBER.fullmatch(wanted) else model.aliased(wanted)
+    except NotFound:
+        raise _not_selectable(model, wanted) from None
+
+
+def require_runner(model: Model, version: Version, actor: Actor) -> None:
+    """Raises Forbidden unless the version is in production, or the actor is the system or has at least the role researcher."""
+    if model.aliases.get(PRODUCTION) == version.number or actor.is_system:
+        return
+    if actor.role is None or actor.role.level < Role.RESEARCHER.level:
+        raise Forbidden(f"Version {version.number} of the model {model.name} is not in production. It needs the role researcher or higher")
+
+
 def require_promoter(model: Model, actor: Actor) -> None:
     """Raises Forbidden unless the actor is an administrator, the system, or a promoter of the model."""
     if not (actor.is_admin or actor.is_system or (actor.kind == "user" and actor.id in model.promoters)):
@@ -276,6 +293,19 @@ def _changes(model: Model, event: Event) -> dict[str, Any]:
             return {"promoters": model.promoters - {event.user_id}}
         case _:
             return {}
+
+
+def _not_selectable(model: Model, wanted: str) -> Invalid:
+    versions = ", ".join(str(version.number) for version in model.versions)
+    aliases = ", ".join(f"{alias} (version {number})" for alias, number in sorted(model.aliases.items())) or "none"
+    if wanted == PRODUCTION:
+        missing = f"The model {model.name} has no version in production"
+        advice = "name another one, or ask an administrator or a promoter of the model to put one into production"
+    else:
+        missing = f"The model {model.name} has no such version or alias"
+        advice = "name one of these"
+    detail = f"{missing}. Versions: {versions}. Aliases: {aliases}. In model_version, {advice}"
+    return Invalid(detail, errors=[{"loc": ["body", "model_version"], "msg": detail}])
 
 
 def _require_in_use(model: Model) -> None:

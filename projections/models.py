@@ -193,11 +193,6 @@ async def listed(db: QueryDatabase, *, retired: bool = False) -> list[Model]:
     return await db.rows(LISTED, {"retired": retired}, into=Model)
 
 
-async def names(db: QueryDatabase) -> list[str]:
-    """The names of all models that accept jobs."""
-    return [row.name for row in await listed(db)]
-
-
 async def get(db: QueryDatabase, *, name_or_id: str) -> Model:
     """A model, including a retired one. Raises NotFound."""
     found = await db.rows(GET, {"name_or_id": name_or_id}, into=Model)

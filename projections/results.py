@@ -17,7 +17,7 @@ from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size,
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The result for one image of a job. `confidence` is from 0 to 1; `scores` by label sum to 1. `hidden`: job or image was deleted.
+    """The result for one image of a job. `confidence` and `scores` by label are from 0 to 1. `hidden`: job or image was deleted.
 
     `value` is the number that a regression gave; null for labels.
     """

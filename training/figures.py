@@ -82,7 +82,7 @@ def _domain(metrics: dict[str, Any], found: dict[str, Judged]) -> Figure:
     gates = metrics["gates"]
     measures = {
         "probability of the best own class": (
-            lambda one: max(part for index, part in enumerate(one.probabilities) if index != other),
+            lambda one: max(part for index, part in enumerate(one.scores) if index != other),
             [metrics["review_below"]],
         ),
         "distance (8 and more: 8)": (lambda one: min(one.signals["distance"], 8.0), [gates["distance_below"]]),

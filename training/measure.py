@@ -3,25 +3,36 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from infrastructure.inference.models.manifest import ModelManifest, load_manifest
-from infrastructure.inference.preprocessing import prepare
-from infrastructure.inference.scoring import Interpretation, interpret
+from infrastructure.inference.models.manifest import ModelManifest, load_manifest, manifest_as_json
+from infrastructure.inference.packages.manifest_reader import parse_record
+from infrastructure.inference.packages.package_manifest import PackageManifest
+from infrastructure.inference.preprocessing import Tensor, prepare
+from infrastructure.inference.scoring import Interpretation, interpret, measures
 from training.calibration import balanced_accuracy, bins, expected_calibration_error, negative_log_likelihood
 from training.sessions import run
 
+Status = Literal["accepted", "needs_review", "out_of_domain"]
+
 REPEATS = 1000
+
+
+class Judgement(Interpretation, frozen=True, kw_only=True):
+    """`status` is what the product says of the result, where no other threshold is given."""
+
+    status: Status
 
 
 class Judged(NamedTuple):
     """Logits (N, classes) and interpretation of each picture, in the given order."""
 
     logits: NDArray[np.float32]
-    judgements: list[Interpretation]
+    judgements: list[Judgement]
 
 
 def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None) -> Judged:
@@ -30,13 +41,24 @@ def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None
     tensors = np.stack([prepare(data, record.preprocessing) for data in encoded])
     outputs = run(folder / (weights or record.weights.file), tensors, list(record.output_names))
     rows = [[output[index] for output in outputs] for index in range(len(tensors))]
-    return Judged(outputs[0], [interpret(tensor, row, record) for tensor, row in zip(tensors, rows, strict=True)])
+    manifest = parse_record(manifest_as_json(folder))
+    return Judged(outputs[0], [judgement_of(tensor, row, manifest) for tensor, row in zip(tensors, rows, strict=True)])
+
+
+def judgement_of(tensor: Tensor, outputs: Sequence[NDArray[Any]], manifest: PackageManifest) -> Judgement:
+    """Of one picture in the older form of manifests. `outputs` are those that results are read from."""
+    assert manifest.legacy_preprocessing is not None
+    found = interpret(
+        dict(zip(manifest.result_outputs, outputs, strict=True)), manifest, picture=measures(tensor, manifest.legacy_preprocessing)
+    )
+    status: Status = "out_of_domain" if found.reasons else "needs_review" if found.confidence < manifest.review_below else "accepted"
+    return Judgement(**msgspec.structs.asdict(found), status=status)
 
 
 def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[str, Any]:
     """Accuracy, recall and precision per class, confusion (rows: truth), calibration, and the share without a clear result."""
     classes = np.array([record.labels.index(label) for label in truth])
-    probabilities = np.array([judgement.probabilities for judgement in found.judgements])
+    probabilities = np.array([judgement.scores for judgement in found.judgements])
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(record.labels), len(record.labels)), int)
     np.add.at(confusion, (classes, predicted), 1)
@@ -55,26 +77,26 @@ def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[
     }
 
 
-def flagged(record: ModelManifest, judgements: Sequence[Interpretation]) -> dict[str, float]:
+def flagged(record: ModelManifest, judgements: Sequence[Judgement]) -> dict[str, float]:
     """Shares (0 to 1) without a clear result: in total (`any`), and by reason: `other`, out of domain, needs review."""
     total = len(judgements)
     kinds = Counter(_flag(record, judgement) for judgement in judgements)
     return {"any": 1 - kinds["accepted"] / total} | {kind: kinds[kind] / total for kind in ("other", "out_of_domain", "needs_review")}
 
 
-def by_source(record: ModelManifest, sources: Sequence[str], judgements: Sequence[Interpretation]) -> dict[str, dict[str, Any]]:
-    grouped: dict[str, list[Interpretation]] = defaultdict(list)
+def by_source(record: ModelManifest, sources: Sequence[str], judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
+    grouped: dict[str, list[Judgement]] = defaultdict(list)
     for source, judgement in zip(sources, judgements, strict=True):
         grouped[source].append(judgement)
     return {source: {"pictures": len(mine), "flagged": flagged(record, mine)} for source, mine in sorted(grouped.items())}
 
 
-def plain(judgement: Interpretation, other: str | None) -> bool:
+def plain(judgement: Judgement, other: str | None) -> bool:
     """Whether the result is clear: one of the own classes, in the domain, above the review threshold."""
     return judgement.status == "accepted" and judgement.label != other
 
 
-def _flag(record: ModelManifest, judgement: Interpretation) -> str:
+def _flag(record: ModelManifest, judgement: Judgement) -> str:
     return "other" if judgement.status != "out_of_domain" and judgement.label == record.other_label else judgement.status
 
 

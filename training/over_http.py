@@ -63,7 +63,7 @@ def _uploaded(client: Client, chosen: Set, place: Path, dataset: str) -> list[Up
 
 
 def _difference(record: ModelManifest, here: Judged, index: int, scores: dict[str, float]) -> float:
-    expected = dict(zip(record.labels, here.judgements[index].probabilities, strict=True))
+    expected = dict(zip(record.labels, here.judgements[index].scores, strict=True))
     return max(abs(expected[label] - scores.get(label, -1.0)) for label in expected)
 
 

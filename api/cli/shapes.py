@@ -126,6 +126,23 @@ class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class CheckedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a check of a model package."""
+
+    check: Annotated[UUID, Described(description="id of the check")]
+    passed: Annotated[bool, Described(description="false with exit code 1")]
+    model: Annotated[str | None, Described(description="name of the model; null if the package was refused")]
+    version: Annotated[int | None, Described(description="number of the version; null if the package was refused")]
+    is_new: Annotated[bool, Described(description="false if the version was known before")]
+    largest_difference: Annotated[float | None, Described(description="from the test outputs; null without test tensors")]
+    tolerance: Annotated[float | None, Described(description="the difference that the manifest allows")]
+    seconds: Annotated[float | None, Described(description="time of one image")]
+    code: Annotated[str | None, Described(description="why it was refused: a code of docs/models/format.md")]
+    detail: Annotated[str | None, Described(description="the reason as a sentence")]
+    file: Annotated[str | None, Described(description="file of the package that is at fault")]
+    field: Annotated[str | None, Described(description="field of that file")]
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A finding of `bioscope doctor`."""
 

@@ -47,11 +47,12 @@ class ResultComparison:
 
     def compare(self, image: UUID, data: bytes) -> Iterator[OutdatedResult | NotChecked]:
         """Outdated results, and results that cannot be compared. `data` is the file. Blocks. Raises Unavailable."""
-        predictions: dict[tuple[str, int], Prediction | str] = {}
+        predictions: dict[tuple[object, ...], Prediction | str] = {}
         for recorded in self._with_other_preprocessing(image):
-            if recorded.model not in predictions:
-                predictions[recorded.model] = self._prediction(data, recorded)
-            match predictions[recorded.model]:
+            asked = recorded.model, recorded.planes
+            if asked not in predictions:
+                predictions[asked] = self._prediction(data, recorded)
+            match predictions[asked]:
                 case str() as problem:
                     yield NotChecked(job=recorded.job, detail=problem)
                 case prediction if self._differ(recorded.result.scores, prediction.scores):
@@ -73,7 +74,7 @@ class ResultComparison:
     def _prediction(self, data: bytes, recorded: RecordedResult) -> Prediction | str:
         """The prediction, or a sentence that explains why there is none."""
         try:
-            answer = self._reader.classify(data, self._results.version(*recorded.model))
+            answer = self._reader.classify(data, self._results.version(*recorded.model), recorded.planes)
         except (NotFound, CorruptBlob):
             name = f"{recorded.model_name} version {recorded.model_version}"
             return f"The file of model {name} is missing or damaged. Add the model again, then repeat this check"

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import msgspec
 
+from domain.classification import PlaneSelection
 from domain.errors import DomainError
 from domain.image import Inspection
 from domain.model import Version
@@ -48,5 +49,8 @@ class PixelReader(Protocol):
     def preprocessing(self, record: str) -> str:
         """The digest of this release's preprocessing for a model manifest (JSON text). Raises Invalid."""
 
-    def classify(self, data: bytes, version: Version) -> Prediction | UnreadableImage:
-        """Run a model version on a file. Raises DecoderFailed, and NotFound or CorruptBlob if the weights are missing or damaged."""
+    def classify(self, data: bytes, version: Version, planes: PlaneSelection | None) -> Prediction | UnreadableImage:
+        """Run a model version on `planes` of a file, or on those that it chooses.
+
+        Raises DecoderFailed, and NotFound or CorruptBlob if the weights are missing or damaged.
+        """

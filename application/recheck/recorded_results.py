@@ -9,12 +9,13 @@ import msgspec
 
 from application.ports import EventStore
 from domain import model
-from domain.classification import ChunkJudged, ImageResult
+from domain.classification import ChunkJudged, ClassificationRequested, ImageResult, PlaneSelection
 from domain.errors import NotFound
 from domain.model import Version
 from domain.values import model_id, result_id
 
 CACHED_CHUNKS: Final = 64  # up to 64 results each; images that were uploaded together are usually in the same chunk
+CACHED_JOBS: Final = 256
 CACHED_VERSIONS: Final = 32
 
 
@@ -24,9 +25,13 @@ class ChunkPositions(Protocol):
 
 
 class RecordedResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One result. `preprocessing` is the digest of the preprocessing that made the tensor, empty if the log does not contain it."""
+    """One result. `preprocessing` is the digest of the preprocessing that made the tensor, empty if the log does not contain it.
+
+    `planes` are those that its job has chosen; None where the model chose.
+    """
 
     job: UUID
+    planes: PlaneSelection | None
     model_name: str
     model_version: int
     preprocessing: str
@@ -47,6 +52,7 @@ class RecordedResults:
     def __init__(self, *, log: EventStore, chunks: ChunkPositions) -> None:
         self._log, self._chunks = log, chunks
         self._chunk = lru_cache(CACHED_CHUNKS)(self._loaded_chunk)
+        self._planes = lru_cache(CACHED_JOBS)(self._loaded_planes)
         self.version = lru_cache(CACHED_VERSIONS)(self._loaded_version)
 
     def of(self, image: UUID) -> Iterator[RecordedResult]:
@@ -57,6 +63,7 @@ class RecordedResults:
                 if result.image_id == image:
                     yield RecordedResult(
                         job=chunk.job_id,
+                        planes=self._planes(chunk.job_id),
                         model_name=chunk.model_name,
                         model_version=chunk.model_version,
                         preprocessing=chunk.provenance.preprocessing if chunk.provenance else "",
@@ -67,6 +74,11 @@ class RecordedResults:
         event = self._log.decode(self._log.read(position - 1, 1)[0])
         assert isinstance(event, ChunkJudged)
         return event
+
+    def _loaded_planes(self, job: UUID) -> PlaneSelection | None:
+        requested = self._log.event(job, 1)
+        event = None if requested is None else self._log.decode(requested)
+        return event.planes if isinstance(event, ClassificationRequested) else None
 
     def _loaded_version(self, name: str, number: int) -> Version:
         """A model version. Raises NotFound."""

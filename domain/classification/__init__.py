@@ -1,6 +1,6 @@
 """A job: one model version run over one image or a whole dataset, planned in chunks. Each chunk's results are recorded once."""
 
-from domain.classification.chunk import record_chunk, verdict_on, violation_of
+from domain.classification.chunk import record_chunk, violation_of
 from domain.classification.chunk_sizes import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, MIN_CHUNK_IMAGES, TARGET_CHUNKS, chunks_of, planned_images
 from domain.classification.events import (
     ENDING,
@@ -20,6 +20,7 @@ from domain.classification.events import (
     Verdict,
 )
 from domain.classification.job import Classification, JobStatus, cancel, complete, delete, evolve, fail, plan, request
+from domain.classification.verdicts import ReviewRules, verdict_on
 
 __all__ = [
     "ENDING",
@@ -42,6 +43,7 @@ __all__ = [
     "PlannedImage",
     "Projection",
     "Provenance",
+    "ReviewRules",
     "Verdict",
     "cancel",
     "chunks_of",

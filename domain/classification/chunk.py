@@ -6,7 +6,7 @@ from math import isfinite
 from uuid import UUID
 
 from domain.classification.chunk_sizes import planned_images
-from domain.classification.events import ChunkJudged, ClassificationPlanned, ImageFailure, ImageResult, Provenance, Verdict
+from domain.classification.events import ChunkJudged, ClassificationPlanned, ImageFailure, ImageResult, Provenance
 from domain.classification.job import Classification
 from domain.errors import Refused
 from domain.events import new_stream
@@ -88,9 +88,3 @@ def _wrong_scores(judged: ChunkJudged) -> str | None:
         if result.value is not None and not isfinite(result.value):
             return "a value is not a number"
     return None
-
-
-def verdict_on(confidence: float, *, threshold: float, out_of_domain: bool) -> Verdict:
-    if out_of_domain:
-        return Verdict.OUT_OF_DOMAIN
-    return Verdict.CLEAR if confidence >= threshold else Verdict.NEEDS_REVIEW

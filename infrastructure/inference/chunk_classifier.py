@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid5
 
+import msgspec
 import structlog
 
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
@@ -20,7 +21,9 @@ from infrastructure.images.validation.limits import ImageLimits
 from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import ACTOR
 from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
+from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
+from infrastructure.inference.result_rules import ResultRules, result_rules
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import Retry
 
@@ -48,9 +51,10 @@ class ChunkClassifier:
         limits: ClassifierLimits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        provider: str = DEFAULT_PROVIDER,
     ) -> None:
         self._log, self._retry, self._worker, self._cpu = log, retry, worker, cpu
-        self._groups = GroupClassifier(blobs, pool, retry, function=function, image_limits=image_limits, limits=limits)
+        self._groups = GroupClassifier(blobs, pool, retry, function=function, image_limits=image_limits, limits=limits, provider=provider)
         self._plans = JobPlans(log)
         self._open_jobs = _OpenJobs(self._plans, cache_seconds=limits.open_cache_seconds, clock=clock)
         self._versions: dict[tuple[UUID, int], Version] = {}
@@ -66,7 +70,7 @@ class ChunkClassifier:
             return
         images = await self._retry(self._plans.remaining, chunk.images)
         version = await self._retry(self._version, chunk.job)
-        groups = await self._groups.classify(images, version)
+        groups = await self._groups.classify(images, version, chunk.job.planes)
         seconds = self._clock() - started
         answers = self._answers(chunk, images, version, groups)
         command = Command(id=uuid5(chunk_id(task.job, task.number), "judged"), actor=ACTOR, at=self._now(), correlation_id=task.job)
@@ -107,9 +111,11 @@ class ChunkClassifier:
         )
         if not answers:
             answers = [(image, IMAGE_DELETED) for image in chunk.images]
+        rules = result_rules(version)
+        rules = msgspec.structs.replace(rules, review=rules.review.with_threshold(chunk.job.threshold))
         return ChunkAnswers(
             labels=version.labels,
-            results=tuple(_result(image, one, chunk.job.threshold) for image, one in answers if isinstance(one, ModelPrediction)),
+            results=tuple(_result(image, one, rules) for image, one in answers if isinstance(one, ModelPrediction)),
             failures=tuple(
                 ImageFailure(image_id=image.id, reason=one.reason, detail=one.detail)
                 for image, one in answers
@@ -152,16 +158,24 @@ class _OpenJobs:
         return True
 
 
-def _result(image: PlannedImage, prediction: ModelPrediction, threshold: float) -> ImageResult:
+def _result(image: PlannedImage, prediction: ModelPrediction, rules: ResultRules) -> ImageResult:
     return ImageResult(
         image_id=image.id,
         sha256=image.sha256,
         label=prediction.label,
         confidence=prediction.confidence,
-        verdict=verdict_on(prediction.confidence, threshold=threshold, out_of_domain=prediction.out_of_domain),
+        verdict=verdict_on(
+            prediction.label,
+            prediction.confidence,
+            scores=rules.judged_scores(prediction.scores),
+            value=prediction.value,
+            out_of_domain=prediction.out_of_domain,
+            rules=rules.review,
+        ),
         scores=prediction.scores,
         signals=prediction.signals,
         warnings=prediction.warnings,
+        value=prediction.value,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 from uuid import UUID
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -14,6 +14,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from application.ports import BlobStore
 from application.recheck.image_recheck import ImageRecheck, RecheckResult
 from application.recheck.pixel_reader import DecodedImage, DecoderFailed, PixelReader, Prediction, UnreadableImage
+from domain.classification import PlaneSelection
+from domain.errors import Invalid
 from domain.model import Version
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION
@@ -21,7 +23,9 @@ from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_process import ChildFailed, ChildLost
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.failures import refusal_for
-from infrastructure.inference.models.manifest import manifest_from_json
+from infrastructure.inference.model_reference import DEFAULT_PROVIDER, reference_to
+from infrastructure.inference.models.refusals import PackageRefused
+from infrastructure.inference.packages.manifest_reader import parse_record
 from infrastructure.inference.predictions import (
     BatchPrediction,
     ImageRefusal,
@@ -31,7 +35,7 @@ from infrastructure.inference.predictions import (
     check_inspected,
     inspection_of,
 )
-from infrastructure.inference.preprocessing import digest
+from infrastructure.inference.result_rules import result_rules
 from infrastructure.sandbox import supported
 from infrastructure.sandbox.policy import require_sandbox
 
@@ -60,10 +64,11 @@ class ChildReader:
         limits: ImageLimits,
         examine: str = EXAMINE,
         classify: str = CLASSIFY,
+        provider: str = DEFAULT_PROVIDER,
     ) -> None:
-        self._portal, self._pool, self._blobs, self._limits = portal, pool, blobs, limits
+        self._portal, self._pool, self._blobs, self._limits, self._provider = portal, pool, blobs, limits, provider
         self._examine, self._classify = examine, classify
-        self.preprocessing = lru_cache(lambda record: digest(manifest_from_json(record).preprocessing))
+        self.preprocessing = lru_cache(_preprocessing)
 
     def decode(self, data: bytes) -> DecodedImage | UnreadableImage:
         answer: InspectedUpload | ImageRefusal = self._answer(
@@ -79,14 +84,14 @@ class ChildReader:
             return UnreadableImage(answer.detail)
         return DecodedImage(inspection=inspection_of(answer), thumbnail=answer.thumbnail, preview=answer.preview)
 
-    def classify(self, data: bytes, version: Version) -> Prediction | UnreadableImage:
-        async def weights() -> bytes:
-            return await asyncio.to_thread(self._blobs.read, version.sha256)
+    def classify(self, data: bytes, version: Version, planes: PlaneSelection | None) -> Prediction | UnreadableImage:
+        async def file() -> BinaryIO:
+            return await asyncio.to_thread(self._blobs.open_locally, version.file)
 
-        arguments = version.sha256, version.record, [data], self._limits
-        check = partial(check_batch, images=1, labels=version.labels)
+        arguments = reference_to(version, provider=self._provider), [data], self._limits, planes or PlaneSelection()
+        check = partial(check_batch, images=1, rules=result_rules(version))
         batch = self._answer(
-            lambda: self._pool.run(self._classify, *arguments, into=BatchPrediction, check=check, lend={version.sha256: weights})
+            lambda: self._pool.run(self._classify, *arguments, into=BatchPrediction, check=check, lend={version.file: file})
         )
         (answer,) = batch.answers
         if isinstance(answer, ModelPrediction):
@@ -101,6 +106,13 @@ class ChildReader:
                 if attempt == MAX_ATTEMPTS:
                     raise DecoderFailed(refusal_for(error, otherwise=DECODER_FAILED).detail) from error
         raise AssertionError("unreachable")
+
+
+def _preprocessing(record: str) -> str:
+    try:
+        return parse_record(record).preprocessing_digest
+    except PackageRefused as error:
+        raise Invalid(f"The manifest of the model cannot be read: {error}") from error
 
 
 def recheck_images(
@@ -123,7 +135,7 @@ def recheck_images(
         _threads(IMAGES_PER_CHILD * size) as threads,
         _pool(portal, size, settings) as pool,
     ):
-        recheck = recheck_with(ChildReader(portal, pool, blobs=blobs, limits=limits))
+        recheck = recheck_with(ChildReader(portal, pool, blobs=blobs, limits=limits, provider=settings.inference_provider))
         for page in pages:
             for check in as_completed([threads.submit(recheck.check, image) for image in page]):
                 report(check.result())

@@ -12,8 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from domain.image import Inspection
+from domain.model import OutputKind
 from domain.values import ImageWarning, printable
 from infrastructure.images.validation.limits import ImageLimits
+from infrastructure.inference.result_rules import NONE_APPLIES, ResultRules
 
 MAX_WARNINGS: Final = 64
 MAX_SIGNALS: Final = 16
@@ -21,7 +23,9 @@ MAX_THUMBNAIL_BYTES: Final = 1024**2
 MAX_PREVIEW_BYTES: Final = 24 * 1024**2
 MAX_SENTENCE_LENGTH: Final = 1000
 MAX_SUM_DIFFERENCE: Final = 1e-4
-"""Maximum difference of the sum of scores from 1, since scores are rounded to six decimals."""
+"""Maximum difference of the sum of probabilities from 1, without that of rounding them."""
+MAX_ROUNDING: Final = 1e-6
+"""Maximum difference between two numbers that are equal but for rounding to six decimals."""
 JPEG_START: Final = b"\xff\xd8\xff"
 
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
@@ -29,10 +33,10 @@ Sentence = Annotated[str, Meta(min_length=1, max_length=MAX_SENTENCE_LENGTH)]
 
 
 class ModelPrediction(msgspec.Struct, frozen=True, tag=True):
-    """The prediction for one image. `scores` are in the order of the manifest's labels; all numbers have six decimals.
+    """The prediction for one image. `scores` are in the order of the version's labels. All numbers but `value` have six decimals.
 
     `signals` are measures by name of how far the image is outside the model's domain. `warnings` lists parts of the file that were
-    ignored, assumed or converted.
+    ignored, assumed or converted. `value` is the number of a regression.
     """
 
     label: str
@@ -41,6 +45,7 @@ class ModelPrediction(msgspec.Struct, frozen=True, tag=True):
     scores: tuple[float, ...]
     signals: Annotated[dict[Code, float], Meta(max_length=MAX_SIGNALS)]
     warnings: Annotated[tuple[ImageWarning, ...], Meta(max_length=MAX_WARNINGS)] = ()
+    value: float | None = None
 
 
 class ImageRefusal(msgspec.Struct, frozen=True, tag=True):
@@ -76,14 +81,14 @@ class BatchPrediction(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def check_batch(batch: BatchPrediction, *, images: int, labels: Sequence[str]) -> None:
-    """Raises ValueError unless each image has an answer whose numbers are a valid softmax over `labels`."""
+def check_batch(batch: BatchPrediction, *, images: int, rules: ResultRules) -> None:
+    """Raises ValueError unless each image has an answer whose numbers are a result of its kind."""
     _require("the number of answers", holds=len(batch.answers) == images)
     _require("the duration", holds=isfinite(batch.seconds) and batch.seconds >= 0)
     _check_texts(batch.preprocessing, batch.runtime, batch.provider, batch.decoder)
     for answer in batch.answers:
         if isinstance(answer, ModelPrediction):
-            _check_prediction(answer, labels)
+            _check_prediction(answer, rules)
         else:
             _check_texts(answer.detail)
 
@@ -100,14 +105,46 @@ def check_inspected(found: InspectedUpload | ImageRefusal, limits: ImageLimits) 
     _check_warnings(found.warnings)
 
 
-def _check_prediction(prediction: ModelPrediction, labels: Sequence[str]) -> None:
-    _require("the labels", holds=len(prediction.scores) == len(labels) and prediction.label in labels)
-    _require(
-        "the scores", holds=all(0 <= score <= 1 for score in prediction.scores) and abs(fsum(prediction.scores) - 1) <= MAX_SUM_DIFFERENCE
-    )
-    _require("the confidence", holds=prediction.confidence == prediction.scores[labels.index(prediction.label)] == max(prediction.scores))
+def _check_prediction(prediction: ModelPrediction, rules: ResultRules) -> None:
+    _require("the labels", holds=len(prediction.scores) == len(rules.labels) and prediction.label in rules.labels)
+    _require("the scores", holds=all(0 <= score <= 1 for score in prediction.scores))
+    _require("a value", holds=(prediction.value is not None) == (rules.kind is OutputKind.REGRESSION))
+    match rules.kind:
+        case OutputKind.REGRESSION:
+            _check_number(prediction, rules.range)
+        case OutputKind.MULTI_LABEL:
+            _check_applying_label(prediction, rules)
+        case _:
+            _check_probabilities(prediction, rules.labels)
     _require("a signal", holds=all(map(isfinite, prediction.signals.values())))
     _check_warnings(prediction.warnings)
+
+
+def _check_probabilities(prediction: ModelPrediction, labels: Sequence[str]) -> None:
+    allowed = MAX_SUM_DIFFERENCE + MAX_ROUNDING * len(labels)
+    _require("the sum of the scores", holds=abs(fsum(prediction.scores) - 1) <= allowed)
+    _require("the confidence", holds=prediction.confidence == prediction.scores[labels.index(prediction.label)] == max(prediction.scores))
+
+
+def _check_applying_label(prediction: ModelPrediction, rules: ResultRules) -> None:
+    *own, none = prediction.scores
+    highest = max(own)
+    _require("the score of no label", holds=abs(none - (1 - highest)) <= MAX_ROUNDING)
+    _require("the confidence", holds=prediction.confidence == prediction.scores[rules.labels.index(prediction.label)])
+    if prediction.label == NONE_APPLIES:
+        _require("the label", holds=highest <= rules.threshold + MAX_ROUNDING)
+    else:
+        _require("the label", holds=prediction.confidence == highest >= rules.threshold - MAX_ROUNDING)
+
+
+def _check_number(prediction: ModelPrediction, bounds: tuple[float, float]) -> None:
+    lowest, highest = bounds
+    value = prediction.value
+    _require("the number", holds=value is not None and lowest <= value <= highest)
+    assert value is not None
+    place = (value - lowest) / (highest - lowest)
+    _require("the place of the number", holds=abs(prediction.scores[0] - place) <= MAX_ROUNDING)
+    _require("the confidence", holds=prediction.confidence == 0)
 
 
 def _check_warnings(warnings: Sequence[ImageWarning]) -> None:

@@ -10,11 +10,14 @@ from PIL import Image
 
 from domain.values import ImageWarning
 from infrastructure.images.reader import open_image
-from infrastructure.images.rendering import Rendering, render
+from infrastructure.images.rendering import Plane, Rendering, render
 from infrastructure.images.validation import ImageLimits
 
 CODE_VERSION: Final = 2
-"""Increased by every change here or in the reader that can change a tensor. It is part of each digest."""
+"""Increased by every change here, in the reader, or in the fitting and operators of packages that can change a tensor.
+
+It is part of each digest.
+"""
 
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 DEFAULT_LIMITS: Final = ImageLimits()
@@ -56,7 +59,13 @@ def prepare(data: bytes, how: Preprocessing) -> Tensor:
 
 def prepare_with_warnings(data: bytes, how: Preprocessing, *, limits: ImageLimits = DEFAULT_LIMITS) -> Prepared:
     """The tensor of a file with warnings. Raises as `prepare` does."""
-    found = rendered(data, use_profile=how.colour_profile == "srgb", limits=limits)
+    with open_image(data, limits=limits) as image:
+        return prepare_plane(image.plane(), how)
+
+
+def prepare_plane(plane: Plane, how: Preprocessing) -> Prepared:
+    """The tensor of a decoded plane. Raises DamagedImage (no_finite_values)."""
+    found = render(plane, use_profile=how.colour_profile == "srgb")
     return Prepared(normalised(resized(Image.fromarray(found.rgb), how), how), found.warnings)
 
 

@@ -13,8 +13,10 @@ from infrastructure.inference.children.child_process import ChildFailed, ChildHu
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, summarize_model, validate_model
 from tests.adversaries import onnx_files as onnx
+from tests.adversaries.hostile_packages import growing
 from tests.adversaries.onnx_files import attribute, external, field, graph, identity, model, nested, node, tensor
 from tests.adversaries.pools import a_pool, child_of, still_works
+from tests.infrastructure.inference.packages import making
 
 pytestmark = pytest.mark.anyio
 
@@ -192,13 +194,13 @@ async def test_it_ends_alone_when_it_never_ends():
     async with a_pool("infrastructure.inference.children.child_functions", HOSTILE, size=2, hang_seconds=2.0) as pool:
         child = await child_of(pool)
         with pytest.raises(ChildHung):
-            await pool.run(f"{HOSTILE}:run", onnx.endless(), into=list[list[float]])
+            await pool.run(f"{HOSTILE}:run", making.with_loop(), into=list[list[float]])
         assert await child_of(pool) != child
 
 
 async def test_it_ends_alone_when_it_takes_all_memory():
     async with a_pool("infrastructure.inference.children.child_functions", HOSTILE) as pool:
-        assert len(await pool.run(f"{HOSTILE}:run", onnx.growing(1024), into=list[list[float]])) == 1
+        assert len(await pool.run(f"{HOSTILE}:run", growing(1024), into=list[list[float]])) == 1
         with pytest.raises((ChildFailed, ChildLost)):
-            await pool.run(f"{HOSTILE}:run", onnx.growing(2**32), into=list[list[float]])
+            await pool.run(f"{HOSTILE}:run", growing(2**32), into=list[list[float]])
         assert await still_works(pool)

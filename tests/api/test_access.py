@@ -11,7 +11,7 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, session, user
+from domain import classification, dataset, device, image, model, model_check, session, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.values import model_id, result_id, system_actor
@@ -56,7 +56,11 @@ GET    /api/images/{image_id}/preview                       !! ++++.. ++++.. +++
 GET    /api/images/{image_id}/thumbnail                     !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/blobs/{token}                                   +- +-     +-     +-     +-     +- +-
 GET    /api/models                                          !  +      +      +      +      -  -
+POST   /api/models                                          !  -      -      +      +      -  -
 GET    /api/models/{name_or_id}                             !! +.     +.     +.     +.     -- --
+POST   /api/models/{name}/versions/{number}/checks          !! --     --     +.     +.     -- --
+GET    /api/model-checks                                    !  +      +      +      +      -  -
+GET    /api/model-checks/{check_id}                         !! ..     ..     ..     +.     -- --
 GET    /api/models/{name}/history                           !! +.     +.     +.     +.     -- --
 PUT    /api/models/{name}/aliases/{alias}                   !! +-.    +-.    +-.    ++.    -- --
 POST   /api/models/{name}/retire                            !! +-.    +-.    +-.    ++.    -- --
@@ -198,7 +202,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about")
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -217,7 +221,23 @@ class World:
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
-        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2]}
+        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+
+    def _check(self):
+        """A package of the owner's own waits for its check."""
+        check = uuid4()
+        self._append([model_check.upload(check, filename="x.zip", sha256=self.blob, size=10, by=self.owner.id, at=utc_now())])
+        return check
+
+    def packaged(self, mode):
+        """What a route of a version with a package needs."""
+        if mode == "absent":
+            return {"name": "none", "number": 1}
+        name = f"packaged{next(numbers)}"
+        about = {"labels": LABELS, "review_below": 0.6, "record": "{}", "digest": SHA256, "package": self.blob}
+        version = model.Version(number=1, sha256=SHA256, size=10, **about)
+        self._append(model.add_version(model_id(name), None, name=name, description="", version=version, by=self.owner.id, at=utc_now()))
+        return {"name": name, "number": 1}
 
     def _address(self, image_id, holder):
         about = {"filename": "x.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 600}
@@ -276,6 +296,8 @@ class World:
                 return {"json": {"dataset_id": str(things["dataset_id"])}}
             case "POST /api/images/upload":
                 return {"data": {"dataset_id": str(things["dataset_id"])}, "files": {"file": ("x.jpg", PICTURE, "image/jpeg")}}
+            case "POST /api/models":
+                return {"content": b"PK", "headers": {"Content-Type": "application/zip"}}
             case "PUT /api/models/{name}/aliases/{alias}":
                 return {"json": {"version": 1, "reason": "Validated"}}
             case "POST /api/models/{name}/retire":
@@ -297,6 +319,10 @@ PATCHES = {
 }
 
 
+def _with(headers, body):
+    return body | {"headers": body.get("headers", {}) | headers}
+
+
 def bearer(token):
     return {"Authorization": f"Bearer {token}"}
 
@@ -316,12 +342,14 @@ class Asking:
         person, things = self._chosen(route, column, mode)
         if "/shares/" in route:
             things = things | {"user_id": self.world.friend.id}
-        if "/models/{name}" in route:
+        if route.endswith("/checks"):
+            things = things | self.world.packaged(mode)
+        elif "/models/{name}" in route:
             things = things | self.world.model(person, mode)
         self.http.cookies.clear()
         await self.world.given.read_position.wait(self.world.position, 5)
         method, path = route.split()
-        return await self.http.request(method, path.format(**things), headers=person.headers, **self.world.body(route, things))
+        return await self.http.request(method, path.format(**things), **_with(person.headers, self.world.body(route, things)))
 
     def _chosen(self, route, column, mode):
         fresh = not route.startswith("GET")

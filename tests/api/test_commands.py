@@ -106,7 +106,7 @@ def test_every_parameter_is_explained(name):
 def test_every_command_has_an_example_that_parses(name, tmp_path, monkeypatch):
     command = COMMANDS[name]
     assert command.example in help_of(name)
-    for needed in ("backup", "examples/micrographs", ".bioscope/keys"):
+    for needed in ("backup", "examples/micrographs", "models/pbc8", ".bioscope/keys"):
         (tmp_path / needed).mkdir(parents=True)
     (tmp_path / ".bioscope/keys/root.key").touch()
     monkeypatch.chdir(tmp_path)
@@ -265,6 +265,8 @@ HERE = {
     "bioscope asyncapi export": [],
 }
 WITH_THE_WHOLE_SYSTEM = {
+    "bioscope models add",
+    "bioscope models test",
     "bioscope demo",
     "bioscope up",
     "bioscope classify",

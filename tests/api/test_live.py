@@ -272,6 +272,8 @@ async def test_an_event_of_a_job_carries_its_progress(served):
         ("completed", 4, 1, 3, 1),
     ]
     assert {str(one) for one in images} <= set(judged["subjects"])
+    assert set(judged) == {"type", "position", "at", "event", "stream", "actor", "dataset", "subjects", "job"}
+    assert not {"label", "confidence", "value"} & set(judged["job"])
 
 
 HANGING = "select count(*) from pg_locks where relation = 'read.activity'::regclass and not granted"
@@ -454,8 +456,8 @@ def written_by_a_newer_release(owner_url, stream):
 async def test_events_of_models_reach_administrators_and_the_accounts_that_they_concern(served):
     ada, bob, eve, admin = served.user(), served.user(name="bob"), served.user(name="eve"), served.user(Role.ADMIN, name="carol")
     name, start = f"cells-{ada.id}", served.follow()
-    passed, failed = served.model_check(ada), served.model_check(ada)
-    served.pass_check(passed, name)
+    passed, failed = served.package(ada), served.package(ada)
+    served.pass_check(passed, name=name)
     served.fail_check(failed)
     models.add_promoter(name=name, user_id=bob.id, command=served.command(admin), log=served.log)
     models.move_alias(name=name, alias="production", number=1, reason="canary", command=served.command(bob), log=served.log)

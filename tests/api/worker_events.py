@@ -12,22 +12,11 @@ from domain import classification, image, model, model_check
 from domain.access import Actor, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
+from tests.rigs.scenario import REPORT
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 SHA256 = "ab" * 32
 LABELS = ("round", "flat")
-REPORT = model_check.CheckReport(
-    environment=model_check.Environment(cpu="x86_64 (avx2)", runtime="onnxruntime 1.23.2", provider="CPUExecutionProvider"),
-    largest_difference=1e-5,
-    tolerance=1e-3,
-    load_seconds=0.1,
-    run_seconds=0.01,
-    memory_bytes=1024,
-    nodes=12,
-    opset=18,
-    files=5,
-    size=10,
-)
 
 
 class WorkerEvents:
@@ -36,10 +25,13 @@ class WorkerEvents:
     def __init__(self, api):
         self.log, self.read_position = api.services.log, api.services.read_position
 
-    async def model(self, name="shapes", *, sha256=SHA256):
-        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
+    async def model(self, name="shapes", *, sha256=SHA256, alias=None, **fields):
+        """A further version; `fields` are those of Version."""
+        about = {"size": 10, "labels": LABELS, "review_below": 0.6, "record": "{}"} | fields
+        version = model.Version(number=1, sha256=sha256, **about)
         known = self.log.load(model_id(name), model.evolve)
-        await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
+        about = {"name": name, "description": "", "version": version, "alias": alias, "by": SYSTEM.id, "at": now()}
+        await self._append(model.add_version(model_id(name), known, **about))
 
     async def uploaded_model(self, name, user_id, *, package=SHA256, passes=True):
         """Somebody uploads a package; a worker adds its version as the candidate, or refuses it. Returns the id of the check."""
@@ -68,10 +60,30 @@ class WorkerEvents:
         refusal = model_checks.PackageRefusal("model_refused", "The test output differs")
         command = Command(id=uuid4(), actor=SYSTEM, at=now())
         assert model_checks.record_failed(check, refusal, REPORT.environment, command=command, log=self.log)
+        await self._shown()
+
+    async def pass_check(self, check, name, *, weights=SHA256):
+        """The package of a check is a version of that model."""
+        found = {"labels": LABELS, "review_below": 0.6, "record": "{}", "digest": weights}
+        package = model_checks.requested(UUID(check), log=self.log).sha256
+        version = model.Version(number=1, sha256=weights, size=10, **found, package=package)
+        checked = model_checks.CheckedModel(name, "", version, REPORT)
+        assert model_checks.record_passed(UUID(check), checked, command=self._command(), log=self.log)
+        await self._shown()
+
+    async def refuse_check(self, check, environment=None):
+        why = model_checks.PackageRefusal("manifest_field", "must be a number", "rdf.yaml", "inputs[0].axes[2].size")
+        assert model_checks.record_failed(UUID(check), why, environment, command=self._command(), log=self.log)
+        await self._shown()
+
+    def _command(self):
+        return Command(id=uuid4(), actor=SYSTEM, at=now())
+
+    async def _shown(self):
         assert await self.read_position.wait(self.log.head(), 5)
 
-    async def accept(self, image_id, *, dtype="uint8", reader=2):
-        about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader))
+    async def accept(self, image_id, *, dtype="uint8", reader=2, **changes):
+        about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader)) | changes
         await self._change(image_id, image, lambda it: image.accept(it, image.Inspection(**about), by=SYSTEM.id, at=now()))
 
     async def reinspect(self, image_id, *, reader, outdated=()):
@@ -87,6 +99,18 @@ class WorkerEvents:
     async def plan(self, job, covered):
         planned = [PlannedImage(UUID(one), SHA256) for one in covered]
         await self._change(job, classification, lambda it: classification.plan(it, planned, more=False, by=SYSTEM.id, at=now()))
+
+    async def measure(self, job, image, value, *, at=None):
+        """The number that a regression gave for the only image of a job."""
+        await self.answer(job, image, scores={"viability": value / 100}, at=at, label="viability", confidence=0.0, value=value)
+
+    async def answer(self, job, image, *, scores, at=None, verdict=Verdict.CLEAR, **found):
+        """The result for the only image of a job: its fields are those of ImageResult."""
+        chunk = JobPlans(self.log).chunk(UUID(job), 0)
+        about = {"sha256": chunk.images[0].sha256, "verdict": verdict, "scores": tuple(scores.values())}
+        results = (ImageResult(image_id=UUID(image), **about, **found),)
+        answer = {"labels": tuple(scores), "results": results, "failures": (), "provenance": None, "by": SYSTEM.id, "at": at or now()}
+        await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
 
     async def judge(self, job, results=(), failures=(), *, confidence=0.9, at=None):
         """A chunk's answer: `results` and `failures` are image ids."""

@@ -45,7 +45,7 @@ class ScriptedReader:
     def preprocessing(self, record):
         return record
 
-    def classify(self, data, version):
+    def classify(self, data, version, planes):
         if version.number in self.models_missing:
             raise NotFound("There is no such file")
         return self._answer(self.predicted.get(data, 0.9))
@@ -101,12 +101,19 @@ class Archive:
     def delete_job(self, job):
         self.append(classification.delete(self.log.load(job, classification.evolve), by=SYSTEM.id, at=NOW))
 
-    def result(self, image_id, score=0.9, *, version=1, preprocessing="an earlier one"):
+    def result(self, image_id, score=0.9, *, version=1, preprocessing="an earlier one", planes=None):
         """A job over one image, and its result; the job's id."""
         sha256 = self.state(image_id).sha256
-        about = {"model_id": model_id("shapes"), "model_name": "shapes", "model_version": version, "model_sha256": f"{version:064x}"}
+        about = {
+            "model_id": model_id("shapes"),
+            "model_name": "shapes",
+            "model_version": version,
+            "model_sha256": f"{version:064x}",
+            "threshold": 0.5,
+            "planes": planes,
+        }
         planned = PlannedImage(image_id, sha256)
-        asked = classification.request(uuid4(), dataset=self.cells, image=planned, **about, threshold=0.5, by=SYSTEM.id, at=NOW)
+        asked = classification.request(uuid4(), dataset=self.cells, image=planned, **about, by=SYSTEM.id, at=NOW)
         self.append(*asked)
         job = self.log.load(asked[0].originator_id, classification.evolve)
         seen = {"label": "round", "confidence": score, "verdict": Verdict.CLEAR, "scores": (score, 1 - score)}

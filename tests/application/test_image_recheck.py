@@ -13,6 +13,7 @@ from application.recheck.image_recheck import Change, require_complete
 from application.recheck.outdated_results import MAX_SCORE_DIFFERENCE
 from application.recheck.pixel_reader import DecoderFailed, UnreadableImage
 from domain import image
+from domain.classification import PlaneSelection
 from domain.errors import Unavailable
 from domain.values import ImageWarning, result_id
 from tests.application.recheck_archive import NEW, OLD, SYSTEM, Archive
@@ -206,9 +207,20 @@ def test_the_model_is_run_once_for_all_results_of_a_version(archive):
         archive.result(cell, 0.2)
     calls = []
     classify = archive.reader.classify
-    archive.reader.classify = lambda data, version: calls.append(version.number) or classify(data, version)
+    archive.reader.classify = lambda data, version, planes: calls.append(version.number) or classify(data, version, planes)
     assert len(archive.recheck()[cell].outdated) == 5
     assert calls == [1]
+
+
+def test_the_model_is_run_again_on_the_planes_that_a_job_has_chosen(archive):
+    cell, chosen = archive.accepted(b"cell"), PlaneSelection(z=2, c=(0,))
+    for planes in (None, chosen, chosen):
+        archive.result(cell, 0.2, planes=planes)
+    calls = []
+    classify = archive.reader.classify
+    archive.reader.classify = lambda data, version, planes: calls.append(planes) or classify(data, version, planes)
+    assert len(archive.recheck()[cell].outdated) == 3
+    assert calls == [None, chosen]
 
 
 def test_a_model_that_is_missing_is_reported_and_its_results_are_found_once_it_is_back(archive):

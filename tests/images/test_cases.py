@@ -14,9 +14,10 @@ from infrastructure.images.reader import open_image
 from infrastructure.images.rendering import render
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.manifest import load_manifest
+from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
+from infrastructure.inference.packages.manifest_reader import parse_record
 from infrastructure.inference.preprocessing import prepare
-from infrastructure.inference.scoring import interpret
+from training.measure import judgement_of
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 LIMITS = ImageLimits()
@@ -77,7 +78,7 @@ def judged(name):
     record, session = network()
     tensor = prepare(data(name), record.preprocessing)
     outputs = session.run(list(record.output_names), {record.input_name: tensor[None]})
-    return interpret(tensor, [output[0] for output in outputs], record)
+    return judgement_of(tensor, [output[0] for output in outputs], parse_record(manifest_as_json(models() / "pbc8")))
 
 
 @pytest.mark.parametrize(("name", "tolerance"), COLOUR.items())

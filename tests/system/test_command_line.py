@@ -31,6 +31,8 @@ DAY = [
     "bioscope tokens create",
     "bioscope models list",
     "bioscope models show",
+    "bioscope models add",
+    "bioscope models test",
     "bioscope models promote",
     "bioscope models export",
     "bioscope models history",
@@ -74,6 +76,7 @@ class Machine:
     def __init__(self, folder):
         self.folder = folder
         (folder / "examples").symlink_to(ROOT / "examples")
+        (folder / "models").symlink_to(ROOT / "models")
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = str(server.getsockname()[1])
         self.variables = {

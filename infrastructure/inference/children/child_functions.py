@@ -3,28 +3,34 @@
 import codecs
 import io
 import time
-from functools import cache, lru_cache
+from functools import cache
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import imagecodecs
 import msgspec
 import numpy as np
-import onnxruntime
 import PIL
-from numpy.typing import NDArray
 from PIL import Image
 
+from domain.classification import PlaneSelection
 from domain.errors import DomainError
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.fork_server import borrow
-from infrastructure.inference.models.manifest import ModelManifest, manifest_from_json
-from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
+from infrastructure.inference.children.loaded_models import LoadedModels
+from infrastructure.inference.children.model_check import check_package
+from infrastructure.inference.children.networks import RUNTIME, Network, NetworkOutOfMemory, available_providers
+from infrastructure.inference.children.prediction import MODEL_TOO_LARGE, predict
+from infrastructure.inference.image_planes import EVERYTHING
+from infrastructure.inference.model_reference import DEFAULT_PROVIDER, ModelReference
+from infrastructure.inference.models.manifest import manifest_from_json
+from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage
+from infrastructure.inference.packages.input_fitting import noise_image, preprocessed
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
-from infrastructure.inference.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
-from infrastructure.inference.scoring import interpret
+from infrastructure.inference.preprocessing import DEFAULT_LIMITS
 
 Image.init()
 LOADED_BEFORE_THE_FORK: Final = (
@@ -37,33 +43,32 @@ LOADED_BEFORE_THE_FORK: Final = (
     imagecodecs.zstd_decode,
     np.ma,
     np.random,
-    *map(codecs.lookup, ("latin-1", "utf-16-be", "utf-16-le")),
+    *map(codecs.lookup, ("cp437", "latin-1", "utf-8-sig", "utf-16-be", "utf-16-le")),
 )
 """Modules that imagecodecs, NumPy and Python load at first use. They are loaded early, since the sandbox forbids opening files."""
 
-PROVIDER: Final = "CPUExecutionProvider"
-MAX_MODELS: Final = 4  # loaded at once in one child
 DECIMALS: Final = 6
-TOO_MUCH_MEMORY: Final = ImageRefusal("image_too_large", "Decoding the image needs more memory than the limit. Crop or shrink it")
-NO_NUMBERS: Final = ImageRefusal("model_failed", "The model returned no valid numbers for this image")
+MODELS: Final = LoadedModels(borrow)
 
 
-def classify(model: str, record: str, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS) -> BatchPrediction:
-    """Classify encoded images. `model` is the sha256 of the weights, which the caller provides; `record` is the manifest as JSON text.
+def classify(
+    model: ModelReference, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS, planes: PlaneSelection = EVERYTHING
+) -> BatchPrediction:
+    """Classify encoded images. The caller provides the file of the model.
 
-    The answer for an image that cannot be decoded is an ImageRefusal.
+    The answer for an image that cannot be decoded, does not fit the model, or breaks it is an ImageRefusal. Raises ModelRefused,
+    ProviderMissing.
     """
     started = time.perf_counter()
-    known = _record(record)
-    network = _network(model)
-    return BatchPrediction(
-        answers=[_prediction(network, data, known, limits) for data in images],
-        preprocessing=digest(known.preprocessing),
-        runtime=f"onnxruntime {onnxruntime.__version__}",
-        provider=PROVIDER,
-        decoder=_decoder(),
-        seconds=round(time.perf_counter() - started, DECIMALS),
-    )
+    with MODELS.network(model) as network:
+        return BatchPrediction(
+            answers=[_prediction(model, network, data, planes, limits) for data in images],
+            preprocessing=network.manifest.preprocessing_digest,
+            runtime=RUNTIME,
+            provider=model.provider,
+            decoder=_decoder(),
+            seconds=round(time.perf_counter() - started, DECIMALS),
+        )
 
 
 def examine(data: bytes, limits: ImageLimits) -> InspectedUpload | ImageRefusal:
@@ -71,25 +76,29 @@ def examine(data: bytes, limits: ImageLimits) -> InspectedUpload | ImageRefusal:
     try:
         return msgspec.convert(inspect(data, limits=limits), InspectedUpload, from_attributes=True)
     except DomainError as refused:
-        return _failure(refused)
+        return ImageRefusal(refused.reason or refused.code, refused.detail)
 
 
-def warm(model: str, record: str) -> None:
-    """Load the model and run it once on an empty picture, so that the first real image is fast."""
+def warm(model: ModelReference) -> None:
+    """Load the model and run it once, so that the first real image is fast."""
     file = io.BytesIO()
     Image.new("RGB", (256, 256), "gray").save(file, "jpeg")
-    known = _record(record)
-    _prediction(_network(model), file.getvalue(), known, DEFAULT_LIMITS)
+    with MODELS.network(model) as network:
+        _prediction(model, network, file.getvalue(), EVERYTHING, DEFAULT_LIMITS)  # which decodes, but may not fit the model
+        tensor = network.manifest.input
+        assert tensor is not None
+        network.run(preprocessed(noise_image(tensor), tensor), [network.manifest.scored_output])
 
 
 def self_test(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
     """Run the model on its test tensors (.npy files); return the maximum difference from the expected output. Raises ModelRefused."""
-    known = _record(record)
+    known = manifest_from_json(record)
     for what, data, recorded in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
         if sha256(data).hexdigest() != recorded.sha256:
             raise ModelRefused(f"the test {what} does not match its sha256 in the manifest")
     tensor, expected = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
-    got = _run(_network(model), tensor, known)[0]
+    with MODELS.network(ModelReference(file=model, weights=model, record=record)) as network:
+        got = network.run(tensor, [network.manifest.scored_output])[network.manifest.scored_output]
     if got.shape != expected.shape or got.shape[-1] != len(known.labels):
         raise ModelRefused(f"its output has shape {got.shape} instead of {expected.shape}, for {len(known.labels)} labels")
     difference = float(np.abs(got - expected).max())
@@ -98,53 +107,34 @@ def self_test(model: str, record: str, test_input: bytes, test_output: bytes) ->
     return difference
 
 
-def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageLimits) -> ModelPrediction | ImageRefusal:
-    """Run the model on one image. A batch is no faster here, and an image's scores must not depend on other images."""
-    try:
-        tensor, warnings = prepare_with_warnings(data, record.preprocessing, limits=limits)
-    except DomainError as refused:
-        return _failure(refused)
-    except MemoryError:
-        return TOO_MUCH_MEMORY
-    outputs = _run(network, tensor[None], record)
-    if not all(np.isfinite(output).all() for output in outputs):
-        return NO_NUMBERS
-    interpretation = interpret(tensor, [output[0] for output in outputs], record)
-    return ModelPrediction(
-        label=interpretation.label,
-        confidence=round(interpretation.confidence, DECIMALS),
-        out_of_domain=interpretation.status == "out_of_domain",
-        scores=tuple(round(score, DECIMALS) for score in interpretation.probabilities),
-        signals={name: round(value, DECIMALS) for name, value in interpretation.signals.items()},
-        warnings=warnings,
-    )
+def check_model(package: str, provider: str = DEFAULT_PROVIDER) -> CheckedPackage | RefusedPackage:
+    """Check a package. `package` is the sha256 of its archive, whose bytes the caller provides.
+
+    Raises ModelRefused for other bytes than `package` names, ProviderMissing.
+    """
+    MODELS.clear()
+    archive = borrow(package)
+    if sha256(archive).hexdigest() != package:
+        raise ModelRefused("the package does not match its sha256")
+    return check_package(archive, provider=provider)
 
 
-def _failure(refused: DomainError) -> ImageRefusal:
-    return ImageRefusal(refused.reason or refused.code, refused.detail)
+def providers() -> list[str]:
+    """The execution providers of this onnxruntime."""
+    return available_providers()
 
 
-def _run(network: Any, batch: NDArray[Any], record: ModelManifest) -> list[NDArray[Any]]:
-    outputs: list[NDArray[Any]] = network.run(list(record.output_names), {record.input_name: batch})
-    return outputs
-
-
-@lru_cache(MAX_MODELS)
-def _network(model: str) -> Any:
-    data = borrow(model)
-    if sha256(data).hexdigest() != model:
-        raise ModelRefused("the weights do not match the sha256 of the version")
-    validate_model(data)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one process per core
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    return onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
-
-
-@lru_cache(MAX_MODELS)
-def _record(text: str) -> ModelManifest:
-    return manifest_from_json(text)
+def _prediction(
+    model: ModelReference, network: Network, data: bytes, planes: PlaneSelection, limits: ImageLimits
+) -> ModelPrediction | ImageRefusal:
+    """A second time without the other models if memory is short."""
+    for _ in range(2):
+        try:
+            return predict(network, data, planes, limits)
+        except NetworkOutOfMemory:
+            if not MODELS.drop_others(model):
+                break
+    return MODEL_TOO_LARGE
 
 
 @cache

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from io import BufferedRWPair, FileIO
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from infrastructure import sandbox
 from infrastructure.inference.children.memory_shortage import CHILD_SCORE, OWN_SCORE
+from infrastructure.inference.children.memory_use import limit_memory
 from infrastructure.process_lifecycle import die_with_parent
 
 LENGTH: Final = 8  # bytes of the length before each frame
@@ -70,12 +72,12 @@ class NotLent(Exception):
     """The parent does not provide these bytes."""
 
 
-def borrow(key: str) -> bytes:
-    """The bytes that the caller provides under `key`. For functions in a child. Raises NotLent."""
+def borrow(key: str) -> memoryview:
+    """The bytes that the caller provides under `key`, not copied. For functions in a child. Raises NotLent."""
     assert _parent is not None
     send(_parent, Borrow(key))
     frame = receive(_parent)
-    lent = msgspec.msgpack.decode(frame, type=bytes | None) if frame is not None else None
+    lent = msgspec.msgpack.decode(frame, type=memoryview | None) if frame is not None else None
     if lent is None:
         raise NotLent(key)
     return lent
@@ -88,14 +90,13 @@ def send(stream: Any, message: object) -> None:
     stream.flush()
 
 
-def receive(stream: Any) -> bytes | None:
-    """The next frame; None if the other side has closed the connection."""
+def receive(stream: Any) -> bytearray | None:
+    """The next frame; None if the other side has closed the connection. A large one takes its own memory only, and not twice as much."""
     head = stream.read(LENGTH)
     if len(head) < LENGTH:
         return None
-    size = int.from_bytes(head)
-    frame: bytes = stream.read(size)
-    return frame if len(frame) == size else None
+    frame = bytearray(int.from_bytes(head))
+    return frame if stream.readinto(frame) == len(frame) else None
 
 
 def main() -> None:
@@ -151,7 +152,7 @@ def _run_child(connection: int, terms: ChildLimits, layers: sandbox.Layers, *, f
         os.nice(terms.nice)
         with suppress(OSError):  # inherited below a confined process
             Path(OWN_SCORE).write_text(CHILD_SCORE)
-        _limit_memory(terms.memory)
+        limit_memory(terms.memory)
         _parent = BufferedRWPair(FileIO(connection, "rb", closefd=False), FileIO(connection, "wb", closefd=False))
         if _is_sandboxed(layers):
             send(_parent, CHILD_READY)
@@ -181,19 +182,13 @@ def _close_output() -> None:
     os.close(nothing)
 
 
-def _limit_memory(memory: int) -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    maximum = pages * resource.getpagesize() + memory
-    resource.setrlimit(resource.RLIMIT_AS, (maximum, maximum))
-
-
-def _run_call(frame: bytes) -> bool:
+def _run_call(frame: bytearray) -> bool:
     """Run one call. False if the child must end because it is out of memory."""
     try:
         call = msgspec.msgpack.decode(frame, type=Call)
-        function, argument_types = _function_of(call.function)
+        function = _function_of(call.function)
         del frame
-        value = function(*msgspec.msgpack.decode(call.arguments, type=argument_types))
+        value = function.call(*function.decoded(call.arguments))
         send(_parent, Returned(msgspec.Raw(msgspec.msgpack.encode(value))))
     except MemoryError:
         send(_parent, Raised("MemoryError", "out of memory", is_exhausted=True))
@@ -203,10 +198,26 @@ def _run_call(frame: bytes) -> bool:
     return True
 
 
+class _Function(NamedTuple):
+    """A function for children. `types` are those of its arguments, of which the first `required` have no default."""
+
+    call: Callable[..., object]
+    types: tuple[Any, ...]
+    required: int
+
+    def decoded(self, arguments: msgspec.Raw) -> list[Any]:
+        """Raises msgspec.ValidationError."""
+        found = msgspec.msgpack.decode(arguments, type=list[msgspec.Raw])
+        if not self.required <= len(found) <= len(self.types):
+            raise msgspec.ValidationError(f"the function takes {len(self.types)} arguments, not {len(found)}")
+        return [msgspec.msgpack.decode(one, type=expected) for one, expected in zip(found, self.types, strict=False)]
+
+
 @cache
-def _function_of(function: str) -> tuple[Callable[..., object], Any]:
+def _function_of(function: str) -> _Function:
     module, _, name = function.partition(":")
     found: Callable[..., object] = getattr(import_module(module), name)
     hints = get_type_hints(found)
     hints.pop("return", None)
-    return found, tuple[tuple(hints.values())] if hints else tuple[()]  # type: ignore[misc]
+    required = [one for one in signature(found).parameters.values() if one.default is one.empty]
+    return _Function(found, tuple(hints.values()), len(required))

@@ -91,11 +91,16 @@ class ValueSignature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """`inputs` are those without a default. `operators` are named as `domain:type`, without the domain for `ai.onnx`."""
+    """`inputs` are those without a default. `operators` are named as `domain:type`, without the domain for `ai.onnx`.
+
+    `nodes` counts those of subgraphs too; `opset` is the version of `ai.onnx`, 0 where the network states none.
+    """
 
     inputs: tuple[ValueSignature, ...]
     outputs: tuple[ValueSignature, ...]
     operators: frozenset[str]
+    nodes: int
+    opset: int
 
 
 class ModelLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +205,7 @@ class _Model:
 
     def __init__(self, limits: ModelLimits) -> None:
         self._limits = limits
-        self._fields = self._nodes = self._initializer_bytes = 0
+        self._fields = self._nodes = self._initializer_bytes = self._opset = 0
         self._operators: set[str] = set()
         self._graph = EMPTY
 
@@ -217,9 +222,15 @@ class _Model:
             raise MalformedMessage("a model has a version, a graph and operators")
 
     def _check_operator_set(self, operator_set: memoryview) -> None:
+        domain, version = "", 0
         for field in self._read(operator_set, OPERATOR_SET):
             if field.key == 1:
-                self._check_domain(_text(field))
+                domain = _text(field)
+                self._check_domain(domain)
+            else:
+                version = field.number
+        if domain in STANDARD_DOMAINS:
+            self._opset = version
 
     def _check_graph(self, graph: memoryview, *, depth: int) -> None:
         if depth > self._limits.graph_depth:
@@ -318,6 +329,8 @@ class _Model:
             inputs=tuple(value for key, value in values if key == 11 and value.name not in initialized),
             outputs=tuple(value for key, value in values if key == 12),
             operators=frozenset(self._operators),
+            nodes=self._nodes,
+            opset=self._opset,
         )
 
     def _value(self, value: memoryview) -> ValueSignature:

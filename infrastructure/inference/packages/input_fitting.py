@@ -14,15 +14,20 @@ from infrastructure.inference.packages.package_manifest import Axis, InputRules,
 
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
+NOISE_SEED: Final = 0
+MAX_NOISE: Final = 255
 PICTURE: Final = ("y", "x")
 PROJECTIONS: Final[dict[str, Callable[..., Any]]] = {"max": np.max, "mean": np.mean}
 
 
 class InputMismatch(ValueError):
-    """An image does not fit the input of a model: along which `axis` (or `dtype`), what is `expected`, and what was `found`."""
+    """An image does not fit the input of a model: along which `axis` (or `dtype`), what is `expected`, and what was `found`.
 
-    def __init__(self, axis: str, *, expected: str, found: str) -> None:
-        super().__init__(f"The model expects {expected} for {axis}; the image has {found}")
+    `by` says what expects it, where that is not the model.
+    """
+
+    def __init__(self, axis: str, *, expected: str, found: str, by: str = "The model") -> None:
+        super().__init__(f"{by} expects {expected} for {axis}; the image has {found}")
         self.axis, self.expected, self.found = axis, expected, found
 
 
@@ -76,9 +81,30 @@ def network_input(image: NamedArray, tensor: InputTensor, *, channels: Sequence[
 
     Raises InputMismatch, OperatorFailed.
     """
-    fitted = fit(image, tensor, channels=channels)
+    return preprocessed(fit(image, tensor, channels=channels), tensor)
+
+
+def preprocessed(fitted: NamedArray, tensor: InputTensor) -> Array:
+    """What the network is fed with, of an image that was fitted. Raises OperatorFailed."""
     values = np.ascontiguousarray(apply(tensor.preprocessing, fitted, {tensor.id: fitted}).values)
     return values.reshape(1, -1) if tensor.rules.flatten else values
+
+
+def fit_picture(picture: Array, tensor: InputTensor, size: tuple[int, int]) -> Array:
+    """(height, width, colours) with the height and width `size`, cropped and resized as for the network."""
+    return _resized(NamedArray(picture, ("y", "x", "channel")), tensor.rules, size).values
+
+
+def noise_image(tensor: InputTensor) -> NamedArray:
+    """An image of a size that the manifest permits, as `fit` would give it. Of noise, since constants become NaN in some networks.
+
+    Raises InputMismatch if it would have too many numbers.
+    """
+    chosen = dict(zip(PICTURE, tensor.rules.size or (0, 0), strict=True))
+    sizes = _with_references({axis.id: chosen.get(axis.id) or axis.minimum for axis in tensor.axes if axis.reference is None}, tensor)
+    scale = 1 if tensor.dtype.startswith("float") else MAX_NOISE
+    noise = np.random.default_rng(NOISE_SEED).random([sizes[axis] for axis in tensor.axis_ids], np.float32)
+    return NamedArray(cast(noise * np.float32(scale), tensor.dtype), tensor.axis_ids)
 
 
 def fit(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | None = None) -> NamedArray:
@@ -197,6 +223,12 @@ def _target_sizes(image: NamedArray, tensor: InputTensor) -> dict[str, int]:
         if axis.reference is None and axis.type != "channel"
     }
     targets |= {axis.id: axis.minimum for axis in tensor.axes if axis.type == "channel"}
+    return _with_references(targets, tensor)
+
+
+def _with_references(sizes: dict[str, int], tensor: InputTensor) -> dict[str, int]:
+    """With the sizes that follow others. Raises InputMismatch for an input without numbers, or with more than the limit."""
+    targets = dict(sizes)
     for axis in tensor.axes:
         if axis.reference is not None:
             other = next(one for one in tensor.axes if one.id == axis.reference.axis_id)
@@ -246,8 +278,7 @@ def _resized(image: NamedArray, rules: InputRules, target: tuple[int, int]) -> N
     stack = image.values.transpose([image.axes.index(axis) for axis in (*others, *PICTURE)])
     if rules.resize == "none":
         return _channel_last(NamedArray(_cut(stack, rules, target), (*others, *PICTURE)))
-    pictures = stack.reshape(-1, *stack.shape[-2:])
-    resized = np.stack([_resampled(picture, rules, target) for picture in pictures])
+    resized = np.stack([_resampled(stack[index], rules, target) for index in np.ndindex(stack.shape[:-2])])
     return _channel_last(NamedArray(resized.reshape(*stack.shape[:-2], *target), (*others, *PICTURE)))
 
 

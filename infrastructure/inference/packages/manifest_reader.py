@@ -47,6 +47,14 @@ def parse_manifest(document: Any, *, file: str = MANIFEST_FILE) -> PackageManife
     return _Reader(read_fields(document, file), file).manifest()
 
 
+def parse_record(text: str) -> PackageManifest:
+    """The manifest in the record of a version, which is JSON text. Raises PackageRefused."""
+    try:
+        return parse_manifest(msgspec.json.decode(text))
+    except msgspec.DecodeError:
+        raise PackageRefused(RefusalCode.MANIFEST_FIELD, "is no JSON", file="record") from None
+
+
 def model_name(text: str) -> str:
     """A name for the registry, made of a title: lower case, digits, `-` and `_`."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:64].strip("-")

@@ -12,7 +12,7 @@ from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 from infrastructure.inference.packages.consistency import NetworkNames, check_test_input, check_test_output, match_network
 from infrastructure.inference.packages.manifest_fields import convert_fields
 from infrastructure.inference.packages.manifest_reader import MANIFEST_FILE, parse_manifest
-from infrastructure.inference.packages.package_files import FileLimits, PackageFiles, open_files, open_named_files
+from infrastructure.inference.packages.package_files import Archive, FileLimits, PackageFiles, open_files, open_named_files
 from infrastructure.inference.packages.package_manifest import PackageFile, PackageManifest
 from infrastructure.inference.packages.plain_model import LABELS_FILE, PLAIN_MANIFEST_FILE, PlainManifest, as_rdf, read_labels
 from infrastructure.inference.packages.strict_yaml import YamlLimits, load_yaml
@@ -161,19 +161,29 @@ class Package:
                 read_tensor(data, name=name)
 
 
-def open_package(source: Path, limits: PackageLimits = DEFAULT_LIMITS) -> Package:
-    """A folder, a zip archive, or an ONNX file with `labels.txt` and `bioscope.yaml` beside it.
+def open_package(source: Path | Archive, limits: PackageLimits = DEFAULT_LIMITS) -> Package:
+    """A folder, a zip archive or its bytes, or an ONNX file with `labels.txt` and `bioscope.yaml` beside it.
 
     In a folder or archive the manifest may lie in the only folder that has one. Raises PackageRefused with what is wrong, where, and
     what is expected, and FileNotFoundError.
     """
-    if source.suffix.lower() == ONNX_SUFFIX and source.is_file():
+    if isinstance(source, Path) and source.suffix.lower() == ONNX_SUFFIX and source.is_file():
         beside = {name: source.parent / name for name in (PLAIN_MANIFEST_FILE, LABELS_FILE)}
         paths = {source.name: source, **{name: path for name, path in beside.items() if path.exists()}}
         files = open_named_files(paths, limits.files)
     else:
         files = open_files(source, limits.files)
     return Package(files, _folder_of_manifest(files), limits)
+
+
+def read_weights(archive: Archive, manifest: PackageManifest, limits: PackageLimits = DEFAULT_LIMITS) -> bytes:
+    """The network of a package that was checked before, whose archive is known by its sha256. Raises PackageRefused."""
+    assert manifest.weights is not None
+    files = open_files(archive, limits.files)
+    name = _folder_of_manifest(files) + manifest.weights.source
+    if name not in files.sizes:
+        raise PackageRefused(RefusalCode.FILE_MISSING, "is not in the package", file=name)
+    return b"".join(files.stream(name))
 
 
 def _folder_of_manifest(files: PackageFiles) -> str:

@@ -9,15 +9,17 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from domain.values import canonical
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 
+Archive: TypeAlias = bytes | memoryview
+"""A zip archive in memory."""
 CHUNK_BYTES: Final = 1024**2
 STORED, DEFLATED = 0, 8
 ENCRYPTED: Final = 1 | 1 << 6 | 1 << 13
@@ -49,9 +51,11 @@ class PackageFiles(Protocol):
         ...
 
 
-def open_files(source: Path, limits: FileLimits) -> PackageFiles:
+def open_files(source: Path | Archive, limits: FileLimits) -> PackageFiles:
     """Of a folder or zip archive. Raises PackageRefused, FileNotFoundError."""
-    return _Folder(_walk(source, limits), limits) if source.is_dir() else _Archive(source, limits)
+    if not isinstance(source, Path):
+        return _Archive(lambda: io.BufferedReader(_BytesFile(source)), limits)
+    return _Folder(_walk(source, limits), limits) if source.is_dir() else _Archive(lambda: source.open("rb"), limits)
 
 
 def open_named_files(paths: Mapping[str, Path], limits: FileLimits) -> PackageFiles:
@@ -172,10 +176,33 @@ class _Entry(NamedTuple):
     data: int
 
 
+class _BytesFile(io.RawIOBase):
+    """Bytes as a file, without a copy of them, which io.BytesIO would make of a memoryview."""
+
+    def __init__(self, data: Archive) -> None:
+        self._data, self._at = memoryview(data), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._data[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
 class _Archive:
-    def __init__(self, path: Path, limits: FileLimits) -> None:
-        self._path = path
-        with path.open("rb") as file:
+    def __init__(self, opened: Callable[[], BinaryIO], limits: FileLimits) -> None:
+        self._opened = opened
+        with opened() as file:
             end = _find_end(file, limits)
             entries = [_with_data(file, entry) for entry in _read_directory(file, end, limits)]
         _check_overlap(entries, end.directory)
@@ -191,7 +218,7 @@ class _Archive:
     def stream(self, name: str) -> Iterator[bytes]:
         entry = self._entries[name]
         count = crc = 0
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             file.seek(entry.data)
             for chunk in _stored(file, entry) if entry.method == STORED else _inflated(file, entry):
                 count += len(chunk)

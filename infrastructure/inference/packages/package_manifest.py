@@ -3,6 +3,7 @@
 `infrastructure.inference.packages.manifest_reader` makes it. docs/models/format.md specifies each field of `config.bioscope`.
 """
 
+from hashlib import sha256
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec import Meta
 
 from infrastructure.inference.models.manifest import OutOfDomainGates
 from infrastructure.inference.packages.operators import DataType, Finite, Operator
-from infrastructure.inference.preprocessing import Preprocessing
+from infrastructure.inference.preprocessing import CODE_VERSION, Preprocessing, digest
 
 OutputKind: TypeAlias = Literal["softmax", "logits", "multi_label", "regression", "external"]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -202,6 +203,18 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     other_label: str | None
     legacy_preprocessing: Preprocessing | None
     tolerances: dict[str, Tolerance]
+
+    @property
+    def preprocessing_digest(self) -> str:
+        """SHA-256 in hexadecimal of what makes the input of an image. Equal digests mean equal inputs."""
+        if self.legacy_preprocessing is not None:
+            return digest(self.legacy_preprocessing)
+        return sha256(msgspec.json.encode({"code": CODE_VERSION, "input": self.input}, order="sorted")).hexdigest()
+
+    @property
+    def result_outputs(self) -> tuple[str, ...]:
+        """The ids of the outputs that results are read from."""
+        return (self.scored_output, *(() if self.distance_output is None else (self.distance_output,)))
 
     def output(self, tensor_id: str) -> OutputTensor:
         return next(output for output in self.outputs if output.id == tensor_id)

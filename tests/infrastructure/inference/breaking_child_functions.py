@@ -5,8 +5,10 @@ import time
 
 import msgspec
 
+from domain.classification import PlaneSelection
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children import child_functions
+from infrastructure.inference.model_reference import ModelReference
 from infrastructure.inference.models.onnx_validation import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload
 
@@ -14,16 +16,16 @@ DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
 LYING = b"lying"
 
 
-def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) -> BatchPrediction:
+def classify(model: ModelReference, images: list[bytes], limits: ImageLimits, planes: PlaneSelection) -> BatchPrediction:
     for data in images:
         _break_over(data)
-    judged = child_functions.classify(model, record, images, limits)
+    judged = child_functions.classify(model, images, limits, planes)
     if any(data.endswith(LYING) for data in images):
         return msgspec.structs.replace(judged, answers=[])
     return judged
 
 
-def refuse(model: str, record: str, images: list[bytes], limits: ImageLimits) -> BatchPrediction:
+def refuse(model: ModelReference, images: list[bytes], limits: ImageLimits, planes: PlaneSelection) -> BatchPrediction:
     raise ModelRefused("it keeps weights in other files")
 
 

@@ -78,7 +78,7 @@ async def test_a_file_that_the_reader_refuses_is_unreadable_and_says_what_to_do(
 @pytest.mark.parametrize(("end", "problem"), ENDS)
 async def test_a_file_that_breaks_its_child_says_nothing_about_the_file_and_the_next_one_is_decoded(blobs, pbc8, end, problem):
     async with a_reader(blobs, hang_seconds=2.0, **BREAKING) as reader:
-        for look in (reader.decode, lambda data: reader.classify(data, pbc8)):
+        for look in (reader.decode, lambda data: reader.classify(data, pbc8, None)):
             with pytest.raises(DecoderFailed, match=problem):
                 await asyncio.to_thread(look, PICTURE + end)
             assert not isinstance(await asyncio.to_thread(look, PICTURE), UnreadableImage)
@@ -86,8 +86,8 @@ async def test_a_file_that_breaks_its_child_says_nothing_about_the_file_and_the_
 
 async def test_a_model_answers_with_the_scores_of_its_labels(blobs, pbc8):
     async with a_reader(blobs) as reader:
-        found = await asyncio.to_thread(reader.classify, PICTURE, pbc8)
-        refused = await asyncio.to_thread(reader.classify, PICTURE[:-5000], pbc8)
+        found = await asyncio.to_thread(reader.classify, PICTURE, pbc8, None)
+        refused = await asyncio.to_thread(reader.classify, PICTURE[:-5000], pbc8, None)
     assert isinstance(found, Prediction)
     assert len(found.scores) == len(pbc8.labels)
     assert pbc8.labels[found.scores.index(max(found.scores))] == found.label
@@ -99,10 +99,10 @@ async def test_weights_that_are_missing_or_damaged_are_distinguished_from_the_im
     async with a_reader(blobs) as reader:
         blobs.kept[pbc8.sha256] = b"other weights"
         with pytest.raises(CorruptBlob):
-            await asyncio.to_thread(reader.classify, PICTURE, pbc8)
+            await asyncio.to_thread(reader.classify, PICTURE, pbc8, None)
         del blobs.kept[pbc8.sha256]
         with pytest.raises(NotFound):
-            await asyncio.to_thread(reader.classify, PICTURE, pbc8)
+            await asyncio.to_thread(reader.classify, PICTURE, pbc8, None)
 
 
 async def test_the_digest_is_the_one_that_is_recorded_with_a_result(blobs, pbc8):

@@ -1,0 +1,115 @@
+"""What a compromised child could answer: results that are not of their kind are refused by the parent."""
+
+import msgspec
+import pytest
+
+from domain.model import OutputKind, Version
+from infrastructure.inference.predictions import BatchPrediction, ModelPrediction, check_batch
+from infrastructure.inference.result_rules import result_rules
+
+LABELS = {
+    OutputKind.SOFTMAX: ("a", "b"),
+    OutputKind.LOGITS: ("a", "b"),
+    OutputKind.MULTI_LABEL: ("a", "b", "none"),
+    OutputKind.REGRESSION: ("cells",),
+}
+GOOD = {
+    OutputKind.SOFTMAX: {"label": "b", "confidence": 0.7, "scores": (0.3, 0.7)},
+    OutputKind.LOGITS: {"label": "b", "confidence": 0.7, "scores": (0.3, 0.7)},
+    OutputKind.MULTI_LABEL: {"label": "b", "confidence": 0.9, "scores": (0.8, 0.9, 0.1)},
+    OutputKind.REGRESSION: {"label": "cells", "confidence": 0.0, "scores": (0.25,), "value": 50.0},
+}
+BIOSCOPE = {
+    OutputKind.MULTI_LABEL: {"output": {"threshold": 0.6}},
+    OutputKind.REGRESSION: {"output": {"range": [0, 200]}, "review_outside": [10, 190]},
+    OutputKind.SOFTMAX: {"review_below_for": {"a": 0.9}},
+}
+
+
+def rules_of(kind):
+    record = msgspec.json.encode({"config": {"bioscope": BIOSCOPE.get(kind, {})}}).decode()
+    labels = LABELS[kind]
+    version = Version(number=1, sha256="ab" * 32, size=1, labels=labels, review_below=0.5, record=record, package="cd" * 32, kind=kind)
+    return result_rules(version)
+
+
+def check(kind, **changes):
+    answer = ModelPrediction(**{"out_of_domain": False, "signals": {}} | GOOD[kind] | changes)
+    batch = BatchPrediction(answers=[answer], preprocessing="p", runtime="r", provider="x", decoder="d", seconds=0.1)
+    check_batch(batch, images=1, rules=rules_of(kind))
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_result_of_its_kind_is_taken(kind):
+    check(kind)
+
+
+@pytest.mark.parametrize("kind", [OutputKind.SOFTMAX, OutputKind.LOGITS])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scores": (0.3, 0.8), "confidence": 0.8},
+        {"scores": (0.3, 0.7, 0.0)},
+        {"label": "a"},
+        {"label": "a", "confidence": 0.3},
+        {"label": "c"},
+        {"confidence": 0.9},
+        {"value": 1.0},
+        {"scores": (1.7, -0.7), "label": "a", "confidence": 1.7},
+    ],
+)
+def test_probabilities_that_are_none_are_refused(kind, changes):
+    with pytest.raises(ValueError, match="not plausible"):
+        check(kind, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scores": (0.8, 0.9, 0.5)},
+        {"scores": (0.8, 0.9)},
+        {"label": "a", "confidence": 0.8},
+        {"label": "none", "confidence": 0.1},
+        {"scores": (0.1, 0.5, 0.5), "confidence": 0.5},
+        {"confidence": 1.0},
+        {"value": 0.9},
+    ],
+)
+def test_a_label_that_does_not_follow_from_the_scores_is_refused(changes):
+    with pytest.raises(ValueError, match="not plausible"):
+        check(OutputKind.MULTI_LABEL, **changes)
+
+
+def test_no_label_applies_below_the_threshold_of_the_manifest():
+    check(OutputKind.MULTI_LABEL, label="none", confidence=0.45, scores=(0.1, 0.55, 0.45))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": None},
+        {"value": 201.0, "scores": (1.0,)},
+        {"value": -1.0, "scores": (0.0,)},
+        {"value": float("nan")},
+        {"value": float("inf")},
+        {"scores": (0.5,)},
+        {"confidence": 0.25},
+        {"scores": (0.25, 0.75)},
+        {"label": "nuclei"},
+    ],
+)
+def test_a_number_that_its_manifest_does_not_permit_is_refused(changes):
+    with pytest.raises(ValueError, match="not plausible"):
+        check(OutputKind.REGRESSION, **changes)
+
+
+def test_the_rules_of_review_come_from_the_record():
+    assert rules_of(OutputKind.SOFTMAX).review.below_for == {"a": 0.9}
+    assert rules_of(OutputKind.REGRESSION).review.outside == (10.0, 190.0)
+    assert rules_of(OutputKind.MULTI_LABEL).review.every_label
+    assert dict(rules_of(OutputKind.MULTI_LABEL).judged_scores((0.8, 0.9, 0.1))) == {"a": 0.8, "b": 0.9}
+
+
+def test_a_version_without_a_package_has_no_rules_of_its_own():
+    version = Version(number=1, sha256="ab" * 32, size=1, labels=("a", "b"), review_below=0.5, record="not even JSON")
+    assert result_rules(version).review.below == 0.5
