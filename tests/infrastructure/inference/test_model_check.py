@@ -14,7 +14,7 @@ from infrastructure.inference.children.child_process import ChildFailed, ChildHu
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage, check_answer, version_of
 from infrastructure.inference.packages.manifest_reader import parse_manifest
-from tests.adversaries.hostile_packages import RUN
+from tests.adversaries.hostile_packages import RUN, STATIC
 from tests.adversaries.onnx_files import FLOAT, field, graph, model, node
 from tests.adversaries.pools import a_pool, child_of, still_works
 from tests.infrastructure.inference.packages.making import changed, files, manifest, network, npy, test_input, value, zipped
@@ -215,6 +215,17 @@ async def test_a_hostile_network_is_refused_and_its_child_lives_on(name):
         assert time.monotonic() - started < 30
         assert await child_of(pool) == child
         assert isinstance(await check(zipped(files())), CheckedPackage)
+
+
+async def test_what_is_refused_without_running_is_refused_in_the_sandbox_with_the_same_code():
+    """Where no module can be loaded any more that a reader needs only for a wrong file."""
+    async with checker() as (pool, check):
+        child = await child_of(pool)
+        for hostile in STATIC.values():
+            answer = await check(hostile.make())
+            assert isinstance(answer, RefusedPackage)
+            assert answer.code == hostile.code
+        assert await child_of(pool) == child
 
 
 async def test_a_network_that_never_ends_is_killed():
