@@ -13,6 +13,7 @@ from msgspec import Meta
 from domain.errors import DomainError
 from domain.model import OutputKind, Version
 from domain.values import printable
+from infrastructure.inference.result_rules import result_rules
 
 MAX_RECORD_LENGTH: Final = 1024**2
 MAX_CHECK_SECONDS: Final = 600.0
@@ -89,10 +90,11 @@ def check_answer(answer: CheckedPackage | RefusedPackage, check_version: Callabl
     _require("the difference", holds=(answer.largest_difference or 0.0) <= (answer.tolerance or 0.0) or answer.largest_difference is None)
     _require("the labels in words", holds=answer.label_texts.keys() <= set(answer.labels))
     _require("a text", holds=all(text == printable(text) for text in (answer.release, answer.runtime, answer.provider)))
+    version = version_of(answer, package=answer.sha256)
     try:
-        msgspec.json.decode(answer.record)
-        check_version(version_of(answer, package=answer.sha256))
-    except (msgspec.DecodeError, DomainError) as error:
+        result_rules(version)
+        check_version(version)
+    except (ValueError, DomainError) as error:
         raise ValueError(f"the version is not usable: {error}") from None
 
 
