@@ -24,6 +24,7 @@ from api.request import RequestContext, reject_unsupported_as_of
 from api.routes import ROUTES
 from api.wait_slots import WaitSlots
 from application.authentication import IdentityCache
+from application.history.past_models import PastModels
 from application.services import Services
 
 COMMAND_THREADS = 64  # commands that can wait for the log at the same time
@@ -39,6 +40,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         "feed_slots": FeedSlots(options.feed),
         "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
         "live_hub": LiveHub(services, options, identities),
+        "past_models": PastModels(services.log),
     }
 
     async def context(request: Request[Any, Any, Any]) -> RequestContext:

@@ -12,10 +12,21 @@ from msgspec import Meta
 
 from api.request import PageSize, RequestContext, from_row
 from application import classifications
-from domain.classification import JobStatus
+from domain.classification import JobStatus, PlaneSelection, Projection
+from domain.classification.job import MAX_CHANNELS, MAX_PLANE
 from projections import classifications as read_model
 from projections import models
 from projections.classifications import Failure
+
+PlaneNumber = Annotated[int, Meta(ge=0, le=MAX_PLANE)]
+
+
+class Planes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The part of each image that a model gets. Planes and channels are counted from 0; the model chooses what is left out."""
+
+    z: PlaneNumber | Projection | None = None
+    c: Annotated[tuple[PlaneNumber, ...], Meta(min_length=1, max_length=MAX_CHANNELS)] | None = None
+    t: PlaneNumber | None = None
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +49,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int
     failed: int
     reason: str | None
+    planes: Planes | None
 
 
 class Watched(Classification, frozen=True, kw_only=True):
@@ -60,6 +72,12 @@ class RunClassification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     dataset_id: UUID | None = None
     model_name: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    model_version: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    planes: Planes | None = None
+
+    @property
+    def selection(self) -> PlaneSelection | None:
+        return None if self.planes is None else PlaneSelection(z=self.planes.z, c=self.planes.c, t=self.planes.t)
 
 
 def view(row: read_model.Classification) -> Classification:
@@ -72,19 +90,25 @@ class Classifications(Controller):
 
     @post("/run", summary="Run a model")
     async def run(self, context: NamedDependency[RequestContext], data: JSONBody[RunClassification]) -> Response[Requested]:
-        """Start a job with the model's current production version, over one image or a whole dataset.
+        """Start a job over one image or a whole dataset, with the version of the model that is in production or with another one.
 
-        Read the job, or follow the WebSocket `/api/ws`, until it has ended. Needs the role analyst and the grant analyst.
+        An image that does not fit the model is refused with the code `input_mismatch`. Images of a dataset, and an image that is still
+        pending, are looked at while the job runs: those that do not fit become failures with the reason `input_mismatch`.
+
+        Read the job, or follow the WebSocket `/api/ws`, until it has ended. Needs the role analyst and the grant analyst, and for a version
+        that is not in production the role researcher.
         """
-        names = await context.read(lambda db, _: models.names(db))
-        default = context.options.default_model
+        known = await context.read(lambda db, _: models.listed(db))
         result = await context.execute(
             classifications.run,
             dataset_id=data.dataset_id,
             image_id=data.image_id,
-            model_name=data.model_name or (default if default in names or not names else names[0]),
+            model_name=data.model_name or _default_model(known, context.options.default_model),
             threshold=data.threshold,
-            known_models=names,
+            known_models=[model.name for model in known],
+            model_version=data.model_version,
+            planes=data.selection,
+            input_check=context.services.input_check,
         )
         return context.created(Requested(id=result.id), result)
 
@@ -141,3 +165,11 @@ class Classifications(Controller):
     async def remove(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[None]:
         """Hide a job with its results. The log keeps them. Needs the role researcher and the grant editor."""
         return context.no_content(await context.execute(classifications.delete, job_id, expected=context.expected_version))
+
+
+def _default_model(known: list[models.Model], configured: str) -> str:
+    """The model of the installation. Without it: the first one that has a version in production, or else the first one."""
+    names = [model.name for model in known]
+    if configured in names or not names:
+        return configured
+    return next((model.name for model in known if model.production), names[0])

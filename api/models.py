@@ -1,20 +1,73 @@
-"""Model routes: the models that a job can use."""
+"""Model routes: versions and the aliases that point to them, their history, who may promote them, and their packages."""
 
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Response, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.response import Stream
+from msgspec import Meta
 
-from api.request import RequestContext, from_row
+from api.events import After
+from api.model_checks import PackageUpload
+from api.request import PageSize, RequestContext, from_row
+from application import model_packages, models
+from application.commands import CommandResult
+from application.history.as_of import position_of
+from application.history.past_models import PastModels
+from application.signed_downloads import content_disposition
+from domain.model import OutputKind
+from domain.model_check import CheckReport, Environment
 from projections import models as read_model
-from projections.models import ModelVersion
+from projections import users
+
+ZIP = "application/zip"
+
+
+class VersionCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest check of a version in one environment."""
+
+    environment: Environment | None
+    at: datetime
+    report: CheckReport | None
+    code: str | None
+    detail: str | None
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a model. It never changes."""
+
+    number: int
+    release: str | None
+    kind: OutputKind
+    unit: str | None
+    labels: tuple[str, ...]
+    label_texts: dict[str, str]
+    review_below: float
+    sha256: str
+    size: int
+    digest: str | None
+    package: str | None
+    added_at: datetime
+    added_by: UUID | None
+    added_by_username: str | None
+    checks: tuple[VersionCheck, ...]
+
+
+class Promoter(msgspec.Struct, frozen=True, kw_only=True):
+    """An account that may move the aliases of a model and retire it."""
+
+    user_id: UUID
+    username: str | None
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that images can be classified with. A run uses its version in production."""
+    """A model that images can be classified with. A run uses its version in production, unless it names another one."""
 
     id: UUID
     name: str
@@ -25,11 +78,40 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None
     aliases: dict[str, int]
     versions: tuple[ModelVersion, ...]
+    promoters: tuple[Promoter, ...]
     created_at: datetime
     retired: bool
 
 
-def view(row: read_model.Model) -> Model:
+class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a model. Fields that do not apply to its type are null."""
+
+    position: int
+    at: datetime
+    type: str
+    by: UUID
+    by_username: str | None
+    number: int | None
+    alias: str | None
+    user_id: UUID | None
+    username: str | None
+    reason: str | None
+
+
+class MoveAlias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The version that the alias points to from now on."""
+
+    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    reason: str
+
+
+class RetireModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why the model is retired."""
+
+    reason: str
+
+
+def view(row: read_model.Model, usernames: Mapping[UUID, str]) -> Model:
     version = row.production
     return from_row(
         row,
@@ -38,20 +120,148 @@ def view(row: read_model.Model) -> Model:
         labels=version.labels if version else (),
         review_below=version.review_below if version else None,
         sha256=version.sha256 if version else None,
+        versions=tuple(_version(one, usernames) for one in row.versions),
+        promoters=tuple(Promoter(user_id=one, username=usernames.get(one)) for one in row.promoters or ()),
     )
 
 
-class Models(Controller):
+def _version(version: read_model.ModelVersion, usernames: Mapping[UUID, str]) -> ModelVersion:
+    return from_row(
+        version,
+        ModelVersion,
+        release=version.release or None,
+        unit=version.unit or None,
+        digest=version.digest or None,
+        package=version.package or None,
+        added_by_username=usernames.get(version.added_by) if version.added_by else None,
+    )
+
+
+def _accounts(rows: Iterable[read_model.Model]) -> set[UUID]:
+    """Everyone whom views of `rows` name."""
+    return {account for row in rows for account in (*(row.promoters or ()), *(one.added_by for one in row.versions if one.added_by))}
+
+
+async def _views(context: RequestContext, rows: Collection[read_model.Model]) -> list[Model]:
+    usernames = await context.read(users.usernames, _accounts(rows))
+    return [view(row, usernames) for row in rows]
+
+
+async def _changed(context: RequestContext, result: CommandResult) -> Response[Model]:
+    row = await context.read(lambda db, _: read_model.get(db, name_or_id=str(result.id)))
+    (shown,) = await _views(context, [row])
+    return context.changed(shown, result)
+
+
+class Models(PackageUpload):
     path = "/api/models"
     tags = ("models",)
 
     @get("/", operation_id="modelsListed", summary="List models")
-    async def list_models(self, context: NamedDependency[RequestContext]) -> list[Model]:
-        """The models that can be run, by name. Retired models are left out."""
-        return [view(row) for row in await context.read(lambda db, _: read_model.listed(db))]
+    async def list_models(
+        self,
+        context: NamedDependency[RequestContext],
+        retired: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
+    ) -> list[Model]:
+        """All models by name, without retired ones unless `retired` is true.
+
+        A model without a version in production is listed too, with `production` null and no labels. A run must then name its version, for
+        example `candidate`.
+        """
+        return await _views(context, await context.read(lambda db, _: read_model.listed(db, retired=retired)))
 
     @get("/{name_or_id:str}", operation_id="modelsOne", summary="Read a model")
-    async def get_model(self, context: NamedDependency[RequestContext], name_or_id: FromPath[str]) -> Response[Model]:
-        """One model with all its versions, retired models included."""
-        row = await context.read(lambda db, _: read_model.get(db, name_or_id=name_or_id))
-        return context.versioned(view(row), version=row.version)
+    async def get_model(
+        self,
+        context: NamedDependency[RequestContext],
+        past_models: NamedDependency[PastModels],
+        name_or_id: FromPath[str],
+        as_of: FromQuery[str | None] = None,
+    ) -> Response[Model]:
+        """One model with all its versions, retired models included.
+
+        With `as_of`, the model as it was at a time or position, calculated from the log alone: which version was in production, and who
+        could promote. `checks` are then empty.
+        """
+        if as_of is None:
+            row = await context.read(lambda db, _: read_model.get(db, name_or_id=name_or_id))
+        else:
+            until = await context.read_log(position_of, as_of)
+            row = read_model.row_of(await asyncio.to_thread(past_models.at, name_or_id, until=until, actor=context.actor))
+        (shown,) = await _views(context, [row])
+        return context.versioned(shown, version=row.version)
+
+    @get("/{name:str}/history", operation_id="modelsHistory", summary="List changes of a model")
+    async def list_changes(
+        self, context: NamedDependency[RequestContext], name: FromPath[str], after: After = 0, limit: PageSize = 200
+    ) -> Response[list[ModelChange]]:
+        """What happened to a model, oldest first: versions, aliases with reasons, promoters, its retirement.
+
+        If there is more, `X-Next-Cursor` is the next `after`.
+        """
+        found = await context.read_log(models.history, name, after=after, maximum=limit + 1, actor=context.actor)
+        accounts = {account for change in found for account in (change.by, change.user_id) if account}
+        usernames = await context.read(users.usernames, accounts)
+        headers = {"X-Next-Cursor": str(found[limit - 1].position)} if len(found) > limit else {}
+        return Response([_change(one, usernames) for one in found[:limit]], headers=headers)
+
+    @put("/{name:str}/aliases/{alias:str}", operation_id="modelsMoveAlias", summary="Move an alias of a model")
+    async def move_alias(
+        self, context: NamedDependency[RequestContext], name: FromPath[str], alias: FromPath[str], data: JSONBody[MoveAlias]
+    ) -> Response[Model]:
+        """Let an alias such as `production` point to a version. For administrators and promoters of the model.
+
+        New jobs use that version. Jobs in progress and existing results keep theirs. To go back, move the alias to the earlier version.
+        """
+        result = await context.execute(
+            models.move_alias, name=name, alias=alias, number=data.version, reason=data.reason, expected=context.expected_version
+        )
+        return await _changed(context, result)
+
+    @post("/{name:str}/retire", operation_id="modelsRetire", status_code=200, summary="Retire a model")
+    async def retire(self, context: NamedDependency[RequestContext], name: FromPath[str], data: JSONBody[RetireModel]) -> Response[Model]:
+        """Accept no new jobs for a model, for ever. Its results stay. For administrators and promoters of the model."""
+        return await _changed(
+            context, await context.execute(models.retire, name=name, reason=data.reason, expected=context.expected_version)
+        )
+
+    @put("/{name:str}/promoters/{user_id:uuid}", operation_id="modelsAddPromoter", status_code=204, summary="Add a promoter of a model")
+    async def add_promoter(self, context: NamedDependency[RequestContext], name: FromPath[str], user_id: FromPath[UUID]) -> Response[None]:
+        """Let an account move the aliases of a model and retire it, whatever its role. For administrators."""
+        return context.no_content(await context.execute(models.add_promoter, name=name, user_id=user_id, expected=context.expected_version))
+
+    @delete(
+        "/{name:str}/promoters/{user_id:uuid}", operation_id="modelsRemovePromoter", status_code=204, summary="Remove a promoter of a model"
+    )
+    async def remove_promoter(
+        self, context: NamedDependency[RequestContext], name: FromPath[str], user_id: FromPath[UUID]
+    ) -> Response[None]:
+        """An account that is no promoter is not an error. For administrators."""
+        return context.no_content(
+            await context.execute(models.remove_promoter, name=name, user_id=user_id, expected=context.expected_version)
+        )
+
+    @get("/{name:str}/versions/{number:int}/package", operation_id="modelsPackage", media_type=ZIP, summary="Download a model package")
+    async def download_package(self, context: NamedDependency[RequestContext], name: FromPath[str], number: FromPath[int]) -> Stream:
+        """The zip file of a version, as it was uploaded. Needs the role analyst.
+
+        A version of an earlier release has no package. Its weights and its manifest are packed, without test tensors.
+        """
+        package = await context.read_log(model_packages.download, name, number, actor=context.actor, blobs=context.services.blobs)
+        length = {"Content-Length": str(package.size)} if package.size is not None else {}
+        headers = {"Content-Disposition": content_disposition(package.filename, inline=False), "X-Content-Type-Options": "nosniff"}
+        return Stream(_in_thread(package.pieces), media_type=ZIP, headers=headers | length)
+
+
+def _change(change: models.ModelChange, usernames: Mapping[UUID, str]) -> ModelChange:
+    return from_row(
+        change,
+        ModelChange,
+        by_username=usernames.get(change.by),
+        username=usernames.get(change.user_id) if change.user_id else None,
+    )
+
+
+async def _in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece

@@ -84,6 +84,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_websockets: int = 256
     anonymous_websockets_per_address: int = 32
     upload_max_bytes: int = 64 * 1024**2
+    model_max_bytes: int = 512 * 1024**2
     secure_cookies: bool = False
     preview_wait_seconds: float = 2.0  # for the inspection of an image
     max_preview_waits: int = 64  # concurrent requests; further ones are answered without waiting

@@ -36,6 +36,7 @@ STATUS = {
     "damaged_image": 422,
     "invalid": 422,
     "idempotency_key_reused": 422,
+    "input_mismatch": 422,
     "too_many": 429,
     "headers_too_large": 431,
     "corrupted": 500,

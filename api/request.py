@@ -167,6 +167,11 @@ class RequestContext:
     def created(self, body: T, result: CommandResult) -> Response[T]:
         return Response(body, status_code=201, headers=_headers_of(result))
 
+    def accepted(self, body: T, result: CommandResult, *, location: str) -> Response[T]:
+        """The answer to a command whose work goes on. `location` is the path at which it can be followed."""
+        headers = _headers_of(result) | {"Location": f"{self.options.base_path}{location}"}
+        return Response(body, status_code=202, headers=headers)
+
     def changed(self, body: T, result: CommandResult) -> Response[T]:
         return Response(body, headers=_headers_of(result))
 

@@ -32,6 +32,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[ImageWarning, ...]
     model_version: int
     dataset_id: UUID
+    value: float | None
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

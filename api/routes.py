@@ -12,6 +12,7 @@ from api.devices import Devices
 from api.events import Events
 from api.images import Images
 from api.live.hub import live
+from api.model_checks import ModelChecks
 from api.models import Models
 from api.previews import Previews
 from api.results import Results
@@ -29,6 +30,7 @@ ROUTES: tuple[Any, ...] = (
     Previews,
     blob,
     Models,
+    ModelChecks,
     Classifications,
     Results,
     Events,

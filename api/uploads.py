@@ -1,7 +1,8 @@
-"""Reads an upload while it streams in. Each piece of the file passes upload validation and goes to the blob store."""
+"""Reads an upload while it streams in, and stores it piece by piece. Each piece of an image passes upload validation first."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from api.filenames import filename_of
-from api.options import WebOptions
+from api.options import UploadLimits, WebOptions
 from api.problems import BodyTooLarge, Malformed, UnsupportedMediaType
 from api.request import RequestContext
 from application.filenames import safe_filename
@@ -35,6 +36,7 @@ MAX_FIELD_BYTES = 4096
 MAX_BOUNDARY_CHARACTERS = 200
 MAX_BYTES_BESIDE_FILE = 64 * 1024  # parts and headers of the form except the file
 MAX_LENGTH_DIGITS = 18
+ZIP = frozenset({"application/zip", "application/x-zip-compressed", "application/octet-stream"})
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,50 @@ async def receive_upload(context: RequestContext, store_slots: asyncio.Semaphore
         reader.file.abort()
 
 
+class StoredPackage(msgspec.Struct, frozen=True):
+    """A model package that is stored: its sha256 (hex), and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+async def receive_package(context: RequestContext, store_slots: asyncio.Semaphore) -> StoredPackage:
+    """Store the body of a request, a model package. After an error, nothing of it remains.
+
+    Raises UnsupportedMediaType, BodyTooLarge, Malformed, and Unavailable if the blob store is slow or unavailable.
+    """
+    request, options = context.request, context.options
+    maximum = options.model_max_bytes
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in ZIP:
+        raise UnsupportedMediaType("Send the model package as application/zip")
+    too_large = BodyTooLarge(f"The package is larger than the maximum of {maximum:,} bytes")
+    if _announced_length(request) > maximum:
+        raise too_large
+    with ExitStack() as opened:
+        writer = await _in_thread(_begin_package, context.services, maximum, opened)
+        size, pending = 0, bytearray()
+        async for chunk in _pieces(request):
+            size += len(chunk)
+            if size > maximum:
+                raise too_large
+            pending += chunk
+            if len(pending) >= options.uploads.piece_bytes:
+                await _in_thread(writer.write, bytes(pending))
+                pending = bytearray()
+        if size == 0:
+            raise Malformed("The body is empty: send the zip archive of the model package")
+        async with _store_slot(store_slots, options.uploads):
+            await _in_thread(writer.write, bytes(pending))
+            return StoredPackage(*await _in_thread(writer.commit))
+
+
+def _begin_package(services: Services, maximum: int, opened: ExitStack) -> BlobWriter:
+    """The writer is aborted with `opened`, also if the request is cancelled meanwhile."""
+    writer = services.blobs.begin(max_bytes=maximum)
+    opened.callback(writer.abort)
+    return writer
+
+
 class _FormReader:
     """The parts of the form that have arrived."""
 
@@ -106,16 +152,8 @@ class _FormReader:
         return UploadForm(dataset_id=dataset, device_id=device, filename=filename, path=path, sha256=sha256, size=size, header=header)
 
     async def _store(self, check: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
-        """Store the file. Raises Unavailable if no slot becomes free: a slow blob store must not occupy the threads of other requests."""
-        try:
-            async with asyncio.timeout(self._limits.store_timeout_seconds):
-                await self._store_slots.acquire()
-        except TimeoutError:
-            raise Unavailable("The blob store is slow; try again", retry_after=5) from None
-        try:
+        async with _store_slot(self._store_slots, self._limits):
             return await _in_thread(self.file.finish, check)
-        finally:
-            self._store_slots.release()
 
     async def _begin_part(self, part: MultipartSegment) -> None:
         self._part_name = part.name or ""
@@ -216,17 +254,40 @@ def _parser(request: Request[Any, Any, Any], announced: int) -> PushMultipartPar
 
 async def _chunks(request: Request[Any, Any, Any], announced: int, *, maximum: int) -> AsyncIterator[bytes]:
     """The body as it arrives. Raises ImageTooLarge as soon as it is certain that the file has more than `maximum` bytes."""
-    size, more = 0, True
-    while more:
-        if max(size, announced) > maximum + MAX_BYTES_BESIDE_FILE:
+    if announced > maximum + MAX_BYTES_BESIDE_FILE:
+        raise _too_large(maximum)
+    size = 0
+    async for chunk in _pieces(request):
+        size += len(chunk)
+        yield chunk
+        if size > maximum + MAX_BYTES_BESIDE_FILE:
             raise _too_large(maximum)
+
+
+async def _pieces(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises Malformed if the client goes away."""
+    more = True
+    while more:
         message = await request.receive()
         if message["type"] != "http.request":
             raise Malformed("The upload ended before its last byte")
         more = message.get("more_body", False)
         if chunk := message.get("body", b""):
-            size += len(chunk)
             yield chunk
+
+
+@asynccontextmanager
+async def _store_slot(slots: asyncio.Semaphore, limits: UploadLimits) -> AsyncIterator[None]:
+    """Raises Unavailable if no slot becomes free: a slow blob store must not occupy the threads of other requests."""
+    try:
+        async with asyncio.timeout(limits.store_timeout_seconds):
+            await slots.acquire()
+    except TimeoutError:
+        raise Unavailable("The blob store is slow; try again", retry_after=5) from None
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def _events(parser: PushMultipartParser, chunk: bytes) -> Iterator[MultipartSegment | bytes | None]:

@@ -1,15 +1,17 @@
 """Use cases of jobs: request, cancel, delete."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from application import datasets, images
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
-from application.ports import Command, EventStore, StreamPrecondition
+from application.ports import Command, EventStore, InputCheck, Mismatch, StreamPrecondition
 from domain import classification, model
 from domain.access import Grant, Role, require_role
-from domain.classification import Classification, PlannedImage
-from domain.errors import Conflict, Invalid, NotFound, StreamClosed
-from domain.model import Model
+from domain.classification import Classification, PlaneSelection, PlannedImage
+from domain.errors import Conflict, InputMismatch, Invalid, MismatchedInput, NotFound, StreamClosed
+from domain.image import Image
+from domain.model import PRODUCTION, Model, Version, require_runner, select_version
 from domain.values import model_id
 
 
@@ -20,26 +22,32 @@ def run(
     model_name: str,
     threshold: float | None,
     known_models: list[str],
+    model_version: str | None = None,
+    planes: PlaneSelection | None = None,
+    input_check: InputCheck | None = None,
     command: Command,
     log: EventStore,
 ) -> CommandResult:
-    """Request a job with the model's current production version. Exactly one of `dataset_id` and `image_id` is given.
+    """Request a job with one version of a model. Exactly one of `dataset_id` and `image_id` is given.
 
-    `threshold` (0 to 1) is the confidence below which a result needs review; None takes that of the model. `known_models` are named in
-    the message if there is no model `model_name`. Raises Forbidden, Invalid, NotFound, Conflict (a rejected image).
+    `model_version` is a number or an alias; None takes the version in production, the only one that analysts may run. `threshold` (0 to
+    1) is the confidence below which a result needs review; None takes that of the version. `known_models` are named in the message if
+    there is no model `model_name`. Without `input_check`, and for images that were not inspected yet, the worker finds out whether an
+    image fits. Raises Forbidden, Invalid, InputMismatch, NotFound, Conflict (a rejected image).
     """
     require_role(command.actor, Role.ANALYST)
     if (dataset_id is None) == (image_id is None):
         raise Invalid("Provide exactly one of dataset_id or image_id.")
     chosen = _model(model_name, known_models, log)
-    version = chosen.production
-    planned: PlannedImage | None = None
+    version = select_version(chosen, model_version or PRODUCTION)
+    require_runner(chosen, version, command.actor)
+    found: Image | None = None
     guards: list[StreamPrecondition] = []
     if image_id is not None:
         found = images.load_image(log, image_id, command, Grant.ANALYST)
         if found.rejected is not None:
             raise Conflict(f"This image cannot be classified: it was rejected ({found.rejected})")
-        planned, dataset_id = PlannedImage(found.id, found.sha256), found.dataset_id
+        dataset_id = found.dataset_id
         guards.append(images.open_guard(found.id))
     assert dataset_id is not None
     datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
@@ -47,15 +55,18 @@ def run(
     events = classification.request(
         new_id(command, "classification"),
         dataset=dataset_id,
-        image=planned,
+        image=PlannedImage(found.id, found.sha256) if found else None,
         model_id=chosen.id,
         model_name=chosen.name,
         model_version=version.number,
         model_sha256=version.sha256,
         threshold=version.review_below if threshold is None else threshold,
+        planes=planes,
         by=command.actor.id,
         at=command.at,
     )
+    if input_check is not None:
+        _require_match(chosen, version, input_check(version, found, planes))
     try:
         return create_stream(log, command, events, guards=guards)
     except StreamClosed:
@@ -69,6 +80,18 @@ def _model(name: str, known: list[str], log: EventStore) -> Model:
         detail = f"There is no model {name!r}. Models: {names}"
         raise Invalid(detail, errors=[{"loc": ["body", "model_name"], "msg": detail}])
     return found
+
+
+def _require_match(chosen: Model, version: Version, mismatches: Sequence[Mismatch]) -> None:
+    """Raises InputMismatch."""
+    if not mismatches:
+        return
+    errors: list[MismatchedInput] = [
+        {"loc": ["body", *one.field], "msg": one.message, "axis": one.axis, "expected": one.expected, "found": one.found}
+        for one in mismatches
+    ]
+    reasons = ". ".join(one.message for one in mismatches)
+    raise InputMismatch(f"This does not fit version {version.number} of the model {chosen.name}. {reasons}", errors=errors)
 
 
 def load_job(log: EventStore, job_id: UUID, command: Command, minimum: Grant) -> Classification:

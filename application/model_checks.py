@@ -61,6 +61,11 @@ def request_test(*, name: str, number: int, command: Command, log: EventStore) -
     return create_stream(log, command, [requested])
 
 
+def requested(check: UUID, *, log: EventStore) -> ModelCheck:
+    """The check, whether it has an answer or not. Raises NotFound, Unavailable."""
+    return load_existing(log, check, model_check.evolve, what="Check", closed=lambda _: False)
+
+
 def unanswered(check: UUID, *, log: EventStore) -> ModelCheck | None:
     """The check, or None if it does not exist or has an answer. Raises Unavailable."""
     state = log.load(check, model_check.evolve)

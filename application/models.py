@@ -25,15 +25,18 @@ from domain.model import (
 )
 from domain.values import MAX_LABEL, invalid, model_id, text
 
+MAX_CHANGES = 200
 MAX_LABELS = 300  # the scores of a whole chunk must fit into one event
+MAX_VERSION_BYTES = 200 * 1024  # with its manifest, as JSON: an event has at most 256 KiB
 
 
 class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a model, as its history shows it. `kind` is the type of the event; fields that it does not have are None."""
+    """One change of a model, as its history shows it. `type` is that of the event; fields that the event does not have are None."""
 
+    position: int
     at: datetime
     by: UUID
-    kind: str
+    type: str
     number: int | None = None
     alias: str | None = None
     user_id: UUID | None = None
@@ -61,7 +64,7 @@ def move_alias(
 ) -> CommandResult:
     """Let `alias` point to version `number`. New jobs use it; running jobs and existing results keep their version.
 
-    Nothing changes (position 0) if it points there already. Raises Forbidden, Invalid, NotFound.
+    Nothing changes (position 0) if it points there already. Raises Forbidden, Invalid, NotFound, Conflict.
     """
     return _change(
         name,
@@ -77,7 +80,6 @@ def retire(*, name: str, reason: str | None, expected: int | None = None, comman
     return _change(
         name,
         lambda it: [model.retire(it, reason=reason, by=command.actor.id, at=command.at)],
-        accepts_retired=True,
         expected=expected,
         command=command,
         log=log,
@@ -85,7 +87,7 @@ def retire(*, name: str, reason: str | None, expected: int | None = None, comman
 
 
 def add_promoter(*, name: str, user_id: UUID, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
-    """Let a user move the aliases of the model and retire it. Raises Forbidden, NotFound (also for an unknown user)."""
+    """Let a user move the aliases of the model and retire it. Raises Forbidden, NotFound (also for an unknown user), Conflict."""
     require_role(command.actor, Role.ADMIN)
     load_existing(log, user_id, user.evolve, what="User", closed=lambda it: it.deleted)
     return _change(
@@ -99,7 +101,7 @@ def add_promoter(*, name: str, user_id: UUID, expected: int | None = None, comma
 
 
 def remove_promoter(*, name: str, user_id: UUID, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
-    """Raises Forbidden, NotFound."""
+    """Raises Forbidden, NotFound, Conflict."""
     require_role(command.actor, Role.ADMIN)
     return _change(
         name,
@@ -110,23 +112,20 @@ def remove_promoter(*, name: str, user_id: UUID, expected: int | None = None, co
     )
 
 
-def history(name: str, *, actor: Actor, log: EventStore) -> list[ModelChange]:
-    """All changes of a model, the oldest first. Raises NotFound, Forbidden."""
+def load_model(name: str, *, log: EventStore) -> Model:
+    """The model, also a retired one. Raises NotFound."""
+    return load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda _: False)
+
+
+def history(name: str, *, after: int = 0, maximum: int = MAX_CHANGES, actor: Actor, log: EventStore) -> list[ModelChange]:
+    """The first `maximum` changes of a model after position `after`, oldest first. Raises NotFound, Forbidden."""
     require_role(actor, Role.VIEWER)
-    recorded = log.history(model_id(name))
-    if not recorded:
+    stream = model_id(name)
+    recorded = log.touching(stream, (), after=after, maximum=maximum)
+    if not recorded and log.event(stream, 1) is None:
         raise NotFound(f"Model {name} not found")
     log.prefetch(recorded)
-    return [_change_of(log.decode(one)) for one in recorded]
-
-
-def at_time(name: str, moment: datetime, *, actor: Actor, log: EventStore) -> Model:
-    """The model as it was at `moment`. Raises NotFound if it did not exist yet, Invalid for a time in the future."""
-    require_role(actor, Role.VIEWER)
-    found = log.load(model_id(name), model.evolve, until=log.position_at(moment))
-    if found is None:
-        raise NotFound(f"Model {name} did not exist then")
-    return found
+    return [_change_of(one.position, log.decode(one)) for one in recorded]
 
 
 def check_version(version: Version) -> None:
@@ -139,28 +138,29 @@ def check_version(version: Version) -> None:
         raise invalid("labels", "must be in Unicode NFC form, without spaces at either end")
     if not 0 <= version.review_below <= 1:
         raise invalid("review_below", "must lie between 0 and 1")
+    if len(msgspec.json.encode(version)) > MAX_VERSION_BYTES:
+        raise invalid("record", f"and labels must have at most {MAX_VERSION_BYTES:,} bytes as JSON")
 
 
 def _change(
     name: str,
     decide: Callable[[Model], Sequence[Event]],
     *,
-    accepts_retired: bool = False,
     guards: Sequence[StreamPrecondition] = (),
     expected: int | None,
     command: Command,
     log: EventStore,
 ) -> CommandResult:
     def load() -> Model:
-        found = load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired and not accepts_retired)
+        found = load_model(name, log=log)
         require_promoter(found, command.actor)
         return found
 
     return execute(log, command, load, decide, expected=expected, guards=lambda *_: guards)
 
 
-def _change_of(event: Event) -> ModelChange:
-    change = ModelChange(at=event.at, by=event.by, kind=type(event).__name__)
+def _change_of(position: int, event: Event) -> ModelChange:
+    change = ModelChange(position=position, at=event.at, by=event.by, type=type(event).__name__)
     match event:
         case ModelVersionAdded():
             return msgspec.structs.replace(change, number=event.version.number)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from application.signed_downloads import Holder
 from domain.access import Actor
+from domain.classification import PlaneSelection
 from domain.errors import CorruptBlob, NotFound
 from domain.events import Event, State
+from domain.image import Image
+from domain.model import Version
 
 S = TypeVar("S", bound=State)
 Evolve = Callable[[S | None, Event], S | None]
@@ -104,6 +107,27 @@ class AppendRejected(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class Mismatch(NamedTuple):
+    """Why an image does not fit the input of a model.
+
+    `field` is the part of the request that is wrong, such as ("planes", "c"). `axis` is where the model expects `expected`, and `found` is
+    what the image has, or would have after the choice of planes. `message` says all of it in words.
+    """
+
+    field: tuple[str, ...]
+    axis: str
+    expected: str
+    found: str
+    message: str
+
+
+class InputCheck(Protocol):
+    """Compares what is known of an image with the input of a model, before the image is decoded. Does not block."""
+
+    def __call__(self, version: Version, image: Image | None, planes: PlaneSelection | None) -> Sequence[Mismatch]:
+        """Every mismatch that is certain. With None for `image`, or one that was not inspected yet: those of `planes` alone."""
 
 
 class EventStore(Protocol):
@@ -287,7 +311,8 @@ class BlobStore(Protocol):
     def max_url_seconds(self) -> int:
         """The maximum of `seconds` that `signed_url` accepts."""
 
-    def begin(self) -> "BlobWriter": ...
+    def begin(self, *, max_bytes: int | None = None) -> "BlobWriter":
+        """An upload of at most `max_bytes`; by default, of the maximum size of an image."""
 
     def read(self, sha256: str) -> bytes:
         """The whole blob, verified against its name. Raises NotFound, CorruptBlob."""
@@ -297,6 +322,9 @@ class BlobStore(Protocol):
 
     def open(self, sha256: str) -> Any:
         """A seekable binary file for reading, verified against its name. Raises NotFound, CorruptBlob."""
+
+    def open_locally(self, sha256: str) -> BinaryIO:
+        """As `open`, but always a file on this machine: a blob elsewhere is copied, piece by piece. Reading it needs no request."""
 
     def peek(self, sha256: str, size: int) -> bytes:
         """The first bytes, at most `size`, not verified against the name and so not to be trusted. Raises NotFound."""

@@ -81,6 +81,20 @@ class Invalid(DomainError):
         self.errors = errors
 
 
+class MismatchedInput(FieldError):
+    """Why an image does not fit a model: along which `axis`, what the model expects, and what was found in the image."""
+
+    axis: str
+    expected: str
+    found: str
+
+
+class InputMismatch(Invalid):
+    """An image does not fit the input of a model. `errors` are of the type MismatchedInput."""
+
+    code = "input_mismatch"
+
+
 class Conflict(DomainError):
     """The current state does not allow this."""
 

@@ -8,13 +8,14 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access import Actor
-from domain.errors import Conflict, Forbidden, NotFound
+from domain.access import Actor, Role
+from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.events import Event, PrivateText, State, event_meta, next_event
 from domain.values import invalid, text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+NUMBER: Final = re.compile(r"[0-9]{1,9}")
 MAX_REASON: Final = 1000
 
 
@@ -54,6 +55,37 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         """The sha256 of the blob with the weights: the package, or the weights themselves."""
         return self.package or self.sha256
 
+    @property
+    def unit(self) -> str:
+        """The unit of the number that a regression gives, as the manifest states it. Empty if it states none."""
+        try:
+            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output.unit or ""
+        except msgspec.DecodeError:
+            return ""
+
+
+class _Output(msgspec.Struct, frozen=True):
+    unit: str | None = None
+
+
+class _Bioscope(msgspec.Struct, frozen=True):
+    output: _Output = _Output()
+
+
+class _Config(msgspec.Struct, frozen=True):
+    bioscope: _Bioscope = _Bioscope()
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    config: _Config = _Config()
+
+
+class Addition(msgspec.Struct, frozen=True):
+    """When a version was added, and by whom: None for a version that came with a release."""
+
+    at: datetime
+    by: UUID | None
+
 
 class ModelVersionAdded(Event, frozen=True, kw_only=True):
     """`check_id` is the check that the version has passed; None for a version that came with a release."""
@@ -62,6 +94,10 @@ class ModelVersionAdded(Event, frozen=True, kw_only=True):
     description: str
     version: Version
     check_id: UUID | None = None
+
+    @property
+    def addition(self) -> Addition:
+        return Addition(self.at, self.by if self.check_id else None)
 
 
 class ModelAliasMoved(Event, frozen=True, kw_only=True):
@@ -89,9 +125,12 @@ class ModelPromoterRemoved(Event, frozen=True, kw_only=True):
 
 
 class Model(State, frozen=True, kw_only=True):
+    """`aliases` and `additions` name versions by their number."""
+
     name: str
     description: str
     versions: tuple[Version, ...]
+    additions: dict[int, Addition]
     aliases: dict[str, int]
     created_at: datetime
     retired: bool = False
@@ -122,6 +161,22 @@ class Model(State, frozen=True, kw_only=True):
             if (known.sha256, known.record) == (version.sha256, version.record) and is_same_digest:
                 return known
         return None
+
+
+def select_version(model: Model, wanted: str) -> Version:
+    """The version that a job names by its number or by an alias. Raises Invalid, which lists the versions and aliases that exist."""
+    try:
+        return model.numbered(int(wanted)) if NUMBER.fullmatch(wanted) else model.aliased(wanted)
+    except NotFound:
+        raise _not_selectable(model, wanted) from None
+
+
+def require_runner(model: Model, version: Version, actor: Actor) -> None:
+    """Raises Forbidden unless the version is in production, or the actor is the system or has at least the role researcher."""
+    if model.aliases.get(PRODUCTION) == version.number or actor.is_system:
+        return
+    if actor.role is None or actor.role.level < Role.RESEARCHER.level:
+        raise Forbidden(f"Version {version.number} of the model {model.name} is not in production. It needs the role researcher or higher")
 
 
 def require_promoter(model: Model, actor: Actor) -> None:
@@ -162,7 +217,8 @@ def add_version(
 
 
 def move_alias(model: Model, *, alias: str, number: int, reason: str | None = None, by: UUID, at: datetime) -> list[ModelAliasMoved]:
-    """No event if the alias points to the version already. Raises Invalid, NotFound."""
+    """No event if the alias points to the version already. Raises Invalid, NotFound, and Conflict for a retired model."""
+    _require_in_use(model)
     if not ALIAS.fullmatch(alias):
         raise invalid("alias", "must begin with a letter and have at most 50 of a-z, 0-9, - and _")
     model.numbered(number)
@@ -183,16 +239,20 @@ def first_aliases(version: Version) -> dict[str, int]:
 
 
 def retire(model: Model, *, reason: str | None = None, by: UUID, at: datetime) -> ModelRetired:
-    if model.retired:
-        raise Conflict(f"Model {model.name} is retired already")
+    """Raises Conflict for a retired model."""
+    _require_in_use(model)
     return ModelRetired(**next_event(model, by=by, at=at), reason=_reason(reason))
 
 
 def add_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterAdded]:
+    """No event if the user is a promoter already. Raises Conflict for a retired model."""
+    _require_in_use(model)
     return [] if user in model.promoters else [ModelPromoterAdded(**next_event(model, by=by, at=at), user_id=user)]
 
 
 def remove_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list[ModelPromoterRemoved]:
+    """No event if the user is no promoter. Raises Conflict for a retired model."""
+    _require_in_use(model)
     return [ModelPromoterRemoved(**next_event(model, by=by, at=at), user_id=user)] if user in model.promoters else []
 
 
@@ -205,6 +265,7 @@ def evolve(model: Model | None, event: Event) -> Model | None:
                 name=event.name,
                 description=event.description,
                 versions=(event.version,),
+                additions={event.version.number: event.addition},
                 aliases=first_aliases(event.version),
                 created_at=event.at,
             )
@@ -217,7 +278,11 @@ def evolve(model: Model | None, event: Event) -> Model | None:
 def _changes(model: Model, event: Event) -> dict[str, Any]:
     match event:
         case ModelVersionAdded():
-            return {"versions": (*model.versions, event.version), "description": event.description}
+            return {
+                "versions": (*model.versions, event.version),
+                "additions": {**model.additions, event.version.number: event.addition},
+                "description": event.description,
+            }
         case ModelAliasMoved():
             return {"aliases": with_alias(model.aliases, event.alias, event.number)}
         case ModelRetired():
@@ -228,6 +293,24 @@ def _changes(model: Model, event: Event) -> dict[str, Any]:
             return {"promoters": model.promoters - {event.user_id}}
         case _:
             return {}
+
+
+def _not_selectable(model: Model, wanted: str) -> Invalid:
+    versions = ", ".join(str(version.number) for version in model.versions)
+    aliases = ", ".join(f"{alias} (version {number})" for alias, number in sorted(model.aliases.items())) or "none"
+    if wanted == PRODUCTION:
+        missing = f"The model {model.name} has no version in production"
+        advice = "name another one, or ask an administrator or a promoter of the model to put one into production"
+    else:
+        missing = f"The model {model.name} has no such version or alias"
+        advice = "name one of these"
+    detail = f"{missing}. Versions: {versions}. Aliases: {aliases}. In model_version, {advice}"
+    return Invalid(detail, errors=[{"loc": ["body", "model_version"], "msg": detail}])
+
+
+def _require_in_use(model: Model) -> None:
+    if model.retired:
+        raise Conflict(f"Model {model.name} is retired, which cannot be undone: its aliases and promoters stay as they are")
 
 
 def _reason(reason: str | None) -> str | None:

@@ -126,6 +126,35 @@ def failed(
     )
 
 
+def violation_of(answer: ModelCheckPassed | ModelCheckFailed, asked: ModelCheck | None) -> str | None:
+    """The first rule that an answer breaks, as a text; None if it breaks none.
+
+    `asked` is the state of the check before the answer. Migration 0023 contains the same rules.
+    """
+    if asked is None:
+        return "nobody asked for the check"
+    if asked.answered:
+        return "the check has an answer already"
+    if isinstance(answer, ModelCheckPassed) and asked.retested not in {None, (answer.model_id, answer.number)}:
+        return "the check was of another version"
+    return None
+
+
+def violation_of_addition(asked: ModelCheck | None, *, package: str, by: UUID) -> str | None:
+    """The first rule that a version breaks which was added for the check `asked`. `package` and `by` are those of the version."""
+    if asked is None:
+        return "nobody asked for the check"
+    if asked.retested is not None:
+        return "nobody uploaded the package"
+    if asked.answered:
+        return "the check has an answer already"
+    if by != asked.requested_by:
+        return "the version is not added for the person who uploaded it"
+    if package != asked.sha256:
+        return "the package is not the uploaded one"
+    return None
+
+
 def evolve(check: ModelCheck | None, event: Event) -> ModelCheck | None:
     match event:
         case ModelPackageUploaded() | ModelTestRequested():

@@ -129,7 +129,22 @@ cmp "$TMP/download" "${PICTURES[0]}"
 
 chapter "List the models"
 MODEL=$(call GET /api/models | field 0.name)
-call GET "/api/models/$MODEL" > /dev/null
+VERSION=$(call GET "/api/models/$MODEL" | field production)
+same "$(call GET "/api/models/$MODEL?as_of=$CHANGED_AT" | field production)" "$VERSION"
+
+chapter "Choose promoters of a model, and the version in production, as an administrator; save its package"
+TOKEN=$ADMIN_TOKEN
+call PUT "/api/models/$MODEL/promoters/$YOUR_ID"
+same "$(call GET "/api/models/$MODEL" | field promoters.0.username)" "$YOU"
+KEEP="{\"version\":$VERSION,\"reason\":\"It was in production before\"}"
+same "$(TOKEN=$YOUR_TOKEN send PUT "/api/models/$MODEL/aliases/production" "$KEEP" | field production)" "$VERSION"
+call DELETE "/api/models/$MODEL/promoters/$YOUR_ID"
+TOKEN=$YOUR_TOKEN refused 403 PUT "/api/models/$MODEL/aliases/production" -H 'Content-Type: application/json' -d "$KEEP"
+refused 404 POST "/api/models/none-$ME/retire" -H 'Content-Type: application/json' -d '{"reason":"There is no such model"}'
+same "$(call GET "/api/models/$MODEL/history?limit=1" | field 0.type)" ModelVersionAdded
+call GET "/api/models/$MODEL/versions/$VERSION/package" > "$TMP/model.zip"
+python3 -m zipfile -t "$TMP/model.zip" > /dev/null
+TOKEN=$MY_TOKEN
 
 # until_ended JOB: prints the final status
 until_ended() {

@@ -8,19 +8,23 @@ from pathlib import Path
 def write_atomically(path: Path, pieces: Iterable[bytes], *, user: int | None = None, durable: bool = True) -> None:
     """Replace the file at `path` by `pieces`, readable only by this user (or `user`). A durable file survives a power failure.
 
-    Raises OSError.
+    Nothing remains of a write that fails. Raises OSError, and what `pieces` raises.
     """
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-        if user is not None:
-            os.fchown(file.fileno(), user, user)
-    part.replace(path)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            if user is not None:
+                os.fchown(file.fileno(), user, user)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     if durable:
         sync(path.parent)
 

@@ -23,6 +23,7 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import Capabilities, capabilities_of
 from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, ImageUploadValidator
+from infrastructure.inference.input_check import check_input
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
@@ -125,6 +126,7 @@ def services(settings: Settings) -> Services:
         upload_validator=partial(ImageUploadValidator, limits=image_limits),
         request_digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
         unseal_address=partial(unseal, keys),
+        input_check=check_input,
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=partial(exposition, "api"),
         observe_request=observe_request,

@@ -16,6 +16,8 @@ from domain.dead_letter import DeadLetterDiscarded
 from domain.errors import Unavailable
 from domain.events import Event
 from domain.image import ImageUploaded
+from domain.model import ModelPromoterAdded, ModelPromoterRemoved, ModelVersionAdded
+from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded, ModelTestRequested
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
 from projections.access import ADMINISTRATORS, subject_of
@@ -49,7 +51,8 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     subjects: tuple[UUID, ...]
 
 
-def subjects_of(event: Event) -> tuple[UUID, ...]:
+def subjects_of(event: Event, lookup: RowLookup) -> tuple[UUID, ...]:
+    """An account comes last: it sees events of no dataset that concern it."""
     match event:
         case ChunkJudged():
             images = [*(one.image_id for one in event.results), *(one.image_id for one in event.failures)]
@@ -60,7 +63,21 @@ def subjects_of(event: Event) -> tuple[UUID, ...]:
             touched = [event.originator_id, event.dataset_id, *([event.device_id] if event.device_id else [])]
         case DeadLetterDiscarded():
             touched = [event.originator_id, event.discarded_stream]
-        case DatasetShared() | DatasetShareWithdrawn() | SessionStarted() | SessionRevoked() | RefreshReuseDetected():
+        case ModelVersionAdded() if event.check_id:
+            touched = [event.originator_id, event.check_id]
+        case ModelPackageUploaded() | ModelTestRequested() | ModelCheckPassed() | ModelCheckFailed():
+            checked = getattr(event, "model_id", None)
+            check = lookup("model_checks", event.originator_id)
+            touched = [event.originator_id, *([checked] if checked else []), *([check.requested_by] if check else [])]
+        case (
+            DatasetShared()
+            | DatasetShareWithdrawn()
+            | SessionStarted()
+            | SessionRevoked()
+            | RefreshReuseDetected()
+            | ModelPromoterAdded()
+            | ModelPromoterRemoved()
+        ):
             touched = [event.originator_id, event.user_id]
         case _:
             touched = [event.originator_id]
@@ -101,7 +118,7 @@ def fold(position: int, _: Activity | None, positioned: PositionedEvent, lookup:
         stream=event.originator_id,
         actor=event.by,
         dataset=_dataset_of(event, lookup),
-        subjects=subjects_of(event),
+        subjects=subjects_of(event, lookup),
     )
 
 

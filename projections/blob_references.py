@@ -1,4 +1,4 @@
-"""References to blobs: the files of images and models that are in use."""
+"""References to blobs: the files of images and models that are in use, and packages whose check is awaited."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,15 @@ from domain.errors import Unavailable
 IS_CURRENT = """select c.position >= h.position
     or coalesce((select e.recorded_at > clock_timestamp() - %s::interval from es.event_at(c.position + 1) e), false)
   from checkpoint c, es.head h where c.projection = 'main'"""
+# A version that came with an earlier release has no package. The package of a check that failed is in use no more.
 # An image of an unknown dataset is in use: the event that created the dataset may be a dead letter.
 REFERENCED = """select i.sha256 from images i left join datasets d on d.id = i.dataset_id
     where not i.deleted and d.deleted is not true and i.sha256 = any(%(names)s)
   union
-  select one ->> 'sha256' from models m, jsonb_array_elements(m.versions) one where one ->> 'sha256' = any(%(names)s)"""
+  select coalesce(one ->> 'package', one ->> 'sha256') from models m, jsonb_array_elements(m.versions) one
+    where coalesce(one ->> 'package', one ->> 'sha256') = any(%(names)s)
+  union
+  select sha256 from model_checks where status = 'pending' and sha256 = any(%(names)s)"""
 # No read model shows a discarded event, but commands fold the log and may still use its file.
 REFERENCED_BY_DISCARDED = """select distinct match[1] from es.events d,
     es.event_at((convert_from(d.state, 'UTF8')::json ->> 'position')::bigint) e,
@@ -27,7 +31,7 @@ REFERENCED_BY_WAITING = """select distinct match[1] from (select position from d
 
 
 def blobs_in_use(connection: psycopg.Connection, names: Iterable[str]) -> BlobReferences:
-    """Those of the blobs `names` that an image, a model version or an unapplied event refers to. Blocks.
+    """Those of the blobs `names` that an image, a model version, a pending check or an unapplied event refers to. Blocks.
 
     Raises Unavailable while the read models lag far behind the log, since blobs that they do not know may be in use.
     """

@@ -5,7 +5,6 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from application.services import QueryDatabase
 from domain.access import Actor, Scope
@@ -38,7 +37,7 @@ OWN = (
 )
 
 
-class Classification(msgspec.Struct, frozen=True, kw_only=True):
+class Classification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job. `images` and `chunks` are planned numbers; `judged` counts chunks with results, `succeeded` and `failed` count images.
 
     `planes` is what the caller chose; null where the model chooses.
@@ -66,7 +65,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     deleted: bool
     position: int
-    planes: PlaneSelection | None | UnsetType = UNSET
+    planes: PlaneSelection | None = None
 
 
 def keys(positioned: PositionedEvent) -> Iterable[UUID]:
@@ -116,7 +115,7 @@ def _requested(event: ClassificationRequested, position: int) -> Classification:
         reason=None,
         deleted=False,
         position=position,
-        planes=UNSET if event.planes is None else event.planes,
+        planes=event.planes,
     )
 
 

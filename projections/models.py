@@ -6,19 +6,21 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from application.services import QueryDatabase
+from domain import model
 from domain.errors import NotFound
 from domain.events import Event
 from domain.model import (
     PRODUCTION,
+    Addition,
     ModelAliasMoved,
     ModelPromoterAdded,
     ModelPromoterRemoved,
     ModelRetired,
     ModelVersionAdded,
     OutputKind,
+    Version,
     first_aliases,
     with_alias,
 )
@@ -39,7 +41,7 @@ class VersionCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `checks` are ordered from the oldest to the newest."""
+    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `unit` as in the manifest; `checks`: the newest last."""
 
     number: int
     sha256: str
@@ -53,11 +55,12 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     kind: OutputKind = OutputKind.LOGITS
     label_texts: dict[str, str] = {}
     release: str = ""
+    unit: str = ""
     checks: tuple[VersionCheck, ...] = ()
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`promoters` may move the aliases and retire the model. It is null where it was never set, as in rows of earlier releases."""
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`promoters` may move the aliases and retire the model; None if there are none."""
 
     id: UUID
     version: int
@@ -67,11 +70,26 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, int]
     created_at: datetime
     retired: bool
-    promoters: tuple[UUID, ...] | None | UnsetType = UNSET
+    promoters: tuple[UUID, ...] | None = None
 
     @property
     def production(self) -> ModelVersion | None:
         return next((one for one in self.versions if one.number == self.aliases.get(PRODUCTION)), None)
+
+
+def row_of(state: model.Model) -> Model:
+    """A state from the log as a row, without the checks, which are not in the model's stream."""
+    return Model(
+        id=state.id,
+        version=state.version,
+        name=state.name,
+        description=state.description,
+        versions=tuple(_version(one, state.additions[one.number]) for one in state.versions),
+        aliases=state.aliases,
+        created_at=state.created_at,
+        retired=state.retired,
+        promoters=tuple(sorted(state.promoters)) or None,
+    )
 
 
 def keys(positioned: PositionedEvent) -> Iterable[UUID]:
@@ -123,20 +141,24 @@ def _changes(row: Model, event: Event) -> dict[str, Any]:
 
 
 def _added(event: ModelVersionAdded) -> ModelVersion:
-    version = event.version
+    return _version(event.version, event.addition)
+
+
+def _version(version: Version, addition: Addition) -> ModelVersion:
     return ModelVersion(
         number=version.number,
         sha256=version.sha256,
         size=version.size,
         labels=version.labels,
         review_below=version.review_below,
-        added_at=event.at,
-        added_by=event.by if event.check_id else None,
+        added_at=addition.at,
+        added_by=addition.by,
         digest=version.digest,
         package=version.package,
         kind=version.kind,
         label_texts=version.label_texts,
         release=version.release,
+        unit=version.unit,
     )
 
 
@@ -162,17 +184,13 @@ KINDS = (
 )
 TABLE = Table("models", Model, KINDS, keys, fold)
 
-LISTED = "select * from models where not retired order by name, id"
+LISTED = "select * from models where %(retired)s or not retired order by name, id"
 GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_id)s order by retired, name limit 1"
 
 
-async def listed(db: QueryDatabase) -> list[Model]:
-    """All models that are not retired, by name. Every authenticated user may see them."""
-    return await db.rows(LISTED, {}, into=Model)
-
-
-async def names(db: QueryDatabase) -> list[str]:
-    return [model.name for model in await listed(db)]
+async def listed(db: QueryDatabase, *, retired: bool = False) -> list[Model]:
+    """All models by name, without retired ones unless `retired`. Every authenticated user may see them."""
+    return await db.rows(LISTED, {"retired": retired}, into=Model)
 
 
 async def get(db: QueryDatabase, *, name_or_id: str) -> Model:

@@ -5,7 +5,6 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from application.services import QueryDatabase
 from domain.access import Actor
@@ -17,8 +16,8 @@ from projections.engine.projection import PositionedEvent, RowLookup, Table
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The result for one image of a job. `confidence` is from 0 to 1; `scores` by label sum to 1. `hidden`: job or image was deleted.
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The result for one image of a job. `confidence` and `scores` by label are from 0 to 1. `hidden`: job or image was deleted.
 
     `value` is the number that a regression gave; null for labels.
     """
@@ -35,8 +34,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float]
     warnings: tuple[ImageWarning, ...]
     created_at: datetime
-    hidden: bool = False
-    value: float | None | UnsetType = UNSET
+    hidden: bool
+    value: float | None = None
 
 
 def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
@@ -68,7 +67,7 @@ def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEven
         warnings=result.warnings,
         created_at=event.at,
         hidden=any(host is not None and host.deleted for host in hosts),
-        value=UNSET if result.value is None else result.value,
+        value=result.value,
     )
 
 

@@ -1,5 +1,6 @@
 """The read model of user accounts."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -43,6 +44,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     registered_at: datetime
     deleted: bool
     erased: bool
+
+
+class Username(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    username: str
 
 
 def fold(_: UUID, row: User | None, positioned: PositionedEvent, __: RowLookup) -> User | None:
@@ -111,6 +117,7 @@ LISTED = """select * from users where not deleted
       or email ilike %(q)s::text or username ilike %(q)s::text or first_name || ' ' || last_name ilike %(q)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
   order by registered_at, id limit %(maximum)s"""
+USERNAMES = "select id, username from users where id = any(%(ids)s)"
 
 
 async def get(db: QueryDatabase, actor: Actor, user_id: UUID) -> User:
@@ -140,3 +147,13 @@ async def listed(
     parameters = {"role": where.role, "status": where.status, "q": None if where.q is None else like_pattern(where.q)}
     found = await db.rows(LISTED, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=User)
     return page_of(found, maximum, lambda user: user.registered_at)
+
+
+async def usernames(db: QueryDatabase, actor: Actor, ids: Collection[UUID]) -> dict[UUID, str]:
+    """The user names of the accounts among `ids`, deleted ones included. Shown beside what everyone may see, such as models.
+
+    Raises Forbidden unless `actor` is a user.
+    """
+    require_role(actor, Role.VIEWER)
+    found = await db.rows(USERNAMES, {"ids": list(ids)}, into=Username) if ids else []
+    return {one.id: one.username for one in found}

@@ -33,6 +33,7 @@ body without a token | {anonymous_body_max_bytes} within {anonymous_body_seconds
 unfinished bodies without a token | {anonymous_bodies}; of one address {anonymous_bodies_per_address} | the oldest is answered 429
 JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
 image in one request | {upload_max_bytes} | 413
+model package in one request | {model_max_bytes} | 413
 image | {image_max_pixels} pixels, {image_max_bands} bands, {image_max_pages} pages | refused or rejected, with the reason
 entries in a page | {page} | 422
 requests for previews that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once

@@ -49,6 +49,14 @@ PORT: Final = click.option(
     metavar="NUMBER",
     help="Port of the API; 0 chooses a free one.",
 )
+API_URL: Final = click.option(
+    "--url",
+    cls=SettingOption,
+    variable="BIOSCOPE_URL",
+    fallback="the address that you signed in to",
+    metavar="URL",
+    help="Address of the API.",
+)
 
 
 def running_installation(data: Path | None) -> Settings:

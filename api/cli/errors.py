@@ -60,8 +60,9 @@ def _rules() -> tuple[Rule, ...]:
     """The first one that fits applies. Imported here, because a command that succeeds needs none of these modules."""
     import httpx
 
-    from api.cli.client.api_client import JobNotVisible, RequestRefused
+    from api.cli.client.api_client import NotVisible, RequestRefused
     from api.cli.client.http_connection import UnusableEnvironment
+    from api.cli.client.registry import DamagedDownload, NothingNamed
     from domain.errors import DomainError, Unavailable
     from infrastructure.configuration.settings import WrongSetting
     from infrastructure.embedded.supervisor import AlreadyRunning, CannotStart, NotRunning
@@ -75,8 +76,8 @@ def _rules() -> tuple[Rule, ...]:
     cannot_proceed = (CannotStart, NoBackup, SchemaBehind, SchemaAhead, Unsandboxed, FoldsDiffer, CheckpointUnfit)
     return (
         Rule((AlreadyRunning,), ALREADY_RUNNING),
-        Rule((*cannot_proceed, RequestRefused, JobNotVisible, UnusableEnvironment), FAILED),
-        Rule((WrongSetting, WrongRootKey, DatabaseRefused), WRONG_USE),
+        Rule((*cannot_proceed, RequestRefused, NotVisible, UnusableEnvironment, DamagedDownload), FAILED),
+        Rule((WrongSetting, WrongRootKey, DatabaseRefused, NothingNamed), WRONG_USE),
         Rule((DatabaseAway, NotRunning), AWAY),
         Rule((Unavailable,), AWAY, lambda error: error.detail + _cause(error)),
         Rule((DomainError,), FAILED, lambda error: error.detail),

@@ -2,13 +2,14 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
 from api.cli.commands import SettingOption, argument, command, json_option
+from api.cli.common import API_URL
 from api.cli.exit_codes import FAILED, WRONG_USE
 from api.cli.output import fail, print_json, print_message
 from api.cli.prompts import ask, ask_password
@@ -50,19 +51,27 @@ def login(url: str | None, email: str | None) -> None:
     variables={"BIOSCOPE_TOKEN": "An access token, used instead of the one that `bioscope login` stored."},
 )
 @argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with images.")
-@click.option("--model", metavar="NAME", help="Name of the model. [default: the one that the server is configured with]")
+@click.option(
+    "--model",
+    metavar="NAME[@VERSION]",
+    help="Name of the model, with an alias or number of a version other than the one in production, such as cells@candidate or cells@2."
+    " [default: the model that the server is configured with]",
+)
+@click.option(
+    "--plane",
+    "planes",
+    metavar="AXIS=PLANES",
+    multiple=True,
+    help="Which planes of each image the model gets: z=max, z=mean, z=4, c=0,2 or t=0, counted from 0."
+    " Can be repeated. [default: the model chooses]",
+)
 @click.option("--dataset", metavar="NAME", help="Name of the new dataset. [default: the name of the folder]")
 @click.option("--csv", "output_format", flag_value="csv", help="Print the results as CSV.")
 @json_option("api.cli.client.terminal:RunReport", name="output_format", flag_value="json")
-@click.option(
-    "--url",
-    cls=SettingOption,
-    variable="BIOSCOPE_URL",
-    fallback="the address that you signed in to",
-    metavar="URL",
-    help="Address of the API.",
-)
-def classify(folder: Path, model: str | None, dataset: str | None, output_format: str | None, url: str | None) -> None:
+@API_URL
+def classify(
+    folder: Path, model: str | None, planes: Sequence[str], dataset: str | None, output_format: str | None, url: str | None
+) -> None:
     """Upload a folder of images, run a model, print the results.
 
     The images become a new dataset. JPEG, PNG and TIFF files are uploaded, those of subfolders too. Hidden files are ignored; the number
@@ -72,26 +81,36 @@ def classify(folder: Path, model: str | None, dataset: str | None, output_format
     The exit code is 1 if an image has no result.
     """
     from api.cli.client import terminal
-    from api.cli.client.api_client import Client
-    from api.cli.client.credentials import store_credentials, stored_credentials
     from api.cli.client.image_folder import folder_name, scan, shown, skipped_files
+    from api.cli.client.job_choices import ModelChoice, model_choice, plane_choice
     from api.cli.client.manifest import read_manifest
+    from api.cli.client.sign_in import open_client
     from api.cli.output import err
 
-    credentials = stored_credentials()
-    if credentials is None:
-        fail("you are not signed in: run `bioscope login` first", WRONG_USE)
+    try:
+        choice = model_choice(model) if model is not None else ModelChoice("")
+        chosen_planes = plane_choice(planes)
+    except ValueError as wrong:
+        fail(str(wrong), WRONG_USE)
+    client = open_client(url)
     contents = scan(folder)
     manifest = read_manifest(folder, [image.name for image in contents.images])
     for notice in filter(None, (skipped_files(contents.skipped), manifest.warning)):
         print_message(notice)
     if not contents.images:
         fail(f"{shown(folder)} contains no .jpg, .jpeg, .png, .tif or .tiff file: give the folder of your images", WRONG_USE)
-    credentials = msgspec.structs.replace(credentials, url=url or credentials.url)
-    with Client(credentials, store=store_credentials) as client:
-        _require_model(client, model)
+    with client:
+        if choice.name:
+            _require_model(client, choice)
         report = terminal.classify(
-            client, contents.images, dataset_name=dataset or folder_name(folder), model=model, truth=manifest.labels, console=err
+            client,
+            contents.images,
+            dataset_name=dataset or folder_name(folder),
+            model=choice.name,
+            version=choice.version,
+            planes=chosen_planes,
+            truth=manifest.labels,
+            console=err,
         )
     match output_format:
         case "csv":
@@ -104,8 +123,9 @@ def classify(folder: Path, model: str | None, dataset: str | None, output_format
     sys.exit(FAILED if report.failures or report.status != "completed" else 0)
 
 
-def _require_model(client: Any, name: str | None) -> None:
+def _require_model(client: Any, choice: Any) -> None:
     """Before anything is uploaded."""
-    names = [model["name"] for model in client.get("/api/models")] if name else []
-    if name and name not in names:
-        fail(f"there is no model {name!r}; choose one of: {', '.join(names) or 'none is registered'}", WRONG_USE)
+    from api.cli.client.job_choices import refusal_of
+
+    if refusal := refusal_of(choice, client.get("/api/models")):
+        fail(refusal, WRONG_USE)

@@ -10,6 +10,8 @@ from uuid import UUID
 import msgspec
 
 from domain.access import Role
+from domain.model import OutputKind
+from domain.model_check import CheckReport, Environment
 from domain.user import Status
 
 Described = msgspec.Meta
@@ -124,6 +126,23 @@ class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class CheckedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a check of a model package."""
+
+    check: Annotated[UUID, Described(description="id of the check")]
+    passed: Annotated[bool, Described(description="false with exit code 1")]
+    model: Annotated[str | None, Described(description="name of the model; null if the package was refused")]
+    version: Annotated[int | None, Described(description="number of the version; null if the package was refused")]
+    is_new: Annotated[bool, Described(description="false if the version was known before")]
+    largest_difference: Annotated[float | None, Described(description="from the test outputs; null without test tensors")]
+    tolerance: Annotated[float | None, Described(description="the difference that the manifest allows")]
+    seconds: Annotated[float | None, Described(description="time of one image")]
+    code: Annotated[str | None, Described(description="why it was refused: a code of docs/models/format.md")]
+    detail: Annotated[str | None, Described(description="the reason as a sentence")]
+    file: Annotated[str | None, Described(description="file of the package that is at fault")]
+    field: Annotated[str | None, Described(description="field of that file")]
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A finding of `bioscope doctor`."""
 
@@ -157,6 +176,72 @@ class MigrationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     migration: Annotated[int, Described(description="number of the last migration")]
     models: tuple[MigratedModel, ...]
+
+
+class VersionCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest check of a version in one environment."""
+
+    environment: Annotated[Environment | None, Described(description="null if the check did not come that far")]
+    at: datetime
+    report: Annotated[CheckReport | None, Described(description="null if the check failed")]
+    code: Annotated[str | None, Described(description="code of the reason for a failure")]
+    detail: Annotated[str | None, Described(description="reason for a failure")]
+
+
+class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a model."""
+
+    number: int
+    release: Annotated[str | None, Described(description="version that its manifest states")]
+    kind: Annotated[OutputKind, Described(description="what its numbers mean, see docs/models/format.md")]
+    unit: Annotated[str | None, Described(description="unit of the number of a regression")]
+    labels: tuple[str, ...]
+    label_texts: Annotated[dict[str, str], Described(description="labels in words")]
+    review_below: Annotated[float, Described(description="a lower confidence needs review")]
+    sha256: Annotated[str, Described(description="of the weights")]
+    size: Annotated[int, Described(description="bytes of the weights")]
+    digest: Annotated[str | None, Described(description="of all that determines a result")]
+    package: Annotated[str | None, Described(description="sha256 of the package; null if there is none")]
+    added_at: datetime
+    added_by: Annotated[UUID | None, Described(description="account that uploaded it; null if it came with a release")]
+    added_by_username: str | None
+    checks: tuple[VersionCheck, ...]
+
+
+class Promoter(msgspec.Struct, frozen=True, kw_only=True):
+    """An account that may promote versions of a model and retire it."""
+
+    user_id: UUID
+    username: str | None
+
+
+class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model with all its versions."""
+
+    id: UUID
+    name: str
+    description: str
+    production: Annotated[int | None, Described(description="version that jobs use unless they name another one")]
+    aliases: Annotated[dict[str, int], Described(description="version of each alias")]
+    versions: tuple[RegisteredVersion, ...]
+    promoters: tuple[Promoter, ...]
+    created_at: datetime
+    retired: bool
+
+
+class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a model. Fields that do not apply are null."""
+
+    position: Annotated[int, Described(description="position in the log")]
+    at: datetime
+    type: Annotated[str, Described(description="event type, see docs/events.md")]
+    by: Annotated[UUID, Described(description="account, or part of the system")]
+    by_username: Annotated[str | None, Described(description="null for the system")]
+    number: Annotated[int | None, Described(description="version that was added, or to which the alias points")]
+    alias: str | None
+    user_id: Annotated[UUID | None, Described(description="account that became a promoter, or is none any more")]
+    username: Annotated[str | None, Described(description="user name of that account")]
+    reason: str | None
 
 
 class ConfigValue(msgspec.Struct, frozen=True, kw_only=True):

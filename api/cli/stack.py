@@ -185,7 +185,7 @@ def _describe(shipped: "BundledModel") -> str:
     status = "registered" if shipped.is_new else "known"
     description = f"{status}: model {shipped.name} version {shipped.number} (release {shipped.release}, sha256 {shipped.sha256[:12]})"
     if CANDIDATE in shipped.aliases:
-        return f"{description}, candidate; use it with `bioscope models promote {shipped.name} {shipped.number}`"
+        return f"{description}, candidate; use it with `bioscope models promote {shipped.name} {shipped.number} --reason TEXT`"
     return f"{description}, {', '.join(shipped.aliases) or 'not in use'}"
 
 

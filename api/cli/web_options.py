@@ -22,6 +22,7 @@ def web_options(settings: Settings) -> WebOptions:
         anonymous_websockets=settings.anonymous_websockets,
         anonymous_websockets_per_address=settings.anonymous_websockets_per_address,
         upload_max_bytes=settings.upload_max_bytes,
+        model_max_bytes=settings.model_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
         live_rows_per_second=settings.live_rows_per_second,
     )

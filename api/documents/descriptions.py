@@ -3,35 +3,49 @@
 from collections.abc import Mapping
 from typing import Final
 
+from application.history.event_meanings import FIELDS
 from domain.classification import JobStatus
+from domain.model import MAX_REASON
 from domain.values import MAX_DESCRIPTION, MAX_FILENAME, MAX_NAME, MAX_PASSWORD_CHARACTERS, MAX_PATH_LENGTH, MIN_PASSWORD_CHARACTERS
 
 Texts = Mapping[str, str]
 
+
+def _of_events(struct: str) -> Texts:
+    """The fields of a struct that events contain."""
+    return {name: text.removesuffix(".") for name, text in FIELDS[struct].items()}
+
+
 PARAMETERS: Final[Texts] = {
     "about": "Id of a user, session, dataset, image, device, model or job",
     "after": "Position in the log. Only what follows it is returned",
+    "alias": "Alias, such as `production`: begins with a letter, at most 50 of a-z, 0-9, - and _",
     "analyzed": "Only images with this mark",
     "as_of": "Position in the log, or a time with its offset such as `2026-03-01T12:00:00Z`. Default: now",
     "created_by": "Only jobs that this account started",
     "created_from": "Only images uploaded at this time or later",
     "created_to": "Only images uploaded at this time or earlier",
+    "check_id": "Id of the check",
     "cursor": "`X-Next-Cursor` of the previous page",
     "dataset_id": "Id of the dataset",
     "device_id": "Id of the device",
     "expires_in": "For how many seconds the address must work. Less may be granted",
+    "filename": "Name of the file, as the check shows it",
     "image_id": "Id of the image",
     "is_online": "Only devices that are online, or only those that are not",
     "job_id": "Id of the classification",
     "kind": "Event type, such as `ImageUploaded`",
     "limit": "How many entries to return at most",
     "location": "Only devices with exactly this location",
+    "name": "Name of the model",
     "name_or_id": "Name or id of the model",
+    "number": "Number of the version",
     "order_by": "`uploaded_at`, `created_at` (the same) or `filename`; a `-` before it reverses the order",
     "page": "Number of the page, starting with 1. A `cursor` takes precedence",
     "page_size": "How many entries to return at most",
     "q": "Only images with this text in their file name or path. Case and Unicode form do not matter",
     "result_id": "Id of the result",
+    "retired": "Whether retired models are listed too",
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "token": "The last part of a signed address",
@@ -56,7 +70,9 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
 """By operation id."""
 
 SCHEMAS: Final[Texts] = {
+    "CheckReport": "What a check of a model package measured.",
     "Dependency": "Something that the API depends on.",
+    "Environment": "Where a check ran. Results can differ between environments.",
     "Failure": "An image for which a job has no result.",
     "Feed": "Events without a gap between them.",
     "Followed": "One event.",
@@ -67,9 +83,11 @@ SCHEMAS: Final[Texts] = {
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
     "Login": "The credentials of an account.",
-    "ModelVersion": "One version of a model. It never changes.",
     "Named": "The id and name of something new.",
+    "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "
+    "`regression` a quantity, `external` what another program answers.",
     "Phase": "The status of a job: `pending` until its images are listed, `running` until each has a result or a failure.",
+    "Projection": "One plane that is made of all focal planes.",
     "RefreshToken": "A refresh token, unless it is sent as a header or cookie.",
     "Registered": "The new account.",
     "Registration": "A new account.",
@@ -110,17 +128,19 @@ CLASSIFICATION: Final[Texts] = {
     "succeeded": "How many images have a result",
     "failed": "How many images have a failure",
     "reason": "Why the job failed",
+    "planes": "Planes and channels that the caller chose; null if the model chooses",
 }
 RESULT: Final[Texts] = {
     "id": "Id of the result",
     "image_id": "Id of the image",
     "classification_id": JOB,
-    "label": "The most likely label",
-    "confidence": "Score of the label, 0 to 1",
+    "label": "The most likely label, `none` if no label of several applies, or the name of a quantity that was measured",
+    "confidence": "Score of the label, 0 to 1. 0 for a quantity, which has no probability",
     "model_name": "Name of the model",
     "verdict": "How far to trust the result",
-    "scores": "Score of each label. They add up to 1",
+    "scores": "Score of each label, 0 to 1. They add up to 1 if exactly one label applies. For a quantity: where `value` lies in its range",
     "model_version": "Number of the model version",
+    "value": "The number that was measured; null for labels",
 }
 EVENT: Final[Texts] = {
     "position": "Position in the log: 1, 2, 3, ... without a gap",
@@ -150,6 +170,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "Address": ADDRESS,
     "Alive": {"status": "Always `ok`"},
     "Classification": CLASSIFICATION,
+    "CheckReport": _of_events("CheckReport"),
     "CreateDataset": {"name": f"Name, {NAME}", "description": f"Description, at most {MAX_DESCRIPTION} characters"},
     "Dataset": {
         "id": "Id of the dataset",
@@ -192,6 +213,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "sentence": "The event as a sentence, with the present names",
         "data": "Data of the event. Private fields are in clear, unless their key was destroyed",
     },
+    "Environment": _of_events("Environment"),
     "Failure": {
         "id": "Id of the failure",
         "image_id": "Id of the image",
@@ -248,6 +270,31 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "ImageWarning": {"code": "Stable code", "detail": "The warning as a sentence"},
     "Login": {"email": "E-mail address of the account", "password": "Password of the account"},
     "LoginForm": {"username": "E-mail address of the account", "password": "Password of the account"},
+    "ModelCheck": {
+        "id": "Id of the check",
+        "status": "`pending`, `passed` or `failed`",
+        "requested_by_id": "Account that asked for it",
+        "requested_at": "When it was asked for (UTC)",
+        "sha256": f"{SHA256}, of the package",
+        "filename": "Name of the uploaded file; null for the test of a version",
+        "size": "Size of the uploaded file, in bytes; null for the test of a version",
+        "model_id": "Id of the model, once it is known",
+        "model_name": "Name of the model, once it is known",
+        "number": "Number of the version: the new one, or a known one with the same digest",
+        "answered_at": "When it passed or failed (UTC)",
+        "report": "What it measured, if it passed",
+        "code": "Why it failed: a code of docs/models/format.md",
+        "detail": "The reason as a sentence",
+        "file": "File of the package that is at fault, if it is one",
+        "field": "Field of that file, such as `inputs[0].axes[2].size`",
+    },
+    "VersionCheck": {
+        "environment": "Where it ran; null if it failed before the network ran",
+        "at": "When it passed or failed (UTC)",
+        "report": "What it measured, if it passed",
+        "code": "Why it failed: a code of docs/models/format.md",
+        "detail": "The reason as a sentence",
+    },
     "Model": {
         "id": "Id of the model",
         "name": "Name, as a run takes it",
@@ -258,18 +305,47 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "sha256": f"{SHA256}, of the model file in production",
         "aliases": "Number of a version by alias, such as `production`",
         "versions": "All versions, oldest first",
+        "promoters": "Accounts that may move its aliases and retire it, besides administrators",
         "created_at": "When it was added (UTC)",
         "retired": "Whether it accepts no new jobs",
     },
     "ModelVersion": {
         "number": "Number of the version: 1, 2, 3, ...",
+        "release": "Version that its manifest states",
+        "kind": "What its numbers mean",
+        "unit": "Unit of the number that a `regression` gives",
+        "labels": "Labels, in the order of the model's output",
+        "label_texts": "Labels in words, for the labels that have them",
+        "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
         "sha256": f"{SHA256}, of the model file",
         "size": "Size of the model file, in bytes",
-        "labels": "Labels, in the order of the model's output",
-        "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
+        "digest": f"{SHA256}, of all that determines a result. Null for versions of release 0.2.0",
+        "package": f"{SHA256}, of the package. Null where a version was added without one",
         "added_at": "When it was added (UTC)",
+        "added_by": "Account that uploaded its package. Null if it came with a release",
+        "added_by_username": "User name of this account",
+        "checks": "Newest check in each environment, oldest first",
     },
+    "ModelChange": {
+        "position": "Position in the log",
+        "at": "When it happened (UTC)",
+        "type": "Event type, such as `ModelAliasMoved`",
+        "by": "Account or part of the system that did it",
+        "by_username": "User name of this account. Null for the system",
+        "number": "Number of the version that was added, or to which the alias points",
+        "alias": "Alias that was moved",
+        "user_id": "Account that became a promoter, or is none any more",
+        "username": "User name of that account",
+        "reason": "Why an alias was moved or the model retired, in the words of that account",
+    },
+    "MoveAlias": {"version": "Number of the version", "reason": f"Why, 1 to {MAX_REASON} characters"},
     "Named": {"id": "Its id", "name": "Its name"},
+    "Planes": {
+        "z": "Focal plane, or `max` or `mean` of all of them. A file with pages of unknown meaning has them as focal planes",
+        "c": "Channels, in the order in which the model gets them; all different",
+        "t": "Point in time",
+    },
+    "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "Ready": {"status": "`ok`, or `degraded` if a dependency is unavailable", "dependencies": "Each dependency"},
     "RefreshToken": {"refresh_token": "Refresh token of the last answer"},
     "RegisterDevice": DEVICE,
@@ -281,17 +357,20 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ReportDevice": {"is_online": "Whether the device is online"},
     "Requested": {"id": JOB, "status": "Status of the job"},
+    "RetireModel": {"reason": f"Why, 1 to {MAX_REASON} characters"},
     "RunClassification": {
         "image_id": "Image to classify",
         "dataset_id": "Dataset to classify",
         "model_name": "Name of the model. Default: that of the installation",
-        "threshold": "Results with a lower confidence need a review, 0 to 1. Default: that of the model",
+        "threshold": "Results with a lower confidence need a review, 0 to 1. Default: that of the version",
+        "model_version": "Number of a version, or an alias such as `candidate`. Default: `production`",
+        "planes": "Planes and channels to use, the same of each image. Default: the model chooses",
     },
     "Share": {"user_id": "Id of the account", "username": "User name, if the account exists", "grant": "What the account may do"},
     "ShareDataset": {"grant": "What the account may do"},
     "Statistics": {
         "classified_last_24_hours": "Number of results in the last 24 hours",
-        "average_confidence": "Mean confidence of these results; 0 if there are none",
+        "average_confidence": "Mean confidence of those of these results that have a label, not a quantity; 0 if there are none",
         "last_10_results": "The newest results",
         "hourly_counts": "Results of the present hour and of the 24 hours before it, oldest first",
     },

@@ -17,9 +17,12 @@ JOB: Final = "7c6d5e4f-1a2b-4c3d-8e9f-0a1b2c3d4e07"
 RESULT: Final = "f4e3d2c1-b0a9-5888-9776-65544332210a"
 FAILURE: Final = "1d2c3b4a-5968-5776-8594-a3b2c1d0e0fb"
 EVENT: Final = "b2a7c4d6-e8f0-4a1b-8c2d-3e4f5a6b7c0c"
+CHECK: Final = "d4e5f6a7-b8c9-4d0e-9f1a-2b3c4d5e6f08"
+CHECK_AGAIN: Final = "e5f6a7b8-c9d0-4e1f-8a2b-3c4d5e6f7a09"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
+SHA256_OF_PACKAGE: Final = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"
 HASH: Final = "c0ffee254729296a45a3885639ac7e10f9d54979c0ffee254729296a45a38856"
 ACCESS_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI1ZjBjMWMwZSJ9.c2lnbmF0dXJl"  # noqa: S105 - signed by nobody
 REFRESH_TOKEN: Final = "q3Hn0vUu4m0Jr5mE1xY7kzT2bW8cQdL6sAfGhPiOjNy"  # noqa: S105 - issued by nobody
@@ -64,6 +67,7 @@ CLASSIFICATION: Final = {
     "succeeded": 1,
     "failed": 1,
     "reason": None,
+    "planes": None,
 }
 FAILED: Final = {
     "id": FAILURE,
@@ -85,6 +89,43 @@ FOUND: Final = {
     "warnings": [],
     "model_version": 1,
     "dataset_id": DATASET,
+    "value": None,
+}
+MODEL_VERSION: Final = {
+    "number": 1,
+    "release": "1.2.0",
+    "kind": "logits",
+    "unit": None,
+    "labels": list(SCORES),
+    "label_texts": {},
+    "review_below": 0.6309,
+    "sha256": SHA256_OF_MODEL,
+    "size": 4_701_234,
+    "digest": "c0535e4be2b79ffd93291305436bf889314e4a3faec05ecffcbb7df31ad9e51a",
+    "package": "ec2738feb2bbb0bc783eb4667903391416372ba6ed8b8dddbebbdb37e5102473",
+    "added_at": "2026-02-01T08:00:00Z",
+    "added_by": USER,
+    "added_by_username": "ada",
+    "checks": [
+        {
+            "environment": {"cpu": "AMD EPYC 7763 (avx2, fma)", "runtime": "onnxruntime 1.23.2", "provider": "CPUExecutionProvider"},
+            "at": "2026-02-01T08:00:00Z",
+            "report": {
+                "environment": {"cpu": "AMD EPYC 7763 (avx2, fma)", "runtime": "onnxruntime 1.23.2", "provider": "CPUExecutionProvider"},
+                "largest_difference": 0.000012,
+                "tolerance": 0.001,
+                "load_seconds": 0.12,
+                "run_seconds": 0.004,
+                "memory_bytes": 31_457_280,
+                "nodes": 124,
+                "opset": 18,
+                "files": 5,
+                "size": 4_801_020,
+            },
+            "code": None,
+            "detail": None,
+        }
+    ],
 }
 DATASET_CREATED: Final = {
     "position": 12,
@@ -94,6 +135,40 @@ DATASET_CREATED: Final = {
     "actor": {"id": USER, "kind": "user", "role": "researcher"},
 }
 CREATED_DATA: Final = {"at": MORNING, "by": USER, "name": "Blood smears", "description": "Ward 3, March", "owner_id": USER}
+
+PASSED_CHECK: Final = {
+    "id": CHECK,
+    "status": "passed",
+    "requested_by_id": USER,
+    "requested_at": "2026-03-02T09:20:00Z",
+    "sha256": SHA256_OF_PACKAGE,
+    "filename": "cells.zip",
+    "size": 5_104_233,
+    "model_id": MODEL,
+    "model_name": "pbc8",
+    "number": 2,
+    "answered_at": "2026-03-02T09:20:03Z",
+    "report": {
+        "environment": {"cpu": "x86_64 Xeon avx2", "runtime": "onnxruntime 1.30.0", "provider": "CPUExecutionProvider"},
+        "largest_difference": 0.000002,
+        "tolerance": 0.001,
+        "load_seconds": 0.21,
+        "run_seconds": 0.012,
+        "memory_bytes": 21_340_160,
+        "nodes": 122,
+        "opset": 17,
+        "files": 6,
+        "size": 5_312_001,
+    },
+    "code": None,
+    "detail": None,
+    "file": None,
+    "field": None,
+}
+PENDING_CHECK: Final = {
+    name: value if name in {"id", "requested_by_id", "requested_at", "sha256", "filename", "size"} else None
+    for name, value in PASSED_CHECK.items()
+} | {"status": "pending"}
 
 SCHEMAS: Final[Mapping[str, Any]] = {
     "Address": {"url": f"http://127.0.0.1:8000/api/blobs/{SIGNED_TOKEN}", "expires_in": 3600, "filename": FILENAME},
@@ -180,6 +255,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     },
     "Login": {"email": EMAIL, "password": PASSWORD},
     "LoginForm": {"username": EMAIL, "password": PASSWORD},
+    "ModelCheck": PASSED_CHECK,
     "Model": {
         "id": MODEL,
         "name": "pbc8",
@@ -189,19 +265,24 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "review_below": 0.6309,
         "sha256": SHA256_OF_MODEL,
         "aliases": {"production": 1},
-        "versions": [
-            {
-                "number": 1,
-                "sha256": SHA256_OF_MODEL,
-                "size": 4_701_234,
-                "labels": list(SCORES),
-                "review_below": 0.6309,
-                "added_at": "2026-02-01T08:00:00Z",
-            }
-        ],
+        "versions": [MODEL_VERSION],
+        "promoters": [{"user_id": COLLEAGUE, "username": "grace"}],
         "created_at": "2026-02-01T08:00:00Z",
         "retired": False,
     },
+    "ModelChange": {
+        "position": 23,
+        "at": CLASSIFIED,
+        "type": "ModelAliasMoved",
+        "by": USER,
+        "by_username": "ada",
+        "number": 1,
+        "alias": "production",
+        "user_id": None,
+        "username": None,
+        "reason": "Validated on the slides of March",
+    },
+    "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
     "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None}]},
     "RefreshToken": {"refresh_token": REFRESH_TOKEN},
     "RegisterDevice": {"name": "Slide scanner", "hostname": "scanner-1.example.org", "location": "Room 2.16", "firmware_version": "4.2.0"},
@@ -209,7 +290,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
-    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8"},
+    "RetireModel": {"reason": "Replaced by another model"},
+    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8", "model_version": "production"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
     "Statistics": {
@@ -276,18 +358,24 @@ RESPONSES: Final[Mapping[str, Any]] = {
     },
     "datasetsCreate": {"id": DATASET, "name": "Blood smears"},
     "devicesRegister": {"id": DEVICE, "name": "Slide scanner"},
+    "modelsAdd": PENDING_CHECK,
+    "modelsTest": PENDING_CHECK | {"id": CHECK_AGAIN, "filename": None, "size": None, "model_id": MODEL, "model_name": "pbc8", "number": 2},
     "eventsSchema": event_schemas.schema("DatasetDeleted"),
 }
 """By operation id, where the schema of the body does not say enough."""
 
 PARAMETERS: Final[Mapping[str, str]] = {
     "about": DATASET,
+    "check_id": CHECK,
+    "alias": "production",
     "dataset_id": DATASET,
     "device_id": DEVICE,
     "image_id": IMAGE,
     "job_id": JOB,
     "kind": "DatasetDeleted",
+    "name": "pbc8",
     "name_or_id": "pbc8",
+    "number": "2",
     "result_id": RESULT,
     "token": SIGNED_TOKEN,
     "user_id": USER,
@@ -298,6 +386,8 @@ OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "auditResults": {"about": IMAGE},
     "datasetsShare": {"user_id": COLLEAGUE},
     "datasetsWithdraw": {"user_id": COLLEAGUE},
+    "modelsAddPromoter": {"user_id": COLLEAGUE},
+    "modelsRemovePromoter": {"user_id": COLLEAGUE},
     "usersRemove": {"user_id": COLLEAGUE},
 }
 """By operation id."""

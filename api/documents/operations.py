@@ -10,13 +10,15 @@ from api.documents.operation import Json, Operation
 SCHEMA_REFERENCE: Final = "#/components/schemas/"
 BINARY: Final = {"type": "string", "format": "binary"}
 FORM: Final = "multipart/form-data"
+ZIP: Final = "application/zip"
 DESCRIPTIONS: Final = "api/documents/descriptions.py"
 EXAMPLES: Final = "api/documents/examples.py"
 
-SUCCESS: Final = {200: "Success", 201: "Created", 204: "Done"}
+SUCCESS: Final = {200: "Success", 201: "Created", 202: "Accepted: the work goes on", 204: "Done"}
 HEADERS: Final = {
     "Content-Range": {"description": "Which bytes of the file these are", "schema": {"type": "string"}},
     "ETag": {"description": "Version of the resource, for `If-Match`", "schema": {"type": "string"}},
+    "Location": {"description": "Path at which the work can be followed", "schema": {"type": "string"}},
     "Link": {"description": 'Address of the next page, with `rel="next"`', "schema": {"type": "string"}},
     "Set-Cookie": {"description": "The refresh token, for browsers of the same site", "schema": {"type": "string"}},
     "X-As-Of-Position": {"description": "Position of the log that the page shows", "schema": {"type": "integer"}},
@@ -24,12 +26,15 @@ HEADERS: Final = {
     "X-Next-Cursor": {"description": "Cursor of the next page, if there is one", "schema": {"type": "string"}},
     "X-Total-Count": {"description": "How many entries all pages have, if counting is cheap", "schema": {"type": "integer"}},
 }
-VERSIONED: Final = {"usersMe", "usersOne", "datasetsOne", "imagesOne", "modelsOne", "classificationsOne", "devicesOne"}
+VERSIONED: Final = {"usersMe", "usersOne", "datasetsOne", "imagesOne", "modelsOne", "classificationsOne", "devicesOne", "modelsCheck"}
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "auditTrail": ("X-Next-Cursor",),
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
     "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),
     "imagesBlob": ("ETag",),
+    "modelsAdd": ("Location",),
+    "modelsTest": ("Location",),
+    "modelsHistory": ("X-Next-Cursor",),
     "sessionsLogin": ("Set-Cookie",),
     "sessionsLoginByForm": ("Set-Cookie",),
     "sessionsLogout": ("Set-Cookie",),
@@ -118,6 +123,9 @@ def _complete_request(operation: Operation) -> None:
     if operation.id == "imagesUpload":
         content = {"schema": UPLOAD, "example": examples.UPLOAD}
         operation.body["requestBody"] = {"required": True, "content": {FORM: content}}
+    elif operation.id == "modelsAdd":
+        content = {"schema": BINARY}
+        operation.body["requestBody"] = {"required": True, "content": {ZIP: content}}
     elif (request := operation.body.get("requestBody")) is not None:
         request["required"] = not operation.handler.parsed_fn_signature.parameters["data"].has_default
         for content in request["content"].values():
@@ -147,6 +155,8 @@ def _other_answers(operation: Operation, success: Json) -> Json:
         success["content"] = {media_type: {"schema": BINARY} for media_type in ("image/*", "application/octet-stream")}
         part = success | {"description": "The part that `Range` names", "headers": success["headers"] | _headers("Content-Range")}
         return {"206": part, "304": {"description": "The client has the file already", "headers": success["headers"]}}
+    if operation.id == "modelsPackage":
+        success["content"] = {"application/zip": {"schema": BINARY}}
     if operation.tag == "health" and operation.handler.handler_name == "ready":
         return {"503": success | {"description": "Postgres is unavailable, so that nothing works"}}
     if operation.id == "eventsSchema":

@@ -67,6 +67,12 @@ PROBLEM: Final = {
                         "items": {"type": ["string", "integer"]},
                     },
                     "msg": {"type": "string", "description": "What is wrong with it"},
+                    "axis": {
+                        "type": "string",
+                        "description": "Where an image does not fit a model, such as `channel` (with `input_mismatch`)",
+                    },
+                    "expected": {"type": "string", "description": "What the model takes there (with `input_mismatch`)"},
+                    "found": {"type": "string", "description": "What the image has there (with `input_mismatch`)"},
                 },
                 "required": ["loc", "msg"],
             },

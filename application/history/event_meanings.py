@@ -264,10 +264,10 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "ImageResult": {
         "image_id": "Id of the image.",
         "sha256": FILE_SHA256,
-        "label": "Label with the highest score.",
-        "confidence": "Score of that label, 0 to 1.",
+        "label": "Label that applies best; `none` if none of several applies; for a regression the name of the quantity.",
+        "confidence": "Score of that label, 0 to 1; 0 for a regression, since a number has no probability.",
         "verdict": "Whether the result is clear, is to be reviewed, or is out of the domain of the model.",
-        "scores": "Score of each label; they add up to 1.",
+        "scores": "Score of each label, 0 to 1. They add up to 1 if exactly one label applies.",
         "signals": "Measures of how far the image is from the domain of the model, by name.",
         "warnings": "What in the file was ignored, assumed or converted.",
         "value": "Number that a regression gave; null for labels.",

@@ -32,6 +32,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str
     model_version: int
     outdated: bool
+    value: float | None
 
 
 def require_dataset(about: UUID, *, until: int, log: EventStore) -> None:
@@ -106,4 +107,5 @@ def _result(position: int, event: ChunkJudged, found: ImageResult, outdated: set
         model_name=event.model_name,
         model_version=event.model_version,
         outdated=known in outdated,
+        value=found.value,
     )

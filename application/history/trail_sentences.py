@@ -230,7 +230,15 @@ def _check_failed(event: model_check.ModelCheckFailed, _: Scene) -> str:
 
 def _requested(event: classification.ClassificationRequested, scene: Scene) -> str:
     what = scene.name(event.image_id, "an image") if event.image_id else f"the dataset {scene.name(event.dataset_id, '')}".rstrip()
-    return f"{scene.who} asked {event.model_name} version {event.model_version} to classify {what}"
+    return f"{scene.who} asked {event.model_name} version {event.model_version} to classify {what}{_chosen(event.planes)}"
+
+
+def _chosen(planes: classification.PlaneSelection | None) -> str:
+    """Such as ` (z=max, c=0,2)`."""
+    if planes is None:
+        return ""
+    chosen = {"z": planes.z, "c": planes.c and ",".join(map(str, planes.c)), "t": planes.t}
+    return f" ({', '.join(f'{axis}={value}' for axis, value in chosen.items() if value is not None)})"
 
 
 def _planned(event: classification.ClassificationPlanned, _: Scene) -> str:
@@ -252,6 +260,8 @@ def _failed(event: classification.ClassificationFailed, _: Scene) -> str:
 def _chunk_judged(event: classification.ChunkJudged, scene: Scene) -> str:
     by = f"{event.model_name} version {event.model_version}"
     for result in event.results:
+        if result.image_id == scene.about and result.value is not None:
+            return f"{by} measured {result.label}: {result.value:.6g}"
         if result.image_id == scene.about:
             return f"{by} classified it as {result.label}, {result.confidence * 100:.0f} %"
     for failure in event.failures:

@@ -12,6 +12,7 @@ from application.jobs.work_queue import Chunk, Lease, OpenJob, OutgoingTask, Wor
 
 CHUNKS_PER_SLOT = 4  # in flight per worker slot: enough to keep it busy, few enough that a cancellation takes effect soon
 INSPECTIONS_PER_SLOT = 64  # images
+CHECKS_PER_WORKER = 2  # one that runs and the next one: a package is large, and each worker checks one at a time
 WORKER_ALIVE_WITHIN = timedelta(seconds=10)  # since a worker's last heartbeat
 ONE_MICROSECOND = timedelta(microseconds=1)
 
@@ -49,6 +50,12 @@ def inspection_capacity(leases: Iterable[Lease], *, slots: int) -> int:
     return INSPECTIONS_PER_SLOT * slots - sum(lease.kind is Kind.INSPECT for lease in leases)
 
 
+def check_capacity(leases: Iterable[Lease], workers: Iterable[Worker], *, now: datetime) -> int:
+    """How many more model packages may be dispatched for a check."""
+    live = sum(worker.lane == "bulk" and abs(now - worker.seen_at) <= WORKER_ALIVE_WITHIN for worker in workers)
+    return CHECKS_PER_WORKER * max(1, live) - sum(lease.kind is Kind.CHECK for lease in leases)
+
+
 def fair_share(jobs: Sequence[OpenJob], leases: Iterable[Lease], *, capacity: int) -> list[tuple[OpenJob, Chunk]]:
     """The next `capacity` chunks. Each is from the job with the fewest chunks in flight; the oldest job wins a tie."""
     in_flight = Counter(lease.job for lease in leases)
@@ -71,3 +78,7 @@ def inspect(images: Sequence[UUID], *, attempt: int = 1) -> list[OutgoingTask]:
     """Inspection tasks of at most `MAX_INSPECT` images each."""
     bursts = [tuple(images[start : start + MAX_INSPECT]) for start in range(0, len(images), MAX_INSPECT)]
     return [OutgoingTask(BULK, Task(kind=Kind.INSPECT, image_ids=burst, attempt=attempt)) for burst in bursts]
+
+
+def check(check_id: UUID, *, attempt: int = 1) -> OutgoingTask:
+    return OutgoingTask(BULK, Task(kind=Kind.CHECK, attempt=attempt, check_id=check_id))

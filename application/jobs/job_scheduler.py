@@ -10,11 +10,13 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from application import image_inspection
+from application import image_inspection, model_checks
 from application.commands import execute, load_existing
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.jobs.dispatch_policy import (
     CHUNKS_PER_SLOT,
+    check,
+    check_capacity,
     chunk_capacity,
     classify,
     expired_leases,
@@ -40,6 +42,9 @@ ACTOR = Actor(id=system_actor("scheduler"), kind="system")
 WORKER_LOST = "worker_lost"
 IMAGE_DELETED = "image_deleted"
 INSPECTION_FAILED = "inspection_failed"
+CHECK_ABANDONED = model_checks.PackageRefusal(
+    WORKER_LOST, "The package could not be checked: every worker that tried was lost. Add it again, or use a smaller network"
+)
 
 
 class SchedulerLimits(NamedTuple):
@@ -164,7 +169,12 @@ class Scheduler:
         expired = expired_leases(snapshot.leases, snapshot.workers, duration=self._lease, now=snapshot.now)
         self._for_each([lease for lease in expired if lease.attempts >= self._attempts], self._abandon)
         again = [lease for lease in expired if lease.attempts < self._attempts]
-        return [*self._dispatch_again(again), *self._chunks(snapshot.leases, slots), *self._inspections(snapshot.leases, slots)]
+        return [
+            *self._dispatch_again(again),
+            *self._chunks(snapshot.leases, slots),
+            *self._inspections(snapshot.leases, slots),
+            *self._checks(snapshot),
+        ]
 
     def _chunks(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
         """All waiting single-image jobs, whatever is in flight, and chunks of datasets up to the capacity."""
@@ -178,6 +188,10 @@ class Scheduler:
     def _inspections(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
         capacity = inspection_capacity(leases, slots=slots)
         return inspect(self._work.to_inspect(capacity)) if capacity > 0 else []
+
+    def _checks(self, snapshot: SchedulerSnapshot) -> list[OutgoingTask]:
+        capacity = check_capacity(snapshot.leases, snapshot.workers, now=snapshot.now)
+        return [check(one) for one in self._work.to_check(capacity)] if capacity > 0 else []
 
     def _dispatch_again(self, expired: Sequence[Lease]) -> list[OutgoingTask]:
         if not expired:
@@ -193,6 +207,7 @@ class Scheduler:
         return [
             *self._tasks(chunks),
             *(one for lease in uninspected for one in inspect([lease.id], attempt=lease.attempts + 1)),
+            *(check(lease.id, attempt=lease.attempts + 1) for lease in expired if lease.kind is Kind.CHECK),
         ]
 
     def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[OutgoingTask]:
@@ -221,6 +236,8 @@ class Scheduler:
         if lease.job is not None and lease.number is not None:
             detail = f"No worker finished the image in {lease.attempts} attempts."
             self._fail_chunk(lease.job, lease.number, reason=WORKER_LOST, detail=detail)
+        elif lease.kind is Kind.CHECK:
+            model_checks.record_failed(lease.id, CHECK_ABANDONED, None, command=self._command(), log=self._log)
         else:
             self._reject(lease.id)
         self._work.mark_abandoned(lease.id)

@@ -109,6 +109,9 @@ class WorkQueue(Protocol):
     def to_inspect(self, maximum: int) -> Sequence[UUID]:
         """The first `maximum` images whose inspection was not dispatched yet."""
 
+    def to_check(self, maximum: int) -> Sequence[UUID]:
+        """The first `maximum` checks of model packages that were not dispatched yet."""
+
     def jobs(self, ids: Collection[UUID]) -> Mapping[UUID, OpenJob]:
         """These jobs by id, without their chunks."""
 

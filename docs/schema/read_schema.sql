@@ -195,7 +195,7 @@ create table read.models (
   version     integer not null,  -- Version of the stream.
   name        text not null,
   description text not null,
-  versions    jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, checks}.
+  versions    jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, checks}.
   aliases     jsonb not null,    -- Number of a version by alias, such as production.
   created_at  timestamptz not null,
   retired     boolean not null,  -- The model accepts no new jobs.
@@ -224,12 +224,12 @@ create table read.results (
   classification_id uuid not null,                       -- Refers to classifications.
   image_id          uuid not null,                       -- Refers to images.
   dataset_id        uuid not null,                       -- Refers to datasets.
-  label             text not null,                       -- Label with the highest score.
-  confidence        double precision not null,           -- Score of the label, 0 to 1.
+  label             text not null,                       -- Label that applies best, or the name of a measured quantity.
+  confidence        double precision not null,           -- Score of the label, 0 to 1; 0 for a measured quantity.
   verdict           text not null,                       -- clear, needs_review or out_of_domain.
   model_name        text not null,
   model_version     integer not null,
-  scores            jsonb not null,                      -- Score of each label; they add up to 1.
+  scores            jsonb not null,                      -- Score of each label, 0 to 1.
   created_at        timestamptz not null,
   hidden            boolean not null,                    -- The job or the image was deleted.
   warnings          jsonb not null default '[]'::jsonb,  -- Warnings of the image when it was classified.
@@ -245,10 +245,11 @@ create trigger tally_gone after delete on read.results referencing old table as 
 
 -- Results of each dataset and minute. Triggers on results write it.
 create table read.tallies (
-  dataset_id uuid not null,    -- Refers to datasets.
+  dataset_id uuid not null,              -- Refers to datasets.
   minute     timestamptz not null,
-  count      bigint not null,  -- Results that are not hidden.
-  micros     bigint not null,  -- Sum of their confidence, in millionths.
+  count      bigint not null,            -- Results that are not hidden.
+  micros     bigint not null,            -- Sum of their confidence, in millionths.
+  measured   bigint not null default 0,  -- How many of them are numbers, which have no confidence.
   primary key (dataset_id, minute)
 ) with (fillfactor=70);
 

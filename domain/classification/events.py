@@ -88,7 +88,7 @@ ENDING = (ClassificationCancelled, ClassificationCompleted, ClassificationFailed
 
 
 class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The prediction for one image. `scores` are in the order of the chunk's labels and sum to 1; `confidence` is from 0 to 1.
+    """The prediction for one image. `scores` are in the order of the chunk's labels; they and `confidence` are from 0 to 1.
 
     `signals` are measures by name of how far the image is outside the model's domain. `warnings` lists parts of the file that were
     ignored, assumed or converted. `value` is the number that a regression gave; its score says where that lies in the declared range.

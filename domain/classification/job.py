@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -17,9 +18,13 @@ from domain.classification.events import (
     ClassificationRequested,
     PlaneSelection,
     PlannedImage,
+    Projection,
 )
 from domain.errors import Conflict, Invalid
 from domain.events import Event, State, new_stream, next_event
+
+MAX_CHANNELS: Final = 16
+MAX_PLANE: Final = 1_000_000
 
 
 class JobStatus(StrEnum):
@@ -72,7 +77,7 @@ def request(
 ) -> list[Event]:
     """Request a job. A job over one image is planned at once, a job over a dataset when the scheduler has listed its images.
 
-    Raises Invalid for a threshold outside 0 to 1.
+    Raises Invalid for a threshold outside 0 to 1, and for planes that no image can have.
     """
     if not 0 <= threshold <= 1:
         raise Invalid("threshold must lie between 0 and 1", errors=[{"loc": ["body", "threshold"], "msg": "must lie between 0 and 1"}])
@@ -85,13 +90,29 @@ def request(
         model_version=model_version,
         model_sha256=model_sha256,
         threshold=threshold,
-        planes=planes,
+        planes=_checked_planes(planes),
     )
     if image is None:
         return [requested]
     state = evolve(None, requested)
     assert state is not None
     return [requested, *plan(state, [image], by=by, at=at)]
+
+
+def _checked_planes(planes: PlaneSelection | None) -> PlaneSelection | None:
+    """None for a selection that leaves everything to the model. Raises Invalid."""
+    if planes is None or planes == PlaneSelection():
+        return None
+    if planes.c is not None and not (1 <= len(planes.c) <= MAX_CHANNELS and len(set(planes.c)) == len(planes.c)):
+        raise _invalid_planes("c", f"must be a list of 1 to {MAX_CHANNELS} different channels")
+    for axis, numbers in (("z", (planes.z,)), ("c", planes.c or ()), ("t", (planes.t,))):
+        if not all(number is None or isinstance(number, Projection) or 0 <= number <= MAX_PLANE for number in numbers):
+            raise _invalid_planes(axis, f"must be counted from 0 to {MAX_PLANE:,}")
+    return planes
+
+
+def _invalid_planes(axis: str, message: str) -> Invalid:
+    return Invalid(f"planes.{axis} {message}", errors=[{"loc": ["body", "planes", axis], "msg": message}])
 
 
 def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = False, by: UUID, at: datetime) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Rules between events: results belong to planned chunks, inspections to uploaded images, and nothing is recorded twice."""
+"""Rules between events: results, inspections and versions belong to what was asked for, and nothing is recorded twice."""
 
 from collections import OrderedDict
 from typing import Final
@@ -6,15 +6,19 @@ from uuid import UUID
 
 from application.jobs.chunk_results import JobPlans
 from application.ports import EventStore, RecordedEvent
-from domain import classification, image
+from domain import classification, image, model_check
 from domain.classification import ChunkJudged
 from domain.errors import UpgradeNeeded
 from domain.events import Event
 from domain.image import Image, ImageAccepted, ImageReinspected, ImageRejected
+from domain.model import ModelVersionAdded
+from domain.model_check import ModelCheck, ModelCheckFailed, ModelCheckPassed
 from domain.registry import NOUN_OF, is_known
 from infrastructure.eventstore.codec import Undecodable, without_opening
 
 MAX_REMEMBERED_IMAGES: Final = 10_000
+CHECKED: Final = frozenset(kind.__name__ for kind in (ChunkJudged, ModelVersionAdded, ModelCheckPassed, ModelCheckFailed))
+"""Types with rules, beside those of images."""
 
 
 class RecordAudit:
@@ -33,16 +37,37 @@ class RecordAudit:
         if not is_known(recorded.type, recorded.schema_version):
             self.unchecked += 1
             return None
-        if recorded.type != ChunkJudged.__name__ and NOUN_OF[recorded.type] != "image":
+        if recorded.type not in CHECKED and NOUN_OF[recorded.type] != "image":
             return None
         try:
-            event = without_opening(recorded)
-            return self._of_judgement(event) if isinstance(event, ChunkJudged) else self._of_image(event)
+            return self._of(without_opening(recorded), recorded.position)
         except UpgradeNeeded:
             self.unchecked += 1
             return None
         except Undecodable:
             return "the event cannot be read"
+
+    def _of(self, event: Event, position: int) -> str | None:
+        match event:
+            case ChunkJudged():
+                return self._of_judgement(event)
+            case ModelCheckPassed() | ModelCheckFailed():
+                return model_check.violation_of(event, self._check_before(event.originator_id, position))
+            case ModelVersionAdded():
+                if event.check_id is None:
+                    return None
+                asked = self._check_before(event.check_id, position)
+                return model_check.violation_of_addition(asked, package=event.version.package, by=event.by)
+            case _:
+                return self._of_image(event)
+
+    def _check_before(self, check: UUID, position: int) -> ModelCheck | None:
+        """The check as it was before the event at `position`."""
+        state: ModelCheck | None = None
+        for recorded in self._log.history(check):
+            if recorded.position < position:
+                state = model_check.evolve(state, without_opening(recorded))
+        return state
 
     def _of_judgement(self, judged: ChunkJudged) -> str | None:
         """The violation by a chunk's results. Of two results for one chunk, at least one is not in the chunk's stream."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -41,6 +42,7 @@ log = structlog.get_logger()
 MAX_DERIVED_BYTES: Final = 64 * 1024**2
 """Far more than renditions and signed heads need."""
 NAMES_PER_QUERY: Final = 500
+COPIED_BYTES: Final = 1024**2
 
 
 def open_blobs(settings: Settings, keys: Keys, *, clock: Clock = time.time, s3_limits: S3Limits = DEFAULT_LIMITS) -> BlobStore:
@@ -76,8 +78,8 @@ class FsspecBlobStore:
     def max_url_seconds(self) -> int:
         return self._backend.max_url_seconds
 
-    def begin(self) -> "BlobUpload":
-        return BlobUpload(self._backend, max_bytes=self._max_bytes)
+    def begin(self, *, max_bytes: int | None = None) -> "BlobUpload":
+        return BlobUpload(self._backend, max_bytes=self._max_bytes if max_bytes is None else max_bytes)
 
     def read(self, sha256: str) -> bytes:
         path = self._path(original_key(sha256))
@@ -99,6 +101,17 @@ class FsspecBlobStore:
                 raise _damaged(sha256)
             opened.pop_all()
             return file
+
+    def open_locally(self, sha256: str) -> Any:
+        with _translated_errors(self._backend), ExitStack() as opened:
+            file = opened.enter_context(self._files.open(self._path(original_key(sha256)), "rb"))
+            local = file if _is_local(file) else opened.enter_context(self._copied(file))
+            if not self._verified.has_digest(local, sha256):
+                raise _damaged(sha256)
+            if local is not file:
+                file.close()
+            opened.pop_all()
+            return local
 
     def peek(self, sha256: str, size: int) -> bytes:
         with _translated_errors(self._backend), self._files.open(self._path(original_key(sha256)), "rb") as file:
@@ -166,6 +179,19 @@ class FsspecBlobStore:
         with _translated_errors(self._backend):
             return self._backend.sign(SignedLink(blob, key, image_id, holder, internal))
 
+    def _copied(self, file: Any) -> IO[bytes]:
+        """The content in a file without a name. It lies where renditions are written, since the inference process may write there."""
+        descriptor, path = self._backend.temporary_file(RENDITIONS[0])
+        _remove(path)
+        copy = os.fdopen(descriptor, "w+b")
+        try:
+            shutil.copyfileobj(file, copy, COPIED_BYTES)
+        except BaseException:
+            copy.close()
+            raise
+        copy.seek(0)
+        return copy
+
     def _read_or_error(self, sha256: str) -> BlobContent:
         try:
             return self.read(sha256)
@@ -227,6 +253,12 @@ class BlobUpload:
         with suppress(OSError):  # the buffer cannot be flushed to a full disk
             self.file.close()
         _remove(self._temporary)
+
+
+def _is_local(file: Any) -> bool:
+    with suppress(OSError):
+        return bool(file.fileno() >= 0)
+    return False
 
 
 @contextmanager

@@ -97,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     live_rows_per_second: Positive = 2000
 
     upload_max_bytes: Positive = 64 * 1024**2
+    model_max_bytes: Positive = 512 * 1024**2
     image_max_pixels: Positive = 100_000_000
     image_max_bands: Positive = 32
     image_max_pages: Positive = 256

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import structlog
 
@@ -122,8 +122,8 @@ class GroupClassifier:
         )
 
     def _file(self, version: Version) -> dict[str, Provider]:
-        async def file() -> bytes:
-            return await self._retry(self._blobs.read, version.file)
+        async def file() -> BinaryIO:
+            return await self._retry(self._blobs.open_locally, version.file)
 
         return {version.file: file}
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 from uuid import UUID
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -85,8 +85,8 @@ class ChildReader:
         return DecodedImage(inspection=inspection_of(answer), thumbnail=answer.thumbnail, preview=answer.preview)
 
     def classify(self, data: bytes, version: Version, planes: PlaneSelection | None) -> Prediction | UnreadableImage:
-        async def file() -> bytes:
-            return await asyncio.to_thread(self._blobs.read, version.file)
+        async def file() -> BinaryIO:
+            return await asyncio.to_thread(self._blobs.open_locally, version.file)
 
         arguments = reference_to(version, provider=self._provider), [data], self._limits, planes or PlaneSelection()
         check = partial(check_batch, images=1, rules=result_rules(version))

@@ -3,25 +3,25 @@
 The package may have compromised the child, so its answers are limited by these types and by `check_answer` before they are used.
 """
 
-from collections.abc import Callable
 from math import isfinite
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
-from domain.errors import DomainError
 from domain.model import OutputKind, Version
 from domain.values import printable
 from infrastructure.inference.result_rules import result_rules
 
 MAX_RECORD_LENGTH: Final = 1024**2
+MAX_LABELS: Final = 10_000
+"""As many as a package may have. `application.models.check_version` allows fewer, and refuses the others with a reason."""
 MAX_CHECK_SECONDS: Final = 600.0
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 ModelName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
 Sentence = Annotated[str, Meta(min_length=1, max_length=1000)]
-Place = Annotated[str, Meta(max_length=500)]
+Location = Annotated[str, Meta(max_length=500)]
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 
 
@@ -36,7 +36,7 @@ class CheckedPackage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     size: Count
     digest: Sha256
     kind: OutputKind
-    labels: Annotated[tuple[str, ...], Meta(min_length=1, max_length=300)]
+    labels: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MAX_LABELS)]
     label_texts: dict[str, str]
     review_below: float
     largest_difference: float | None
@@ -53,12 +53,17 @@ class CheckedPackage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class RefusedPackage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A package that was refused: a `code` of docs/models/format.md, a sentence, and where in the package."""
+    """A package that was refused: a `code` of docs/models/format.md, a sentence, and where in the package.
+
+    `runtime` and `provider` are those that ran it; empty if it was refused before.
+    """
 
     code: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
     detail: Sentence
-    file: Place = ""
-    field: Place = ""
+    file: Location = ""
+    field: Location = ""
+    runtime: Annotated[str, Meta(max_length=1000)] = ""
+    provider: Annotated[str, Meta(max_length=1000)] = ""
 
 
 def version_of(found: CheckedPackage, *, package: str) -> Version:
@@ -78,10 +83,10 @@ def version_of(found: CheckedPackage, *, package: str) -> Version:
     )
 
 
-def check_answer(answer: CheckedPackage | RefusedPackage, check_version: Callable[[Version], None]) -> None:
-    """Raises ValueError for values that no honest check can give. `check_version` raises DomainError for an unusable version."""
+def check_answer(answer: CheckedPackage | RefusedPackage) -> None:
+    """Raises ValueError for values that no honest check can give."""
     if isinstance(answer, RefusedPackage):
-        _require("a text", holds=all(text == printable(text) for text in (answer.detail, answer.file, answer.field)))
+        _require_printable(answer.detail, answer.file, answer.field, answer.runtime, answer.provider)
         return
     numbers = (answer.load_seconds, answer.run_seconds, answer.largest_difference or 0.0, answer.tolerance or 0.0)
     _require("a number", holds=all(isfinite(number) and number >= 0 for number in numbers))
@@ -89,13 +94,12 @@ def check_answer(answer: CheckedPackage | RefusedPackage, check_version: Callabl
     _require("the test", holds=(answer.largest_difference is None) == (answer.tolerance is None))
     _require("the difference", holds=(answer.largest_difference or 0.0) <= (answer.tolerance or 0.0) or answer.largest_difference is None)
     _require("the labels in words", holds=answer.label_texts.keys() <= set(answer.labels))
-    _require("a text", holds=all(text == printable(text) for text in (answer.release, answer.runtime, answer.provider)))
-    version = version_of(answer, package=answer.sha256)
-    try:
-        result_rules(version)
-        check_version(version)
-    except (ValueError, DomainError) as error:
-        raise ValueError(f"the version is not usable: {error}") from None
+    _require_printable(answer.release, answer.runtime, answer.provider, *answer.label_texts.values())
+    result_rules(version_of(answer, package=answer.sha256))
+
+
+def _require_printable(*texts: str) -> None:
+    _require("a text", holds=all(text == printable(text) for text in texts))
 
 
 def _require(what: str, *, holds: bool) -> None:

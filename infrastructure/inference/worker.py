@@ -26,6 +26,7 @@ from infrastructure.inference.children.process_pool import ForkServer, ProcessPo
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector
+from infrastructure.inference.model_checker import ModelChecker
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.observability.health import ABSENT_BLOB
 from infrastructure.process_lifecycle import CannotStart
@@ -34,6 +35,7 @@ from infrastructure.retry import Retry
 log = structlog.get_logger()
 
 CHILD_FUNCTIONS: Final = "infrastructure.inference.children.child_functions"
+CHECKS_AT_ONCE: Final = 1  # a model package takes as much memory as a child may have
 PROVIDERS: Final = f"{CHILD_FUNCTIONS}:providers"
 CPU_FLAGS: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 """CPU flags that determine which arithmetic the runtime uses."""
@@ -82,6 +84,10 @@ class InferenceWorker:
         bulk = self._lane("bulk", BULK, size=size, nice=limits.bulk_niceness)
         self.lanes = {BULK: bulk, URGENT: self._lane("urgent", URGENT, size=1, nice=0)}
         self._inspector = ImageInspector(log=log, blobs=blobs, pool=bulk.pool, retry=self._retry, limits=self._image_limits)
+        self._check_pool = self._pool(size=CHECKS_AT_ONCE, nice=limits.bulk_niceness, single_use=True)
+        self._checker = ModelChecker(
+            log=log, blobs=blobs, pool=self._check_pool, retry=self._retry, cpu=cpu_name(), provider=settings.inference_provider
+        )
         lanes = {f"{self.name}/{lane.name}": (lane.name, lane.pool.size) for lane in self.lanes.values()}
         self._heartbeats = Heartbeats(settings.postgres_url, lanes)
         self.warmed = asyncio.Event()
@@ -99,6 +105,8 @@ class InferenceWorker:
                 await self.lanes[topic].classifier.classify(task)
             case Kind.INSPECT:
                 await self._inspector.inspect(task)
+            case Kind.CHECK:
+                await self._checker.check(task)
 
     async def is_blob_store_unavailable(self) -> bool:
         """Whether the whole blob store is unavailable, not only a single blob."""
@@ -132,19 +140,13 @@ class InferenceWorker:
             raise CannotStart(f"onnxruntime has no {wanted}: set {variable('inference_provider')} to one of {', '.join(found)}")
 
     def close(self) -> None:
-        for lane in self.lanes.values():
-            lane.pool.close()
+        for pool in (*(lane.pool for lane in self.lanes.values()), self._check_pool):
+            pool.close()
         self._fork_server.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _lane(self, name: str, topic: str, *, size: int, nice: int) -> Lane:
-        pool = ProcessPool(
-            self._fork_server,
-            size=size,
-            nice=nice,
-            memory_bytes=self._settings.inference_memory_bytes,
-            hang_seconds=self._settings.inference_hang_seconds,
-        )
+        pool = self._pool(size=size, nice=nice)
         classifier = ChunkClassifier(
             log=self._log,
             blobs=self._blobs,
@@ -156,6 +158,16 @@ class InferenceWorker:
             provider=self._settings.inference_provider,
         )
         return Lane(name, topic, pool, classifier)
+
+    def _pool(self, *, size: int, nice: int, single_use: bool = False) -> ProcessPool:
+        return ProcessPool(
+            self._fork_server,
+            size=size,
+            nice=nice,
+            memory_bytes=self._settings.inference_memory_bytes,
+            hang_seconds=self._settings.inference_hang_seconds,
+            single_use=single_use,
+        )
 
     # ---- heartbeats and warming ----
     async def _beat_always(self, leased_work: Callable[[], Sequence[UUID]]) -> None:

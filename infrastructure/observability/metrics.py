@@ -43,6 +43,9 @@ REQUEST_SECONDS: Final = Histogram(
 )
 REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"], registry=API_METRICS)
 IMAGES: Final = Counter("bioscope_inference_images", "Images processed by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS)
+MODEL_CHECKS: Final = Counter(
+    "bioscope_inference_model_checks", "Model packages checked by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS
+)
 
 BROKEN_CHAIN: Final = Gauge(
     "bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.", registry=RELAY_METRICS

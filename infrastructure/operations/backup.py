@@ -4,10 +4,12 @@ Refresh tokens are not included, so that no used token becomes valid again; user
 reports are not included either, since they are not part of the log.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
@@ -202,11 +204,12 @@ def _copy_blobs(blob_names: list[str], blobs: BlobStore, folder: Path, progress:
         if digest_of(path) == sha256:
             continue
         try:
-            data = blobs.read(sha256)
+            file = blobs.open_locally(sha256)
         except (NotFound, CorruptBlob):
             yield sha256
             continue
-        write_hashed(path, [data])
+        with file:
+            write_hashed(path, iter(partial(file.read, PIECE_BYTES), b""))
 
 
 def _copy_renditions(names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
@@ -218,14 +221,21 @@ def _copy_renditions(names: list[str], blobs: BlobStore, folder: Path, progress:
 
 
 def _put_blob(blobs: BlobStore, sha256: str, folder: Path) -> None:
-    writer = blobs.begin()
     try:
         with blob_file(folder, sha256).open("rb") as file:
-            while piece := file.read(PIECE_BYTES):
-                writer.write(piece)
+            stored = _put_file(blobs, file)
     except OSError as error:
-        writer.abort()
         raise NoBackup(f"the blob {sha256} cannot be read ({error.strerror})") from None
-    stored, _ = writer.commit()
     if stored != sha256:
         raise NoBackup(f"the blob {sha256} is damaged: its content does not match its name")
+
+
+def _put_file(blobs: BlobStore, file: IO[bytes]) -> str:
+    """The sha256 under which it is stored. It may be larger than an upload."""
+    writer = blobs.begin(max_bytes=os.fstat(file.fileno()).st_size)
+    try:
+        while piece := file.read(PIECE_BYTES):
+            writer.write(piece)
+        return writer.commit()[0]
+    finally:
+        writer.abort()

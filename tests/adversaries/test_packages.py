@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from domain.model_check import ModelCheckFailed
+from infrastructure.inference.model_checker import CHECK_MODEL
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 from infrastructure.inference.packages.package import open_package
 from tests.adversaries.hostile_packages import RUN, STATIC
 from tests.infrastructure.inference.packages.making import files, zipped
+from tests.infrastructure.inference.test_model_checker import started_rig
 
 QUICK = [name for name, hostile in STATIC.items() if hostile.is_quick]
 OTHERS = [name for name in STATIC if name not in QUICK]
@@ -55,7 +58,8 @@ def test_there_are_enough_of_them():
 
 def test_each_code_has_a_package():
     """But those of what a test outside this list makes."""
-    elsewhere = {RefusalCode.FILE_CHANGED, RefusalCode.ONNX_TOO_LARGE, RefusalCode.MODEL_REFUSED}
+    of_workers = {code for code in RefusalCode if code.startswith(("check_", "package_", "worker_", "too_much_", "model_"))}
+    elsewhere = {RefusalCode.FILE_CHANGED, RefusalCode.ONNX_TOO_LARGE} | of_workers
     assert {hostile.code for hostile in STATIC.values()} | elsewhere == set(RefusalCode)
 
 
@@ -82,6 +86,51 @@ def test_all_are_answered_within_a_gigabyte(tmp_path):
     ).stdout.splitlines()
     expected = [hostile.code for hostile in STATIC.values()] + ["opened"] * len(RUN)
     assert [answer.split()[1] for answer in answers] == expected
+
+
+# ---- in a worker -------------------------------------------------------------------------------------------------------------------
+LEFT_TO_THE_SANDBOX = {
+    "a loop of 2^62 rounds": {"check_timeout"},
+    "a tree that is its own child": {"check_timeout", "model_refused"},
+    "a constant of 16 gigabytes": {"too_much_memory", "model_refused"},
+    "a constant of 2^60 numbers": {"too_much_memory", "model_refused"},
+    "scores that are NaN": {"model_refused"},
+    "another test output": {"model_refused"},
+    "an operator that does not exist": {"model_refused"},
+    "a graph without its inputs": {"model_refused"},
+    "a bomb in an archive in it": {None},
+}
+"""The codes with which a worker refuses what it must run; None for a package that passes."""
+
+
+async def code_of(rig, package):
+    """How the worker answers in the log; None if the package passes."""
+    answer = await rig.checked(package)
+    return answer.code if isinstance(answer, ModelCheckFailed) else None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", RUN)
+async def test_a_worker_answers_what_only_the_sandbox_can_refuse(name):
+    """And checks the next package, which is a good one."""
+    async with started_rig(hang_seconds=3.0, function=CHECK_MODEL) as rig:
+        assert await code_of(rig, RUN[name].make()) in LEFT_TO_THE_SANDBOX[name]
+        assert await code_of(rig, zipped(files())) is None
+
+
+@pytest.mark.anyio
+async def test_a_worker_refuses_hostile_files_with_their_codes():
+    async with started_rig(function=CHECK_MODEL) as rig:
+        answers = {name: await code_of(rig, STATIC[name].make()) for name in QUICK}
+    assert answers == {name: STATIC[name].code for name in QUICK}
+
+
+@pytest.mark.long
+@pytest.mark.anyio
+async def test_a_worker_refuses_all_hostile_files_with_their_codes():
+    async with started_rig(function=CHECK_MODEL) as rig:
+        answers = {name: await code_of(rig, STATIC[name].make()) for name in OTHERS}
+    assert answers == {name: STATIC[name].code for name in OTHERS}
 
 
 # ---- folders -----------------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from domain.access import Actor
 from domain.classification import ChunkJudged, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict
 from domain.errors import Refused
 from domain.image import ImageAccepted, ImageRejected
+from domain.model import ModelVersionAdded
+from domain.model_check import ModelCheckFailed, ModelCheckPassed
 from domain.registry import EVENTS
 from domain.values import chunk_id, system_actor
 from infrastructure.audit.log_verification import verify_log
@@ -361,7 +363,7 @@ def test_a_role_appends_its_own_types_of_events_and_no_others(record, open_as, r
     assert taken == ALLOWED[role]
 
 
-OF_OPERATORS = {"DeadLetterDiscarded", "UserErased", "ImageReinspected", "ModelVersionAdded", "ModelAliasMoved", "ModelRetired"}
+OF_OPERATORS = {"DeadLetterDiscarded", "UserErased", "ImageReinspected"}
 
 
 def test_each_type_of_event_has_processes_that_append_it_or_is_left_to_operators(postgres):
@@ -371,7 +373,7 @@ def test_each_type_of_event_has_processes_that_append_it_or_is_left_to_operators
     assert granted == set(EVENTS) - OF_OPERATORS, "add the type to ops.writers in a migration, or to OF_OPERATORS"
 
 
-@pytest.mark.parametrize("kind", [ChunkJudged, ImageAccepted, ImageRejected])
+@pytest.mark.parametrize("kind", [ChunkJudged, ImageAccepted, ImageRejected, ModelCheckPassed, ModelCheckFailed, ModelVersionAdded])
 def test_the_schema_version_that_the_database_takes_is_the_newest(kind):
     assert kind.schema_version == 1, "es.append refuses others: bring a migration"
 

@@ -11,7 +11,7 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, session, user
+from domain import classification, dataset, device, image, model, model_check, session, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.values import model_id, result_id, system_actor
@@ -56,7 +56,17 @@ GET    /api/images/{image_id}/preview                       !! ++++.. ++++.. +++
 GET    /api/images/{image_id}/thumbnail                     !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/blobs/{token}                                   +- +-     +-     +-     +-     +- +-
 GET    /api/models                                          !  +      +      +      +      -  -
+POST   /api/models                                          !  -      -      +      +      -  -
 GET    /api/models/{name_or_id}                             !! +.     +.     +.     +.     -- --
+POST   /api/models/{name}/versions/{number}/checks          !! --     --     +.     +.     -- --
+GET    /api/model-checks                                    !  +      +      +      +      -  -
+GET    /api/model-checks/{check_id}                         !! ..     ..     ..     +.     -- --
+GET    /api/models/{name}/history                           !! +.     +.     +.     +.     -- --
+PUT    /api/models/{name}/aliases/{alias}                   !! +-.    +-.    +-.    ++.    -- --
+POST   /api/models/{name}/retire                            !! +-.    +-.    +-.    ++.    -- --
+PUT    /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
+DELETE /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
+GET    /api/models/{name}/versions/{number}/package         !! --     +.     +.     +.     -- --
 GET    /api/classifications                                 !  +      +      +      +      -  -
 POST   /api/classifications/run                             !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}                        !! ++++.. ++++.. ++++.. +++++. -- --
@@ -94,15 +104,18 @@ GET    /redoc                                               +  +      +      +  
 """+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
-a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of all else, and for nobody and services: there, absent.
+a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
+absent. Of all else, and for nobody and services: there, absent.
 """
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
 SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
+OF_A_MODEL = ("promoted", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
 NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
+FOR_PROMOTERS = {"PUT /api/models/{name}/aliases/{alias}", "POST /api/models/{name}/retire"}
 ELSEWHERE = {"WS /api/ws"}  # tests/api/test_live.py
 numbers = count(1)
 
@@ -128,8 +141,10 @@ def about(route, column):
     belongs = named & {"dataset_id", "image_id", "job_id", "result_id"} or route in NAMED_IN_THE_BODY
     if not (named or belongs):
         return ("",)
-    if column in {"anonymous", *SERVICES} or not (belongs or named == {"user_id"}):
+    if column in {"anonymous", *SERVICES} or not (belongs or named == {"user_id"} or route in FOR_PROMOTERS):
         return ("foreign", "absent")
+    if route in FOR_PROMOTERS:
+        return OF_A_MODEL
     return OF_A_DATASET if belongs else ("own", "foreign", "absent")
 
 
@@ -141,9 +156,7 @@ class World:
         self.address = api.account()
         self.blob = self._stored(PICTURE)
         self.owner, self.friend = self.person(Role.RESEARCHER), self.person(Role.RESEARCHER)
-        version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
-        shapes = model.add_version(model_id("pbc8"), None, name="pbc8", description="", version=version, by=self.owner.id, at=utc_now())
-        self._append(shapes)
+        self._model("pbc8", SHA256)
 
     def _stored(self, data):
         writer = self.given.blobs.begin()
@@ -151,6 +164,21 @@ class World:
         sha256, _ = writer.commit()
         self.given.blobs.put_derived(thumbnail_of(sha256, 2), data, "image/jpeg")
         return sha256
+
+    def _model(self, name, sha256):
+        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
+        added = model.add_version(model_id(name), None, name=name, description="", version=version, by=self.owner.id, at=utc_now())
+        self._append(added)
+        return model.evolve(model.evolve(None, added[0]), added[1])
+
+    def model(self, person, mode):
+        """What a route of one model needs: a new model, whose weights are stored. `how` the person stands to it."""
+        if mode == "absent":
+            return {"name": "none", "alias": "stable", "number": 1}
+        made = self._model(f"model{next(numbers)}", self.blob)
+        if mode == "promoted":
+            self._append(model.add_promoter(made, user=person.id, by=self.owner.id, at=utc_now()))
+        return {"name": made.name, "alias": "stable", "number": 1}
 
     def _append(self, events):
         system = Actor(id=system_actor("tests"), kind="system")
@@ -174,7 +202,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about")
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -193,7 +221,23 @@ class World:
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
-        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2]}
+        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+
+    def _check(self):
+        """A package of the owner's own waits for its check."""
+        check = uuid4()
+        self._append([model_check.upload(check, filename="x.zip", sha256=self.blob, size=10, by=self.owner.id, at=utc_now())])
+        return check
+
+    def packaged(self, mode):
+        """What a route of a version with a package needs."""
+        if mode == "absent":
+            return {"name": "none", "number": 1}
+        name = f"packaged{next(numbers)}"
+        about = {"labels": LABELS, "review_below": 0.6, "record": "{}", "digest": SHA256, "package": self.blob}
+        version = model.Version(number=1, sha256=SHA256, size=10, **about)
+        self._append(model.add_version(model_id(name), None, name=name, description="", version=version, by=self.owner.id, at=utc_now()))
+        return {"name": name, "number": 1}
 
     def _address(self, image_id, holder):
         about = {"filename": "x.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 600}
@@ -252,7 +296,13 @@ class World:
                 return {"json": {"dataset_id": str(things["dataset_id"])}}
             case "POST /api/images/upload":
                 return {"data": {"dataset_id": str(things["dataset_id"])}, "files": {"file": ("x.jpg", PICTURE, "image/jpeg")}}
-            case _ if route.startswith("PUT"):
+            case "POST /api/models":
+                return {"content": b"PK", "headers": {"Content-Type": "application/zip"}}
+            case "PUT /api/models/{name}/aliases/{alias}":
+                return {"json": {"version": 1, "reason": "Validated"}}
+            case "POST /api/models/{name}/retire":
+                return {"json": {"reason": "Old"}}
+            case _ if route.startswith("PUT") and "/shares/" in route:
                 return {"json": {"grant": "viewer"}}
             case _ if route.startswith("PATCH"):
                 return {"json": PATCHES[route.rpartition("{")[2].partition("_")[0] + route.rpartition("}")[2]]}
@@ -267,6 +317,10 @@ PATCHES = {
     "device/status": {"is_online": True},
     "user": {"phone": "1"},
 }
+
+
+def _with(headers, body):
+    return body | {"headers": body.get("headers", {}) | headers}
 
 
 def bearer(token):
@@ -288,10 +342,14 @@ class Asking:
         person, things = self._chosen(route, column, mode)
         if "/shares/" in route:
             things = things | {"user_id": self.world.friend.id}
+        if route.endswith("/checks"):
+            things = things | self.world.packaged(mode)
+        elif "/models/{name}" in route:
+            things = things | self.world.model(person, mode)
         self.http.cookies.clear()
         await self.world.given.read_position.wait(self.world.position, 5)
         method, path = route.split()
-        return await self.http.request(method, path.format(**things), headers=person.headers, **self.world.body(route, things))
+        return await self.http.request(method, path.format(**things), **_with(person.headers, self.world.body(route, things)))
 
     def _chosen(self, route, column, mode):
         fresh = not route.startswith("GET")

@@ -3,16 +3,18 @@
 import asyncio
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from tests.api.http_calls import assert_refused, dataset, events_of, id_of, image_in, run, share
 from tests.api.worker_events import WorkerEvents
+from tests.infrastructure.inference.test_input_check import record
 
 pytestmark = pytest.mark.anyio
 
 JOBS = "/api/classifications/"
 CONTRACT = {"id", "dataset_id", "image_id", "model_name", "status", "created_by_id", "created_at", "updated_at"}
-OURS = {"model_id", "model_version", "model_sha256", "threshold", "planned", "images", "succeeded", "failed", "reason"}
+OURS = {"model_id", "model_version", "model_sha256", "threshold", "planned", "images", "succeeded", "failed", "reason", "planes"}
 
 
 @pytest.fixture
@@ -49,6 +51,127 @@ async def test_the_model_is_the_one_asked_for_or_the_default_or_the_first(api, d
     await workers.model(api.options.default_model)
     assert await chosen() == await chosen(model_name=None) == api.options.default_model
     assert await chosen(model_name="shapes") == "shapes"
+
+
+async def test_a_model_without_a_version_in_production_is_no_default_and_says_what_to_name(api, desk):
+    http, workers, cells, _ = desk
+    await workers.model("cells", alias="candidate", digest="cd" * 32)
+    assert (await http.get(JOBS + await run(http, dataset_id=cells))).json()["model_name"] == "shapes"
+    refused = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_name": "cells"})
+    assert_refused(refused, 422, "invalid")
+    assert "no version in production. Versions: 1. Aliases: candidate (version 1)" in refused.json()["detail"]
+    assert refused.json()["errors"][0]["loc"] == ["body", "model_version"]
+
+
+# ---- the version -------------------------------------------------------------------------------------------------------------------
+async def test_a_job_names_its_version_by_number_or_alias(desk):
+    http, workers, cells, images = desk
+    await workers.model(sha256="cd" * 32, review_below=0.8)
+    for wanted, number, threshold in ((None, 1, 0.6), ("production", 1, 0.6), ("1", 1, 0.6), ("2", 2, 0.8), ("candidate", 2, 0.8)):
+        for query in ({"dataset_id": cells}, {"image_id": images[0]}):
+            job = (await http.get(JOBS + await run(http, **query, model_version=wanted))).json()
+            assert (job["model_version"], job["threshold"]) == (number, threshold)
+    for wanted in ("3", "stable", "", "x" * 51, 2, ["2"]):
+        refused = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_version": wanted})
+        assert_refused(refused, 422, "invalid")
+        assert refused.json()["errors"][0]["loc"] == ["body", "model_version"]
+
+
+async def test_an_analyst_runs_what_is_in_production(api, desk):
+    owner, workers, cells, images = desk
+    await workers.model(sha256="cd" * 32)
+    analyst = await api.client("analyst")
+    await share(owner, cells, analyst, "analyst")
+    assert await run(analyst, image_id=images[0], model_version="1")
+    refused = await analyst.post(f"{JOBS}run", json={"image_id": images[0], "model_version": "candidate"})
+    assert_refused(refused, 403, "forbidden")
+    assert refused.json()["detail"] == "Version 2 of the model shapes is not in production. It needs the role researcher or higher"
+
+
+# ---- the planes --------------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+async def grey_model(desk):
+    """A package whose model takes one channel of 32 x 32 pixels."""
+    _, workers, _, _ = desk
+    await workers.model("nuclei", package="cd" * 32, record=msgspec.json.encode(record(channels=["dapi"])).decode())
+    return {"model_name": "nuclei"}
+
+
+@pytest.mark.parametrize("planes", [{"z": "max"}, {"z": "mean", "c": [2]}, {"z": 3, "c": [0], "t": 1}, {"c": [1]}])
+async def test_a_job_shows_the_planes_that_were_chosen(desk, grey_model, planes):
+    http, _, cells, _ = desk
+    job = await run(http, dataset_id=cells, planes=planes, **grey_model)
+    assert (await http.get(JOBS + job)).json()["planes"] == planes
+    assert [one["planes"] for one in (await http.get(JOBS)).json()] == [planes]
+
+
+@pytest.mark.parametrize("planes", [None, {}, {"z": None, "c": None}])
+async def test_a_job_without_a_choice_shows_none(desk, grey_model, planes):
+    http, _, cells, _ = desk
+    assert (await http.get(JOBS + await run(http, dataset_id=cells, planes=planes, **grey_model))).json()["planes"] is None
+
+
+@pytest.mark.parametrize(
+    ("planes", "field"),
+    [
+        ({"z": -1}, "z"),
+        ({"z": "first"}, "z"),
+        ({"z": 1.5}, "z"),
+        ({"z": True}, "z"),
+        ({"z": 10**30}, "z"),
+        ({"t": "max"}, "t"),
+        ({"t": -1}, "t"),
+        ({"c": 0}, "c"),
+        ({"c": []}, "c"),
+        ({"c": [0, 0]}, "c"),
+        ({"c": [-1]}, "c"),
+        ({"c": ["red"]}, "c"),
+        ({"c": list(range(17))}, "c"),
+        ({"y": 0}, "y"),
+    ],
+)
+async def test_planes_that_no_image_can_have_are_refused(desk, grey_model, planes, field):
+    http, _, cells, _ = desk
+    refused = await http.post(f"{JOBS}run", json={"dataset_id": cells, "planes": planes, **grey_model})
+    assert_refused(refused, 422, "invalid")
+    assert ".".join(refused.json()["errors"][0]["loc"]).startswith(f"body.planes.{field}")
+
+
+async def test_an_image_that_does_not_fit_is_refused_with_what_is_expected_and_found(api, desk, grey_model):
+    http, workers, cells, images = desk
+    before = events_of(api, "ClassificationRequested")
+    await workers.accept(images[0])
+    refused = await http.post(f"{JOBS}run", json={"image_id": images[0], **grey_model})
+    assert_refused(refused, 422, "input_mismatch")
+    message = "The model takes 1 (dapi) channels, and the image has 3. Choose 1 of them with planes, such as c=0"
+    assert refused.json()["detail"] == f"This does not fit version 1 of the model nuclei. {message}"
+    assert refused.json()["errors"] == [
+        {"loc": ["body", "image_id"], "msg": message, "axis": "channel", "expected": "1 (dapi)", "found": "3"}
+    ]
+    absent = await http.post(f"{JOBS}run", json={"image_id": images[0], "planes": {"c": [3]}, **grey_model})
+    assert_refused(absent, 422, "input_mismatch")
+    assert absent.json()["errors"][0]["loc"] == ["body", "planes", "c"]
+    two = await http.post(f"{JOBS}run", json={"dataset_id": cells, "planes": {"c": [0, 1]}, **grey_model})
+    assert_refused(two, 422, "input_mismatch")
+    of_pictures = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_name": "shapes", "planes": {"c": [0, 1]}})
+    assert_refused(of_pictures, 422, "input_mismatch")
+    assert events_of(api, "ClassificationRequested") == before
+    assert await run(http, image_id=images[0], planes={"c": [2]}, **grey_model)
+
+
+async def test_of_a_pending_image_and_of_a_dataset_the_worker_finds_out(desk, grey_model):
+    http, _, cells, images = desk
+    assert await run(http, image_id=images[0], **grey_model)
+    assert await run(http, dataset_id=cells, **grey_model)
+
+
+async def test_the_same_key_with_other_planes_is_another_request(desk, grey_model):
+    http, _, cells, _ = desk
+    key = {"Idempotency-Key": "once"}
+    first = {"dataset_id": cells, "planes": {"c": [1]}, **grey_model}
+    answers = [await http.post(f"{JOBS}run", json=first, headers=key) for _ in range(2)]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert_refused(await http.post(f"{JOBS}run", json=first | {"planes": {"c": [0]}}, headers=key), 422, "idempotency_key_reused")
 
 
 async def test_a_threshold_of_ones_own_is_kept(desk):

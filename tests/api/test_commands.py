@@ -35,6 +35,8 @@ WITHOUT_DATA = {
     "bioscope completion",
     "bioscope keys export",
     "bioscope models promote",
+    "bioscope models retire",
+    "bioscope models export",
     "bioscope users create-admin",
     "bioscope users set-role",
     "bioscope users disable",
@@ -104,7 +106,7 @@ def test_every_parameter_is_explained(name):
 def test_every_command_has_an_example_that_parses(name, tmp_path, monkeypatch):
     command = COMMANDS[name]
     assert command.example in help_of(name)
-    for needed in ("backup", "examples/micrographs", ".bioscope/keys"):
+    for needed in ("backup", "examples/micrographs", "models/pbc8", ".bioscope/keys"):
         (tmp_path / needed).mkdir(parents=True)
     (tmp_path / ".bioscope/keys/root.key").touch()
     monkeypatch.chdir(tmp_path)
@@ -172,7 +174,7 @@ def test_a_command_without_a_data_folder_refuses_it():
         (["user"], "No such command 'user'. Did you mean 'users'?"),
         (["verfy"], "No such command 'verfy'. Did you mean 'audit verify'?"),
         (["discard"], "No such command 'discard'. Did you mean 'dead-letters discard'?"),
-        (["list"], "No such command 'list'. Did you mean 'users list', 'keys list' or 'dead-letters list'?"),
+        (["list"], "No such command 'list'. Did you mean 'users list', 'models list' or 'keys list'?"),
         (["users", "list", "--jsn"], "No such option: --jsn. Did you mean '--json'?"),
         (["--dta", "x", "up"], "No such option: --dta. Did you mean '--data'?"),
         (["xyzzy"], "No such command 'xyzzy'."),
@@ -263,14 +265,19 @@ HERE = {
     "bioscope asyncapi export": [],
 }
 WITH_THE_WHOLE_SYSTEM = {
+    "bioscope models add",
+    "bioscope models test",
     "bioscope demo",
     "bioscope up",
     "bioscope classify",
     "bioscope restore",
     "bioscope images recheck",
     "bioscope dead-letters discard",
+    "bioscope models list",
+    "bioscope models show",
+    "bioscope models history",
 }
-"""tests/system/test_command_line.py and tests/api/test_record_commands.py run them."""
+"""tests/system/test_command_line.py, tests/api/test_record_commands.py and tests/api/test_registry_commands.py run them."""
 
 
 def test_every_json_is_tested():

@@ -144,8 +144,10 @@ def test_files_are_binary_and_nothing_else_has_a_body_of_its_own():
     assert form["properties"]["file"]["format"] == "binary"
     answers = paths["/api/blobs/{token}"]["get"]["responses"]
     assert [answers[status]["content"]["image/*"]["schema"]["format"] for status in ("200", "206")] == ["binary", "binary"]
+    package = paths["/api/models/{name}/versions/{number}/package"]["get"]["responses"]["200"]
+    assert package["content"] == {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
     without = [body["operationId"] for _, _, body in operations() if "204" in body["responses"]]
-    assert len(without) == 8
+    assert len(without) == 10
     assert all("content" not in body["responses"]["204"] for _, _, body in operations() if "204" in body["responses"])
 
 

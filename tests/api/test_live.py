@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from api.live.connection import OUTDATED
 from api.options import LiveLimits
+from application import models
 from domain import classification, session
 from domain.access import Grant, Role
 from infrastructure.configuration.settings import Settings
@@ -271,6 +272,8 @@ async def test_an_event_of_a_job_carries_its_progress(served):
         ("completed", 4, 1, 3, 1),
     ]
     assert {str(one) for one in images} <= set(judged["subjects"])
+    assert set(judged) == {"type", "position", "at", "event", "stream", "actor", "dataset", "subjects", "job"}
+    assert not {"label", "confidence", "value"} & set(judged["job"])
 
 
 HANGING = "select count(*) from pg_locks where relation = 'read.activity'::regclass and not granted"
@@ -448,3 +451,32 @@ def written_by_a_newer_release(owner_url, stream):
         yield
         owner.execute("update es.streams set newest = %s, version = version - 1 where stream = %s", (newest, stream))
         owner.execute("delete from es.events where notification_id = 1000000")
+
+
+async def test_events_of_models_reach_administrators_and_the_accounts_that_they_concern(served):
+    ada, bob, eve, admin = served.user(), served.user(name="bob"), served.user(name="eve"), served.user(Role.ADMIN, name="carol")
+    name, start = f"cells-{ada.id}", served.follow()
+    passed, failed = served.package(ada), served.package(ada)
+    served.pass_check(passed, name=name)
+    served.fail_check(failed)
+    models.add_promoter(name=name, user_id=bob.id, command=served.command(admin), log=served.log)
+    models.move_alias(name=name, alias="production", number=1, reason="canary", command=served.command(bob), log=served.log)
+    end = served.follow()
+    checked = ["ModelPackageUploaded", "ModelPackageUploaded", "ModelCheckPassed", "ModelCheckFailed"]
+    assert await heard_of_models(served, ada, start, end) == checked
+    assert await heard_of_models(served, bob, start, end) == ["ModelPromoterAdded"]
+    assert await heard_of_models(served, eve, start, end) == []
+    assert sorted(await heard_of_models(served, admin, start, end)) == sorted(
+        [*checked, "ModelVersionAdded", "ModelAliasMoved", "ModelPromoterAdded", "ModelAliasMoved"]
+    )
+
+
+async def heard_of_models(served, member, after, until):
+    """The types of the events of models between two positions, none of which tells a private text."""
+    async with served.watching(member, after=after) as watch:
+        events, position = await until_caught_up(watch)
+        while position < until:
+            more, position = await until_caught_up(watch)
+            events += more
+    assert "canary" not in json.dumps(events)
+    return [event["event"] for event in events if event["event"].startswith("Model")]

@@ -43,7 +43,8 @@ async def client(api):
 async def test_a_result_is_shown_as_the_contract_says(client):
     image, job = await client.result(confidence=0.75)
     [body] = (await client.http.get(RESULTS)).json()
-    assert set(body) == CONTRACT | {"verdict", "scores", "warnings", "model_version", "dataset_id"}
+    assert set(body) == CONTRACT | {"verdict", "scores", "warnings", "model_version", "dataset_id", "value"}
+    assert body["value"] is None
     assert (body["image_id"], body["classification_id"], body["dataset_id"]) == (image, job, client.cells)
     assert (body["label"], body["confidence"], body["model_name"], body["model_version"]) == ("round", 0.75, "shapes", 1)
     assert (body["verdict"], body["scores"]) == ("clear", {"round": 0.75, "flat": 0.25})
@@ -139,6 +140,59 @@ async def test_statistics_have_25_hours_and_count_the_last_24(client):
     assert sum(one["count"] for one in body["hourly_counts"]) >= 4
     assert set(body["last_10_results"][0]) >= CONTRACT
     assert [one["id"] for one in body["last_10_results"]] == await client.ids()
+
+
+async def test_a_number_is_shown_without_a_confidence_that_it_does_not_have(client):
+    image = await image_in(client.http, client.cells)
+    await client.workers.measure(await run(client.http, image_id=image), image, 87.5)
+    [body] = (await client.http.get(RESULTS)).json()
+    assert (body["label"], body["value"], body["confidence"], body["scores"]) == ("viability", 87.5, 0.0, {"viability": 0.875})
+    assert (await client.http.get(RESULTS + body["id"])).json() == body
+
+
+@pytest.mark.parametrize(
+    ("scores", "label", "confidence", "value"),
+    [
+        ({"round": 0.7, "flat": 0.3}, "round", 0.7, None),
+        ({"round": 0.9, "flat": 0.8, "none": 0.1}, "round", 0.9, None),
+        ({"round": 0.3, "flat": 0.2, "none": 0.7}, "none", 0.7, None),
+        ({"viability": 0.875}, "viability", 0.0, 87.5),
+        ({"temperature": 0.0}, "temperature", 0.0, -40.0),
+    ],
+    ids=["one of several", "several apply", "none applies", "number", "number at the end of its range"],
+)
+async def test_a_client_that_knows_only_label_and_confidence_is_not_misled(api, client, scores, label, confidence, value):
+    """The label is one of those with a score, and the confidence is the score of that label, or 0 for what has none."""
+    image = await image_in(client.http, client.cells)
+    job = await run(client.http, image_id=image)
+    await client.workers.answer(job, image, scores=scores, label=label, confidence=confidence, value=value)
+    [body] = (await client.http.get(RESULTS)).json()
+    assert (body["label"], body["confidence"], body["scores"], body["value"]) == (label, confidence, scores, value)
+    assert body["confidence"] == (0 if value is not None else body["scores"][body["label"]])
+    [past] = (await (await api.client("admin")).get(f"/api/audit/{job}/results")).json()
+    assert {name: past[name] for name in ("label", "confidence", "scores", "value")} == {
+        name: body[name] for name in ("label", "confidence", "scores", "value")
+    }
+
+
+async def test_numbers_are_counted_but_do_not_lower_the_average_confidence(client):
+    moment = now()
+    await client.result(confidence=0.5, at=moment)
+    await client.result(confidence=0.7, at=moment - timedelta(hours=23.9))
+    for hours in (0, 0, 23.9, 24.1):
+        image = await image_in(client.http, client.cells)
+        await client.workers.measure(await run(client.http, image_id=image), image, 87.5, at=moment - timedelta(hours=hours))
+    body = (await client.http.get(STATISTICS)).json()
+    assert (body["classified_last_24_hours"], round(body["average_confidence"], 6)) == (5, 0.6)
+    await client.http.delete(f"/api/images/{image}")
+    assert (await client.http.get(STATISTICS)).json()["average_confidence"] == body["average_confidence"]
+
+
+async def test_the_average_confidence_of_numbers_alone_is_zero(client):
+    image = await image_in(client.http, client.cells)
+    await client.workers.measure(await run(client.http, image_id=image), image, 87.5)
+    body = (await client.http.get(STATISTICS)).json()
+    assert (body["classified_last_24_hours"], body["average_confidence"]) == (1, 0.0)
 
 
 async def test_statistics_of_nothing_are_zeros(api):

@@ -109,6 +109,72 @@ def test_the_summary_counts_verdicts_and_says_how_many_labels_the_accuracy_is_of
     assert summary(reported(failures[0])).startswith("1 image: 1 failure; ")
 
 
+def test_numbers_stand_in_place_of_a_confidence_and_are_compared_with_no_label():
+    lines = [
+        Line(file="a.tif", label="viability", verdict="clear", value=87.5, truth="90"),
+        Line(file="b.tif", label="viability", verdict="needs_review", value=0.000012345678, truth=""),
+        Line(file="c.tif", error="refused", truth="80"),
+    ]
+    report = reported(*lines)
+    out = io.StringIO()
+    print_results(report, console=Console(file=out))
+    assert [line.split() for line in out.getvalue().splitlines()[1:]] == [
+        ["file", "label", "truth", "value"],
+        ["a.tif", "viability", "90", "87.5"],
+        ["b.tif", "viability", "(needs", "review)", "1.23457e-05"],
+        ["c.tif", "refused", "80"],
+    ]
+    assert [row["value"] for row in rows_of(report)] == ["87.5", "1.2345678e-05", ""]
+    assert [line["value"] for line in msgspec.to_builtins(report)["lines"]] == [87.5, 0.000012345678, None]
+    assert "accuracy" not in summary(report)
+
+
+def test_an_image_with_none_of_several_labels_is_shown_with_its_confidence():
+    out = io.StringIO()
+    print_results(reported(Line(file="a.tif", label="none", verdict="clear", confidence=0.83)), console=Console(file=out))
+    assert [line.split() for line in out.getvalue().splitlines()[1:]] == [["file", "label", "confidence"], ["a.tif", "none", "83.0%"]]
+
+
+class Answers:
+    """A client whose job has these results, and which remembers what was asked for."""
+
+    def __init__(self, *results):
+        self._results, self.asked = results, {}
+
+    def create_dataset(self, name):
+        return "the-dataset"
+
+    def upload_all(self, dataset, images):
+        return [UploadResult(image, id=str(number)) for number, image in enumerate(images)]
+
+    def run(self, dataset, model, **choices):
+        self.asked = {"model": model, **choices}
+        return "the-job"
+
+    def watch(self, job):
+        moment = "2026-03-02T09:31:00Z"
+        about = {"status": "completed", "created_at": moment, "updated_at": moment, "model_name": "cells", "model_version": 2}
+        return [{**about, "succeeded": 1, "failed": 0, "images": 1}]
+
+    def results(self, job):
+        about = {"created_at": "2026-03-02T09:31:00Z", "verdict": "clear", "warnings": [], "confidence": 0.0}
+        return [{"image_id": str(number), **about, **result} for number, result in enumerate(self._results)]
+
+
+def test_the_choices_of_a_job_reach_the_server_and_its_numbers_the_report():
+    client, image = Answers({"label": "viability", "value": 87.5}), image_file(Path("/data/a.tif"), Path("/data"))
+    choices = {"model": "cells", "version": "2", "planes": {"z": "max"}}
+    report = classify(client, [image], dataset_name="x", **choices, truth={}, console=Console(file=io.StringIO()))
+    assert client.asked == choices
+    assert [line.value for line in report.lines] == [87.5]
+
+
+def test_results_of_a_server_without_numbers_are_shown():
+    client, image = Answers({"label": "round"}), image_file(Path("/data/a.tif"), Path("/data"))
+    report = classify(client, [image], dataset_name="x", model=None, truth={}, console=Console(file=io.StringIO()))
+    assert [(line.label, line.value) for line in report.lines] == [("round", None)]
+
+
 class ClientInterruptedWhile:
     """Accepts everything, until the user presses Ctrl-C."""
 
@@ -123,7 +189,7 @@ class ClientInterruptedWhile:
             raise KeyboardInterrupt
         return [UploadResult(image, id="an-image") for image in images]
 
-    def run(self, dataset, model):
+    def run(self, dataset, model, **choices):
         return "the-job"
 
     def watch(self, job):

@@ -497,8 +497,8 @@ class HeldStore:
     def __getattr__(self, name):
         return getattr(self._blobs, name)
 
-    def begin(self):
-        return HeldWriter(self, self._blobs.begin())
+    def begin(self, **limits):
+        return HeldWriter(self, self._blobs.begin(**limits))
 
 
 class HeldWriter:

@@ -5,12 +5,14 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from application import model_checks
 from application.jobs.chunk_results import JobPlans
 from application.ports import Command
-from domain import classification, image, model
-from domain.access import Actor
+from domain import classification, image, model, model_check
+from domain.access import Actor, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
+from tests.rigs.scenario import REPORT
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 SHA256 = "ab" * 32
@@ -23,13 +25,65 @@ class WorkerEvents:
     def __init__(self, api):
         self.log, self.read_position = api.services.log, api.services.read_position
 
-    async def model(self, name="shapes", *, sha256=SHA256):
-        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
+    async def model(self, name="shapes", *, sha256=SHA256, alias=None, **fields):
+        """A further version; `fields` are those of Version."""
+        about = {"size": 10, "labels": LABELS, "review_below": 0.6, "record": "{}"} | fields
+        version = model.Version(number=1, sha256=sha256, **about)
         known = self.log.load(model_id(name), model.evolve)
-        await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
+        about = {"name": name, "description": "", "version": version, "alias": alias, "by": SYSTEM.id, "at": now()}
+        await self._append(model.add_version(model_id(name), known, **about))
 
-    async def accept(self, image_id, *, dtype="uint8", reader=2):
-        about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader))
+    async def uploaded_model(self, name, user_id, *, package=SHA256, passes=True):
+        """Somebody uploads a package; a worker adds its version as the candidate, or refuses it. Returns the id of the check."""
+        check = uuid4()
+        uploaded = model_check.upload(check, filename="cells.zip", sha256=package, size=10, by=user_id, at=now())
+        await self._append([uploaded], by=Actor(id=user_id))
+        if passes:
+            texts = {"round": "without edges"}
+            version = model.Version(
+                number=1, sha256="ef" * 32, size=10, labels=LABELS, review_below=0.6, record="{}", digest="cd" * 32, package=package,
+                kind=model.OutputKind.SOFTMAX, label_texts=texts, release="2.0.0",
+            )  # fmt: skip
+            found = model_checks.CheckedModel(name, "", version, REPORT)
+            recorded = model_checks.record_passed(check, found, command=Command(id=uuid4(), actor=SYSTEM, at=now()), log=self.log)
+        else:
+            refusal = model_checks.PackageRefusal("labels", "A label occurs twice", file="rdf.yaml")
+            recorded = model_checks.record_failed(check, refusal, None, command=Command(id=uuid4(), actor=SYSTEM, at=now()), log=self.log)
+        assert recorded
+        assert await self.read_position.wait(self.log.head(), 5)
+        return check
+
+    async def failed_test(self, name, user_id):
+        """Somebody asks for a test of version 1, which a worker finds to answer wrongly."""
+        asked = Command(id=uuid4(), actor=Actor(id=user_id, role=Role.RESEARCHER), at=now())
+        check = model_checks.request_test(name=name, number=1, command=asked, log=self.log).id
+        refusal = model_checks.PackageRefusal("model_refused", "The test output differs")
+        command = Command(id=uuid4(), actor=SYSTEM, at=now())
+        assert model_checks.record_failed(check, refusal, REPORT.environment, command=command, log=self.log)
+        await self._shown()
+
+    async def pass_check(self, check, name, *, weights=SHA256):
+        """The package of a check is a version of that model."""
+        found = {"labels": LABELS, "review_below": 0.6, "record": "{}", "digest": weights}
+        package = model_checks.requested(UUID(check), log=self.log).sha256
+        version = model.Version(number=1, sha256=weights, size=10, **found, package=package)
+        checked = model_checks.CheckedModel(name, "", version, REPORT)
+        assert model_checks.record_passed(UUID(check), checked, command=self._command(), log=self.log)
+        await self._shown()
+
+    async def refuse_check(self, check, environment=None):
+        why = model_checks.PackageRefusal("manifest_field", "must be a number", "rdf.yaml", "inputs[0].axes[2].size")
+        assert model_checks.record_failed(UUID(check), why, environment, command=self._command(), log=self.log)
+        await self._shown()
+
+    def _command(self):
+        return Command(id=uuid4(), actor=SYSTEM, at=now())
+
+    async def _shown(self):
+        assert await self.read_position.wait(self.log.head(), 5)
+
+    async def accept(self, image_id, *, dtype="uint8", reader=2, **changes):
+        about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader)) | changes
         await self._change(image_id, image, lambda it: image.accept(it, image.Inspection(**about), by=SYSTEM.id, at=now()))
 
     async def reinspect(self, image_id, *, reader, outdated=()):
@@ -45,6 +99,18 @@ class WorkerEvents:
     async def plan(self, job, covered):
         planned = [PlannedImage(UUID(one), SHA256) for one in covered]
         await self._change(job, classification, lambda it: classification.plan(it, planned, more=False, by=SYSTEM.id, at=now()))
+
+    async def measure(self, job, image, value, *, at=None):
+        """The number that a regression gave for the only image of a job."""
+        await self.answer(job, image, scores={"viability": value / 100}, at=at, label="viability", confidence=0.0, value=value)
+
+    async def answer(self, job, image, *, scores, at=None, verdict=Verdict.CLEAR, **found):
+        """The result for the only image of a job: its fields are those of ImageResult."""
+        chunk = JobPlans(self.log).chunk(UUID(job), 0)
+        about = {"sha256": chunk.images[0].sha256, "verdict": verdict, "scores": tuple(scores.values())}
+        results = (ImageResult(image_id=UUID(image), **about, **found),)
+        answer = {"labels": tuple(scores), "results": results, "failures": (), "provenance": None, "by": SYSTEM.id, "at": at or now()}
+        await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
 
     async def judge(self, job, results=(), failures=(), *, confidence=0.9, at=None):
         """A chunk's answer: `results` and `failures` are image ids."""
@@ -64,8 +130,8 @@ class WorkerEvents:
         events = decide(self.log.load(UUID(stream), noun.evolve))
         await self._append(events if isinstance(events, list) else [events])
 
-    async def _append(self, events):
-        appended = self.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), *events)
+    async def _append(self, events, *, by=SYSTEM):
+        appended = self.log.append(Command(id=uuid4(), actor=by, at=now()), *events)
         assert await self.read_position.wait(appended.position, 5)
 
 

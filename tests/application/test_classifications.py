@@ -4,14 +4,15 @@ from uuid import uuid4
 
 import pytest
 
-from application import classifications, datasets, images
+from application import classifications, datasets, images, models
 from application.classifications import load_job
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
+from application.ports import Mismatch
 from domain.access import Grant, Role
-from domain.classification import ChunkJudged, JobStatus
-from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.classification import ChunkJudged, JobStatus, PlaneSelection
+from domain.errors import Conflict, Forbidden, InputMismatch, Invalid, NotFound
 from domain.values import chunk_id
-from tests.given import actor, command
+from tests.given import actor, add_model, command
 from tests.rigs.scenario import Scenario
 
 SYSTEM = actor(None, kind="system")
@@ -36,9 +37,9 @@ def cells(scenario, ada):
 
 @pytest.fixture
 def run(log):
-    def run(by, *, dataset=None, image=None, model="shapes", threshold=None):
+    def run(by, *, dataset=None, image=None, model="shapes", threshold=None, **more):
         about = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": threshold, "known_models": ["shapes"]}
-        return classifications.run(**about, command=command(by), log=log).id
+        return classifications.run(**about, **more, command=command(by), log=log).id
 
     return run
 
@@ -71,6 +72,99 @@ def test_a_job_needs_a_role_and_a_grant(scenario, ada, cells, run):
         run(actor(Role.VIEWER), dataset=cells)
     with pytest.raises(NotFound):
         run(actor(), dataset=cells)
+
+
+# ---- the version ---------------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def two_versions(log, scenario):
+    """A second version with another threshold is the candidate."""
+    about = {"sha256": "cd" * 32, "size": 10, "labels": ("round", "flat"), "review_below": 0.8, "record": "{}"}
+    add_model(name="shapes", **about, command=command(actor(Role.ADMIN)), log=log)
+
+
+def asked_for(log, job):
+    found = load_job(log, job, command(actor(Role.ADMIN)), Grant.VIEWER)
+    return found.model_version, found.model_sha256[:2], found.threshold
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_job_records_the_version_that_it_names_with_its_threshold(log, ada, cells, run):
+    first, second = (1, "ab", 0.6), (2, "cd", 0.8)
+    for wanted, version in ((None, first), ("production", first), ("1", first), ("2", second), ("candidate", second)):
+        assert asked_for(log, run(ada, dataset=cells, model_version=wanted)) == version
+    assert asked_for(log, run(ada, dataset=cells, model_version="2", threshold=0.1)) == (2, "cd", 0.1)
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_job_keeps_its_version_when_the_alias_moves(log, ada, cells, run):
+    job = run(ada, dataset=cells)
+    models.move_alias(name="shapes", alias="production", number=2, command=command(actor(Role.ADMIN)), log=log)
+    assert asked_for(log, job) == (1, "ab", 0.6)
+    assert asked_for(log, run(ada, dataset=cells)) == (2, "cd", 0.8)
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_an_analyst_runs_only_the_version_in_production(log, scenario, ada, cells, run):
+    bob = scenario.user(Role.ANALYST, name="bob")
+    scenario.share(ada, cells, bob, Grant.ANALYST)
+    for wanted in (None, "production", "1"):
+        assert run(bob, dataset=cells, model_version=wanted)
+    for wanted in ("2", "candidate"):
+        with pytest.raises(Forbidden, match="not in production"):
+            run(bob, dataset=cells, model_version=wanted)
+
+
+def test_a_version_that_does_not_exist_and_a_retired_model_are_refused(log, ada, cells, run):
+    for wanted in ("2", "candidate", "x"):
+        with pytest.raises(Invalid, match="Versions: 1"):
+            run(ada, dataset=cells, model_version=wanted)
+    models.retire(name="shapes", reason="Old", command=command(actor(Role.ADMIN)), log=log)
+    with pytest.raises(Invalid, match="no model"):
+        run(ada, dataset=cells, model_version="1")
+
+
+# ---- whether an image fits -----------------------------------------------------------------------------------------------------------
+class ChecksInput:
+    """An input check that remembers what it was asked, and finds these mismatches."""
+
+    def __init__(self, *found):
+        self.found, self.asked = found, []
+
+    def __call__(self, version, image, planes):
+        self.asked.append((version.number, image and image.id, planes))
+        return self.found
+
+
+def test_the_image_of_a_job_is_compared_with_the_model_before_the_job_begins(log, scenario, ada, cells, run):
+    image, planes, check = scenario.image(ada, cells), PlaneSelection(c=(0,)), ChecksInput()
+    assert load_job(log, run(ada, image=image, planes=planes, input_check=check), command(ada), Grant.VIEWER).planes == planes
+    run(ada, dataset=cells, planes=planes, input_check=check)
+    run(ada, image=image, input_check=check)
+    assert check.asked == [(1, image, planes), (1, None, planes), (1, image, None)]
+
+
+def test_an_image_that_does_not_fit_is_refused_with_what_is_expected_and_found(log, scenario, ada, cells, run):
+    image, before = scenario.image(ada, cells), log.head()
+    channels = Mismatch(("image_id",), "channel", "3 (red, green, blue)", "1", "The model takes 3 channels, and the image has 1")
+    width = Mismatch(("image_id",), "x", "at least 64", "48", "The model takes at least 64 pixels in width, and the image has 48")
+    with pytest.raises(InputMismatch) as refused:
+        run(ada, image=image, input_check=ChecksInput(channels, width))
+    assert refused.value.detail == (
+        "This does not fit version 1 of the model shapes. The model takes 3 channels, and the image has 1."
+        " The model takes at least 64 pixels in width, and the image has 48"
+    )
+    assert refused.value.errors == [
+        {"loc": ["body", "image_id"], "msg": one.message, "axis": one.axis, "expected": one.expected, "found": one.found}
+        for one in (channels, width)
+    ]
+    assert log.head() == before
+
+
+def test_nobody_learns_about_an_image_that_is_not_shared_with_them(scenario, ada, cells, run):
+    check = ChecksInput()
+    with pytest.raises(NotFound):
+        run(actor(), image=scenario.image(ada, cells), input_check=check)
+    assert check.asked == []
 
 
 def test_a_job_over_a_deleted_image_or_dataset_is_refused(log, scenario, ada, cells, run):

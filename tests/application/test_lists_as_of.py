@@ -55,6 +55,16 @@ def test_images_are_listed_until_they_are_deleted(log, scenario, ada, pair):
     assert lists_as_of.images(pair, until=log.history(pair[0])[0].position, log=log)[0].accepted is False
 
 
+@pytest.mark.parametrize("value", [None, 0.0, 87.5])
+def test_a_result_of_the_past_has_its_number(log, scenario, ada, cells, value):
+    cell = scenario.image(ada, cells)
+    scenario.model()
+    job = scenario.job(ada, image=cell)
+    scenario.judge(job, 0, [cell], value=value)
+    (found,) = lists_as_of.results([log.head()], job, until=log.head(), log=log)
+    assert found.value == value
+
+
 def test_a_job_and_an_image_have_their_results(log, pair, judged):
     job, position = judged
     assert results(log, judged, job, position) == dict.fromkeys(pair, False)

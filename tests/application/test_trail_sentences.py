@@ -9,6 +9,7 @@ from application import datasets
 from application.history import audit
 from application.history.trail_sentences import SENTENCES, Scene, sentence
 from domain.access import Grant
+from domain.classification import PlaneSelection, Projection
 from domain.registry import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.contracts.conftest import ROOT
@@ -69,6 +70,30 @@ def test_a_sentence_about_a_result_names_model_and_confidence(scenario):
     of_job = told(scenario, job, judged)
     assert of_job[0] == "Ada Lab asked shapes version 1 to classify the dataset cells"
     assert of_job[-1] == "shapes version 1 classified 2 images, and could not classify 1"
+
+
+def test_a_sentence_about_a_number_names_the_quantity_and_no_confidence(scenario):
+    ada = scenario.user(name="Ada")
+    cell = scenario.image(ada, scenario.dataset(ada))
+    scenario.model()
+    job = scenario.job(ada, image=cell)
+    scenario.judge(job, 0, [cell], value=87.5)
+    assert told(scenario, cell, [scenario.log.head()])[-1] == "shapes version 1 measured round: 87.5"
+
+
+@pytest.mark.parametrize(
+    ("planes", "shown"),
+    [
+        (None, ""),
+        ({"z": Projection.MAX}, " (z=max)"),
+        ({"z": 0, "c": (2, 0), "t": 0}, " (z=0, c=2,0, t=0)"),
+    ],
+)
+def test_a_sentence_about_a_job_names_the_planes_that_were_chosen(scenario, planes, shown):
+    ada = scenario.user(name="Ada")
+    scenario.model()
+    job = scenario.job(ada, dataset=scenario.dataset(ada), planes=planes and PlaneSelection(**planes))
+    assert told(scenario, job) == [f"Ada Lab asked shapes version 1 to classify the dataset cells{shown}"]
 
 
 def test_an_erased_person_reads_erased(scenario):

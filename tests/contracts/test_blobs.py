@@ -118,10 +118,21 @@ def test_more_bytes_than_an_upload_may_have_are_refused_and_leave_nothing(blobs)
     assert not blobs.exists(hashlib.sha256(bytes(MOST) + b"x").hexdigest())
 
 
-def test_a_blob_can_be_read_from_anywhere(blobs, request):
+def test_an_upload_can_have_a_limit_of_its_own(blobs):
+    writer = blobs.begin(max_bytes=MOST + 1)
+    writer.write(bytes(MOST + 1))
+    with pytest.raises(ImageTooLarge, match="1,000,001"):
+        writer.write(b"x")
+    writer = blobs.begin(max_bytes=10)
+    with pytest.raises(ImageTooLarge, match="10 bytes"):
+        writer.write(bytes(11))
+
+
+@pytest.mark.parametrize("opening", ["open", "open_locally"])
+def test_a_blob_can_be_read_from_anywhere(blobs, request, opening):
     data = unlike(request)
     sha256, _ = put(blobs, data)
-    with blobs.open(sha256) as file:
+    with getattr(blobs, opening)(sha256) as file:
         file.seek(15_000)
         assert file.read(200) == data[15_000:15_200]
 
@@ -135,7 +146,7 @@ def test_the_first_bytes_can_be_looked_at(blobs, request):
 
 @pytest.mark.parametrize("name", [NOBODY, "", "../../etc/passwd", "ab", NOBODY.upper().replace("0", "A")])
 def test_what_is_not_there_is_not_found(blobs, name):
-    for ask in (blobs.read, blobs.open):
+    for ask in (blobs.read, blobs.open, blobs.open_locally):
         with pytest.raises(NotFound):
             ask(name)
 
@@ -213,7 +224,7 @@ def test_bytes_that_do_not_match_their_name_are_never_used(blobs, request, tmp_p
     else:
         places = [tmp_path, tmp_path_factory.getbasetemp()]
         next(file for place in places for file in place.rglob(sha256) if file.is_file()).write_bytes(b"something else")
-    for use in (blobs.read, blobs.open):
+    for use in (blobs.read, blobs.open, blobs.open_locally):
         with pytest.raises(CorruptBlob) as raised:
             use(sha256)
         assert raised.value.sha256 == sha256

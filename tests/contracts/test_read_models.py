@@ -13,7 +13,7 @@ import pytest
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.tasks import Kind
 from application.jobs.work_queue import Worker
-from domain import classification
+from domain import classification, model_check
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue
@@ -458,6 +458,27 @@ def test_work_that_a_worker_has_in_hand_is_not_lost_however_long_it_takes(stood,
     stood.let_leases_end()
     step()
     assert scenario.log.load(image, image_of.evolve).rejected
+
+
+def test_packages_are_checked_in_the_order_of_their_upload_until_they_are_answered(stood, scenario, step):
+    ada = scenario.user()
+    first, second, third = (scenario.package(ada) for _ in range(3))
+    scenario.follow()
+    work = stood.work()
+    assert (work.to_check(2), work.to_check(9)) == ([first, second], [first, second, third])
+    work.close()
+    assert [(kind, works, attempt) for _, kind, works, attempt in step()] == [(Kind.CHECK, (first,), 1), (Kind.CHECK, (second,), 1)]
+    scenario.pass_check(first)
+    stood.let_leases_end()
+    assert [(works, attempt) for _, _, works, attempt in step()] == [((second,), 2), ((third,), 1)]
+    stood.let_leases_end()
+    assert [(works, attempt) for _, _, works, attempt in step()] == [((third,), 2)]
+    step()
+    work = stood.work()
+    work.delete_done()
+    assert [(lease.id, lease.kind, lease.job) for lease in work.snapshot().leases] == [(third, Kind.CHECK, None)]
+    assert scenario.log.load(second, model_check.evolve).answered
+    work.close()
 
 
 def test_what_was_given_up_is_marked(stood, scenario, step):

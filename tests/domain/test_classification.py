@@ -7,14 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import classification
-from domain.classification import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, JobStatus, PlannedImage, ReviewRules, Verdict
-from domain.errors import Conflict
+from domain.classification import (
+    MAX_CHUNK_IMAGES,
+    MAX_PART_IMAGES,
+    JobStatus,
+    PlaneSelection,
+    PlannedImage,
+    Projection,
+    ReviewRules,
+    Verdict,
+)
+from domain.errors import Conflict, Invalid
 from tests.given import LATER, NOW, state_after
 
 ME = uuid4()
 
 
-def a_job(images=None):
+def a_job(images=None, *, planes=None):
     asked = classification.request(
         uuid4(),
         dataset=uuid4(),
@@ -24,6 +33,7 @@ def a_job(images=None):
         model_version=1,
         model_sha256="ab",
         threshold=0.5,
+        planes=planes,
         by=ME,
         at=NOW,
     )
@@ -133,3 +143,37 @@ def test_a_number_needs_review_outside_of_its_bounds_whatever_the_threshold(valu
     rules = ReviewRules(below=0.9, outside=(0.0, 9.0))
     assert verdict(0.0, rules, value=value) is expected
     assert verdict(0.0, ReviewRules(below=0.9), value=value) is Verdict.CLEAR
+
+
+@pytest.mark.parametrize(
+    "planes", [{"z": 0}, {"z": Projection.MAX}, {"c": (3, 0)}, {"c": tuple(range(16))}, {"t": 7}, {"z": Projection.MEAN, "c": (1,), "t": 0}]
+)
+def test_a_job_keeps_the_planes_that_its_caller_chose(planes):
+    job, asked = a_job(planes=PlaneSelection(**planes))
+    assert job.planes == asked[0].planes == PlaneSelection(**planes)
+
+
+@pytest.mark.parametrize("planes", [None, PlaneSelection()])
+def test_a_job_without_a_choice_of_planes_leaves_it_to_the_model(planes):
+    job, asked = a_job(planes=planes)
+    assert job.planes is asked[0].planes is None
+
+
+@pytest.mark.parametrize(
+    ("planes", "axis"),
+    [
+        ({"z": -1}, "z"),
+        ({"z": 10**9}, "z"),
+        ({"t": -1}, "t"),
+        ({"t": 10**9}, "t"),
+        ({"c": ()}, "c"),
+        ({"c": (0, 0)}, "c"),
+        ({"c": (0, -1)}, "c"),
+        ({"c": (10**9,)}, "c"),
+        ({"c": tuple(range(17))}, "c"),
+    ],
+)
+def test_planes_that_no_image_can_have_are_refused(planes, axis):
+    with pytest.raises(Invalid) as refused:
+        a_job(planes=PlaneSelection(**planes))
+    assert refused.value.errors[0]["loc"] == ["body", "planes", axis]

@@ -2,11 +2,13 @@
 
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from domain import model, values
-from domain.errors import Conflict, NotFound
-from tests.given import LATER, NOW, state_after
+from domain.access import Role
+from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from tests.given import LATER, NOW, actor, state_after
 
 ME = uuid4()
 MODEL = values.model_id("pbc8")
@@ -55,3 +57,50 @@ def state_of(state, events):
     for event in events:
         state = model.evolve(state, event)
     return state
+
+
+@pytest.mark.parametrize(
+    ("record", "unit"),
+    [
+        ('{"config": {"bioscope": {"output": {"kind": "regression", "unit": "cells"}}}}', "cells"),
+        ('{"config": {"bioscope": {"output": {"unit": null}}}}', ""),
+        ('{"config": {"bioscope": {"output": null}}}', ""),
+        ('{"config": {"bioscope": {"output": {"unit": 7}}}}', ""),
+        ("{}", ""),
+        ("[", ""),
+    ],
+)
+def test_a_version_has_the_unit_that_its_manifest_states(record, unit):
+    assert msgspec.structs.replace(version(), record=record).unit == unit
+
+
+# ---- the version of a job ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("wanted", "number"), [("production", 1), ("candidate", 2), ("1", 1), ("2", 2), ("02", 2)])
+def test_a_version_is_selected_by_number_or_alias(wanted, number):
+    assert model.select_version(a_model(("aa", "bb")), wanted).number == number
+
+
+@pytest.mark.parametrize("wanted", ["3", "0", "-1", "9" * 30, "1.0", "stable", "Production", "", " 1", "\u0661"])
+def test_a_name_of_no_version_is_refused_with_those_that_exist(wanted):
+    with pytest.raises(Invalid, match=r"Versions: 1, 2\. Aliases: candidate \(version 2\), production \(version 1\)") as refused:
+        model.select_version(a_model(("aa", "bb")), wanted)
+    assert refused.value.errors[0]["loc"] == ["body", "model_version"]
+
+
+def test_a_model_without_a_version_in_production_says_what_to_do():
+    added = model.add_version(MODEL, None, name="pbc8", description="", version=version(), alias="candidate", by=ME, at=NOW)
+    with_candidate = msgspec.structs.replace(state_after(model.evolve, added), aliases={"candidate": 1})
+    with pytest.raises(Invalid, match=r"no version in production.*candidate \(version 1\).*ask an administrator or a promoter"):
+        model.select_version(with_candidate, "production")
+
+
+def test_only_researchers_run_a_version_that_is_not_in_production():
+    both = a_model(("aa", "bb"))
+    in_production, candidate = both.versions
+    for role in (Role.ANALYST, Role.RESEARCHER, Role.ADMIN):
+        model.require_runner(both, in_production, actor(role))
+    for runner in (actor(Role.RESEARCHER), actor(Role.ADMIN), actor(None, kind="system")):
+        model.require_runner(both, candidate, runner)
+    for runner in (actor(Role.VIEWER), actor(Role.ANALYST), actor(None, kind="service")):
+        with pytest.raises(Forbidden, match="Version 2 of the model pbc8 is not in production"):
+            model.require_runner(both, candidate, runner)

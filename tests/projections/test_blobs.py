@@ -57,6 +57,32 @@ def test_what_nobody_refers_to_is_swept_and_what_images_and_models_are_made_of_s
     assert sweep_orphans(blobs, known, now=tomorrow()).freed == 0
 
 
+def test_packages_of_versions_and_of_pending_checks_stay_and_those_of_failed_checks_are_swept(scenario, blobs, known):
+    """A version needs its package; its weights are in there, and are no blob of their own."""
+    ada = scenario.user()
+    passed, pending, failed, weights = (blobs.keep(name) for name in (b"passed", b"pending", b"failed", b"weights of the passed one"))
+    scenario.pass_check(scenario.package(ada, passed), weights=weights)
+    waiting = scenario.package(ada, pending)
+    scenario.fail_check(scenario.package(ada, failed))
+    scenario.follow()
+    assert sweep_orphans(blobs, known, now=datetime.now(UTC)) == SweepResult(freed=0, waiting=0), "all are too young"
+    assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=2, waiting=0)
+    assert set(blobs.kept) == {passed, pending}
+    scenario.fail_check(waiting)
+    scenario.follow()
+    assert sweep_orphans(blobs, known, now=tomorrow()).freed == 1
+    assert set(blobs.kept) == {passed}
+
+
+def test_a_package_that_is_uploaded_again_after_its_refusal_stays(scenario, blobs, known):
+    ada = scenario.user()
+    sha256 = blobs.keep(b"package")
+    scenario.fail_check(scenario.package(ada, sha256))
+    scenario.package(ada, sha256)
+    scenario.follow()
+    assert sweep_orphans(blobs, known, now=tomorrow()).freed == 0
+
+
 def test_an_upload_that_may_still_become_an_event_stays(scenario, blobs, known):
     scenario.follow()
     blobs.keep(b"under way")

@@ -4,11 +4,13 @@ import unicodedata
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from domain.classification import ChunkJudged, ClassificationCancelled, ClassificationDeleted, ClassificationRequested
 from domain.image import ImageDescribed, ImageUploaded
+from domain.model import ModelPromoterAdded, ModelPromoterRemoved
+from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded, ModelTestRequested
 from domain.registry import EVENTS, NOUN_OF
 from domain.user import UserErased, UserProfileChanged, UserRegistered
 from projections import classifications, images, users
@@ -106,6 +108,21 @@ def test_a_chunk_is_found_by_every_image_that_it_judged(requested, uploaded, jud
     history = [PositionedEvent(number, event) for number, event in enumerate([requested, uploaded, judged], 1)]
     found = apply(empty(), history)["activity"][3]
     assert {judged.job_id, judged.dataset_id, *(one.image_id for one in judged.results)} <= set(found.subjects)
+
+
+@given(events(ModelPackageUploaded, ModelTestRequested), events(ModelCheckPassed, ModelCheckFailed))
+def test_a_check_concerns_the_account_that_asked_for_it(asked, answered):
+    assume(asked.by not in {asked.originator_id, getattr(asked, "model_id", None), answered.model_id})
+    answered = msgspec.structs.replace(answered, originator_id=asked.originator_id, originator_version=2)
+    history = [PositionedEvent(number, event) for number, event in enumerate([asked, answered], 1)]
+    found = apply(empty(), history)["activity"]
+    assert found[1].subjects[-1] == found[2].subjects[-1] == asked.by
+
+
+@given(events(ModelPromoterAdded, ModelPromoterRemoved))
+def test_a_change_of_a_promoter_concerns_the_account(changed):
+    assume(changed.user_id != changed.originator_id)
+    assert apply(empty(), [PositionedEvent(1, changed)])["activity"][1].subjects == (changed.originator_id, changed.user_id)
 
 
 @given(events(ClassificationRequested), events(ChunkJudged), events(ClassificationCancelled, ClassificationDeleted))

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.jobs.dispatch_policy import chunk_capacity, classify, expired_leases, fair_share, inspect, inspection_capacity, live_slots
+from application.jobs.dispatch_policy import (
+    check,
+    check_capacity,
+    chunk_capacity,
+    classify,
+    expired_leases,
+    fair_share,
+    inspect,
+    inspection_capacity,
+    live_slots,
+)
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.tasks import Kind, Task, decode, encode
 from application.jobs.topics import BULK, URGENT
@@ -18,6 +28,7 @@ from application.jobs.work_queue import Chunk, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, JobStatus
+from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from tests.given import NOW
@@ -108,7 +119,9 @@ def test_of_a_task_of_the_first_release_only_the_references_are_taken():
     assert inspect_it == Task(kind=Kind.INSPECT, image_ids=(image_id,), attempt=2)
 
 
-@pytest.mark.parametrize("incomplete", ['{"kind": "classify"}', '{"kind": "inspect"}', '{"kind": "classify", "number": 3}'])
+@pytest.mark.parametrize(
+    "incomplete", ['{"kind": "classify"}', '{"kind": "inspect"}', '{"kind": "check"}', '{"kind": "classify", "number": 3}']
+)
 def test_a_task_that_refers_to_nothing_is_none(incomplete):
     with pytest.raises(msgspec.ValidationError):
         decode(incomplete.encode())
@@ -116,6 +129,20 @@ def test_a_task_that_refers_to_nothing_is_none(incomplete):
 
 def test_inspections_go_out_in_bursts_of_sixteen():
     assert [len(outgoing.task.work) for outgoing in inspect([uuid4() for _ in range(40)])] == [16, 16, 8]
+
+
+def test_few_packages_are_checked_at_once():
+    given = [release(kind=Kind.CHECK), release(kind=Kind.INSPECT), release()]
+    assert check_capacity(given, [], now=NOW) == 1
+    assert check_capacity(given, [worker(1, 8), worker(2, 8), worker(60, 8), worker(0, 1, "urgent")], now=NOW) == 3
+
+
+def test_a_check_is_a_reference_too():
+    check_id = uuid4()
+    outgoing = check(check_id, attempt=2)
+    assert (outgoing.topic, outgoing.task.work) == (BULK, (check_id,))
+    assert json.loads(encode(outgoing.task)) == {"kind": "check", "attempt": 2, "check_id": str(check_id)}
+    assert decode(encode(outgoing.task)) == outgoing.task
 
 
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
@@ -378,6 +405,65 @@ def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_dat
     assert phase(log, single) is JobStatus.FAILED
 
 
+def checks_of(given):
+    return [outgoing.task for outgoing in given if outgoing.task.kind is Kind.CHECK]
+
+
+def test_uploaded_packages_are_checked_two_at_a_time_and_only_until_they_are_answered(scenario, step, connection):
+    ada = scenario.user()
+    first, second, third = (scenario.package(ada) for _ in range(3))
+    assert [task.check_id for task in checks_of(step())] == [first, second]
+    assert step() == []
+    scenario.pass_check(first)
+    assert [task.check_id for task in checks_of(step())] == [third]
+    scenario.fail_check(second)
+    scenario.fail_check(third)
+    assert step() == []
+    assert connection.execute("select count(*) from work where kind = 'check'").fetchone() == (0,)
+
+
+def test_a_version_is_checked_again_when_somebody_asks(scenario, step):
+    ada = scenario.user()
+    scenario.pass_check(scenario.package(ada))
+    again = scenario.test_model(ada, 1)
+    assert [task.check_id for task in checks_of(step())] == [again]
+
+
+def test_a_package_that_no_worker_survives_is_refused(scenario, step, log, connection):
+    ada = scenario.user()
+    deadly = scenario.package(ada)
+    step()
+    wait_past_the_lease(connection)
+    assert [task.attempt for task in checks_of(step())] == [2]
+    wait_past_the_lease(connection)
+    assert step() == []
+    (*_, answer) = [log.decode(one) for one in log.history(deadly)]
+    assert (type(answer), answer.code, answer.environment) == (ModelCheckFailed, "worker_lost", None)
+    step()
+    assert connection.execute("select status, code from model_checks").fetchall() == [("failed", "worker_lost")]
+
+
+def test_a_package_that_was_checked_while_it_was_given_up_keeps_its_answer(scenario, step, scheduler, log, connection):
+    late = scenario.package(scenario.user())
+    step()
+    wait_past_the_lease(connection)
+    step()
+    wait_past_the_lease(connection)
+    scenario.follow()
+    scenario.pass_check(late)
+    scheduler.dispatched(scheduler.tick())
+    assert [type(log.decode(one)) for one in log.history(late)] == [ModelPackageUploaded, ModelCheckPassed]
+
+
+def test_leases_of_answered_checks_are_deleted(scenario, step, scheduler, connection):
+    done, open_still = scenario.package(ada := scenario.user()), scenario.package(ada)
+    step()
+    scenario.fail_check(done)
+    scenario.follow()
+    scheduler._work.delete_done()
+    assert connection.execute("select id from ops.releases").fetchall() == [(open_still,)]
+
+
 def test_a_scheduler_is_idle_while_no_work_is_open(scenario, scheduler, step):
     step()
     assert scheduler.is_idle
@@ -410,4 +496,6 @@ def test_only_one_scheduler_leads_and_another_takes_over(scenario, app_url, log)
     assert second.tick() == []
     first.close()
     assert wait_until(second.tick)
-    second.close()
+    second.close() @ pytest.mark.parametrize(
+        "incomplete", ['{"kind": "classify"}', '{"kind": "inspect"}', '{"kind": "check"}', '{"kind": "classify", "number": 3}']
+    )

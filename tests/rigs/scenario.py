@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application import classifications, datasets, devices, images
+from application import classifications, datasets, devices, images, model_checks
 from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
-from domain import classification, image, model, session, user
+from domain import classification, image, model, model_check, session, user
 from domain.access import Actor, Grant, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.user import Status
@@ -22,6 +22,19 @@ SYSTEM = Actor(id=system_actor("tests"), kind="system")
 LABELS = ("round", "flat")
 SHA256 = "ab" * 32
 INSPECTION = image.Inspection(width=95, height=94, bands=3, dtype="uint8", pages=1, axes="YXC", pixel_size_um=0.25, reader=2, warnings=())
+
+REPORT = model_check.CheckReport(
+    environment=model_check.Environment(cpu="x86_64", runtime="onnxruntime 1.30", provider="CPUExecutionProvider"),
+    largest_difference=0.00001,
+    tolerance=0.001,
+    load_seconds=0.2,
+    run_seconds=0.01,
+    memory_bytes=10_000_000,
+    nodes=40,
+    opset=17,
+    files=5,
+    size=1000,
+)
 
 
 class Scenario:
@@ -96,17 +109,37 @@ class Scenario:
         about = {"name": name, "description": "", "version": version, "by": SYSTEM.id, "at": self.now}
         self.log.append(self.command(), *model.add_version(model_id(name), self.log.load(model_id(name), model.evolve), **about))
 
-    def job(self, owner, *, dataset=None, image=None, model="shapes"):
+    def package(self, owner, sha256=SHA256, filename="shapes.zip"):
+        """A model package is uploaded, and its check awaited."""
+        return model_checks.upload(filename=filename, sha256=sha256, size=1000, command=self.command(owner), log=self.log).id
+
+    def test_model(self, owner, number, name="shapes"):
+        return model_checks.request_test(name=name, number=number, command=self.command(owner), log=self.log).id
+
+    def pass_check(self, check, *, name="shapes", weights=SHA256):
+        """The package `package` of the check gives a version with the weights `weights`, as a worker records it."""
+        package = self.log.load(check, model_check.evolve).sha256
+        version = model.Version(
+            number=1, sha256=weights, size=10, labels=LABELS, review_below=0.6, record="{}", digest=weights, package=package
+        )
+        found = model_checks.CheckedModel(name, "", version, REPORT)
+        assert model_checks.record_passed(check, found, command=self.command(), log=self.log)
+
+    def fail_check(self, check, code="manifest_field"):
+        refusal = model_checks.PackageRefusal(code, "is no number", "rdf.yaml", "inputs[0]")
+        assert model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
+
+    def job(self, owner, *, dataset=None, image=None, model="shapes", planes=None):
         asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
-        return classifications.run(**asked, command=self.command(owner), log=self.log).id
+        return classifications.run(**asked, planes=planes, command=self.command(owner), log=self.log).id
 
     def plan(self, job, covered, *, more=False):
         planned = [PlannedImage(one, SHA256) for one in covered]
         self.change(job, classification, lambda it: classification.plan(it, planned, more=more, by=SYSTEM.id, at=self.now))
 
-    def judge(self, job, number, results=(), failures=(), *, confidence=0.9):
+    def judge(self, job, number, results=(), failures=(), *, confidence=0.9, value=None):
         """A chunk's answer: `results` and `failures` are image ids."""
-        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR}
+        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
         seen = tuple(ImageResult(image_id=one, **about, scores=(confidence, 1 - confidence)) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
@@ -163,6 +196,9 @@ def record_full_history(scenario, *, count=12, chunk=5):
     scenario.model()
     scenario.model()
     scenario.session(ada)
+    passed, failed, _ = (scenario.package(ada) for _ in range(3))
+    scenario.pass_check(passed)
+    scenario.fail_check(failed)
     scope = scenario.device(admin)
     devices.report(scope, online=True, command=scenario.command(admin), log=scenario.log, last_seen=MemoryLastSeen())
     cells, gone = scenario.dataset(ada, "cells"), scenario.dataset(ada, "gone")

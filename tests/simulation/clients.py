@@ -15,6 +15,7 @@ from application.ports import Command, PasswordRequester
 from domain import user
 from domain.access import Actor, Grant, Role
 from domain.errors import DomainError, KeyReused, Unavailable
+from domain.model import Version
 from domain.values import system_actor
 from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.simulation.processes import LABELS, Api
@@ -368,8 +369,8 @@ def _model(world: World, weights: bytes) -> Act:
         writer = api.blobs.begin()
         writer.write(weights)
         sha256, size = writer.commit()
-        about: dict[str, Any] = {"name": MODEL, "description": "", "labels": LABELS, "review_below": 0.6, "record": "{}"}
-        return models.add_version(**about, sha256=sha256, size=size, command=command, log=api.log)
+        version = Version(number=1, sha256=sha256, size=size, labels=LABELS, review_below=0.6, record="{}")
+        return models.add_version(name=MODEL, description="", version=version, command=command, log=api.log)
 
     return add
 

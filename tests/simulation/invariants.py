@@ -212,7 +212,7 @@ class Model:
             case DeviceRemoved():
                 self.hosts.pop(event.originator_id, None)
             case ModelVersionAdded():
-                self.weights.add(event.version.sha256)
+                self.weights.add(event.version.file)
 
     def compare(self, world: World, *, rested: bool) -> None:
         for names in (Counter(email for email, _ in self.addresses.values()), Counter(self.hosts.values())):

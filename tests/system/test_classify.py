@@ -103,9 +103,9 @@ def test_json_holds_what_the_table_holds(classified):
 class InspectedClient(Client):
     """Starts the job after the inspection of all images has ended."""
 
-    def run(self, dataset, model):
+    def run(self, dataset, model, **choices):
         until(lambda: all(image["status"] != "pending" for image in self.images(dataset)))
-        return super().run(dataset, model)
+        return super().run(dataset, model, **choices)
 
 
 def damaged_png(path):

@@ -29,7 +29,13 @@ DAY = [
     "bioscope users show",
     "bioscope users set-role",
     "bioscope tokens create",
+    "bioscope models list",
+    "bioscope models show",
+    "bioscope models add",
+    "bioscope models test",
     "bioscope models promote",
+    "bioscope models export",
+    "bioscope models history",
     "bioscope images recheck",
     "bioscope doctor",
     "bioscope config show",
@@ -43,6 +49,7 @@ DAY = [
     "bioscope openapi export",
     "bioscope asyncapi export",
     "bioscope completion",
+    "bioscope models retire",
     "bioscope users reset-password",
     "bioscope users disable",
     "bioscope users enable",
@@ -69,6 +76,7 @@ class Machine:
     def __init__(self, folder):
         self.folder = folder
         (folder / "examples").symlink_to(ROOT / "examples")
+        (folder / "models").symlink_to(ROOT / "models")
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = str(server.getsockname()[1])
         self.variables = {

@@ -24,8 +24,8 @@ class MemoryBlobs:
         self._put: dict[str, datetime] = {}
         self._maximum, self._clock = maximum, clock
 
-    def begin(self) -> "MemoryUpload":
-        return MemoryUpload(self, maximum=self._maximum)
+    def begin(self, *, max_bytes: int | None = None) -> "MemoryUpload":
+        return MemoryUpload(self, maximum=self._maximum if max_bytes is None else max_bytes)
 
     def keep(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -45,6 +45,9 @@ class MemoryBlobs:
 
     def open(self, sha256: str) -> io.BytesIO:
         return io.BytesIO(self.read(sha256))
+
+    def open_locally(self, sha256: str) -> io.BytesIO:
+        return self.open(sha256)
 
     def peek(self, sha256: str, size: int) -> bytes:
         if sha256 not in self.kept:

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from application.history.hash_chain import START, chained
 from application.ports import RecordedEvent
-from domain import classification, image
+from domain import classification, image, model_check
 from domain.classification import ChunkJudged, ClassificationPlanned
 from domain.events import Event
 from domain.image import ImageAccepted, ImageRejected
+from domain.model_check import ModelCheckFailed, ModelCheckPassed
 from domain.registry import EVENTS
 from infrastructure.eventstore.codec import EncodedEvent, Undecodable, without_opening
 from infrastructure.eventstore.group_commit import Append, Outcome, meta_of
@@ -57,7 +58,7 @@ class MemoryRecorder:
         return None
 
     def _ruled(self, events: Sequence[EncodedEvent]) -> Outcome | None:
-        """The rules of migration 0010."""
+        """The rules of migrations 0010 and 0023. No twin is a worker that adds versions of others."""
         for place, event in enumerate(events):
             violation = None
             if event.type == ChunkJudged.__name__:
@@ -66,6 +67,8 @@ class MemoryRecorder:
                 earlier = [without_opening(one) for one in events[:place] if one.stream == event.stream]
                 state = self._folded(event.stream, image.evolve, earlier)
                 violation = image.violation_of(without_opening(event), state)  # type: ignore[arg-type]
+            elif event.type in {ModelCheckPassed.__name__, ModelCheckFailed.__name__}:
+                violation = model_check.violation_of(without_opening(event), self._folded(event.stream, model_check.evolve))  # type: ignore[arg-type]
             if violation is not None:
                 return Outcome("refused", None, None, violation)
         return None

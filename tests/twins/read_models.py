@@ -198,6 +198,10 @@ class MemoryWork:
         ]
         return [work.id for work in sorted(waiting, key=lambda work: work.position)[:maximum]]
 
+    def to_check(self, maximum: int) -> list[UUID]:
+        waiting = [work for work in self._table("work") if work.kind is Kind.CHECK and work.id not in self._database.releases]
+        return [work.id for work in sorted(waiting, key=lambda work: work.position)[:maximum]]
+
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         jobs = self._tables["classifications"]
         return {one: _open_job(jobs[one], ()) for one in ids if one in jobs}
@@ -293,7 +297,8 @@ def in_use(
         raise Unavailable("The read models are more than a day behind the log; no blobs are swept")
     gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
     images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id not in gone}
-    models = {version.sha256 for model in database.tables["models"].values() for version in model.versions}
+    models = {version.package or version.sha256 for model in database.tables["models"].values() for version in model.versions}
+    models |= {check.sha256 for check in database.tables["model_checks"].values() if check.status == "pending"}
 
     def named(positions: Iterable[int]) -> set[str]:
         events = [event.data for position in positions for event in read(position - 1, 1)]

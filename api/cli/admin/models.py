@@ -1,55 +1,145 @@
-"""Commands for registered models, on the server's machine."""
+"""Commands for models, through the API: what is registered, which version is in production, and who decided that."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from api.cli.commands import argument, group
-from api.cli.common import DATA, open_event_log, running_installation
-from api.cli.operator import operator_command
-from api.cli.output import fail, print_message
-from domain import model
-from domain.errors import NotFound
+from api.cli.commands import argument, group, json_option
+from api.cli.common import API_URL
+from api.cli.exit_codes import WRONG_USE
+from api.cli.output import fail, print_json, print_message
+from api.cli.shapes import ModelChange, RegisteredModel
 from domain.model import PRODUCTION
-from domain.values import model_id
 
-if TYPE_CHECKING:
-    from infrastructure.eventstore.event_store import RecorderEventStore
+NAME = argument("name", help="Name of the model.")
+REASON = click.option("--reason", required=True, metavar="TEXT", help="Why, for those who read the history: 1 to 1000 characters.")
 
 
 @group()
 def models() -> None:
-    """Choose the model version that new jobs use."""
+    """Show models, and choose the version that new jobs use.
+
+    The commands work from any machine. They use your sign-in (`bioscope login`), and the log records you.
+    """
 
 
-@models.command(example="bioscope models promote pbc8 1")
-@argument("name", help="Name of the model.")
+@models.command("list", example="bioscope models list")
+@click.option("--retired", is_flag=True, help="List retired models too.")
+@json_option(list[RegisteredModel])
+@API_URL
+def list_models(url: str | None, *, retired: bool, as_json: bool) -> None:
+    """List the models with their aliases and labels."""
+    from api.cli.client import registry
+    from api.cli.client.sign_in import open_client
+
+    with open_client(url) as client:
+        found = registry.read_models(client, retired=retired)
+    if as_json:
+        print_json(found)
+    else:
+        registry.print_models(found)
+
+
+@models.command(example="bioscope models show pbc8")
+@argument("reference", metavar="NAME[@VERSION]", help="Name of the model, and the number or alias of a version whose labels to show.")
+@click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")
+@json_option(RegisteredModel)
+@API_URL
+def show(reference: str, as_of: str | None, url: str | None, *, as_json: bool) -> None:
+    """Show a model: versions, aliases, promoters, labels in words, checks.
+
+    With --as-of, as it was then: which version was in production, and who could promote. Checks are then left out.
+    """
+    from api.cli.client import registry
+    from api.cli.client.sign_in import open_client
+
+    name, wanted = registry.split_reference(reference)
+    with open_client(url) as client:
+        found = registry.read_model(client, name, as_of=as_of)
+    version = registry.find_version(found, wanted) if wanted is not None else None
+    if as_json:
+        print_json(found)
+    else:
+        registry.print_model(found, version)
+
+
+@models.command(example="bioscope models promote pbc8 1 --reason 'Validated on our slides'")
+@NAME
 @argument("version", type=click.IntRange(min=1), help="Number of the version in this installation.")
-@DATA
-def promote(name: str, version: int, data: Path | None) -> None:
+@REASON
+@click.option("--alias", metavar="NAME", default=PRODUCTION, show_default=True, help="Alias that is to point to the version.")
+@API_URL
+def promote(name: str, version: int, reason: str, alias: str, url: str | None) -> None:
     """Put a version of a model into production.
 
-    New jobs use it from now on. Jobs in progress and existing results keep their version. Promote the older version to go back.
+    New jobs use it from now on. Jobs in progress and existing results keep their version. Promote the older version to go back. This is
+    for administrators, and for promoters of the model.
     """
-    from application.models import move_alias
+    from api.cli.client import registry
+    from api.cli.client.sign_in import open_client
 
-    settings = running_installation(data)
-    with open_event_log(settings) as log:
-        try:
-            done = move_alias(name=name, alias=PRODUCTION, number=version, command=operator_command(settings, log), log=log)
-        except NotFound as error:
-            fail(f"{error.detail}; {_versions(log, name)}")
-    already = "" if done.position else " already"
-    print_message(f"Version {version} of the model {name} is in production{already}.")
+    with open_client(url) as client:
+        model = registry.read_model(client, name)
+        registry.find_version(model, str(version))
+        is_new = registry.move_alias(client, model.name, alias, version, reason)
+    state = "in production" if alias == PRODUCTION else f"its {alias}"
+    print_message(f"Version {version} of the model {model.name} is {state}{'' if is_new else ' already'}.")
 
 
-def _versions(log: "RecorderEventStore", name: str) -> str:
-    """What there is instead."""
-    from infrastructure.inference.models.bundled import bundled_manifests
-    from infrastructure.inference.models.bundled import models as bundled_models
+@models.command(example="bioscope models retire bccd3 --reason 'We have no use for it'")
+@NAME
+@REASON
+@API_URL
+def retire(name: str, reason: str, url: str | None) -> None:
+    """Accept no new jobs for a model, for ever.
 
-    state = log.load(model_id(name), model.evolve)
-    if state is None:
-        return f"this release comes with {', '.join(path.parent.name for path in bundled_manifests(bundled_models()))}"
-    return f"it has {', '.join(str(version.number) for version in state.versions)}"
+    Its results stay. This is for administrators, and for promoters of the model. It cannot be undone.
+    """
+    from api.cli.client import registry
+    from api.cli.client.sign_in import open_client
+
+    with open_client(url) as client:
+        model = registry.read_model(client, name)
+        registry.retire(client, model.name, reason)
+    print_message(f"The model {model.name} is retired.")
+
+
+@models.command(example="bioscope models export pbc8 pbc8.zip")
+@argument("reference", metavar="NAME[@VERSION]", help="Name of the model, and the number or alias of the version. [default: production]")
+@argument("file", type=click.Path(path_type=Path, dir_okay=False), help="Zip file to write. It must not exist.")
+@API_URL
+def export(reference: str, file: Path, url: str | None) -> None:
+    """Save the package of a version as a zip file.
+
+    A package is saved as it was uploaded. A version of an earlier release has none: its weights and its manifest are saved, without test
+    tensors.
+    """
+    from api.cli.client import registry
+    from api.cli.client.sign_in import open_client
+    from infrastructure.atomic_files import write_atomically
+
+    if file.exists():
+        fail(f"{file} exists already: choose another name", WRONG_USE)
+    name, wanted = registry.split_reference(reference)
+    with open_client(url) as client:
+        model = registry.read_model(client, name)
+        version = registry.find_version(model, PRODUCTION if wanted is None else wanted)
+        write_atomically(file, registry.download_package(client, model.name, version), durable=False)
+    print_message(f"Version {version.number} of the model {model.name} is in {file} ({file.stat().st_size:,} bytes).")
+
+
+@models.command(example="bioscope models history pbc8")
+@NAME
+@json_option(list[ModelChange])
+@API_URL
+def history(name: str, url: str | None, *, as_json: bool) -> None:
+    """Show what happened to a model, oldest first: who did what, and why."""
+    from api.cli.client import registry
+    from api.cli.client.sign_in import open_client
+
+    with open_client(url) as client:
+        changes = registry.read_history(client, registry.read_model(client, name).name)
+    if as_json:
+        print_json(changes)
+    else:
+        registry.print_history(changes)

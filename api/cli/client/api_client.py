@@ -1,12 +1,14 @@
 """A small client of the API, for the command line: sign in, upload, run, watch, read."""
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -20,6 +22,7 @@ MAX_CONCURRENT_UPLOADS = 4
 POLL_INTERVAL_SECONDS = 0.15
 VISIBLE_TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 200
+UPLOAD_PIECE_BYTES = 256 * 1024
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -31,14 +34,41 @@ class RequestRefused(Exception):
         self.status = status
 
 
-class JobNotVisible(Exception):
-    """The server has accepted a job, and its queries do not show it within the timeout."""
+class NotVisible(Exception):
+    """The server has accepted something, and its queries do not show it within the timeout."""
 
-    def __init__(self, job: str, url: str) -> None:
+    noun = "it"
+
+    def __init__(self, name: str, url: str) -> None:
         super().__init__(
-            f"job {job} was created, but the server does not show it yet, because its read models are behind the log:"
+            f"{self.noun} {name} was created, but the server does not show it yet, because its read models are behind the log:"
             f" see {url.rstrip('/')}/health/ready"
         )
+
+
+class JobNotVisible(NotVisible):
+    noun = "job"
+
+
+class CheckNotVisible(NotVisible):
+    noun = "check"
+
+
+class UploadedFile:
+    """The content of a file as a request sends it, piece by piece, from its start each time. `sent` is called with the bytes of each."""
+
+    def __init__(self, file: BinaryIO, sent: Callable[[int], object]) -> None:
+        self._file, self._sent = file, sent
+
+    @property
+    def size(self) -> int:
+        return self._file.seek(0, os.SEEK_END)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while piece := self._file.read(UPLOAD_PIECE_BYTES):
+            yield piece
+            self._sent(len(piece))
 
 
 class UploadResult(msgspec.Struct, frozen=True):
@@ -77,12 +107,12 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._http.close()
 
-    def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def call(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **arguments: Any) -> httpx.Response:
         """Send a request; refresh an expired access token once. Raises RequestRefused."""
-        answer = self._http.request(method, path, headers=self._headers(method), **arguments)
+        answer = self._http.request(method, path, headers={**self._headers(method), **(headers or {})}, **arguments)
         if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refresh_token:
             self._refresh()
-            answer = self._http.request(method, path, headers=self._headers(method), **arguments)
+            answer = self._http.request(method, path, headers={**self._headers(method), **(headers or {})}, **arguments)
         return _checked(answer)
 
     def get(self, path: str, **query: Any) -> Any:
@@ -90,6 +120,13 @@ class Client:
 
     def post(self, path: str, body: object) -> Any:
         return self.call("POST", path, json=body).json()
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """A file, piece by piece. Raises RequestRefused."""
+        with self._http.stream("GET", path, headers=self._headers("GET")) as answer:
+            if not answer.is_success:
+                answer.read()
+            yield from _checked(answer).iter_bytes()
 
     def create_dataset(self, name: str) -> str:
         return str(self.post("/api/datasets", {"name": name})["id"])
@@ -113,9 +150,37 @@ class Client:
         with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
             yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
-    def run(self, dataset: str, model: str | None) -> str:
-        body = {"dataset_id": dataset} | ({"model_name": model} if model else {})
+    def run(self, dataset: str, model: str | None, *, version: str = "", planes: Mapping[str, Any] | None = None) -> str:
+        """Start a job; empty arguments leave the choice to the server. Raises RequestRefused."""
+        given = {"model_name": model, "model_version": version, "planes": planes}
+        body = {"dataset_id": dataset} | {name: value for name, value in given.items() if value}
         return str(self.post("/api/classifications/run", body)["id"])
+
+    def add_model(self, filename: str, file: BinaryIO, *, sent: Callable[[int], object] = lambda _: None) -> str:
+        """Upload a model package, a zip archive; return the id of its check. Raises RequestRefused."""
+        self.get("/api/users/me")  # so that an expired token is refreshed before the upload
+        content = UploadedFile(file, sent)
+        headers = {"Content-Type": "application/zip", "Content-Length": str(content.size)}
+        answer = self.call("POST", "/api/models", params={"filename": filename}, content=content, headers=headers)
+        return str(answer.json()["id"])
+
+    def test_model(self, name: str, number: int) -> str:
+        """Ask for another check of a version; return its id. Raises RequestRefused."""
+        return str(self.call("POST", f"/api/models/{quote(name, safe='')}/versions/{number}/checks").json()["id"])
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Raises RequestRefused."""
+        model: dict[str, Any] = self.get(f"/api/models/{quote(name, safe='')}")
+        return model
+
+    def checked(self, check: str) -> dict[str, Any]:
+        """The check once it has its answer. Raises RequestRefused and CheckNotVisible."""
+        path = f"/api/model-checks/{check}"
+        state = self._first(path, CheckNotVisible(check, self.credentials.url))
+        while state["status"] == "pending":
+            time.sleep(POLL_INTERVAL_SECONDS)
+            state = self.get(path)
+        return state
 
     def watch(self, job: str) -> Iterator[dict[str, Any]]:
         """The job's states until it has ended. Raises RequestRefused and JobNotVisible."""
@@ -150,15 +215,21 @@ class Client:
         return state
 
     def _first_state(self, job: str) -> dict[str, Any]:
+        return self._first(f"/api/classifications/{job}", JobNotVisible(job, self.credentials.url))
+
+    def _first(self, path: str, not_visible: NotVisible) -> dict[str, Any]:
+        """What was created, once queries show it. Raises `not_visible` after the timeout."""
         deadline = time.monotonic() + self._visible_timeout_seconds
         while True:
             try:
-                return self._state(job)
+                state: dict[str, Any] = self.get(path)
             except RequestRefused as refused:
                 if refused.status != httpx.codes.NOT_FOUND:
                     raise
+            else:
+                return state
             if time.monotonic() >= deadline:
-                raise JobNotVisible(job, self.credentials.url)
+                raise not_visible
             time.sleep(POLL_INTERVAL_SECONDS)
 
     def _headers(self, method: str) -> dict[str, str]:

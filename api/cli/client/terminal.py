@@ -29,12 +29,13 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     file: Annotated[str, msgspec.Meta(description="path below the folder")]
     image_id: str = ""
     label: str = ""
-    confidence: Annotated[float, msgspec.Meta(description="from 0 to 1")] = 0.0
+    confidence: Annotated[float, msgspec.Meta(description="from 0 to 1; 0 for a value")] = 0.0
     verdict: Annotated[str, msgspec.Meta(description="`clear`, `needs_review` or `out_of_domain`")] = ""
     truth: Annotated[str, msgspec.Meta(description="label in manifest.csv")] = ""
     latency_ms: Annotated[float, msgspec.Meta(description="from the start of the job to this result")] = 0.0
     error: Annotated[str, msgspec.Meta(description="why there is no result")] = ""
     warnings: Annotated[tuple[ImageWarning, ...], msgspec.Meta(description="warnings about the file")] = ()
+    value: Annotated[float | None, msgspec.Meta(description="number that was measured; null for a label")] = None
 
     @property
     def is_correct(self) -> bool:
@@ -60,9 +61,14 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
         return sum(1 for line in self.lines if line.error)
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the results are numbers, which are neither right nor wrong labels."""
+        return any(line.value is not None for line in self.lines)
+
+    @property
     def labelled(self) -> tuple[Line, ...]:
-        """The images whose truth is known."""
-        return tuple(line for line in self.lines if line.truth)
+        """The images whose true label is known."""
+        return () if self.is_measured else tuple(line for line in self.lines if line.truth)
 
     @property
     def accuracy(self) -> float | None:
@@ -78,16 +84,18 @@ def classify(
     model: str | None,
     truth: Mapping[str, str],
     console: Console,
+    version: str = "",
+    planes: Mapping[str, Any] | None = None,
 ) -> RunReport:
-    """Upload, run, watch, collect. `truth` has the labels of images by their names."""
+    """Upload, run, watch, collect. `truth` has the labels of images by their names; `version` and `planes` are as in `Client.run`."""
     dataset = client.create_dataset(dataset_name)
-    with _after_interruption(f"The uploaded images are in the dataset {dataset}.", console), _progress(console) as progress:
+    with after_interruption(f"The uploaded images are in the dataset {dataset}.", console), _progress(console) as progress:
         uploaded = _upload(client, dataset, images, progress)
         accepted = [upload for upload in uploaded if upload.id]
         if not accepted:
             return RunReport(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
-        job = client.run(dataset, model)
-        with _after_interruption(f"The job {job} continues on the server.", console):
+        job = client.run(dataset, model, version=version, planes=planes)
+        with after_interruption(f"The job {job} continues on the server.", console):
             state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
     errors = _errors(client, dataset, job, {upload.id for upload in accepted} - results.keys())
@@ -105,10 +113,13 @@ def classify(
 
 
 def print_results(report: RunReport, *, console: Console = out) -> None:
-    """A table that fits 80 columns as long as the paths are short; warnings have a table of their own."""
-    with_truth = report.accuracy is not None
+    """A table that fits 80 columns as long as the paths are short; warnings have a table of their own.
+
+    Measured numbers stand in place of the confidence, which they do not have.
+    """
+    with_truth = any(line.truth for line in report.lines)
     columns = [Column("file"), Column("label", wraps=True), *([Column("truth", wraps=True)] if with_truth else [])]
-    columns.append(Column("confidence", right=True))
+    columns.append(Column("value" if report.is_measured else "confidence", right=True))
     print_message(_heading(report), console=console)
     print_table(columns, [_cells(line, with_truth=with_truth) for line in report.lines], console=console)
     warnings = [(line.file, warning.detail) for line in report.lines for warning in line.warnings]
@@ -159,7 +170,7 @@ def _heading(report: RunReport) -> str:
 
 
 @contextmanager
-def _after_interruption(message: str, console: Console) -> Iterator[None]:
+def after_interruption(message: str, console: Console) -> Iterator[None]:
     """Say what remains on the server if the user presses Ctrl-C."""
     try:
         yield
@@ -220,6 +231,7 @@ def _line(
         truth=truth.get(upload.image.name, ""),
         latency_ms=round(latency.total_seconds() * 1000, 1),
         warnings=msgspec.convert(result["warnings"], tuple[ImageWarning, ...]),
+        value=result.get("value"),
     )
 
 
@@ -228,8 +240,13 @@ def _refused(upload: UploadResult, truth: Mapping[str, str]) -> Line:
 
 
 def _cells(line: Line, *, with_truth: bool) -> list[Text]:
-    truth = [Text(line.truth, "" if line.error or line.is_correct else "red")] if with_truth else []
+    is_wrong = line.value is None and not line.error and not line.is_correct
+    truth = [Text(line.truth, "red" if is_wrong else "")] if with_truth else []
     if line.error:
         return [Text(line.file), Text(line.error, "red"), *truth, Text()]
     label = line.label if line.verdict == "clear" else f"{line.label} ({line.verdict.replace('_', ' ')})"
-    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, Text(f"{line.confidence:.1%}")]
+    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, Text(_number(line))]
+
+
+def _number(line: Line) -> str:
+    return f"{line.confidence:.1%}" if line.value is None else f"{line.value:.6g}"

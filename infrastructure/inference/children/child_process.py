@@ -5,20 +5,26 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from typing import Final
+from contextlib import ExitStack, suppress
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import structlog
 
+from domain.errors import Unavailable
 from domain.values import printable
 from infrastructure.inference.children.fork_server import CHILD_READY, LENGTH, Answer, Borrow, Call, Raised, Returned
 
 log = structlog.get_logger()
-Provider = Callable[[], Awaitable[bytes]]
+Provider = Callable[[], Awaitable[bytes | BinaryIO]]
+Lent = Provider | BinaryIO
+"""What a call may borrow. A file is sent piece by piece, so that this process never holds the whole of it. One that a provider opened is
+closed at the end of the call."""
 
 START_TIMEOUT_SECONDS: Final = 30.0  # imports included
 MAX_ANSWER_BYTES: Final = 64 * 1024**2
+PIECE_BYTES: Final = 1024**2
+BYTES_OF_LENGTH_32: Final = b"\xc6"  # the first byte of bytes in msgpack, before four bytes of their length
 ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 
 
@@ -79,11 +85,15 @@ class ChildProcess:
             self.kill()
             raise NotSandboxed(f"a child could not enter its sandbox: {answer.detail if isinstance(answer, Raised) else answer}")
 
-    async def call(self, call: Call, *, lend: Mapping[str, Provider], hang_seconds: float) -> msgspec.Raw:
+    async def call(self, call: Call, *, lend: Mapping[str, Lent], hang_seconds: float) -> msgspec.Raw:
         """Run a call; return the encoded result. `hang_seconds` limits the time of the child, without that of the providers in `lend`.
 
         Raises ChildLost, ChildHung, InvalidAnswer, ChildFailed, and what a provider raises.
         """
+        with ExitStack() as opened:
+            return await self._called(call, lend, hang_seconds, opened)
+
+    async def _called(self, call: Call, lend: Mapping[str, Lent], hang_seconds: float, opened: ExitStack) -> msgspec.Raw:
         refused: Exception | None = None
         message: object = call
         seconds, now = hang_seconds, asyncio.get_running_loop().time
@@ -94,7 +104,7 @@ class ChildProcess:
             match answer:
                 case Borrow(key):
                     try:
-                        message = await lend[key]() if key in lend else None
+                        message = await _provided(lend.get(key), opened)
                     except Exception as error:  # raised once the child has ended the call
                         message, refused = None, error
                 case Returned(value):
@@ -105,11 +115,15 @@ class ChildProcess:
                     raise refused or ChildFailed(kind, printable(detail))
 
     async def _exchange(self, message: object, seconds: float, *, allowed: float) -> Answer:
-        frame = msgspec.msgpack.encode(message)
+        """Send a message, or a file as bytes, and receive the answer. Raises Unavailable for a file that cannot be read."""
+        frame = None if _is_file(message) else msgspec.msgpack.encode(message)
         try:
             async with asyncio.timeout(seconds):
-                self._writer.write(len(frame).to_bytes(LENGTH))
-                self._writer.write(frame)
+                if frame is None:
+                    await self._send_file(message)
+                else:
+                    self._writer.write(len(frame).to_bytes(LENGTH))
+                    self._writer.write(frame)
                 del frame
                 await self._writer.drain()
                 return await self._received()
@@ -122,6 +136,15 @@ class ChildProcess:
                 case OSError() | asyncio.IncompleteReadError():
                     raise ChildLost("the process died") from None
             raise
+
+    async def _send_file(self, file: Any) -> None:
+        """As bytes in msgpack, which the child receives as one frame."""
+        size = await asyncio.to_thread(_rewound, file)
+        head = BYTES_OF_LENGTH_32 + size.to_bytes(4)
+        self._writer.write((len(head) + size).to_bytes(LENGTH) + head)
+        for start in range(0, size, PIECE_BYTES):
+            self._writer.write(await asyncio.to_thread(_piece, file, min(PIECE_BYTES, size - start)))
+            await self._writer.drain()
 
     async def _received(self) -> Answer:
         """The next answer. Raises InvalidAnswer, asyncio.IncompleteReadError."""
@@ -146,3 +169,31 @@ class ChildProcess:
         os.close(self._handle)
         self._handle = -1
         self._writer.close()
+
+
+async def _provided(lent: Lent | None, opened: ExitStack) -> bytes | BinaryIO | None:
+    if lent is None or not callable(lent):
+        return lent
+    provided = await lent()
+    return provided if isinstance(provided, bytes) else opened.enter_context(provided)
+
+
+def _is_file(message: object) -> bool:
+    return hasattr(message, "read")
+
+
+def _rewound(file: BinaryIO) -> int:
+    """The size of a file, which is read from its start next."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
+def _piece(file: BinaryIO, size: int) -> bytes:
+    try:
+        piece = file.read(size)
+    except OSError as error:
+        raise Unavailable(f"A file that a child needs cannot be read ({error.strerror}); try again") from None
+    if len(piece) != size:
+        raise Unavailable("A file that a child needs became shorter; try again")
+    return piece

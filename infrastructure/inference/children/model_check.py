@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -15,7 +14,7 @@ from domain.errors import DomainError
 from domain.model import OutputKind
 from domain.values import printable
 from infrastructure.inference.children.memory_use import allocated_bytes
-from infrastructure.inference.children.networks import RUNTIME, Network, NetworkFailed
+from infrastructure.inference.children.networks import RUNTIME, Network, NetworkFailed, NetworkOutOfMemory
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 from infrastructure.inference.package_answers import MAX_RECORD_LENGTH, CheckedPackage, RefusedPackage, version_of
 from infrastructure.inference.packages.input_fitting import InputMismatch, noise_image, preprocessed
@@ -25,9 +24,9 @@ from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_files import Archive
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageFile, PackageManifest, Tolerance
 from infrastructure.inference.packages.tensor_file import read_tensor
-from infrastructure.inference.preprocessing import CODE_VERSION
 from infrastructure.inference.result_rules import NONE_APPLIES
 from infrastructure.inference.scoring import NotOfItsKind, interpret, result_labels
+from infrastructure.inference.version_digest import version_digest
 
 T = TypeVar("T")
 
@@ -35,6 +34,8 @@ DECIMALS: Final = 6
 MAX_DETAIL_LENGTH: Final = 900
 MAX_DESCRIPTION_LENGTH: Final = 4000
 MAX_RELEASE_LENGTH: Final = 100
+OF_RUNS: Final = frozenset({RefusalCode.MODEL_REFUSED, RefusalCode.TOO_MUCH_MEMORY})
+"""Codes of networks that were loaded, so that another machine may answer otherwise."""
 TOO_MUCH_MEMORY: Final = "it needs more memory than a worker may take"
 
 
@@ -46,16 +47,9 @@ def check_package(archive: Archive, *, provider: str) -> CheckedPackage | Refuse
     try:
         return _Check(open_package(archive), provider).answer(package_size=len(archive))
     except PackageRefused as refused:
-        return _refusal(refused)
+        return _refusal(refused, provider)
     except MemoryError:
-        return _refusal(PackageRefused(RefusalCode.MODEL_REFUSED, TOO_MUCH_MEMORY))
-
-
-def version_digest(weights: str, document: Any) -> str:
-    """SHA-256 in hexadecimal of what determines the results of a version: the sha256 of its weights, its manifest as JSON values, and the
-    code of the preprocessing."""
-    determining = {"weights": weights, "manifest": document, "code": CODE_VERSION}
-    return sha256(msgspec.json.encode(determining, order="sorted")).hexdigest()
+        return _refusal(PackageRefused(RefusalCode.TOO_MUCH_MEMORY, TOO_MUCH_MEMORY), provider)
 
 
 class _Difference(NamedTuple):
@@ -263,12 +257,16 @@ def _refusing(file: str) -> Iterator[None]:
     """A failure of the network refuses `file`."""
     try:
         yield
+    except NetworkOutOfMemory as error:
+        raise PackageRefused(RefusalCode.TOO_MUCH_MEMORY, str(error), file=file) from None
     except (NetworkFailed, NotOfItsKind, OperatorFailed) as error:
         raise PackageRefused(RefusalCode.MODEL_REFUSED, str(error), file=file) from None
     except InputMismatch as mismatch:
         raise PackageRefused(RefusalCode.AXES_UNSUPPORTED, str(mismatch), field="inputs[0].axes") from None
 
 
-def _refusal(refused: PackageRefused) -> RefusedPackage:
+def _refusal(refused: PackageRefused, provider: str) -> RefusedPackage:
+    """It names the runtime if that had a part in it."""
     detail = printable(refused.detail)[:MAX_DETAIL_LENGTH]
-    return RefusedPackage(code=refused.code.value, detail=detail, file=refused.file, field=refused.field)
+    answer = RefusedPackage(code=refused.code.value, detail=detail, file=refused.file, field=refused.field)
+    return msgspec.structs.replace(answer, runtime=RUNTIME, provider=provider) if refused.code in OF_RUNS else answer

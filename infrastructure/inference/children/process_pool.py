@@ -18,9 +18,9 @@ from infrastructure.inference.children.child_process import (
     ChildLost,
     ChildProcess,
     InvalidAnswer,
+    Lent,
     NotSandboxed,
     PoolClosed,
-    Provider,
     started_child,
 )
 from infrastructure.inference.children.fork_server import READY, Call, ChildLimits
@@ -120,10 +120,15 @@ class ForkServer:
 
 
 class ProcessPool:
-    """At most `size` children, started when needed. The last used child is used first, so that an idle pool stays small."""
+    """At most `size` children, started when needed. The last used child is used first, so that an idle pool stays small.
 
-    def __init__(self, fork_server: ForkServer, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
-        self.size = size
+    With `single_use`, each call has a child of its own, which can neither keep anything of an earlier call nor spoil a later one.
+    """
+
+    def __init__(
+        self, fork_server: ForkServer, *, size: int, nice: int, memory_bytes: int, hang_seconds: float, single_use: bool = False
+    ) -> None:
+        self.size, self._single_use = size, single_use
         self._fork_server, self._terms, self._hang_seconds = fork_server, ChildLimits(nice, memory_bytes), hang_seconds
         self._closed = False
         self._idle: asyncio.LifoQueue[ChildProcess | None] = asyncio.LifoQueue()
@@ -136,13 +141,13 @@ class ProcessPool:
         *arguments: object,
         into: type[T],
         check: Callable[[T], object] = lambda _: None,
-        lend: Mapping[str, Provider] | None = None,
+        lend: Mapping[str, Lent] | None = None,
     ) -> T:
         """Call `function` (`module:name`) in a free child; return its result, decoded as `into`.
 
         A file or a model may have compromised the child, so `check` raises ValueError for an implausible result. The function may
-        `borrow` the bytes in `lend`. Raises ChildLost, ChildHung or InvalidAnswer (the child was killed; others are not affected),
-        ChildFailed (the function raised), PoolClosed, NotSandboxed, and what a provider raises.
+        `borrow` the bytes and files in `lend`. Raises ChildLost, ChildHung or InvalidAnswer (the child was
+        killed; others are not affected), ChildFailed (the function raised), PoolClosed, NotSandboxed, and what a provider raises.
         """
         call = Call(function, msgspec.Raw(msgspec.msgpack.encode(arguments)))
         child = await self._idle.get()
@@ -158,7 +163,7 @@ class ProcessPool:
                 raise PoolClosed from None
             raise
         finally:
-            if self._closed and child is not None:
+            if (self._closed or self._single_use) and child is not None:
                 child.kill()
             self._idle.put_nowait(child)
 

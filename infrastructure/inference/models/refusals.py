@@ -59,6 +59,14 @@ class RefusalCode(StrEnum):
     ONNX_NOT_A_NUMBER = "onnx_not_a_number"
     ONNX_SIGNATURE = "onnx_signature"
 
+    CHECK_CRASHED = "check_crashed"
+    CHECK_TIMEOUT = "check_timeout"
+    TOO_MUCH_MEMORY = "too_much_memory"
+    WORKER_LOST = "worker_lost"
+    PACKAGE_MISSING = "package_missing"
+    PACKAGE_CORRUPTED = "package_corrupted"
+    MODEL_RETIRED = "model_retired"
+
 
 class PackageRefused(Exception):
     """A package that cannot be used. `file` is its name in the package, `field` a path such as `inputs[0].axes[2].size`."""

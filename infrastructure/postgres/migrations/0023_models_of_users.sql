@@ -8,8 +8,11 @@ update ops.writers set topics = topics || '{ModelVersionAdded,ModelAliasMoved,Mo
   where role = 'bioscope_inference';
 update ops.writers set topics = topics || '{ModelCheckFailed}' where role = 'bioscope_projector';
 
--- The first rule that an answer to a check breaks; null where it is in order. `streams` and `topics` are those of the same command.
-create function ops.check_model_answer(stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[]) returns text
+-- The first rule that an answer to a check breaks; null where it is in order. `streams`, `topics` and `states` are those of the same
+-- command.
+create function ops.check_model_answer(
+  stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[], states bytea[]
+) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   event   json := ops.as_json(state);
@@ -19,8 +22,9 @@ begin
   if topic = 'ModelAliasMoved' then
     return case
       when event ->> 'alias' <> 'candidate' then 'a worker may only move the alias candidate'
-      when not exists (select from unnest(streams, topics) as n (stream, topic) where n.stream = check_model_answer.stream
-        and n.topic = 'ModelVersionAdded') then 'a worker may only move the alias to a version that it adds'
+      when not exists (select from unnest(streams, topics, states) as n (stream, topic, state) where n.topic = 'ModelVersionAdded'
+        and n.stream = check_model_answer.stream and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number')
+        then 'a worker may only move the alias to a version that it adds'
     end;
   end if;
   "check" := case when topic = 'ModelVersionAdded' then (event ->> 'check_id')::uuid else stream end;
@@ -40,6 +44,7 @@ begin
       then 'the package is not the uploaded one'
     when topic = 'ModelVersionAdded' and not exists (select from unnest(streams, topics) as n (stream, topic)
       where n.stream = "check" and n.topic = 'ModelCheckPassed') then 'a version is added only when its check has passed'
+    when topic = 'ModelVersionAdded' and cardinality(array_positions(topics, 'ModelVersionAdded')) > 1 then 'a check adds one version'
   end;
 end $$;
 revoke execute on function ops.check_model_answer from public;
@@ -182,7 +187,8 @@ begin
         end if;
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
-        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1]);
+        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
+          e_state[e : until - 1]);
         if why is not null then
           verdict := 'refused';
         end if;
@@ -472,7 +478,7 @@ begin
   );
   comment on table models is 'Models and their versions.';
   comment on column models.version is 'Version of the stream.';
-  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, checks}.';
+  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, checks}.';
   comment on column models.aliases is 'Number of a version by alias, such as production.';
   comment on column models.retired is 'The model accepts no new jobs.';
   comment on column models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';
@@ -624,10 +630,10 @@ begin
   comment on column results.classification_id is 'Refers to classifications.';
   comment on column results.image_id is 'Refers to images.';
   comment on column results.dataset_id is 'Refers to datasets.';
-  comment on column results.label is 'Label with the highest score.';
-  comment on column results.confidence is 'Score of the label, 0 to 1.';
+  comment on column results.label is 'Label that applies best, or the name of a measured quantity.';
+  comment on column results.confidence is 'Score of the label, 0 to 1; 0 for a measured quantity.';
   comment on column results.verdict is 'clear, needs_review or out_of_domain.';
-  comment on column results.scores is 'Score of each label; they add up to 1.';
+  comment on column results.scores is 'Score of each label, 0 to 1.';
   comment on column results.hidden is 'The job or the image was deleted.';
   comment on column results.warnings is 'Warnings of the image when it was classified.';
   comment on column results.value is 'Number that a regression gave; null for labels.';
@@ -637,6 +643,7 @@ begin
     minute     timestamptz not null,
     count      bigint      not null,
     micros     bigint      not null,
+    measured   bigint      not null default 0,
     primary key (dataset_id, minute)
   ) with (fillfactor = 70);
   create trigger tally_added after insert on results referencing new table as added for each statement execute function ops.tally();
@@ -647,6 +654,7 @@ begin
   comment on column tallies.dataset_id is 'Refers to datasets.';
   comment on column tallies.count is 'Results that are not hidden.';
   comment on column tallies.micros is 'Sum of their confidence, in millionths.';
+  comment on column tallies.measured is 'How many of them are numbers, which have no confidence.';
 
   create table outdated_results (
     id       uuid    primary key,
@@ -689,11 +697,31 @@ begin
   grant select on models to bioscope_inference;
 end $$;
 
+-- ---- tallies: numbers have no confidence -------------------------------------------------------------------------------------------
+create or replace function ops.tally() returns trigger language plpgsql as $$
+declare
+  added  constant text := 'select dataset_id, created_at, confidence, value, 1 as way from added where not hidden';
+  gone   constant text := 'select dataset_id, created_at, confidence, value, -1 as way from gone where not hidden';
+begin
+  execute format(
+    'insert into %I.tallies as t (dataset_id, minute, count, micros, measured)
+      select dataset_id, date_bin(''1 minute'', created_at, ''2000-01-01 00:00Z''), sum(way), sum(way * round(confidence * 1000000)::bigint),
+        coalesce(sum(way) filter (where value is not null), 0)
+      from (%s) changed group by 1, 2
+      on conflict (dataset_id, minute) do update
+        set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured',
+    tg_table_schema,
+    case tg_op when 'INSERT' then added when 'DELETE' then gone else added || ' union all ' || gone end
+  );
+  return null;
+end $$;
+
 -- ---- the live read models -----------------------------------------------------------------------------------------------------------
 alter table read.models add column promoters uuid[];
 alter table read.classifications add column planes jsonb;
 alter table read.work alter column dataset_id drop not null;
 alter table read.results add column value double precision;
+alter table read.tallies add column measured bigint not null default 0;
 create table read.model_checks (
   id           uuid        primary key,
   version      integer     not null,
@@ -733,8 +761,12 @@ comment on column read.model_checks.field is 'Field of the file that is at fault
 create index work_to_check on read.work (position) where kind = 'check';
 comment on column read.models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';
 comment on column read.classifications.planes is 'Planes and channels that the caller chose: {z, c, t}; null if the model chooses.';
+comment on column read.tallies.measured is 'How many of them are numbers, which have no confidence.';
+comment on column read.results.label is 'Label that applies best, or the name of a measured quantity.';
+comment on column read.results.confidence is 'Score of the label, 0 to 1; 0 for a measured quantity.';
+comment on column read.results.scores is 'Score of each label, 0 to 1.';
 comment on column read.results.value is 'Number that a regression gave; null for labels.';
-comment on column read.models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, checks}.';
+comment on column read.models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, checks}.';
 comment on table read.work is 'Work items: chunks to classify, images to inspect and models to check. The row is deleted when the work is done.';
 comment on column read.work.id is 'Id of the chunk, the image or the check.';
 comment on column read.work.kind is 'classify, inspect or check.';

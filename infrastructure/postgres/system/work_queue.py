@@ -46,6 +46,8 @@ WAITING = f"""select c.*, w.waiting from (
 TO_INSPECT = """select w.id from work w join datasets d on d.id = w.dataset_id and not d.deleted
     left join ops.releases r on r.id = w.id
   where w.kind = 'inspect' and r.id is null order by w.position limit %(maximum)s"""
+TO_CHECK = """select w.id from work w left join ops.releases r on r.id = w.id
+  where w.kind = 'check' and r.id is null order by w.position limit %(maximum)s"""
 JOBS = "select c.*, '[]'::json as waiting from classifications c where c.id = any(%(ids)s)"
 IMAGES_OF = "select id, images from work where id = any(%(ids)s)"
 DELETED = "select id from images where id = any(%(ids)s) and deleted"
@@ -97,6 +99,9 @@ class PostgresWorkQueue:
 
     def to_inspect(self, maximum: int) -> list[UUID]:
         return [row.id for row in self._rows(TO_INSPECT, IdRow, maximum=maximum)]
+
+    def to_check(self, maximum: int) -> list[UUID]:
+        return [row.id for row in self._rows(TO_CHECK, IdRow, maximum=maximum)]
 
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         return {job.id: job for job in self._rows(JOBS, OpenJob, ids=list(ids))}

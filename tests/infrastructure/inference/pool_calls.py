@@ -1,5 +1,6 @@
 """Functions that tests run in child processes."""
 
+import hashlib
 import os
 import signal
 import time
@@ -21,6 +22,10 @@ def echo(data: bytes) -> bytes:
 
 def lent(key: str) -> bytes:
     return bytes(borrow(key))
+
+
+def digest_of_lent(key: str) -> str:
+    return hashlib.sha256(borrow(key)).hexdigest()
 
 
 def pid() -> int:

@@ -1,7 +1,10 @@
 """Bundled models: registered once, after their self-test."""
 
 import hashlib
+import io
+import os
 import shutil
+import zipfile
 from uuid import uuid4
 
 import msgspec
@@ -15,8 +18,9 @@ from domain.access import Role
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.values import model_id
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.inference.models.bundled import micrographs, models, register_bundled
-from infrastructure.inference.models.manifest import load_manifest, manifest_from_json
+from infrastructure.inference.models.bundled import micrographs, models, package_archive, register_bundled
+from infrastructure.inference.models.manifest import load_manifest, manifest_as_json, manifest_from_json
+from infrastructure.inference.packages.package import FileFacts, open_package
 from infrastructure.security.keys import RootKey
 from tests.adversaries.onnx_files import external, graph, identity, node
 from tests.adversaries.onnx_files import model as model_file
@@ -64,14 +68,59 @@ def test_shipped_models_are_registered_once(log, blobs):
         version = log.load(model_id(name), model.evolve).production
         record = manifest_from_json(version.record)
         assert (record.name, record.labels, record.sha256) == (name, version.labels, version.sha256)
-        assert len(blobs.read(version.sha256)) == version.size
+        package = open_package_of(blobs, version)
+        assert package.files["model.onnx"] == FileFacts(version.size, version.sha256)
+        assert (version.kind, version.release, len(version.digest)) == ("logits", package.manifest.version, 64)
 
 
-def test_a_store_that_lost_the_weights_gets_them_again(log, blobs):
+def open_package_of(blobs, version):
+    return open_package(blobs.read(version.package))
+
+
+def test_the_package_of_a_release_is_the_same_on_every_machine(folder, tmp_path):
+    """Whatever else lies in the folder, as in a checkout, and whatever the files' times and modes are."""
+    first = package_archive(models() / "pbc8")
+    (folder / "pbc8" / "metrics.json").unlink()
+    (folder / "pbc8" / ".DS_Store").write_bytes(b"x")
+    for file in (folder / "pbc8").iterdir():
+        os.utime(file, (0, 0))
+        file.chmod(0o600)
+    assert package_archive(folder / "pbc8") == first
+    with zipfile.ZipFile(io.BytesIO(first)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == sorted(archive.namelist())
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def registered_by_an_earlier_release(log, blobs):
+    """As release 0.2.0 did: the weights are a blob, and the version has neither a package nor a digest."""
+    sha256 = blobs.keep((models() / "pbc8" / "model.onnx").read_bytes())
+    record = load_manifest(models() / "pbc8")
+    about = {"sha256": sha256, "size": 1, "labels": record.labels, "review_below": record.review_below}
+    add_model(name="pbc8", **about, record=manifest_as_json(models() / "pbc8"), command=command(ADMIN), log=log)
+
+
+def test_a_model_that_an_earlier_release_registered_is_the_same(log, blobs, folder):
+    registered_by_an_earlier_release(log, blobs)
+    head, kept = log.head(), set(blobs.kept)
+    (found,) = register_bundled(blobs, log, folder=folder)
+    assert (found.number, found.aliases, found.is_new) == (1, ("production",), False)
+    assert (log.head(), set(blobs.kept)) == (head, kept)
+
+
+def test_a_store_that_lost_the_weights_of_an_earlier_release_gets_them_again(log, blobs, folder):
+    registered_by_an_earlier_release(log, blobs)
+    kept = dict(blobs.kept)
+    blobs.kept.clear()
+    register_bundled(blobs, log, folder=folder)
+    assert blobs.kept == kept
+
+
+def test_a_store_that_lost_a_package_gets_it_again(log, blobs):
     register_bundled(blobs, log)
     blobs.kept.clear()
     register_bundled(blobs, log)
-    assert blobs.exists(log.load(model_id("pbc8"), model.evolve).production.sha256)
+    assert blobs.exists(log.load(model_id("pbc8"), model.evolve).production.package)
 
 
 def test_an_upgrade_registers_a_candidate_and_leaves_production_alone(log, blobs, folder):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import yaml
 
-from application.models import check_version
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage, check_answer, version_of
@@ -39,7 +38,7 @@ async def checker(*, hang_seconds=20.0):
                 f"{CHILD_FUNCTIONS}:check_model",
                 key,
                 into=CheckedPackage | RefusedPackage,
-                check=lambda answer: check_answer(answer, check_version),
+                check=check_answer,
                 lend={key: lend},
             )
 

@@ -1,8 +1,11 @@
 """The process pool: a child that crashes, hangs or takes too much memory ends alone; none outlives its parent."""
 
 import asyncio
+import hashlib
+import io
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.errors import Unavailable
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, PoolClosed
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from tests.rigs.waiting import wait_until_async
@@ -22,9 +26,10 @@ ROOMY = 512 * 1024**2
 
 
 @asynccontextmanager
-async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0):
+async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0, single_use=False):
     fork_server = ForkServer(CALLS)
-    pool = ProcessPool(fork_server, size=size, nice=nice, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
+    limits = {"nice": nice, "memory_bytes": memory_bytes, "hang_seconds": hang_seconds}
+    pool = ProcessPool(fork_server, size=size, single_use=single_use, **limits)
     try:
         yield pool
     finally:
@@ -201,6 +206,48 @@ async def test_a_child_borrows_what_its_call_lends_and_nothing_else():
         with pytest.raises(ConnectionError, match="away"):
             await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": away})
         assert await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": model}) == b"weights"
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * 1024**2 + 7])
+async def test_a_child_borrows_an_open_file_more_than_once(tmp_path, size):
+    path = tmp_path / "lent"
+    path.write_bytes(os.urandom(size))
+    async with a_pool(1) as pool:
+        with path.open("rb") as file:
+            for _ in range(2):
+                assert await pool.run(f"{CALLS}:lent", "package", into=bytes, lend={"package": file}) == path.read_bytes()
+
+
+async def test_a_large_file_is_lent_without_being_in_memory(tmp_path):
+    path, size = tmp_path / "large", 256 * 1024**2
+    with path.open("wb") as made:
+        made.truncate(size)
+    async with a_pool(1, memory_bytes=4 * size) as pool:
+        await pool.run(f"{CALLS}:pid", into=int)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with path.open("rb") as file:
+            digest = await pool.run(f"{CALLS}:digest_of_lent", "package", into=str, lend={"package": file})
+        added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert digest == hashlib.sha256(bytes(size)).hexdigest()
+    assert added < size / 8
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_lent_costs_the_call_and_its_child_only(tmp_path):
+    class Shortened(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(size // 2)
+
+    async with a_pool(1) as pool:
+        with pytest.raises(Unavailable):
+            await pool.run(f"{CALLS}:lent", "package", into=bytes, lend={"package": Shortened(bytes(100))})
+        assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
+
+
+async def test_a_child_for_a_single_call_is_never_used_again():
+    async with a_pool(1, single_use=True) as pool:
+        pids = [await pool.run(f"{CALLS}:pid", into=int) for _ in range(3)]
+        assert len(set(pids)) == 3
+        await wait_until_async(lambda: not any(runs(pid) for pid in pids))
 
 
 async def test_a_fork_server_that_was_killed_takes_its_children_along_and_is_replaced():

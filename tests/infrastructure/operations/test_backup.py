@@ -10,9 +10,9 @@ import msgspec
 import psycopg
 import pytest
 
-from application import datasets, images
+from application import datasets, images, model_checks
 from application.derivatives import thumbnail_of
-from domain import image
+from domain import image, model
 from domain.access import Role
 from domain.errors import Refused
 from infrastructure.audit.log_verification import verify_log
@@ -26,12 +26,15 @@ from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import RootKey
 from tests.adversaries.test_worker import a_job, judged
 from tests.conftest import TEMPLATE
-from tests.given import NOW, actor, command
+from tests.given import NOW, actor, add_model, command
 from tests.partitions import made_small
+from tests.rigs.scenario import REPORT
 from tests.twins.blobs import MemoryBlobs
 
 ROOT = RootKey(bytes(range(32)))
 RESEARCHER = actor(Role.RESEARCHER)
+SYSTEM = actor(None, kind="system")
+MOST = 100_000  # bytes that an image may have
 
 
 @pytest.fixture
@@ -132,6 +135,35 @@ def test_a_second_backup_into_the_folder_copies_only_what_is_new(made, owner_url
     assert again.position == log.head()
     assert {path: path.stat().st_ino for path in blob_files(made)} == before
     assert checked(made, ROOT) == again
+
+
+def add_package(log, store, data):
+    """A package is uploaded; returns its check."""
+    sha256 = store.keep(data)
+    done = model_checks.upload(filename="cells.zip", sha256=sha256, size=len(data), command=command(RESEARCHER), log=log)
+    return sha256, done.id
+
+
+def test_packages_are_kept_for_versions_and_for_checks_to_come(made, owner_url, elsewhere, log, store):
+    """Also a package that is larger than an image may be. The weights in it, and a refused package, are no blobs that anything needs."""
+    package, check = add_package(log, store, bytes(MOST + 1))
+    waiting, _ = add_package(log, store, b"pending")
+    refused, refused_check = add_package(log, store, b"refused")
+    weights = store.keep(b"weights in the package")
+    about = {"labels": ("round",), "review_below": 0.0, "record": '{"sha256": "%s"}' % ("f" * 64), "digest": weights, "package": package}
+    found = model_checks.CheckedModel("cells", "", model.Version(number=1, sha256=weights, size=9, **about), REPORT)
+    model_checks.record_passed(check, found, command=command(SYSTEM), log=log)
+    model_checks.record_failed(refused_check, model_checks.PackageRefusal("labels", "are missing"), None, command=command(SYSTEM), log=log)
+    earlier = store.keep(b"weights of an earlier release")
+    old = {"name": "shipped", "sha256": earlier, "size": 9, "labels": ("round",), "review_below": 0.0, "record": "{}"}
+    add_model(**old, command=command(actor(Role.ADMIN)), log=log)
+    manifest = backup(owner_url, store, made, root=ROOT)
+    assert manifest.missing == ()
+    assert {package, waiting, earlier} <= set(manifest.blobs)
+    assert {weights, refused} & set(manifest.blobs) == set()
+    restored = MemoryBlobs(maximum=MOST)
+    restore(elsewhere, restored, made, checked(made, ROOT))
+    assert restored.read(package) == bytes(MOST + 1)
 
 
 def test_what_was_damaged_in_the_folder_is_copied_again(made, owner_url, store):

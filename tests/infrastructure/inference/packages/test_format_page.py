@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from application import models
 from infrastructure.inference.models.manifest import OutOfDomainGates
 from infrastructure.inference.models.onnx_validation import ML_OPERATORS, ModelLimits
 from infrastructure.inference.models.refusals import RefusalCode
@@ -60,5 +61,6 @@ def test_the_limits_are_those_of_the_code():
         assert f"{number:,}" in text
     for size in (files.total_bytes, yaml.file_bytes, network.file_bytes, network.initializer_bytes):
         assert f"{size // 2**20} MiB" in text
+    assert f"| labels of a model | {models.MAX_LABELS}, and {models.MAX_LABELS - 1} for `multi_label`" in text
     for words in (f"{files.name_characters} characters, {files.path_parts} parts", f"{yaml.depth} deep", f"{network.graph_depth} deep"):
         assert words in text

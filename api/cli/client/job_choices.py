@@ -1,0 +1,70 @@
+"""What a person chooses for a job on the command line: the version of a model, and the planes of each image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from domain.classification import Projection
+from domain.classification.job import MAX_CHANNELS
+from domain.model import PRODUCTION
+
+AXES: Final = ("z", "c", "t")
+EXAMPLES: Final = "z=max, z=4, c=0,2 or t=0"
+
+
+class ModelChoice(NamedTuple):
+    """`version` is a number or an alias, and empty for the one in production."""
+
+    name: str
+    version: str = ""
+
+
+def model_choice(text: str) -> ModelChoice:
+    """From `NAME`, `NAME@ALIAS` or `NAME@NUMBER`. Raises ValueError."""
+    name, at, version = text.partition("@")
+    if not name or (at and not version):
+        raise ValueError(f"{text!r} is not a model: give its name, or its name and version like cells@candidate or cells@2")
+    return ModelChoice(name, version)
+
+
+def refusal_of(choice: ModelChoice, models: Sequence[Mapping[str, Any]]) -> str:
+    """Why a choice cannot be run; empty if it can. `models` is the answer of `GET /api/models`."""
+    model = next((one for one in models if one["name"] == choice.name), None)
+    if model is None:
+        names = ", ".join(one["name"] for one in models)
+        return f"there is no model {choice.name!r}; choose one of: {names or 'none is registered'}"
+    numbers = [str(version["number"]) for version in model["versions"]]
+    if (choice.version or PRODUCTION) in {*model["aliases"], *numbers}:
+        return ""
+    versions = ", ".join(f"{choice.name}@{one}" for one in [*sorted(model["aliases"]), *numbers])
+    missing = f"version {choice.version!r}" if choice.version else "version in production"
+    return f"the model {choice.name} has no {missing}; choose one of: {versions}"
+
+
+def plane_choice(texts: Sequence[str]) -> dict[str, Any]:
+    """`planes` of a request, from texts such as `z=max` and `c=0,2`. Raises ValueError."""
+    planes: dict[str, Any] = {}
+    for text in texts:
+        axis, _, value = text.partition("=")
+        if axis not in AXES or not value:
+            raise ValueError(f"{text!r} names no planes: give for example {EXAMPLES}")
+        if axis in planes:
+            raise ValueError(f"{axis} is given twice. Separate several channels by commas, like c=0,2")
+        planes[axis] = _planes_along(axis, value)
+    return planes
+
+
+def _planes_along(axis: str, value: str) -> object:
+    if axis == "z" and value in set(Projection):
+        return value
+    parts = value.split(",")
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        others = ", or max or mean" if axis == "z" else ""
+        raise ValueError(f"{axis}={value} is wrong: planes are numbers from 0{others}, such as {EXAMPLES}")
+    numbers = [int(part) for part in parts]
+    if axis != "c":
+        if len(numbers) > 1:
+            raise ValueError(f"{axis}={value} is wrong: only c may have several numbers")
+        return numbers[0]
+    if len(set(numbers)) != len(numbers) or len(numbers) > MAX_CHANNELS:
+        raise ValueError(f"c={value} is wrong: give at most {MAX_CHANNELS} channels, each once")
+    return numbers

@@ -1,0 +1,272 @@
+"""`bioscope models`: what is registered is shown, promoted, retired and saved through the API, by the person who is signed in."""
+
+import asyncio
+import json
+from hashlib import sha256
+from uuid import UUID
+from zipfile import ZipFile
+
+import msgspec
+import pytest
+import uvicorn
+from click.testing import CliRunner
+
+from api.cli import main
+from api.cli.client.credentials import Credentials, store_credentials
+from api.cli.client.registry import split_reference
+from application import accounts
+from domain import model
+from domain.values import model_id
+from scripts.commands import shapes
+from tests.api.http_calls import id_of
+from tests.api.test_accounts import login
+from tests.api.test_commands import assert_shape
+from tests.api.test_models import stored
+from tests.api.worker_events import SHA256, WorkerEvents, now
+
+pytestmark = pytest.mark.anyio
+
+WHY = "Validated on the slides of March"
+WEIGHTS = b"weights"
+
+
+@pytest.fixture
+async def url(api):
+    """The address of a server of the application."""
+    server = uvicorn.Server(uvicorn.Config(api.app, port=0, lifespan="off", log_config=None, access_log=False))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+def bioscope(url, monkeypatch, tmp_path):
+    """Runs a command on a machine where nobody is signed in. The server's log is on its stderr too."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    async def run(*arguments, code=0, **keywords):
+        ended = await asyncio.to_thread(CliRunner().invoke, main, ["models", *arguments], **keywords)
+        assert ended.exit_code == code, ended.output + repr(ended.exception)
+        assert ended.exception is None or isinstance(ended.exception, SystemExit), "a traceback"
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def sign_in(api, url):
+    """Signs somebody new in on that machine, and returns the account."""
+
+    async def sign_in(role):
+        address = api.account(role)
+        tokens = (await login(api, address)).json()
+        store_credentials(Credentials(url, tokens["access_token"], tokens["refresh_token"]))
+        return accounts.find(address, api.services.log)
+
+    return sign_in
+
+
+@pytest.fixture
+async def registered(api):
+    """`shapes` has a version in production and a candidate of a person; `cells` has a candidate only."""
+    workers, ada = WorkerEvents(api), await api.client("researcher")
+    await workers.model("shapes", sha256=stored(api, WEIGHTS))
+    await workers.uploaded_model("shapes", UUID(await id_of(ada)), package=stored(api, b"package"))
+    await workers.uploaded_model("cells", UUID(await id_of(ada)), package=SHA256)
+    return (await ada.get("/api/users/me")).json()["username"]
+
+
+def in_one_line(text):
+    return " ".join(text.split())
+
+
+def state(api, name="shapes"):
+    return api.services.log.load(model_id(name), model.evolve)
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------------------------
+async def test_without_a_sign_in_a_command_says_how_to_sign_in(bioscope):
+    for arguments in (["list"], ["show", "x"], ["promote", "x", "1", "--reason", "y"], ["export", "x", "y.zip"], ["history", "x"]):
+        assert "run `bioscope login` first" in (await bioscope(*arguments, code=2)).stderr
+
+
+async def test_models_are_listed_with_aliases_and_labels(bioscope, sign_in, registered):
+    await sign_in("viewer")
+    lines = [line.split() for line in (await bioscope("list")).stdout.splitlines()]
+    assert lines == [
+        ["model", "production", "other", "aliases", "versions", "labels"],
+        ["cells", "-", "candidate", "1", "1", "round,", "flat"],
+        ["shapes", "1", "candidate", "2", "2", "round,", "flat"],
+    ]
+    printed = (await bioscope("list", "--json")).stdout
+    assert_shape(shapes()["bioscope models list"], printed)
+    assert [(one["name"], one["production"]) for one in json.loads(printed)] == [("cells", None), ("shapes", 1)]
+
+
+async def test_an_installation_without_models_says_so(bioscope, sign_in):
+    await sign_in("viewer")
+    assert (await bioscope("list")).stdout == "No model is registered.\n"
+    assert (await bioscope("list", "--json")).stdout == "[]\n"
+    assert "there is no model 'shapes'; choose one of: none is registered" in (await bioscope("show", "shapes", code=2)).stderr
+
+
+async def test_a_model_is_shown_with_versions_labels_in_words_and_checks(bioscope, sign_in, registered):
+    await sign_in("viewer")
+    shown = (await bioscope("show", "shapes@candidate")).stdout
+    line = in_one_line(shown)
+    assert "aliases candidate: 2, production: 1" in line
+    assert "promoters administrators only" in line
+    assert f"by package 1 - logits {now():%Y-%m-%d}" in line
+    assert f"{registered} {sha256(b'package').hexdigest()[:12]}" in line
+    assert "Labels of version 2: round: without edges flat" in line
+    assert "2 " in line
+    assert "onnxruntime 1.23.2, CPUExecutionProvider, x86_64 (avx2) passed, largest difference 1e-05 of 0.001, 10 ms an image" in line
+    assert "Labels of version 1: round flat" in in_one_line((await bioscope("show", "shapes")).stdout)
+    printed = (await bioscope("show", "shapes", "--json")).stdout
+    assert_shape(shapes()["bioscope models show"], printed)
+    assert json.loads(printed)["versions"][1]["label_texts"] == {"round": "without edges"}
+
+
+async def test_a_failed_check_is_shown_with_its_reason(api, bioscope, sign_in, registered):
+    workers, asked = WorkerEvents(api), await sign_in("researcher")
+    await workers.failed_test("cells", asked.id)
+    assert "failed: The test output differs" in in_one_line((await bioscope("show", "cells")).stdout)
+
+
+async def test_what_does_not_exist_is_answered_with_what_does(bioscope, sign_in, registered):
+    await sign_in("admin")
+    for name in ("nothing", "\udcff", "a/b", "..", "x?y", ""):
+        for arguments in (["show", name], ["history", name], ["promote", name, "1", "--reason", WHY], ["retire", name, "--reason", WHY]):
+            ended = await bioscope(*arguments, code=2)
+            assert ended.stdout == ""
+            assert "choose one of: cells, shapes" in ended.stderr
+    for version in ("3", "stable", "", "\udcff", "1" * 5000):
+        ended = await bioscope("show", f"shapes@{version}", code=2)
+        assert "it has the versions 1, 2 and the aliases candidate (2), production (1)" in ended.stderr
+
+
+async def test_a_model_is_shown_as_it_was(api, bioscope, sign_in, registered):
+    await sign_in("admin")
+    before, head = now().isoformat(), api.services.log.head()
+    await bioscope("promote", "shapes", "2", "--reason", WHY)
+    for as_of in (before, str(head)):
+        then = json.loads((await bioscope("show", "shapes", "--as-of", as_of, "--json")).stdout)
+        assert then["production"] == 1
+    assert "aliases production: 2" in in_one_line((await bioscope("show", "shapes", "--as-of", now().isoformat())).stdout)
+    assert "as_of must be a time" in (await bioscope("show", "shapes", "--as-of", "yesterday", code=1)).stderr
+    assert "There was no model shapes" in (await bioscope("show", "shapes", "--as-of", "1", code=1)).stderr
+
+
+# ---- changing ----------------------------------------------------------------------------------------------------------------------
+async def test_a_promotion_is_recorded_under_the_person_who_is_signed_in(api, bioscope, sign_in, registered):
+    admin = await sign_in("admin")
+    assert (await bioscope("promote", "shapes", "2", "--reason", WHY)).stderr.endswith("Version 2 of the model shapes is in production.\n")
+    assert state(api).aliases == {"production": 2}
+    last = api.services.log.history(model_id("shapes"))[-1]
+    assert msgspec.json.decode(last.meta)["actor"] == {"id": str(admin.id), "kind": "user", "role": "admin"}
+    assert "in production already" in (await bioscope("promote", "shapes", "2", "--reason", WHY)).stderr
+    assert "is its stable." in (await bioscope("promote", "shapes", "1", "--alias", "stable", "--reason", WHY)).stderr
+    assert state(api).aliases == {"production": 2, "stable": 1}
+
+
+async def test_a_promoter_promotes_and_others_are_refused(api, bioscope, sign_in, registered):
+    viewer = await sign_in("viewer")
+    for arguments in (["promote", "shapes", "2"], ["retire", "shapes"]):
+        ended = await bioscope(*arguments, "--reason", WHY, code=1)
+        assert ended.stderr.endswith("bioscope: This needs the role admin, or the right to promote versions of the model shapes\n")
+    answer = await (await api.client("admin")).put(f"/api/models/shapes/promoters/{viewer.id}")
+    assert answer.status_code == 204
+    await bioscope("promote", "shapes", "2", "--reason", WHY)
+    assert f"promoters {viewer.username}" in in_one_line((await bioscope("show", "shapes")).stdout)
+
+
+async def test_a_wrong_promotion_changes_nothing(api, bioscope, sign_in, registered):
+    await sign_in("admin")
+    head = api.services.log.head()
+    for arguments, code, sentence in (
+        (["7", "--reason", WHY], 2, "has no version '7'; it has the versions 1, 2"),
+        (["0", "--reason", WHY], 2, "not in the range"),
+        (["2"], 2, "Missing option '--reason'"),
+        (["2", "--reason", " "], 1, "reason must have 1 to 1000 characters"),
+        (["2", "--reason", "x" * 1001], 1, "reason must have 1 to 1000 characters"),
+        (["2", "--reason", "a\udcffb"], 1, "reason must not contain control characters"),
+        (["2", "--reason", WHY, "--alias", "Stable"], 1, "alias must begin with a letter"),
+        (["2", "--reason", WHY, "--alias", ""], 1, "bioscope: "),
+    ):
+        assert sentence in (await bioscope("promote", "shapes", *arguments, code=code)).stderr
+    assert api.services.log.head() == head
+
+
+async def test_a_retired_model_is_listed_on_request_only(api, bioscope, sign_in, registered):
+    await sign_in("admin")
+    assert (await bioscope("retire", "cells", "--reason", "Replaced")).stderr.endswith("The model cells is retired.\n")
+    assert state(api, "cells").retired
+    assert "cells" not in (await bioscope("list")).stdout
+    assert "cells (retired)" in (await bioscope("list", "--retired")).stdout
+    assert "model cells (retired)" in in_one_line((await bioscope("show", "cells")).stdout)
+    for arguments in (["promote", "cells", "1"], ["retire", "cells"]):
+        assert "Model cells is retired, which cannot be undone" in (await bioscope(*arguments, "--reason", WHY, code=1)).stderr
+
+
+# ---- history and packages ----------------------------------------------------------------------------------------------------------
+async def test_the_history_says_when_who_what_and_why(bioscope, sign_in, registered, monkeypatch):
+    monkeypatch.setattr("api.cli.client.registry.PAGE_SIZE", 2)
+    admin = await sign_in("admin")
+    await bioscope("promote", "shapes", "2", "--reason", WHY)
+    await bioscope("retire", "shapes", "--reason", "Replaced")
+    lines = [in_one_line(line) for line in (await bioscope("history", "shapes")).stdout.splitlines()]
+    assert lines[0] == "when (UTC) who what reason"
+    assert [line.split(maxsplit=2)[2] for line in lines[1:]] == [
+        "the system added version 1",
+        "the system made version 1 the production",
+        f"{registered} added version 2",
+        f"{registered} made version 2 the candidate",
+        f"{admin.username} made version 2 the production {WHY}",
+        f"{admin.username} retired the model Replaced",
+    ]
+    printed = (await bioscope("history", "shapes", "--json")).stdout
+    assert_shape(shapes()["bioscope models history"], printed)
+    assert [one["reason"] for one in json.loads(printed)][-2:] == [WHY, "Replaced"]
+
+
+async def test_a_package_is_saved_as_it_was_uploaded(bioscope, sign_in, registered, tmp_path):
+    await sign_in("analyst")
+    ended = await bioscope("export", "shapes@2", "two.zip")
+    assert ended.stderr.endswith("Version 2 of the model shapes is in two.zip (7 bytes).\n")
+    assert (tmp_path / "two.zip").read_bytes() == b"package"
+    await bioscope("export", "shapes", "one.zip")
+    with ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.read("model.onnx") == WEIGHTS
+
+
+async def test_a_package_that_cannot_be_saved_leaves_no_file(api, bioscope, sign_in, registered, tmp_path, monkeypatch):
+    (tmp_path / "there.zip").write_bytes(b"mine")
+    await sign_in("analyst")
+    for arguments, code, sentence in (
+        (["shapes", "there.zip"], 2, "there.zip exists already: choose another name"),
+        (["shapes", "missing/x.zip"], 1, "check the path"),
+        (["shapes@3", "x.zip"], 2, "it has the versions 1, 2"),
+        (["cells", "x.zip"], 2, "has no version 'production'; it has the versions 1 and the aliases candidate (1)"),
+        (["cells@1", "x.zip"], 1, "There is no such file"),
+    ):
+        assert sentence in (await bioscope("export", *arguments, code=code)).stderr
+    with monkeypatch.context() as changed:
+        changed.setattr("api.cli.client.api_client.Client.download", lambda *_: iter([b"another"]))
+        assert "did not arrive as it is stored" in (await bioscope("export", "shapes@2", "x.zip", code=1)).stderr
+    await sign_in("viewer")
+    assert "needs the role analyst" in (await bioscope("export", "shapes@2", "x.zip", code=1)).stderr
+    assert {path.name for path in tmp_path.glob("*.*")} == {"there.zip"}
+    assert (tmp_path / "there.zip").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("reference", "named"),
+    [("pbc8", ("pbc8", None)), ("pbc8@2", ("pbc8", "2")), ("pbc8@", ("pbc8", "")), ("@2", ("", "2")), ("a@b@c", ("a", "b@c"))],
+)
+def test_a_reference_names_a_model_and_perhaps_a_version(reference, named):
+    assert split_reference(reference) == named
