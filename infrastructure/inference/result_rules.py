@@ -70,7 +70,7 @@ def result_rules(version: Version) -> ResultRules:
     try:
         fields = msgspec.json.decode(version.record, type=_RecordFields).config.bioscope if version.package else _BioscopeFields()
     except msgspec.DecodeError as error:
-        raise ValueError(f"the record has no rules for results: {error}") from None
+        raise ValueError(f"the record is not JSON with rules for results: {error}") from None
     review = ReviewRules(
         below=version.review_below,
         below_for=fields.review_below_for,
