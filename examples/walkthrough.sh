@@ -158,7 +158,9 @@ until_ended() {
 
 chapter "Classify one image, then the whole dataset"
 ONE=$(send POST /api/classifications/run "{\"image_id\":\"$IMAGE\"}" | field id)
-ALL=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\",\"model_name\":\"$MODEL\"}" | field id)
+ALL=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\",\"model_name\":\"$MODEL\",\"model_version\":\"production\"}" | field id)
+refused 422 POST /api/classifications/run -H 'Content-Type: application/json' \
+  -d "{\"image_id\":\"$IMAGE\",\"planes\":{\"z\":7}}"
 same "$(until_ended "$ONE")" completed
 same "$(until_ended "$ALL")" completed
 same "$(call GET "/api/classifications/$ALL" | field succeeded)" 3

@@ -13,7 +13,8 @@ from domain.model import OutputKind, Version
 from domain.values import printable
 from infrastructure.inference.result_rules import result_rules
 
-MAX_RECORD_LENGTH: Final = 1024**2
+MAX_RECORD_LENGTH: Final = 128 * 1024
+"""Less than `application.models.MAX_VERSION_BYTES`, which has room for the labels too."""
 MAX_LABELS: Final = 10_000
 """As many as a package may have. `application.models.check_version` allows fewer, and refuses the others with a reason."""
 MAX_CHECK_SECONDS: Final = 600.0

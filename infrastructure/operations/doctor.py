@@ -47,6 +47,9 @@ DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = an
 MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
   or has_any_column_privilege('es.events', 'insert, update') or has_table_privilege('es.streams', 'insert, update, delete, truncate')"""
 REGISTERED: Final = "select count(*) from es.streams where stream = any(%s)"
+FILES_IN_USE: Final = """select m.name, one ->> 'number', coalesce(one ->> 'package', one ->> 'sha256')
+  from read.models m, jsonb_array_elements(m.versions) one
+  where not m.retired and exists (select from jsonb_each_text(m.aliases) a where a.value = one ->> 'number') order by 1, 2"""
 MAY_READ_KEYS: Final = "select has_table_privilege('es.secrets', 'select')"
 MAY_APPEND_ALL: Final = "select '*' = any (topics) from ops.writers where role = session_user"
 ANY_DATA_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
@@ -172,6 +175,17 @@ def _registered_models(settings: Settings) -> Iterator[ConfigFinding]:
             yield good("models", f"all {count} are registered")
 
 
+def _model_files(settings: Settings) -> Iterator[ConfigFinding]:
+    """A finding if the blob store lacks a version with an alias. None while Postgres or the blob store does not answer."""
+    with suppress(psycopg.Error, Unavailable):
+        with DIAGNOSIS.connect_unmonitored(settings.postgres_url) as connection:
+            versions = connection.execute(FILES_IN_USE).fetchall()
+        store = open_blobs(settings, NO_KEYS)
+        if missing := [f"{name} version {number}" for name, number, file in versions if not store.exists(file)]:
+            names = ", ".join(missing[:DISCREPANCIES_SHOWN])
+            yield wrong("models", f"the blob store lacks the files of {names}: restore them from a backup, or add the packages again")
+
+
 class TopicDurability(NamedTuple):
     """The replication of the log's topic. `min_insync_replicas` must have a record before it is acknowledged (0: unknown)."""
 
@@ -280,6 +294,7 @@ CHECKS: Final = (
     ("postgres", "postgres_url", _postgres),
     ("record", "postgres_url", _side_tables),
     ("models", "postgres_url", _registered_models),
+    ("models", "postgres_url", _model_files),
     ("kafka", "kafka_url", _kafka),
     ("redis", "redis_url", _redis),
     ("blobs", "blobs_url", _blobs),

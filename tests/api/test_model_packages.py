@@ -12,6 +12,7 @@ from api.cli import main
 from api.cli.client.api_client import CheckNotVisible, Client, RequestRefused
 from api.cli.client.credentials import Credentials
 from api.cli.client.model_package import NoPackage, open_archive, package_files
+from api.documents import examples
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.packages.package import open_package
 from tests.api.test_client import client_of, server_of
@@ -38,8 +39,14 @@ REFUSED = PENDING | {
     "file": "rdf.yaml",
     "field": "inputs[0].axes[2].size",
 }
-VERSIONS = [{"number": 1, "added_at": "2026-03-02T09:19:59Z"}, {"number": 2, "added_at": "2026-03-02T09:20:01Z"}]
-MODEL = {"name": "cells", "versions": VERSIONS, "aliases": {"production": 1, "candidate": 2}}
+MODEL = examples.SCHEMAS["Model"] | {
+    "name": "cells",
+    "versions": [
+        examples.SCHEMAS["Model"]["versions"][0] | {"number": number, "added_at": f"2026-03-02T09:20:{second:02}Z"}
+        for number, second in ((1, 0), (2, 1))
+    ],
+    "aliases": {"production": 1, "candidate": 2},
+}
 
 
 def answers(check=PASSED, model=MODEL):
@@ -170,7 +177,7 @@ def test_a_package_that_passed_is_shown_with_the_next_steps(package):
 
 
 def test_a_known_version_is_shown_as_such(package):
-    known = MODEL | {"versions": [VERSIONS[0], VERSIONS[1] | {"added_at": "2026-01-01T00:00:00Z"}]}
+    known = MODEL | {"versions": [one | {"added_at": "2026-01-01T00:00:00Z"} for one in MODEL["versions"]]}
     with server_of(answers(model=known)) as url:
         assert "2 (known)" in bioscope(url, "add", str(package)).stdout
 
@@ -211,7 +218,7 @@ def test_a_version_that_does_not_exist_is_named_with_those_that_do(wanted):
     with server_of(answers()) as url:
         done = bioscope(url, "test", f"cells@{wanted}")
     assert done.exit_code == 2
-    assert "it has 1, 2, production, candidate" in done.stderr
+    assert "it has the versions 1, 2 and the aliases candidate (2), production (1)" in done.stderr
 
 
 def test_who_is_not_signed_in_is_told_so(package, tmp_path):

@@ -13,7 +13,7 @@ from domain.model import Version
 from domain.model_check import ModelCheckFailed, ModelCheckPassed
 from domain.values import model_id
 from tests.given import actor, add_model, command
-from tests.rigs.scenario import CHECK_REPORT
+from tests.rigs.scenario import REPORT
 
 ADMIN, RESEARCHER = actor(Role.ADMIN), actor(Role.RESEARCHER)
 SYSTEM = actor(None, kind="system")
@@ -23,7 +23,7 @@ RECORDED = {"size": 10, "labels": ("round", "flat"), "review_below": 0.5, "recor
 
 def found(sha256="a" * 64, name="shapes", **changes):
     version = Version(number=1, sha256=sha256, digest=sha256, package="c" * 64, **RECORDED | changes)
-    return CheckedModel(name, "Round or flat", version, CHECK_REPORT)
+    return CheckedModel(name, "Round or flat", version, REPORT)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def accept(log):
 @pytest.fixture
 def refuse(log):
     def refuse(check):
-        return model_checks.record_failed(check, REFUSAL, CHECK_REPORT.environment, command=command(SYSTEM), log=log)
+        return model_checks.record_failed(check, REFUSAL, REPORT.environment, command=command(SYSTEM), log=log)
 
     return refuse
 
@@ -67,7 +67,7 @@ def test_a_package_that_passes_becomes_a_candidate_of_the_person_who_uploaded_it
     assert shapes(log).aliases == {"candidate": 1}
     passed = answer(log, check)
     assert isinstance(passed, ModelCheckPassed)
-    assert (passed.model_id, passed.model_name, passed.number, passed.report) == (model_id("shapes"), "shapes", 1, CHECK_REPORT)
+    assert (passed.model_id, passed.model_name, passed.number, passed.report) == (model_id("shapes"), "shapes", 1, REPORT)
     assert model_checks.unanswered(check, log=log) is None
 
 
@@ -87,7 +87,7 @@ def test_a_package_that_fails_adds_no_version(log, upload, refuse):
     failed = answer(log, check)
     assert isinstance(failed, ModelCheckFailed)
     assert (failed.code, failed.detail, failed.file, failed.field) == tuple(REFUSAL)
-    assert (failed.environment, failed.model_id, failed.number) == (CHECK_REPORT.environment, None, None)
+    assert (failed.environment, failed.model_id, failed.number) == (REPORT.environment, None, None)
     assert shapes(log) is None
 
 
@@ -185,3 +185,12 @@ def test_a_repeated_upload_is_one_check(log):
     asked = [model_checks.upload(filename="shapes.zip", sha256="c" * 64, size=1000, command=once, log=log) for _ in range(2)]
     assert asked[0].id == asked[1].id
     assert len(log.history(asked[0].id)) == 1
+
+
+def test_a_check_is_read_before_and_after_its_answer(log, upload, accept):
+    check = upload()
+    assert not model_checks.requested(check, log=log).answered
+    accept(check)
+    assert model_checks.requested(check, log=log).answered
+    with pytest.raises(NotFound, match="Check not found"):
+        model_checks.requested(uuid4(), log=log)

@@ -1,14 +1,17 @@
 """Models: versions are added, and go into production."""
 
+from uuid import uuid4
+
 import pytest
 
 from application import models
-from domain import model, user
+from domain import model
 from domain.access import Role
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.model import Version
 from domain.values import model_id
-from tests.given import NOW, actor, command
+from tests.given import actor, add_model, command
+from tests.rigs.scenario import Scenario
 
 ADMIN = actor(Role.ADMIN)
 SHAPES = {"name": "shapes", "description": "Round or flat", "size": 10, "labels": ("round", "flat"), "review_below": 0.5, "record": "{}"}
@@ -23,14 +26,6 @@ def add(log):
         return models.add_version(name=name, description=description, version=version, command=command(by), log=log)
 
     return add
-
-
-def registered(log):
-    """Somebody with an account, and no right but that of a viewer."""
-    ada = actor(Role.VIEWER)
-    names = {"email": "ada@example.org", "username": "ada", "first_name": "Ada", "last_name": "Byron"}
-    log.append(command(ada), user.register(ada.id, **names, role=Role.VIEWER, by=ada.id, at=NOW))
-    return ada
 
 
 def state(log):
@@ -72,78 +67,12 @@ def test_a_version_that_breaks_a_rule_is_refused(add, wrong):
         add(**wrong)
 
 
-def test_only_administrators_add_versions_and_promoters(log, add):
+def test_only_administrators_add_versions_and_promote_them_unless_they_are_promoters(log, add):
     with pytest.raises(Forbidden):
         add(by=actor())
     add()
-    for change in (models.add_promoter, models.remove_promoter):
-        with pytest.raises(Forbidden):
-            change(name="shapes", user_id=ADMIN.id, command=command(), log=log)
-
-
-def test_administrators_and_promoters_of_the_model_move_aliases_and_retire(log, add):
-    ada = registered(log)
-    add()
-    moved = {"name": "shapes", "alias": "stable", "number": 1, "reason": "Validated", "log": log}
     with pytest.raises(Forbidden, match="right to promote versions of the model shapes"):
-        models.move_alias(**moved, command=command(ada))
-    models.add_promoter(name="shapes", user_id=ada.id, command=command(ADMIN), log=log)
-    models.move_alias(**moved, command=command(ada))
-    models.remove_promoter(name="shapes", user_id=ada.id, command=command(ADMIN), log=log)
-    with pytest.raises(Forbidden):
-        models.retire(name="shapes", reason="Old", command=command(ada), log=log)
-    models.retire(name="shapes", reason="Old", command=command(ADMIN), log=log)
-    changes = models.history("shapes", maximum=10, actor=ada, log=log)
-    assert [(one.type, one.by, one.reason) for one in changes[2:]] == [
-        ("ModelPromoterAdded", ADMIN.id, None),
-        ("ModelAliasMoved", ada.id, "Validated"),
-        ("ModelPromoterRemoved", ADMIN.id, None),
-        ("ModelRetired", ADMIN.id, "Old"),
-    ]
-
-
-def test_a_promoter_is_an_account_that_exists(log, add):
-    add()
-    with pytest.raises(NotFound, match="User not found"):
-        models.add_promoter(name="shapes", user_id=ADMIN.id, command=command(ADMIN), log=log)
-
-
-def test_nothing_of_a_retired_model_changes(log, add):
-    ada = registered(log)
-    add()
-    models.retire(name="shapes", reason="Old", command=command(ADMIN), log=log)
-    given = {"name": "shapes", "command": command(ADMIN), "log": log}
-    for change in (
-        lambda: models.move_alias(alias="production", number=1, **given),
-        lambda: models.retire(reason="Again", **given),
-        lambda: models.add_promoter(user_id=ada.id, **given),
-        lambda: models.remove_promoter(user_id=ada.id, **given),
-    ):
-        with pytest.raises(Conflict, match="Model shapes is retired"):
-            change()
-    assert state(log).version == 3
-
-
-@pytest.mark.parametrize("reason", ["", " ", "x" * 1001, "a\x00b"])
-def test_a_reason_is_a_text_of_1_to_1000_characters(log, add, reason):
-    add()
-    with pytest.raises(Invalid, match="reason"):
-        models.retire(name="shapes", reason=reason, command=command(ADMIN), log=log)
-
-
-def test_a_history_comes_in_pages(log, add):
-    add()
-    for sha256 in ("b", "c"):
-        add(sha256 * 64)
-    whole = models.history("shapes", maximum=10, actor=ADMIN, log=log)
-    assert [(one.number, one.alias) for one in whole] == [
-        (1, None), (1, "production"), (2, None), (2, "candidate"), (3, None), (3, "candidate"),
-    ]  # fmt: skip
-    first = models.history("shapes", maximum=2, actor=ADMIN, log=log)
-    assert [*first, *models.history("shapes", after=first[-1].position, maximum=10, actor=ADMIN, log=log)] == whole
-    assert models.history("shapes", after=whole[-1].position, maximum=10, actor=ADMIN, log=log) == []
-    with pytest.raises(NotFound):
-        models.history("unknown", maximum=10, actor=ADMIN, log=log)
+        models.move_alias(alias="production", name="shapes", number=1, command=command(), log=log)
 
 
 def test_a_version_is_promoted_once(log, add):
@@ -157,14 +86,120 @@ def test_a_version_is_promoted_once(log, add):
             models.move_alias(alias="production", name=name, number=number, command=command(ADMIN), log=log)
 
 
-def test_a_promoter_of_one_model_promotes_no_other(log, add):
-    ada = registered(log)
+# ---- promoters -----------------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def ada(log):
+    return Scenario(log, None).user()
+
+
+@pytest.fixture
+def promoter(log, ada, add):
+    """Ada, who may promote one of two versions."""
     add()
-    add(name="others")
+    add("b" * 64)
     models.add_promoter(name="shapes", user_id=ada.id, command=command(ADMIN), log=log)
-    for refused in (
-        lambda: models.move_alias(name="others", alias="stable", number=1, command=command(ada), log=log),
-        lambda: models.retire(name="others", reason=None, command=command(ada), log=log),
-    ):
+    return ada
+
+
+def test_a_promoter_moves_aliases_and_retires_the_model(log, promoter):
+    assert models.move_alias(alias="production", name="shapes", number=2, reason="Better", command=command(promoter), log=log).position
+    assert state(log).aliases == {"production": 2}
+    assert models.retire(name="shapes", reason="Replaced", command=command(promoter), log=log).position
+    assert state(log).retired
+
+
+def test_a_promoter_of_one_model_promotes_no_other(log, promoter):
+    add_model(sha256="c" * 64, **SHAPES | {"name": "others"}, command=command(ADMIN), log=log)
+    with pytest.raises(Forbidden):
+        models.move_alias(alias="production", name="others", number=1, command=command(promoter), log=log)
+    with pytest.raises(Forbidden):
+        models.retire(name="others", reason=None, command=command(promoter), log=log)
+
+
+def test_a_promoter_who_was_removed_promotes_no_more(log, promoter):
+    assert models.remove_promoter(name="shapes", user_id=promoter.id, command=command(ADMIN), log=log).position
+    assert models.remove_promoter(name="shapes", user_id=promoter.id, command=command(ADMIN), log=log).position == 0
+    with pytest.raises(Forbidden):
+        models.move_alias(alias="production", name="shapes", number=2, command=command(promoter), log=log)
+
+
+def test_only_administrators_choose_promoters(log, promoter):
+    for change in (models.add_promoter, models.remove_promoter):
         with pytest.raises(Forbidden):
-            refused()
+            change(name="shapes", user_id=promoter.id, command=command(promoter), log=log)
+
+
+def test_promoters_are_users_of_models_that_exist(log, ada, add):
+    add()
+    for name, user_id in (("shapes", uuid4()), ("unknown", ada.id)):
+        with pytest.raises(NotFound):
+            models.add_promoter(name=name, user_id=user_id, command=command(ADMIN), log=log)
+    with pytest.raises(NotFound):
+        models.remove_promoter(name="unknown", user_id=ada.id, command=command(ADMIN), log=log)
+
+
+# ---- retirement, history and the past ------------------------------------------------------------------------------------------------
+def test_nothing_of_a_retired_model_changes(log, ada, add):
+    add()
+    models.retire(name="shapes", reason="Replaced", command=command(ADMIN), log=log)
+    given = {"name": "shapes", "command": command(ADMIN), "log": log}
+    for change in (
+        lambda: models.move_alias(alias="production", number=1, **given),
+        lambda: models.retire(reason="Again", **given),
+        lambda: models.add_promoter(user_id=ada.id, **given),
+        lambda: models.remove_promoter(user_id=ada.id, **given),
+    ):
+        with pytest.raises(Conflict, match="Model shapes is retired"):
+            change()
+    assert state(log).version == 3
+    with pytest.raises(NotFound):
+        models.retire(name="unknown", reason=None, command=command(ADMIN), log=log)
+
+
+@pytest.mark.parametrize("reason", ["", " ", "a" * 1001, "a\x00b"])
+def test_a_reason_is_a_text_of_at_most_1000_characters(log, add, reason):
+    add()
+    add("b" * 64)
+    with pytest.raises(Invalid):
+        models.move_alias(alias="production", name="shapes", number=2, reason=reason, command=command(ADMIN), log=log)
+    with pytest.raises(Invalid):
+        models.retire(name="shapes", reason=reason, command=command(ADMIN), log=log)
+    assert state(log).aliases == {"production": 1, "candidate": 2}
+
+
+def test_the_history_of_a_model_says_who_changed_what_and_why(log, promoter):
+    models.move_alias(alias="production", name="shapes", number=2, reason="Better", command=command(promoter), log=log)
+    models.retire(name="shapes", reason="Replaced", command=command(promoter), log=log)
+    changes = models.history("shapes", actor=actor(Role.VIEWER), log=log)
+    assert [(one.type, one.number, one.alias, one.user_id, one.reason) for one in changes] == [
+        ("ModelVersionAdded", 1, None, None, None),
+        ("ModelAliasMoved", 1, "production", None, None),
+        ("ModelVersionAdded", 2, None, None, None),
+        ("ModelAliasMoved", 2, "candidate", None, None),
+        ("ModelPromoterAdded", None, None, promoter.id, None),
+        ("ModelAliasMoved", 2, "production", None, "Better"),
+        ("ModelRetired", None, None, None, "Replaced"),
+    ]
+    assert [one.by for one in changes] == [ADMIN.id] * 5 + [promoter.id] * 2
+    with pytest.raises(NotFound):
+        models.history("unknown", actor=ADMIN, log=log)
+    with pytest.raises(Forbidden):
+        models.history("shapes", actor=actor(None), log=log)
+
+
+def test_a_retired_model_is_still_found(log, add):
+    with pytest.raises(NotFound, match="Model shapes not found"):
+        models.load_model("shapes", log=log)
+    add()
+    models.retire(name="shapes", reason="Replaced", command=command(ADMIN), log=log)
+    assert models.load_model("shapes", log=log) == state(log)
+
+
+def test_a_history_comes_in_pages(log, add):
+    add()
+    add("b" * 64)
+    whole = models.history("shapes", actor=ADMIN, log=log)
+    first = models.history("shapes", maximum=3, actor=ADMIN, log=log)
+    assert len(first) == 3
+    assert [*first, *models.history("shapes", after=first[-1].position, actor=ADMIN, log=log)] == whole
+    assert models.history("shapes", after=whole[-1].position, actor=ADMIN, log=log) == []

@@ -136,11 +136,9 @@ async def test_rows_hold_the_fields_of_their_events(db, history):
     assert [(one.image_id, one.reason) for one in (await classifications.failures(db, history.ada, history.whole)).items] == [
         (history.images[-2], "damaged_image")
     ]
-    without_production, model = await models.listed(db)
-    assert (without_production.name, without_production.production, without_production.aliases) == ("cells", None, {"candidate": 1})
+    (model,) = await models.listed(db)
     assert (model.name, model.production.labels, model.production.number) == ("shapes", LABELS, 1)
     assert await models.get(db, name_or_id="shapes") == await models.get(db, name_or_id=str(model.id)) == model
-    assert await models.names(db) == ["cells", "shapes"]
     with pytest.raises(NotFound):
         await models.get(db, name_or_id="unknown")
 

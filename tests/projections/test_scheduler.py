@@ -496,6 +496,4 @@ def test_only_one_scheduler_leads_and_another_takes_over(scenario, app_url, log)
     assert second.tick() == []
     first.close()
     assert wait_until(second.tick)
-    second.close() @ pytest.mark.parametrize(
-        "incomplete", ['{"kind": "classify"}', '{"kind": "inspect"}', '{"kind": "check"}', '{"kind": "classify", "number": 3}']
-    )
+    second.close()

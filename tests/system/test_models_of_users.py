@@ -144,9 +144,26 @@ def refusal(client, method, path, **arguments):
     return refused.value.status, str(refused.value)
 
 
+def signed_in(settings, role):
+    """A new account, with a new token: commands do not refresh one, and it lives for ten minutes."""
+    return Client.sign_in(settings.base_url, made_account(settings, role, email(role)), PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def admin(stack):
+    with signed_in(stack, "admin") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def researcher(stack):
+    with signed_in(stack, "researcher") as client:
+        yield client
+
+
 @pytest.fixture(scope="module")
 def analyst(stack):
-    with Client.sign_in(stack.base_url, made_account(stack, "analyst", email("analyst")), PASSWORD) as client:
+    with signed_in(stack, "analyst") as client:
         yield client
 
 
@@ -420,13 +437,13 @@ def test_an_export_is_valid_by_the_specification(name, added, researcher, tmp_pa
 def test_an_export_gives_the_same_results_in_another_installation(in_production, researcher, own_stack, tmp_path):
     here = classified(researcher, IMAGES / "nuclei-marker", "--model", "nuclei-marker@1")
     path = exported(researcher, "nuclei-marker@1", tmp_path)
-    with own_stack() as settings:
-        address = made_account(settings, "researcher", email("elsewhere"))
-        with Client.sign_in(settings.base_url, address, PASSWORD) as other:
-            succeeded(other, "models", "add", str(path))
-            versions = [client.get("/api/models/nuclei-marker")["versions"][0] for client in (researcher, other)]
-            assert versions[0]["digest"] == versions[1]["digest"]
-            again = classified(other, IMAGES / "nuclei-marker", "--model", "nuclei-marker@candidate")
-            scores = [{file: result["scores"] for file, result in results(client, report).items()}
-                      for client, report in ((researcher, here), (other, again))]  # fmt: skip
+    with own_stack() as settings, signed_in(settings, "researcher") as other:
+        succeeded(other, "models", "add", str(path))
+        versions = [client.get("/api/models/nuclei-marker")["versions"][0] for client in (researcher, other)]
+        assert versions[0]["digest"] == versions[1]["digest"]
+        there = classified(other, IMAGES / "nuclei-marker", "--model", "nuclei-marker@candidate")
+        scores = [
+            {file: result["scores"] for file, result in results(client, report).items()}
+            for client, report in ((researcher, here), (other, there))
+        ]
     assert scores[0] == scores[1]

@@ -44,6 +44,9 @@ def planted(stack, admin):
     device = admin.post("/api/devices/", {"name": f"{mark} scope", "hostname": f"{mark}-pc", "location": f"{mark} ward"})["id"]
     admin.call("PATCH", f"/api/devices/{device}", json={"name": f"{mark} scope 2", "hostname": f"{mark}-pc-2", "location": f"{mark} room"})
     assert [found["id"] for found in admin.get("/api/devices/", location=f"{mark} room")] == [device]
+    moved = admin.call("PUT", "/api/models/bccd3/aliases/reviewed", json={"version": 1, "reason": f"{mark} was classified well"})
+    assert moved.is_success
+    assert mark in admin.get("/api/models/bccd3/history")[-1]["reason"]
     return {"mark": mark, "user": UUID(me["id"]), "dataset": dataset, "image": uploaded}
 
 

@@ -8,30 +8,22 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from api.cli.commands import SettingOption, argument, command, json_option
+from api.cli.commands import argument, command, json_option
+from api.cli.common import API_URL
 from api.cli.exit_codes import FAILED, WRONG_USE
 from api.cli.output import err, fail, print_fields, print_json, print_message
-from api.cli.shapes import CheckedModel
+from api.cli.shapes import CheckedModel, RegisteredModel
 
 if TYPE_CHECKING:
     from api.cli.client.api_client import Client
 
 PREFERRED: Final = ("production", "candidate")
-TOKEN: Final = {"BIOSCOPE_TOKEN": "An access token, used instead of the one that `bioscope login` stored."}
-URL: Final = click.option(
-    "--url",
-    cls=SettingOption,
-    variable="BIOSCOPE_URL",
-    fallback="the address that you signed in to",
-    metavar="URL",
-    help="Address of the API.",
-)
 
 
-@command("add", example="bioscope models add models/pbc8", variables=TOKEN)
+@command("add", example="bioscope models add models/pbc8")
 @argument("path", type=click.Path(path_type=Path, exists=True), help="A zip archive, a folder, or an .onnx file.")
 @json_option(CheckedModel)
-@URL
+@API_URL
 def add(path: Path, as_json: bool, url: str | None) -> None:  # noqa: FBT001 - click passes it by name
     """Add a model package as a new version of its model.
 
@@ -41,8 +33,9 @@ def add(path: Path, as_json: bool, url: str | None) -> None:  # noqa: FBT001 - c
     The exit code is 1 if the package is refused.
     """
     from api.cli.client.model_package import NoPackage, open_archive
+    from api.cli.client.sign_in import open_client
 
-    with _client(url) as client:
+    with open_client(url) as client:
         try:
             with open_archive(path) as (filename, file):
                 check = _upload(client, filename, file)
@@ -51,31 +44,25 @@ def add(path: Path, as_json: bool, url: str | None) -> None:  # noqa: FBT001 - c
         _report(client, check, as_json=as_json)
 
 
-@command("test", example="bioscope models test pbc8", variables=TOKEN)
-@argument("version", metavar="NAME[@VERSION]", help="Name of the model, and a number or an alias. [default: production]")
+@command("test", example="bioscope models test pbc8")
+@argument("reference", metavar="NAME[@VERSION]", help="Name of the model, and the number or alias of a version. [default: production]")
 @json_option(CheckedModel)
-@URL
-def test(version: str, as_json: bool, url: str | None) -> None:  # noqa: FBT001 - click passes it by name
+@API_URL
+def test(reference: str, as_json: bool, url: str | None) -> None:  # noqa: FBT001 - click passes it by name
     """Check the package of a version again.
 
     This shows whether a version gives its test outputs on the machines that run now. The version stays as it is.
 
     The exit code is 1 if the check fails.
     """
-    name, _, wanted = version.partition("@")
-    with _client(url) as client:
-        number = _number_of(client.model(name), wanted)
-        _report(client, client.test_model(name, number), as_json=as_json)
+    from api.cli.client import registry
+    from api.cli.client.sign_in import open_client
 
-
-def _client(url: str | None) -> "Client":
-    from api.cli.client.api_client import Client
-    from api.cli.client.credentials import store_credentials, stored_credentials
-
-    credentials = stored_credentials()
-    if credentials is None:
-        fail("you are not signed in: run `bioscope login` first", WRONG_USE)
-    return Client(msgspec.structs.replace(credentials, url=url or credentials.url), store=store_credentials)
+    name, wanted = registry.split_reference(reference)
+    with open_client(url) as client:
+        model = registry.read_model(client, name)
+        version = registry.find_version(model, wanted if wanted is not None else _preferred(model))
+        _report(client, client.test_model(name, version.number), as_json=as_json)
 
 
 def _upload(client: "Client", filename: str, file: Any) -> str:
@@ -124,9 +111,10 @@ def _checked(client: "Client", answered: dict[str, Any]) -> CheckedModel:
 
 
 def _was_added_since(client: "Client", answered: dict[str, Any]) -> bool:
-    versions = client.model(answered["model_name"])["versions"]
-    (added_at,) = (version["added_at"] for version in versions if version["number"] == answered["number"])
-    return datetime.fromisoformat(added_at) >= datetime.fromisoformat(answered["requested_at"])
+    from api.cli.client import registry
+
+    version = registry.find_version(registry.read_model(client, answered["model_name"]), str(answered["number"]))
+    return version.added_at >= datetime.fromisoformat(answered["requested_at"])
 
 
 def _print_version(checked: CheckedModel) -> None:
@@ -145,12 +133,6 @@ def _print_version(checked: CheckedModel) -> None:
     )
 
 
-def _number_of(model: dict[str, Any], wanted: str) -> int:
-    """The number of a version by its number or alias; without one, of that in production or else of the candidate."""
-    numbers, aliases = [version["number"] for version in model["versions"]], model["aliases"]
-    if not wanted:
-        return int(next((aliases[alias] for alias in PREFERRED if alias in aliases), numbers[-1]))
-    found = int(wanted) if wanted.isdecimal() and wanted.isascii() and len(wanted) <= 9 else aliases.get(wanted)
-    if found not in numbers:
-        fail(f"model {model['name']} has no version {wanted!r}; it has {', '.join([*map(str, numbers), *aliases])}", WRONG_USE)
-    return int(found)
+def _preferred(model: RegisteredModel) -> str:
+    """The version in production, or else the candidate, or else the newest one."""
+    return next((alias for alias in PREFERRED if alias in model.aliases), str(model.versions[-1].number))

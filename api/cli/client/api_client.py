@@ -168,11 +168,6 @@ class Client:
         """Ask for another check of a version; return its id. Raises RequestRefused."""
         return str(self.call("POST", f"/api/models/{quote(name, safe='')}/versions/{number}/checks").json()["id"])
 
-    def model(self, name: str) -> dict[str, Any]:
-        """Raises RequestRefused."""
-        model: dict[str, Any] = self.get(f"/api/models/{quote(name, safe='')}")
-        return model
-
     def checked(self, check: str) -> dict[str, Any]:
         """The check once it has its answer. Raises RequestRefused and CheckNotVisible."""
         path = f"/api/model-checks/{check}"

@@ -121,13 +121,13 @@ async def test_the_urgent_lane_is_warm_for_what_is_in_production(settings, log, 
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.running():
         rig = ChunkClassifierRig(log, blobs, worker.lanes[URGENT].pool, worker._threads, "-")
-        await wait_until_async(lambda: rig.version.sha256 in blobs.reads, within=20)
+        await wait_until_async(lambda: rig.version.file in blobs.reads, within=20)
         await worker.lanes[URGENT].classifier.warm(rig.version)
         task, children = rig.job(PICTURES[:1]), children_of(worker._fork_server._process.pid)
         await worker.handle(URGENT, task)
         assert len(rig.said(task).results) == 1
         assert children_of(worker._fork_server._process.pid) == children, "no child was started for it"
-        assert blobs.reads.count(rig.version.sha256) == 1, "its weights were not read again"
+        assert blobs.reads.count(rig.version.file) == 1, "its weights were not read again"
         assert rig.said(task).provenance.worker == worker.name
 
 

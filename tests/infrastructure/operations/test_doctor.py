@@ -11,9 +11,11 @@ import msgspec
 import psycopg
 import pytest
 import yaml
+from psycopg.types.json import Jsonb
 
 from domain.access import Role
 from infrastructure.atomic_files import write_private
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings, load
 from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import open_event_store
@@ -23,6 +25,7 @@ from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.kafka.topics import create_topics
 from infrastructure.operations.config_checks import disk_space_finding, machine_findings, setting_findings
 from infrastructure.operations.doctor import _topic_durability, examine, refusals
+from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.keys import RootKey, new_root_key
 from infrastructure.security.process_keys import write_key_file
 from tests.given import actor, add_model, command
@@ -227,6 +230,26 @@ def test_a_database_without_models_is_named(settings):
     (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
     assert found.subject == "models"
     assert "bioscope migrate" in found.message
+
+
+def test_versions_in_use_whose_files_are_gone_are_named(registered, settings, owner_url):
+    """A version without an alias needs no file to be well: nobody runs it."""
+    store = open_blobs(settings, NO_KEYS)
+    writer = store.begin()
+    writer.write(b"package")
+    package, _ = writer.commit()
+    versions = [{"number": 1, "sha256": "0" * 64}, {"number": 2, "sha256": "1" * 64, "package": package}, {"number": 3, "sha256": "2" * 64}]
+    insert = """insert into read.models (id, version, name, description, versions, aliases, created_at, retired)
+      values (gen_random_uuid(), 1, 'cells', '', %s, %s, now(), false)"""
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute(insert, (Jsonb(versions), Jsonb({"production": 2})))
+        assert "wrong" not in bad(examine(settings)).values()
+        connection.execute("update read.models set aliases = %s where name = 'cells'", (Jsonb({"production": 2, "candidate": 3}),))
+        (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
+        assert (found.subject, "cells version 3:" in found.message) == ("models", True)
+        store.delete(package)
+        (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
+        assert "cells version 2, cells version 3:" in found.message
 
 
 def test_an_installation_without_models_is_named(tmp_path, monkeypatch):
