@@ -1,28 +1,38 @@
-"""A job over a dataset, compared with a bare loop of the same preprocessing and network with one process per core."""
+"""Jobs over a dataset beside a bare loop of the same preprocessing and network with one process per core; and what models cost."""
 
+import asyncio
 import os
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import onnxruntime
 import yaml
 
-from benchmarks.measure import Row, folder, measure_alternately
+from benchmarks.large_model import large_package
+from benchmarks.measure import Row, folder, measure_alternately, percentile, rate
 from benchmarks.stack import PICTURES, BenchmarkSystem, system, with_images
+from infrastructure.configuration.settings import Settings
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+from infrastructure.inference.model_reference import ModelReference
 from infrastructure.inference.models.bundled import models, register_bundled
-from infrastructure.inference.models.manifest import load_manifest
+from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
+from infrastructure.inference.predictions import BatchPrediction
 from infrastructure.inference.preprocessing import prepare
 
 IMAGES = 2400
 KINDS = {"fp32": ("pbc8", 0.70), "int8": ("pbc8-int8", 0.60)}
 EACH = 40  # images per task of the bare loop
+MODELS = 4
+GOAL_IN_TURN = 0.65
+CHILD_FUNCTIONS = "infrastructure.inference.children.child_functions"
 
 
 def rows() -> Iterator[Row]:
@@ -41,8 +51,78 @@ def rows() -> Iterator[Row]:
             )
             yield Row(name=f"inference {kind}", value=sides["system"], unit="images/s", goal=goal * sides["bare"], limit=sides["bare"])
 
+    yield from _models_in_turn()
+    yield from asyncio.run(_in_a_child())
 
-def job(bench: BenchmarkSystem, dataset: str, model: str) -> float:
+
+def _models_in_turn() -> Iterator[Row]:
+    """Jobs of four models at once, whose chunks each child gets in turn, beside a bare loop that changes between them as often."""
+    with folder() as home, system() as bench:
+        places = [renamed(home / "models" / f"turn-{number}", f"turn-{number}") for number in range(MODELS)]
+        register_bundled(bench.blobs, bench.log, folder=places[0].parent)
+        dataset = with_images(bench, IMAGES // MODELS)
+        names = [place.name for place in places]
+        sides = measure_alternately({"system": lambda: jobs(bench, dataset, names), "bare": lambda: bare(*places)}, rounds=3)
+        seconds = addition_seconds(bench)
+    yield Row(
+        name="inference fp32: four models in turn beside a bare loop",
+        value=100 * sides["system"] / sides["bare"],
+        unit="%",
+        goal=100 * GOAL_IN_TURN,
+    )
+    yield Row(name="add a model of 50 MB: from its upload to the recorded answer", value=seconds, unit="s", goal=5, at_least=False)
+
+
+async def _in_a_child() -> list[Row]:
+    """In one sandboxed child: another model that it has loaded already."""
+    fork_server = ForkServer(CHILD_FUNCTIONS)
+    pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=Settings().inference_memory_bytes, hang_seconds=60.0)
+    try:
+        return [Row(name="switch to a loaded model, with one image", value=await _switch_ms(pool), unit="ms", goal=50, at_least=False)]
+    finally:
+        pool.close()
+        fork_server.close()
+
+
+async def _switch_ms(pool: ProcessPool) -> float:
+    """The median over 50 calls, each of another model than the one before it."""
+    place = models() / "pbc8"
+    record, text = load_manifest(place), manifest_as_json(place)
+    weights = (place / record.weights.file).read_bytes()
+    references = [ModelReference(file=record.sha256, weights=record.sha256, record=text + " " * number) for number in range(MODELS)]
+    picture = PICTURES[0].read_bytes()
+
+    async def lend() -> bytes:
+        return weights
+
+    async def call(reference: ModelReference) -> float:
+        began = time.perf_counter()
+        await pool.run(f"{CHILD_FUNCTIONS}:classify", reference, [picture], into=BatchPrediction, lend={record.sha256: lend})
+        return 1000 * (time.perf_counter() - began)
+
+    for reference in references:
+        await call(reference)
+    return percentile([await call(references[number % MODELS]) for number in range(50)], 0.5)
+
+
+def addition_seconds(bench: BenchmarkSystem) -> float:
+    archive = large_package(50)
+    began = time.perf_counter()
+    headers = {"Idempotency-Key": uuid4().hex, "Content-Type": "application/zip"}
+    answer = bench.http.post("/api/models", params={"filename": "large.zip"}, content=archive, headers=headers).raise_for_status()
+    while (check := bench.http.get(f"/api/model-checks/{answer.json()['id']}").json())["status"] == "pending":
+        time.sleep(0.05)
+    assert check["status"] == "passed", check
+    return time.perf_counter() - began
+
+
+def jobs(bench: BenchmarkSystem, dataset: str, names: list[str]) -> float:
+    """Images per second of jobs that run side by side."""
+    with ThreadPoolExecutor(len(names)) as threads:
+        return rate(IMAGES, lambda: list(threads.map(lambda name: job(bench, dataset, name, images=IMAGES // len(names)), names)))
+
+
+def job(bench: BenchmarkSystem, dataset: str, model: str, *, images: int = IMAGES) -> float:
     """Images per second, from the request until the job is shown as completed."""
     began = time.perf_counter()
     made = bench.post("/api/classifications/run", {"dataset_id": dataset, "model_name": model}).json()["id"]
@@ -50,17 +130,19 @@ def job(bench: BenchmarkSystem, dataset: str, model: str) -> float:
         time.sleep(0.05)
     seconds = time.perf_counter() - began
     assert state["status"] == "completed", state
-    assert state["succeeded"] == IMAGES, state
-    return IMAGES / seconds
+    assert state["succeeded"] == images, state
+    return images / seconds
 
 
-def bare(place: Path) -> float:
+def bare(*places: Path) -> float:
+    """Images per second; the model changes with each task of the loop."""
     files = [str(PICTURES[number % len(PICTURES)]) for number in range(IMAGES)]
     parts = [files[start : start + EACH] for start in range(0, len(files), EACH)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(classify, [str(place)] * 4, [files[:2]] * 4))
+        names = [str(places[number % len(places)]) for number in range(len(parts))]
+        list(pool.map(classify, 4 * [str(place) for place in places], 4 * len(places) * [files[:2]]))
         began = time.perf_counter()
-        list(pool.map(classify, [str(place)] * len(parts), parts))
+        list(pool.map(classify, names, parts))
         return IMAGES / (time.perf_counter() - began)
 
 
@@ -80,6 +162,15 @@ def network(place: str) -> tuple[Any, Any]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     weights = (Path(place) / record.weights.file).read_bytes()
     return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"]), record
+
+
+def renamed(place: Path, name: str) -> Path:
+    """The shipped model under another name."""
+    shutil.copytree(models() / "pbc8", place)
+    described = yaml.safe_load((place / "rdf.yaml").read_text())
+    described["config"]["bioscope"]["model"] = name
+    (place / "rdf.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
+    return place
 
 
 def as_int8(place: Path) -> Path:

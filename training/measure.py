@@ -22,7 +22,7 @@ Status = Literal["accepted", "needs_review", "out_of_domain"]
 REPEATS = 1000
 
 
-class Judgement(Interpretation, frozen=True, kw_only=True):
+class PictureResult(Interpretation, frozen=True, kw_only=True):
     """`status` is what the product says of the result, where no other threshold is given."""
 
     status: Status
@@ -32,7 +32,7 @@ class Judged(NamedTuple):
     """Logits (N, classes) and interpretation of each picture, in the given order."""
 
     logits: NDArray[np.float32]
-    judgements: list[Judgement]
+    judgements: list[PictureResult]
 
 
 def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None) -> Judged:
@@ -42,17 +42,17 @@ def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None
     outputs = run(folder / (weights or record.weights.file), tensors, list(record.output_names))
     rows = [[output[index] for output in outputs] for index in range(len(tensors))]
     manifest = parse_record(manifest_as_json(folder))
-    return Judged(outputs[0], [judgement_of(tensor, row, manifest) for tensor, row in zip(tensors, rows, strict=True)])
+    return Judged(outputs[0], [interpret_picture(tensor, row, manifest) for tensor, row in zip(tensors, rows, strict=True)])
 
 
-def judgement_of(tensor: Tensor, outputs: Sequence[NDArray[Any]], manifest: PackageManifest) -> Judgement:
+def interpret_picture(tensor: Tensor, outputs: Sequence[NDArray[Any]], manifest: PackageManifest) -> PictureResult:
     """Of one picture in the older form of manifests. `outputs` are those that results are read from."""
     assert manifest.legacy_preprocessing is not None
     found = interpret(
         dict(zip(manifest.result_outputs, outputs, strict=True)), manifest, picture=measures(tensor, manifest.legacy_preprocessing)
     )
     status: Status = "out_of_domain" if found.reasons else "needs_review" if found.confidence < manifest.review_below else "accepted"
-    return Judgement(**msgspec.structs.asdict(found), status=status)
+    return PictureResult(**msgspec.structs.asdict(found), status=status)
 
 
 def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[str, Any]:
@@ -77,26 +77,26 @@ def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[
     }
 
 
-def flagged(record: ModelManifest, judgements: Sequence[Judgement]) -> dict[str, float]:
+def flagged(record: ModelManifest, judgements: Sequence[PictureResult]) -> dict[str, float]:
     """Shares (0 to 1) without a clear result: in total (`any`), and by reason: `other`, out of domain, needs review."""
     total = len(judgements)
     kinds = Counter(_flag(record, judgement) for judgement in judgements)
     return {"any": 1 - kinds["accepted"] / total} | {kind: kinds[kind] / total for kind in ("other", "out_of_domain", "needs_review")}
 
 
-def by_source(record: ModelManifest, sources: Sequence[str], judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
-    grouped: dict[str, list[Judgement]] = defaultdict(list)
+def by_source(record: ModelManifest, sources: Sequence[str], judgements: Sequence[PictureResult]) -> dict[str, dict[str, Any]]:
+    grouped: dict[str, list[PictureResult]] = defaultdict(list)
     for source, judgement in zip(sources, judgements, strict=True):
         grouped[source].append(judgement)
     return {source: {"pictures": len(mine), "flagged": flagged(record, mine)} for source, mine in sorted(grouped.items())}
 
 
-def plain(judgement: Judgement, other: str | None) -> bool:
+def plain(judgement: PictureResult, other: str | None) -> bool:
     """Whether the result is clear: one of the own classes, in the domain, above the review threshold."""
     return judgement.status == "accepted" and judgement.label != other
 
 
-def _flag(record: ModelManifest, judgement: Judgement) -> str:
+def _flag(record: ModelManifest, judgement: PictureResult) -> str:
     return "other" if judgement.status != "out_of_domain" and judgement.label == record.other_label else judgement.status
 
 

@@ -25,7 +25,7 @@ COLOURS_OF_A_PICTURE: Final = 3
 REPLACED_WARNINGS: Final = frozenset({"first_plane_only", "first_channel_only"})
 """Of the reader, which shows the first plane and channel."""
 STACK_AXES: Final = ("time", "z")
-COPIES: Final = 3
+COPIES_IN_MEMORY: Final = 3
 """Of the planes in memory while they are stacked and fitted."""
 
 
@@ -225,7 +225,7 @@ def _check(first: Plane, channels: int, image: ImageReader, tensor: InputTensor)
 
 
 def _check_memory(first: Plane, planes: int, limits: ImageLimits) -> None:
-    needed = COPIES * planes * first.pixels[:, :, 0].nbytes
+    needed = COPIES_IN_MEMORY * planes * first.pixels[:, :, 0].nbytes
     if needed > limits.decoding_bytes:
         raise ImageTooLarge(
             f"The planes that the model needs take {needed >> 20:,} MiB; at most {limits.decoding_bytes >> 20:,} MiB are available."

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from domain.model import OutputKind, Version
 from domain.values import printable
+from infrastructure.inference.result_rules import result_rules
 
 MAX_RECORD_LENGTH: Final = 128 * 1024
 """Less than `application.models.MAX_VERSION_BYTES`, which has room for the labels too."""
@@ -95,10 +96,7 @@ def check_answer(answer: CheckedPackage | RefusedPackage) -> None:
     _require("the difference", holds=(answer.largest_difference or 0.0) <= (answer.tolerance or 0.0) or answer.largest_difference is None)
     _require("the labels in words", holds=answer.label_texts.keys() <= set(answer.labels))
     _require_printable(answer.release, answer.runtime, answer.provider, *answer.label_texts.values())
-    try:
-        msgspec.json.decode(answer.record)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"the manifest is not JSON: {error}") from None
+    result_rules(version_of(answer, package=answer.sha256))
 
 
 def _require_printable(*texts: str) -> None:

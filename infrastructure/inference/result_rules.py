@@ -1,12 +1,16 @@
 """What the results of a model version must be, by its kind, and when they need review. The module imports no decoder."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from domain.classification import ReviewRules
 from domain.model import OutputKind, Version
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Number = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
 
 NONE_APPLIES: Final = "none"
 """The label of an image of a `multi_label` model to which no label applies."""
@@ -31,15 +35,26 @@ class ResultRules(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind is OutputKind.MULTI_LABEL
 
 
+def _require_order(bounds: tuple[float, float] | None) -> None:
+    if bounds is not None and bounds[0] >= bounds[1]:
+        raise ValueError("needs two numbers, the lower one first")
+
+
 class _OutputFields(msgspec.Struct, frozen=True):
-    threshold: float = 0.5
-    range: tuple[float, float] | None = None
+    threshold: Probability = 0.5
+    range: tuple[Number, Number] | None = None
+
+    def __post_init__(self) -> None:
+        _require_order(self.range)
 
 
 class _BioscopeFields(msgspec.Struct, frozen=True):
     output: _OutputFields = _OutputFields()
-    review_below_for: dict[str, float] = {}
-    review_outside: tuple[float, float] | None = None
+    review_below_for: dict[str, Probability] = {}
+    review_outside: tuple[Number, Number] | None = None
+
+    def __post_init__(self) -> None:
+        _require_order(self.review_outside)
 
 
 class _ConfigFields(msgspec.Struct, frozen=True):
@@ -51,17 +66,26 @@ class _RecordFields(msgspec.Struct, frozen=True):
 
 
 def result_rules(version: Version) -> ResultRules:
-    """Of the record of the version. Versions without a package have no rules of their own. Raises msgspec.DecodeError."""
-    fields = msgspec.json.decode(version.record, type=_RecordFields).config.bioscope if version.package else _BioscopeFields()
-    return ResultRules(
-        kind=version.kind,
-        labels=version.labels,
-        review=ReviewRules(
-            below=version.review_below,
-            below_for=fields.review_below_for,
-            every_label=version.kind is OutputKind.MULTI_LABEL,
-            outside=fields.review_outside,
-        ),
-        threshold=fields.output.threshold,
-        range=fields.output.range or (0.0, 1.0),
+    """Of the record of the version. Versions without a package have no rules of their own. Raises ValueError if none can be made."""
+    try:
+        fields = msgspec.json.decode(version.record, type=_RecordFields).config.bioscope if version.package else _BioscopeFields()
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the record is not JSON with rules for results: {error}") from None
+    review = ReviewRules(
+        below=version.review_below,
+        below_for=fields.review_below_for,
+        every_label=version.kind is OutputKind.MULTI_LABEL,
+        outside=fields.review_outside,
     )
+    rules = ResultRules(kind=version.kind, labels=version.labels, review=review, threshold=fields.output.threshold)
+    match version.kind:
+        case OutputKind.EXTERNAL:
+            raise ValueError("external classifiers are not run here")
+        case OutputKind.MULTI_LABEL if len(version.labels) < 2 or version.labels[-1] != NONE_APPLIES:
+            raise ValueError(f"the last label of a multi_label model must be `{NONE_APPLIES}`")
+        case OutputKind.REGRESSION:
+            if fields.output.range is None or len(version.labels) != 1:
+                raise ValueError("a regression needs one label and a range")
+            return msgspec.structs.replace(rules, range=fields.output.range)
+        case _:
+            return rules

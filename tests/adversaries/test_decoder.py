@@ -9,9 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from domain.classification import ReviewRules
+from domain.model import OutputKind
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, InvalidAnswer, NotSandboxed
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, check_batch, check_inspected
+from infrastructure.inference.result_rules import ResultRules
 from infrastructure.sandbox import supported
 from tests.adversaries.hostile_decoder import LIES
 from tests.adversaries.pools import a_pool, child_of, still_works
@@ -19,7 +22,7 @@ from tests.adversaries.pools import a_pool, child_of, still_works
 pytestmark = pytest.mark.anyio
 
 HOSTILE = "tests.adversaries.hostile_decoder"
-LABELS = ("a", "b")
+RULES = ResultRules(kind=OutputKind.SOFTMAX, labels=("a", "b"), review=ReviewRules(below=0.5))
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ async def test_it_ends_when_its_answer_is_none(answer):
 
 async def test_an_honest_result_is_believed():
     async with a_pool(HOSTILE) as pool:
-        check = partial(check_batch, images=2, labels=LABELS)
+        check = partial(check_batch, images=2, rules=RULES)
         assert len((await pool.run(f"{HOSTILE}:honest", 2, into=BatchPrediction, check=check)).answers) == 2
 
 
@@ -120,7 +123,7 @@ async def test_it_ends_when_its_scores_cannot_be_true(lie):
     async with a_pool(HOSTILE) as pool:
         child = await child_of(pool)
         with pytest.raises(InvalidAnswer):
-            await pool.run(f"{HOSTILE}:lying", lie, into=BatchPrediction, check=partial(check_batch, images=1, labels=LABELS))
+            await pool.run(f"{HOSTILE}:lying", lie, into=BatchPrediction, check=partial(check_batch, images=1, rules=RULES))
         assert await child_of(pool) != child
 
 
@@ -128,14 +131,14 @@ async def test_it_ends_when_its_scores_cannot_be_true(lie):
 async def test_it_ends_when_it_answers_for_other_images_than_it_was_given(answers):
     async with a_pool(HOSTILE) as pool:
         with pytest.raises(InvalidAnswer):
-            await pool.run(f"{HOSTILE}:honest", answers, into=BatchPrediction, check=partial(check_batch, images=2, labels=LABELS))
+            await pool.run(f"{HOSTILE}:honest", answers, into=BatchPrediction, check=partial(check_batch, images=2, rules=RULES))
 
 
 @pytest.mark.parametrize("detail", ["", "x" * 1001, "two\nlines", "\x1b[31mred", "\u202eback"])
 async def test_it_cannot_put_any_text_into_the_log(detail):
     async with a_pool(HOSTILE) as pool:
         with pytest.raises(InvalidAnswer):
-            await pool.run(f"{HOSTILE}:failing_with", detail, into=BatchPrediction, check=partial(check_batch, images=1, labels=LABELS))
+            await pool.run(f"{HOSTILE}:failing_with", detail, into=BatchPrediction, check=partial(check_batch, images=1, rules=RULES))
 
 
 async def test_it_cannot_have_more_stored_than_pictures_are_large():

@@ -17,7 +17,7 @@ from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
 from infrastructure.inference.packages.manifest_reader import parse_record
 from infrastructure.inference.preprocessing import prepare
-from training.measure import judgement_of
+from training.measure import interpret_picture
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 LIMITS = ImageLimits()
@@ -78,7 +78,7 @@ def judged(name):
     record, session = network()
     tensor = prepare(data(name), record.preprocessing)
     outputs = session.run(list(record.output_names), {record.input_name: tensor[None]})
-    return judgement_of(tensor, [output[0] for output in outputs], parse_record(manifest_as_json(models() / "pbc8")))
+    return interpret_picture(tensor, [output[0] for output in outputs], parse_record(manifest_as_json(models() / "pbc8")))
 
 
 @pytest.mark.parametrize(("name", "tolerance"), COLOUR.items())

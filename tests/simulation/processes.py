@@ -260,7 +260,7 @@ class MadeUpPool:
         if target.endswith(":examine"):
             found = inspected(arguments[0])
         else:
-            found = BatchPrediction([seen(data) for data in arguments[2]], "resize", "made up", "cpu", "none", 0.01)
+            found = BatchPrediction([seen(data) for data in arguments[1]], "resize", "made up", "cpu", "none", 0.01)
         check(found)
         return found
 

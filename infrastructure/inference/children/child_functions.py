@@ -25,7 +25,6 @@ from infrastructure.inference.children.networks import RUNTIME, Network, Network
 from infrastructure.inference.children.prediction import MODEL_TOO_LARGE, predict
 from infrastructure.inference.image_planes import EVERYTHING
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER, ModelReference
-from infrastructure.inference.models.manifest import manifest_from_json
 from infrastructure.inference.models.onnx_validation import ModelRefused
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage
 from infrastructure.inference.packages.input_fitting import noise_image, preprocessed
@@ -88,23 +87,6 @@ def warm(model: ModelReference) -> None:
         tensor = network.manifest.input
         assert tensor is not None
         network.run(preprocessed(noise_image(tensor), tensor), [network.manifest.scored_output])
-
-
-def self_test(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
-    """Run the model on its test tensors (.npy files); return the maximum difference from the expected output. Raises ModelRefused."""
-    known = manifest_from_json(record)
-    for what, data, recorded in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
-        if sha256(data).hexdigest() != recorded.sha256:
-            raise ModelRefused(f"the test {what} does not match its sha256 in the manifest")
-    tensor, expected = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
-    with MODELS.network(ModelReference(file=model, weights=model, record=record)) as network:
-        got = network.run(tensor, [network.manifest.scored_output])[network.manifest.scored_output]
-    if got.shape != expected.shape or got.shape[-1] != len(known.labels):
-        raise ModelRefused(f"its output has shape {got.shape} instead of {expected.shape}, for {len(known.labels)} labels")
-    difference = float(np.abs(got - expected).max())
-    if not difference <= known.tolerance:
-        raise ModelRefused(f"its test output differs by {difference:.2g} from the expected one; the tolerance is {known.tolerance:.2g}")
-    return difference
 
 
 def check_model(package: str, provider: str = DEFAULT_PROVIDER) -> CheckedPackage | RefusedPackage:

@@ -79,10 +79,10 @@ class _Check:
         assert manifest.weights is not None
         assert package.network is not None
         source = manifest.weights.source
-        weights = package.files[source]
+        weights, content = package.files[source], package.read(source)
         before = allocated_bytes()
         with _refusing(source):
-            network, load_seconds = _timed(self._loaded)
+            network, load_seconds = _timed(lambda: self._loaded(content))
             worst = self._largest_difference(network)
             run_seconds = self._run_seconds(network)
         checked = CheckedPackage(
@@ -112,10 +112,9 @@ class _Check:
         _require_usable(checked)
         return checked
 
-    def _loaded(self) -> Network:
-        assert self._manifest.weights is not None
+    def _loaded(self, weights: bytes) -> Network:
         assert self._package.names is not None
-        return Network(self._package.read(self._manifest.weights.source), self._manifest, self._package.names, provider=self._provider)
+        return Network(weights, self._manifest, self._package.names, provider=self._provider)
 
     # ---- test tensors
     def _largest_difference(self, network: Network) -> _Difference | None:

@@ -102,14 +102,6 @@ def manifest_as_json(folder: Path) -> str:
     return msgspec.json.encode(msgspec.yaml.decode((folder / FILE).read_bytes()), order="deterministic").decode()
 
 
-def manifest_from_json(text: str) -> ModelManifest:
-    """The manifest in JSON text of `manifest_as_json`. Raises Invalid."""
-    try:
-        return _manifest(msgspec.json.decode(text, type=_Rdf))
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise Invalid(f"The model's manifest cannot be read: {error}") from error
-
-
 def scores(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
     """Probabilities along the last axis: softmax(logits / temperature) in double precision."""
     scaled = np.asarray(logits, np.float64) / temperature

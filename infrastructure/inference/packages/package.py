@@ -51,6 +51,7 @@ class Package:
     def __init__(self, files: PackageFiles, folder: str, limits: PackageLimits) -> None:
         self._files, self._folder, self._limits = files, folder, limits
         self.files: Mapping[str, FileFacts] = {name: self._facts(name) for name in self._own_names()}
+        self._summaries: dict[str, ModelSummary] = {}
         self.network: ModelSummary | None = None
         self.names: NetworkNames | None = None
         self.document, self.manifest = self._described()
@@ -140,10 +141,13 @@ class Package:
             )
 
     def _validated(self, name: str) -> ModelSummary:
-        try:
-            return summarize_model(self.read(name), self._limits.network)
-        except ModelRefused as refused:
-            raise PackageRefused(refused.code, str(refused), file=name) from None
+        """Of a network, which the simple form needs before the rest of the manifest is known."""
+        if name not in self._summaries:
+            try:
+                self._summaries[name] = summarize_model(self.read(name), self._limits.network)
+            except ModelRefused as refused:
+                raise PackageRefused(refused.code, str(refused), file=name) from None
+        return self._summaries[name]
 
     def _check_test_tensors(self) -> None:
         """Each is plain finite numbers of the shape and type that the manifest gives."""

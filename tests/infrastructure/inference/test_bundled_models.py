@@ -19,7 +19,8 @@ from domain.errors import Forbidden, Invalid, NotFound
 from domain.values import model_id
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.inference.models.bundled import micrographs, models, package_archive, register_bundled
-from infrastructure.inference.models.manifest import load_manifest, manifest_as_json, manifest_from_json
+from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
+from infrastructure.inference.packages.manifest_reader import parse_record
 from infrastructure.inference.packages.package import FileFacts, open_package
 from infrastructure.security.keys import RootKey
 from tests.adversaries.onnx_files import external, graph, identity, node
@@ -66,7 +67,7 @@ def test_shipped_models_are_registered_once(log, blobs):
     assert log.head() == head
     for name in names:
         version = log.load(model_id(name), model.evolve).production
-        record = manifest_from_json(version.record)
+        record = parse_record(version.record)
         assert (record.name, record.labels, record.sha256) == (name, version.labels, version.sha256)
         package = open_package_of(blobs, version)
         assert package.files["model.onnx"] == FileFacts(version.size, version.sha256)

@@ -48,9 +48,8 @@ def heavy(number, megabytes=4):
         node("ReduceMax", ["w"], ["largest"]),
         node("Add", ["flat", "largest"], ["scores"]),
     ]
-    return model(
-        graph(nodes, initializers=[weights], inputs=[value("image", dims=("N", 3, 4, 4))], outputs=[value("scores", FLOAT, ("N", 3))])
-    )
+    image, scores = value("image", dims=("N", 3, 4, 4)), value("scores", FLOAT, ("N", 3))
+    return model(graph(nodes, initializers=[weights], inputs=[image], outputs=[scores]))
 
 
 def used(loaded, reference):

@@ -179,7 +179,7 @@ async def test_a_network_that_ran_and_was_refused_names_where_it_ran():
         (another(largest_difference=0.5), "check_crashed"),
         (another(labels=tuple(map(str, range(301))), label_texts={}), "labels"),
         (another(labels=("round", "round"), label_texts={}), "labels"),
-        (another(record='"' + "é" * 110_000 + '"'), "too_large"),
+        (another(record='{"name": "' + "é" * 110_000 + '"}'), "too_large"),
     ],
     ids=["deadly", "stuck", "buggy", "greedy", "lying", "implausible", "too many labels", "equal labels", "large manifest"],
 )

@@ -192,7 +192,7 @@ async def test_a_job_chooses_the_planes():
             "first": None,
             "second": PlaneSelection(z=1),
             "turned": PlaneSelection(z=0, c=(2, 1, 0)),
-            "all": PlaneSelection(z=Projection.MAX, c=(1, 2, 2)),
+            "all": PlaneSelection(z=Projection.MAX, c=(1, 2, 0)),
         }.items():
             (result,) = (await rig.judged(version, [stack(values)], planes=planes)).results
             labels[name] = result.label

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from domain.model import OutputKind, Version
+from infrastructure.inference.package_answers import CheckedPackage, check_answer
 from infrastructure.inference.predictions import BatchPrediction, ModelPrediction, check_batch
 from infrastructure.inference.result_rules import result_rules
 
@@ -26,22 +27,26 @@ BIOSCOPE = {
 }
 
 
+def record_of(kind):
+    return msgspec.json.encode({"config": {"bioscope": BIOSCOPE.get(kind, {})}}).decode()
+
+
 def rules_of(kind):
-    record = msgspec.json.encode({"config": {"bioscope": BIOSCOPE.get(kind, {})}}).decode()
-    labels = LABELS[kind]
-    version = Version(number=1, sha256="ab" * 32, size=1, labels=labels, review_below=0.5, record=record, package="cd" * 32, kind=kind)
-    return result_rules(version)
+    about = {"sha256": "ab" * 32, "size": 1, "labels": LABELS[kind], "review_below": 0.5, "record": record_of(kind)}
+    return result_rules(Version(number=1, package="cd" * 32, kind=kind, **about))
 
 
 def check(kind, **changes):
+    """Whether the answer is taken. Raises ValueError otherwise."""
     answer = ModelPrediction(**{"out_of_domain": False, "signals": {}} | GOOD[kind] | changes)
     batch = BatchPrediction(answers=[answer], preprocessing="p", runtime="r", provider="x", decoder="d", seconds=0.1)
     check_batch(batch, images=1, rules=rules_of(kind))
+    return True
 
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_result_of_its_kind_is_taken(kind):
-    check(kind)
+    assert check(kind)
 
 
 @pytest.mark.parametrize("kind", [OutputKind.SOFTMAX, OutputKind.LOGITS])
@@ -81,7 +86,7 @@ def test_a_label_that_does_not_follow_from_the_scores_is_refused(changes):
 
 
 def test_no_label_applies_below_the_threshold_of_the_manifest():
-    check(OutputKind.MULTI_LABEL, label="none", confidence=0.45, scores=(0.1, 0.55, 0.45))
+    assert check(OutputKind.MULTI_LABEL, label="none", confidence=0.45, scores=(0.1, 0.55, 0.45))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,50 @@ def test_the_rules_of_review_come_from_the_record():
     assert rules_of(OutputKind.REGRESSION).review.outside == (10.0, 190.0)
     assert rules_of(OutputKind.MULTI_LABEL).review.every_label
     assert dict(rules_of(OutputKind.MULTI_LABEL).judged_scores((0.8, 0.9, 0.1))) == {"a": 0.8, "b": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("kind", "record"),
+    [
+        (OutputKind.SOFTMAX, "no JSON"),
+        (OutputKind.SOFTMAX, "[]"),
+        (OutputKind.SOFTMAX, '{"config": 5}'),
+        (OutputKind.SOFTMAX, '{"config": {"bioscope": {"review_below_for": {"a": 7}}}}'),
+        (OutputKind.REGRESSION, "{}"),
+        (OutputKind.REGRESSION, '{"config": {"bioscope": {"output": {"range": [2, 2]}}}}'),
+        (OutputKind.REGRESSION, '{"config": {"bioscope": {"output": {"range": [0, 1e309]}}}}'),
+        (OutputKind.MULTI_LABEL, '{"config": {"bioscope": {"output": {"threshold": -1}}}}'),
+    ],
+)
+def test_a_record_without_usable_rules_is_refused_where_the_package_is_checked(kind, record):
+    with pytest.raises(ValueError, match=r"the record is not JSON with rules|needs one label and a range"):
+        check_answer(checked(kind, record=record))
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"), [(OutputKind.MULTI_LABEL, ("a", "b")), (OutputKind.MULTI_LABEL, ("none",)), (OutputKind.REGRESSION, ("a", "b"))]
+)
+def test_labels_that_results_of_the_kind_cannot_have_are_refused(kind, labels):
+    with pytest.raises(ValueError, match=r"must be `none`|needs one label"):
+        check_answer(checked(kind, labels=labels))
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_an_honest_answer_is_taken(kind):
+    assert check_answer(checked(kind)) is None
+
+
+def test_a_version_that_another_program_answers_for_is_not_run():
+    with pytest.raises(ValueError, match="external classifiers are not run here"):
+        check_answer(msgspec.structs.replace(checked(OutputKind.SOFTMAX), kind=OutputKind.EXTERNAL))
+
+
+def checked(kind, **changes):
+    about = {"model": "letters", "description": "", "release": "1", "sha256": "ab" * 32, "size": 1, "digest": "cd" * 32, "kind": kind}
+    measured = {"largest_difference": None, "tolerance": None, "load_seconds": 0.1, "run_seconds": 0.1, "memory_bytes": 1, "nodes": 1}
+    made = {"opset": 17, "files": 3, "package_size": 9, "runtime": "onnxruntime", "provider": "CPUExecutionProvider"}
+    rules = {"labels": LABELS[kind], "label_texts": {}, "review_below": 0.5, "record": record_of(kind)}
+    return CheckedPackage(**about | measured | made | rules | changes)
 
 
 def test_a_version_without_a_package_has_no_rules_of_its_own():

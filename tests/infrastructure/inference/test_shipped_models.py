@@ -18,7 +18,7 @@ from domain.errors import Invalid
 from infrastructure.inference.models.manifest import load_manifest, manifest_as_json, scores
 from infrastructure.inference.packages.manifest_reader import parse_record
 from infrastructure.inference.preprocessing import prepare
-from training.measure import judgement_of
+from training.measure import interpret_picture
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = sorted(path.parent for path in (ROOT / "models").glob("*/rdf.yaml"))
@@ -98,7 +98,7 @@ def test_the_demo_micrographs_are_classified():
     tensors = np.stack([prepare((MICROGRAPHS / row["file"]).read_bytes(), record.preprocessing) for row in rows])
     outputs = session(ROOT / "models" / "pbc8" / record.weights.file).run(list(record.output_names), {record.input_name: tensors})
     manifest = parse_record(manifest_as_json(ROOT / "models" / "pbc8"))
-    found = [judgement_of(tensor, [output[index] for output in outputs], manifest) for index, tensor in enumerate(tensors)]
+    found = [interpret_picture(tensor, [output[index] for output in outputs], manifest) for index, tensor in enumerate(tensors)]
     right = [judgement.label == row["label"] for judgement, row in zip(found, rows, strict=True)]
     assert np.mean(right) >= 0.9
     assert np.mean([judgement.status == "out_of_domain" for judgement in found]) <= 0.05

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 
@@ -11,6 +12,7 @@ from application.jobs.topics import BULK, URGENT
 from domain.errors import Unavailable
 from infrastructure.inference.models.bundled import register_bundled
 from infrastructure.inference.worker import InferenceWorker, cpu_name
+from infrastructure.process_lifecycle import CannotStart
 from projections.engine.checkpoints import Checkpoint
 from projections.process.composition import projector_over
 from tests.infrastructure.inference.test_chunk_classifier import PICTURES, ChunkClassifierRig
@@ -63,6 +65,15 @@ async def test_a_worker_sends_heartbeats_and_withdraws_at_its_end(settings, log,
         await wait_until_async(lambda: rows(settings.postgres_url) == both)
         first = rows(settings.postgres_url, "select seen_at from ops.workers")
         await wait_until_async(lambda: rows(settings.postgres_url, "select seen_at from ops.workers") > first)
+    assert rows(settings.postgres_url) == []
+
+
+async def test_a_worker_does_not_start_with_a_provider_that_its_runtime_lacks(settings, log, blobs):
+    worker = InferenceWorker(msgspec.structs.replace(settings, inference_provider="MoonExecutionProvider"), log=log, blobs=blobs)
+    with pytest.raises(CannotStart, match=r"no MoonExecutionProvider: set BIOSCOPE_INFERENCE_PROVIDER to one of .*CPUExecutionProvider"):
+        async with worker.running():
+            pass
+    worker.close()
     assert rows(settings.postgres_url) == []
 
 
