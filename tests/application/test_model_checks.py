@@ -13,7 +13,7 @@ from domain.model import Version
 from domain.model_check import ModelCheckFailed, ModelCheckPassed
 from domain.values import model_id
 from tests.given import actor, add_model, command
-from tests.rigs.scenario import CHECK_REPORT
+from tests.rigs.scenario import REPORT
 
 ADMIN, RESEARCHER = actor(Role.ADMIN), actor(Role.RESEARCHER)
 SYSTEM = actor(None, kind="system")
@@ -23,7 +23,7 @@ RECORDED = {"size": 10, "labels": ("round", "flat"), "review_below": 0.5, "recor
 
 def found(sha256="a" * 64, name="shapes", **changes):
     version = Version(number=1, sha256=sha256, digest=sha256, package="c" * 64, **RECORDED | changes)
-    return CheckedModel(name, "Round or flat", version, CHECK_REPORT)
+    return CheckedModel(name, "Round or flat", version, REPORT)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def accept(log):
 @pytest.fixture
 def refuse(log):
     def refuse(check):
-        return model_checks.record_failed(check, REFUSAL, CHECK_REPORT.environment, command=command(SYSTEM), log=log)
+        return model_checks.record_failed(check, REFUSAL, REPORT.environment, command=command(SYSTEM), log=log)
 
     return refuse
 
@@ -67,7 +67,7 @@ def test_a_package_that_passes_becomes_a_candidate_of_the_person_who_uploaded_it
     assert shapes(log).aliases == {"candidate": 1}
     passed = answer(log, check)
     assert isinstance(passed, ModelCheckPassed)
-    assert (passed.model_id, passed.model_name, passed.number, passed.report) == (model_id("shapes"), "shapes", 1, CHECK_REPORT)
+    assert (passed.model_id, passed.model_name, passed.number, passed.report) == (model_id("shapes"), "shapes", 1, REPORT)
     assert model_checks.unanswered(check, log=log) is None
 
 
@@ -87,7 +87,7 @@ def test_a_package_that_fails_adds_no_version(log, upload, refuse):
     failed = answer(log, check)
     assert isinstance(failed, ModelCheckFailed)
     assert (failed.code, failed.detail, failed.file, failed.field) == tuple(REFUSAL)
-    assert (failed.environment, failed.model_id, failed.number) == (CHECK_REPORT.environment, None, None)
+    assert (failed.environment, failed.model_id, failed.number) == (REPORT.environment, None, None)
     assert shapes(log) is None
 
 
@@ -96,6 +96,20 @@ def test_a_check_has_one_answer(log, upload, accept, refuse):
     assert [accept(passed), accept(passed), refuse(passed)] == [True, False, False]
     assert [refuse(failed), refuse(failed), accept(failed)] == [True, False, False]
     assert [len(log.history(check)) for check in (passed, failed)] == [2, 2]
+
+
+def test_a_check_is_found_before_and_after_its_answer(log, upload, refuse):
+    check = upload()
+    assert not model_checks.requested(check, log=log).answered
+    refuse(check)
+    assert model_checks.requested(check, log=log).answered
+    with pytest.raises(NotFound):
+        model_checks.requested(uuid4(), log=log)
+
+
+def test_a_version_whose_manifest_fits_into_no_event_is_not_added(log, upload, accept):
+    with pytest.raises(Invalid, match="at most 204,800 bytes"):
+        accept(upload(), found(record='"' + "x" * models.MAX_VERSION_BYTES + '"'))
 
 
 def test_there_is_no_answer_to_a_check_that_nobody_asked_for(log, accept, refuse):
