@@ -52,6 +52,9 @@ class Queue:
     def waiting(self, **_):
         return []
 
+    def to_check(self, maximum):
+        return []
+
     def to_inspect(self, maximum):
         return []
 
