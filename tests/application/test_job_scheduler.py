@@ -52,9 +52,6 @@ class Queue:
     def waiting(self, **_):
         return []
 
-    def to_check(self, maximum):
-        return []
-
     def to_inspect(self, maximum):
         return []
 
