@@ -15,6 +15,8 @@ SLEEPS = {
     "tests/infrastructure/eventstore/test_pruning.py": "a row passes a limit of age by the clock of Postgres",
     "tests/infrastructure/http/test_server.py": "a client reads slowly",
     "tests/infrastructure/inference/breaking_child_functions.py": "a child hangs",
+    "tests/infrastructure/inference/checking_child_functions.py": "a child hangs",
+    "tests/infrastructure/inference/checking_child_functions.py": "a child hangs",
     "tests/infrastructure/inference/pool_calls.py": "a child hangs, or works for a while",
     "tests/infrastructure/relay/test_publisher.py": "writers hold their transactions open",
     "tests/infrastructure/interrupted_calls.py": "a call that takes longer than the test",

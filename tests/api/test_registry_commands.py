@@ -224,10 +224,10 @@ async def test_the_history_says_when_who_what_and_why(bioscope, sign_in, registe
     assert lines[0] == "when (UTC) who what reason"
     assert [line.split(maxsplit=2)[2] for line in lines[1:]] == [
         "the system added version 1",
-        "the system made version 1 the production",
+        "the system put version 1 into production",
         f"{registered} added version 2",
         f"{registered} made version 2 the candidate",
-        f"{admin.username} made version 2 the production {WHY}",
+        f"{admin.username} put version 2 into production {WHY}",
         f"{admin.username} retired the model Replaced",
     ]
     printed = (await bioscope("history", "shapes", "--json")).stdout

@@ -52,7 +52,13 @@ class Queue:
     def waiting(self, **_):
         return []
 
+    def to_check(self, maximum):
+        return []
+
     def to_inspect(self, maximum):
+        return []
+
+    def to_check(self, maximum):
         return []
 
     def mark_abandoned(self, work):

@@ -98,6 +98,20 @@ def test_a_check_has_one_answer(log, upload, accept, refuse):
     assert [len(log.history(check)) for check in (passed, failed)] == [2, 2]
 
 
+def test_a_check_is_found_before_and_after_its_answer(log, upload, refuse):
+    check = upload()
+    assert not model_checks.requested(check, log=log).answered
+    refuse(check)
+    assert model_checks.requested(check, log=log).answered
+    with pytest.raises(NotFound):
+        model_checks.requested(uuid4(), log=log)
+
+
+def test_a_version_whose_manifest_fits_into_no_event_is_not_added(log, upload, accept):
+    with pytest.raises(Invalid, match="at most 204,800 bytes"):
+        accept(upload(), found(record='"' + "x" * models.MAX_VERSION_BYTES + '"'))
+
+
 def test_there_is_no_answer_to_a_check_that_nobody_asked_for(log, accept, refuse):
     unknown = uuid4()
     assert not accept(unknown)

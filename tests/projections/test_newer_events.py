@@ -187,6 +187,9 @@ class Work:
     def waiting(self, **_):
         return []
 
+    def to_check(self, maximum):
+        return []
+
     def to_inspect(self, maximum):
         return []
 

@@ -192,6 +192,8 @@ def _sentence(change: ModelChange) -> str:
     match change.type:
         case "ModelVersionAdded":
             return f"added version {change.number}"
+        case "ModelAliasMoved" if change.alias == PRODUCTION:
+            return f"put version {change.number} into production"
         case "ModelAliasMoved":
             return f"made version {change.number} the {change.alias}"
         case "ModelRetired":
