@@ -16,7 +16,6 @@ SLEEPS = {
     "tests/infrastructure/http/test_server.py": "a client reads slowly",
     "tests/infrastructure/inference/breaking_child_functions.py": "a child hangs",
     "tests/infrastructure/inference/checking_child_functions.py": "a child hangs",
-    "tests/infrastructure/inference/checking_child_functions.py": "a child hangs",
     "tests/infrastructure/inference/pool_calls.py": "a child hangs, or works for a while",
     "tests/infrastructure/relay/test_publisher.py": "writers hold their transactions open",
     "tests/infrastructure/interrupted_calls.py": "a call that takes longer than the test",
