@@ -68,7 +68,7 @@ def test_shipped_models_are_registered_once(log, blobs):
     for name in names:
         version = log.load(model_id(name), model.evolve).production
         record = parse_record(version.record)
-        assert (record.name, record.labels, record.sha256) == (name, version.labels, version.sha256)
+        assert (record.model, record.labels, record.weights.sha256) == (name, version.labels, version.sha256)
         package = open_package_of(blobs, version)
         assert package.files["model.onnx"] == FileFacts(version.size, version.sha256)
         assert (version.kind, version.release, len(version.digest)) == ("logits", package.manifest.version, 64)
