@@ -71,6 +71,7 @@ class PackageUpload(Controller):
         """
         command = context.command()
         model_checks.may_upload(command)
+        model_checks.require_free_slot(await context.read(read_model.pending))
         name = clean_filename(filename)
         if not name:
             raise invalid("filename", "has no character that can be stored: rename the file")
@@ -92,6 +93,7 @@ class ModelChecks(Controller):
 
         The version stays as it is. Its newest check in each environment is shown with it.
         """
+        model_checks.require_free_slot(await context.read(read_model.pending))
         return await _accepted(context, await context.execute(model_checks.request_test, name=name, number=number))
 
     @get("/model-checks", operation_id="modelsChecks", summary="List checks of model packages")

@@ -9,11 +9,14 @@ from application.models import check_version
 from application.ports import Command, EventStore
 from domain import model, model_check
 from domain.access import Role, require_role
-from domain.errors import Conflict, NotFound, Refused
+from domain.errors import Conflict, NotFound, Refused, TooMany
 from domain.events import Event
 from domain.model import CANDIDATE, Model, Version
 from domain.model_check import CheckReport, Environment, ModelCheck
 from domain.values import model_id
+
+MAX_PENDING = 10  # checks of one person
+RETRY_AFTER_SECONDS = 10
 
 
 class CheckedModel(NamedTuple):
@@ -37,6 +40,12 @@ class PackageRefusal(NamedTuple):
 def may_upload(command: Command) -> None:
     """Raises Forbidden. Asked before the first byte of a package."""
     require_role(command.actor, Role.RESEARCHER)
+
+
+def require_free_slot(pending: int) -> None:
+    """Raises TooMany if a person has `MAX_PENDING` checks without an answer already."""
+    if pending >= MAX_PENDING:
+        raise TooMany(f"{pending} of your model checks have no answer yet; wait until one has", retry_after=RETRY_AFTER_SECONDS)
 
 
 def upload(*, filename: str, sha256: str, size: int, command: Command, log: EventStore) -> CommandResult:

@@ -41,6 +41,10 @@ class ModelCheck(msgspec.Struct, frozen=True, kw_only=True):
     field: str | None
 
 
+class Count(msgspec.Struct, frozen=True):
+    count: int
+
+
 def fold(_: UUID, row: ModelCheck | None, positioned: PositionedEvent, __: RowLookup) -> ModelCheck | None:
     match positioned.event:
         case ModelPackageUploaded() as event:
@@ -101,12 +105,19 @@ TABLE = Table("model_checks", ModelCheck, (ModelPackageUploaded, ModelTestReques
 
 LISTED = """select * from model_checks where %(all)s or requested_by = %(by)s
   order by requested_at desc, id limit %(maximum)s"""
+PENDING = "select count(*) as count from model_checks where requested_by = %(by)s and status = 'pending'"
 GET = "select * from model_checks where id = %(id)s and (%(all)s or requested_by = %(by)s)"
 
 
 async def listed(db: QueryDatabase, actor: Actor) -> list[ModelCheck]:
     """The newest checks, at most 100. Administrators see those of everyone, others their own."""
     return await db.rows(LISTED, _visible_to(actor) | {"maximum": MAX_LISTED}, into=ModelCheck)
+
+
+async def pending(db: QueryDatabase, actor: Actor) -> int:
+    """How many checks of the actor have no answer yet."""
+    (found,) = await db.rows(PENDING, {"by": actor.id}, into=Count)
+    return found.count
 
 
 async def get(db: QueryDatabase, actor: Actor, check_id: UUID) -> ModelCheck:

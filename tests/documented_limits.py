@@ -7,7 +7,7 @@ from typing import NamedTuple, get_args
 from api import events, previews
 from api.cli import processes
 from api.options import WebOptions
-from application import authentication, blob_gc, signed_downloads
+from application import authentication, blob_gc, model_checks, signed_downloads
 from application.history import event_feed, lists_as_of
 from application.jobs import dispatch_policy
 from application.recheck import outdated_results
@@ -61,6 +61,7 @@ LONG_STREAM = in_sql(r"where originator_version = (\d+)") - 1
 
 STATED = (
     # ---- HTTP
+    stated("api.md", "has # checks without an answer", model_checks.MAX_PENDING),
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
     stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
     stated("api.md", "A key is remembered for # days", KEY_DAYS),

@@ -32,6 +32,7 @@ OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
     "classificationsRun": {404},
     "imagesBlob": {403, 416},
     "imagesUpload": {404},
+    "modelsAdd": {429},
     "sessionsLogin": {401, 429},
     "sessionsLoginByForm": {401, 429},
     "sessionsLogout": {401, 403, 429},

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from api.options import BodyTimeouts, UploadLimits
+from application.model_checks import MAX_PENDING
 from domain.access import Role
 from domain.model_check import Environment
 from tests.api.http_calls import assert_refused, events_of, id_of, stored
@@ -86,6 +87,17 @@ async def test_what_is_no_package_is_refused_and_leaves_nothing(desk, data, head
     http, nothing_was_stored = desk
     assert_refused(await add(http, data, **headers), status, code)
     assert nothing_was_stored()
+
+
+async def test_somebody_with_many_unanswered_checks_waits_for_an_answer_and_others_do_not(api, desk, workers):
+    http, _ = desk
+    first, *_ = [(await add(http, PACKAGE + bytes([number]))).json()["id"] for number in range(MAX_PENDING)]
+    spoken = package_of(api, http, [PACKAGE])
+    status, problem = await spoken.answer()
+    assert (status, problem["code"], spoken.read) == (429, "too_many", 0)
+    assert (await add(await api.client())).status_code == 202
+    await workers.refuse_check(first)
+    assert (await add(http)).status_code == 202
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST])

@@ -8,7 +8,7 @@ from application import model_checks, models
 from application.model_checks import CheckedModel, PackageRefusal
 from domain import model, model_check
 from domain.access import Role
-from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.errors import Conflict, Forbidden, Invalid, NotFound, TooMany
 from domain.model import Version
 from domain.model_check import ModelCheckFailed, ModelCheckPassed
 from domain.values import model_id
@@ -192,6 +192,12 @@ def test_analysts_neither_upload_nor_test(log, upload, accept):
         upload(analyst)
     with pytest.raises(Forbidden):
         model_checks.request_test(name="shapes", number=1, command=command(analyst), log=log)
+
+
+def test_a_person_has_few_checks_without_an_answer():
+    model_checks.require_free_slot(model_checks.MAX_PENDING - 1)
+    with pytest.raises(TooMany, match="have no answer yet"):
+        model_checks.require_free_slot(model_checks.MAX_PENDING)
 
 
 def test_a_repeated_upload_is_one_check(log):
