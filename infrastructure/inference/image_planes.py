@@ -19,6 +19,7 @@ from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.packages.input_fitting import ImageFacts, InputMismatch, mismatches
 from infrastructure.inference.packages.operators import NamedArray
 from infrastructure.inference.packages.package_manifest import InputTensor
+from infrastructure.inference.plane_counts import CHOSEN, absent_plane, wrong_picture
 
 EVERYTHING: Final = PlaneSelection()
 COLOURS_OF_A_PICTURE: Final = 3
@@ -84,7 +85,7 @@ def select_picture(image: ImageReader, chosen: PlaneSelection, *, use_profile: b
     time = _existing("t", chosen.t or 0, planes.times)
     channels = planes.chosen_channels(chosen.c) if chosen.c is not None else list(range(planes.colours))
     if len(channels) not in {1, COLOURS_OF_A_PICTURE}:
-        raise InputMismatch("channel", expected="1 or 3", found=str(len(channels)), by="The job")
+        raise InputMismatch("channel", expected="1 or 3", found=str(len(channels)), message=wrong_picture(len(channels)))
     depth = 0 if isinstance(chosen.z, Projection) else _existing("z", chosen.z or 0, planes.depth)
     first = planes.read(c=channels[0], z=depth, t=time)
     replaced = {"first_plane_only": chosen.z is not None or chosen.t is not None, "first_channel_only": chosen.c is not None}
@@ -117,7 +118,7 @@ class _Planes:
             self.channels = sizes.get("C", 1) * page.channels * self.colours
 
     def chosen_channels(self, chosen: tuple[int, ...] | None) -> list[int]:
-        return list(range(self.channels)) if chosen is None else [_existing("channel", channel, self.channels) for channel in chosen]
+        return list(range(self.channels)) if chosen is None else [_existing("c", channel, self.channels) for channel in chosen]
 
     def read(self, *, c: int, z: int, t: int) -> Plane:
         """The plane that channel `c` lies in."""
@@ -203,9 +204,10 @@ def _not_used(plane: Plane) -> tuple[ImageWarning, ...]:
     return tuple(found)
 
 
-def _existing(axis: str, number: int, count: int) -> int:
+def _existing(name: str, number: int, count: int) -> int:
+    """`number` of z, c or t. Raises InputMismatch."""
     if not 0 <= number < count:
-        raise InputMismatch(axis, expected=f"number {number}", found=f"{count}, counted from 0", by="The job")
+        raise InputMismatch(CHOSEN[name], expected=f"{name}={number}", found=str(count), message=absent_plane(name, number, count))
     return number
 
 

@@ -9,7 +9,7 @@ from application.ports import Mismatch
 from domain.classification import PlaneSelection
 from domain.image import Image
 from domain.model import Version
-from infrastructure.inference.plane_counts import COLOURS, absent_planes, plane_counts
+from infrastructure.inference.plane_counts import COLOURS, absent_planes, plane_counts, wrong_picture
 
 CHANNELS_OF_A_PICTURE: Final = {1, COLOURS}
 
@@ -56,5 +56,4 @@ def _no_picture(planes: PlaneSelection) -> Sequence[Mismatch]:
     if planes.c is None or len(planes.c) in CHANNELS_OF_A_PICTURE:
         return []
     found = str(len(planes.c))
-    message = f"The model takes pictures of 1 or 3 channels, and the choice has {found}"
-    return [Mismatch(field=("planes", "c"), axis="channel", expected="1 or 3", found=found, message=message)]
+    return [Mismatch(field=("planes", "c"), axis="channel", expected="1 or 3", found=found, message=wrong_picture(len(planes.c)))]

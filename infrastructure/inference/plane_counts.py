@@ -12,6 +12,8 @@ from domain.image import Image, Inspection
 COMPLETE_METADATA: Final = 2  # reader version since which warnings say which samples are channels
 COLOURS: Final = 3  # of a picture, also where it is stored as CMYK
 NAMES: Final = {"channel": ("channel", "channels"), "z": ("focal plane", "focal planes"), "time": ("point in time", "points in time")}
+CHOSEN: Final = {"c": "channel", "z": "z", "t": "time"}
+"""The axis of each field of a choice."""
 
 
 class Size(NamedTuple):
@@ -54,8 +56,19 @@ def absent_planes(counts: PlaneCounts, planes: PlaneSelection) -> list[Mismatch]
     ]
 
 
+def absent_plane(name: str, plane: int, count: int, *, words: str = "") -> str:
+    """The sentence for a chosen plane that an image does not have. `name` is z, c or t; `words` is the count where it is not exact."""
+    noun = NAMES[CHOSEN[name]][count != 1]
+    return f"The image has no {name}={plane}: it has {words or count} {noun}, counted from 0"
+
+
+def wrong_picture(channels: int) -> str:
+    """The sentence for a choice of channels that makes no picture."""
+    return f"The model takes pictures of 1 or 3 channels, and the choice has {channels}"
+
+
 def _absent(name: str, axis: str, plane: int, size: Size) -> Mismatch:
-    message = f"The image has no {name}={plane}: it has {size.words} {NAMES[axis][size.most != 1]}, counted from 0"
+    message = absent_plane(name, plane, size.most, words=size.words)
     return Mismatch(field=("planes", name), axis=axis, expected=f"{name}={plane}", found=size.words, message=message)
 
 

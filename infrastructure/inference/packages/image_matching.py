@@ -13,22 +13,12 @@ from application.ports import Mismatch
 from domain.classification import PlaneSelection
 from domain.image import Inspection
 from infrastructure.inference.models.refusals import PackageRefused
-from infrastructure.inference.packages.input_fitting import PICTURE, ImageFacts, InputMismatch, mismatches
+from infrastructure.inference.packages.input_fitting import PICTURE, ImageFacts, InputMismatch, mismatch_sentence, mismatches
 from infrastructure.inference.packages.manifest_reader import parse_manifest
 from infrastructure.inference.packages.package_manifest import InputTensor
-from infrastructure.inference.plane_counts import COLOURS, NAMES, PlaneCounts, Size
+from infrastructure.inference.plane_counts import COLOURS, PlaneCounts, Size
 
 IMAGE: Final = ("image_id",)
-AXES: Final = {
-    **{axis: plural for axis, (_, plural) in NAMES.items()},
-    "index": "pages",
-    "x": "pixels in width",
-    "y": "pixels in height",
-    "dtype": "numbers of the type",
-    "bit depth": "bits in each number",
-    "pixel size": "a pixel size of",
-}
-MEASURES: Final = {"dtype", "pixel size"}  # named before the number
 NUMBERS: Final = ("dtype", "bit depth")
 
 
@@ -51,7 +41,7 @@ def mismatches_of(record: str, image: Inspection | None, counts: PlaneCounts | N
 def _wrong_number_of_channels(tensor: InputTensor, planes: PlaneSelection) -> list[Mismatch]:
     if planes.c is None or _accepts(tensor, len(planes.c)):
         return []
-    return [_mismatch("channel", _channels(tensor), str(len(planes.c)), field=("planes", "c"), verb="the choice has")]
+    return [_mismatch("channel", _channels(tensor), str(len(planes.c)), field=("planes", "c"), of="the choice")]
 
 
 def _stack_mismatches(counts: PlaneCounts, tensor: InputTensor, planes: PlaneSelection) -> Iterable[Mismatch]:
@@ -94,7 +84,7 @@ def _plane_mismatches(image: Inspection, counts: PlaneCounts, tensor: InputTenso
 
 def _in_words(one: InputMismatch, tensor: InputTensor, planes: PlaneSelection, *, most: int) -> Mismatch:
     if one.axis == "channel" and planes.c is not None:
-        return _mismatch("channel", _channels(tensor), one.found, field=("planes", "c"), verb="the choice has")
+        return _mismatch("channel", _channels(tensor), one.found, field=("planes", "c"), of="the choice")
     if one.axis == "channel":
         wanted = _channel_count(tensor)
         hint = f". Choose {wanted} of them with planes, such as c={','.join(map(str, range(wanted)))}" if most > wanted else ""
@@ -104,14 +94,9 @@ def _in_words(one: InputMismatch, tensor: InputTensor, planes: PlaneSelection, *
     return _mismatch(one.axis, one.expected, one.found)
 
 
-def _mismatch(
-    axis: str, expected: str, found: str, *, field: tuple[str, ...] = IMAGE, verb: str = "the image has", hint: str = ""
-) -> Mismatch:
-    name = AXES.get(axis, axis)
-    pair = (f"{name} {expected}", found) if axis in MEASURES else (f"{expected} {name}", found)
-    return Mismatch(
-        field=field, axis=axis, expected=expected, found=found, message=f"The model takes {pair[0]}, and {verb} {pair[1]}{hint}"
-    )
+def _mismatch(axis: str, expected: str, found: str, *, field: tuple[str, ...] = IMAGE, of: str = "the image", hint: str = "") -> Mismatch:
+    message = mismatch_sentence(axis, expected, found, of=of) + hint
+    return Mismatch(field=field, axis=axis, expected=expected, found=found, message=message)
 
 
 def _channel_count(tensor: InputTensor) -> int:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from infrastructure.inference.packages.operators import Array, DataType, NamedArray, apply, cast
 from infrastructure.inference.packages.package_manifest import Axis, InputRules, InputTensor
+from infrastructure.inference.plane_counts import NAMES
 
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
@@ -20,14 +21,30 @@ PICTURE: Final = ("y", "x")
 PROJECTIONS: Final[dict[str, Callable[..., Any]]] = {"max": np.max, "mean": np.mean}
 
 
+AXIS_WORDS: Final = {
+    **{axis: plural for axis, (_, plural) in NAMES.items()},
+    "index": "pages",
+    "x": "pixels in width",
+    "y": "pixels in height",
+    "dtype": "numbers of the type",
+    "bit depth": "bits in each number",
+    "pixel size": "a pixel size of",
+}
+NAMED_BEFORE_THE_NUMBER: Final = {"dtype", "pixel size"}
+
+
+def mismatch_sentence(axis: str, expected: str, found: str, *, of: str = "the image") -> str:
+    """In the words of a microscopist."""
+    words = AXIS_WORDS.get(axis, axis)
+    wanted = f"{words} {expected}" if axis in NAMED_BEFORE_THE_NUMBER else f"{expected} {words}"
+    return f"The model takes {wanted}, and {of} has {found}"
+
+
 class InputMismatch(ValueError):
-    """An image does not fit the input of a model: along which `axis` (or `dtype`), what is `expected`, and what was `found`.
+    """An image does not fit the input of a model: along which `axis` (or `dtype`), what is `expected`, and what was `found`."""
 
-    `by` says what expects it, where that is not the model.
-    """
-
-    def __init__(self, axis: str, *, expected: str, found: str, by: str = "The model") -> None:
-        super().__init__(f"{by} expects {expected} for {axis}; the image has {found}")
+    def __init__(self, axis: str, *, expected: str, found: str, message: str | None = None) -> None:
+        super().__init__(message or mismatch_sentence(axis, expected, found))
         self.axis, self.expected, self.found = axis, expected, found
 
 

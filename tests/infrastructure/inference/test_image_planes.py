@@ -124,11 +124,11 @@ def test_pages_of_unknown_meaning_count_as_focal_planes():
 @pytest.mark.parametrize(
     ("chosen", "axis", "said"),
     [
-        ({"z": 3}, "z", "The job expects number 3 for z; the image has 3, counted from 0"),
-        ({"t": 2}, "t", "number 2"),
-        ({"c": (0, 2)}, "channel", "number 2"),
-        ({"z": -1}, "z", "number -1"),
-        ({"c": (0,)}, "channel", "The model expects 2 (c0, c1) for channel; the image has 1"),
+        ({"z": 3}, "z", "The image has no z=3: it has 3 focal planes, counted from 0"),
+        ({"t": 2}, "time", "no t=2"),
+        ({"c": (0, 2)}, "channel", "no c=2"),
+        ({"z": -1}, "z", "no z=-1"),
+        ({"c": (0,)}, "channel", "The model takes 2 (c0, c1) channels, and the image has 1"),
     ],
 )
 def test_a_choice_that_does_not_exist_names_axis_expected_and_found(chosen, axis, said):

@@ -202,9 +202,9 @@ async def test_a_job_chooses_the_planes():
 @pytest.mark.parametrize(
     ("picture", "planes", "said"),
     [
-        (png(9), None, "The model expects 3 (red, green, blue) for channel; the image has 1"),
-        (png(9, 9, 9), PlaneSelection(z=4), "The job expects number 4 for z; the image has 1, counted from 0"),
-        (png(9, 9, 9), PlaneSelection(c=(0, 5, 1)), "The job expects number 5 for channel; the image has 3, counted from 0"),
+        (png(9), None, "The model takes 3 (red, green, blue) channels, and the image has 1"),
+        (png(9, 9, 9), PlaneSelection(z=4), "The image has no z=4: it has 1 focal plane, counted from 0"),
+        (png(9, 9, 9), PlaneSelection(c=(0, 5, 1)), "The image has no c=5: it has 3 channels, counted from 0"),
     ],
 )
 async def test_an_image_that_does_not_fit_fails_alone_and_says_where(picture, planes, said):
