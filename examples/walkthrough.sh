@@ -146,6 +146,25 @@ call GET "/api/models/$MODEL/versions/$VERSION/package" > "$TMP/model.zip"
 python3 -m zipfile -t "$TMP/model.zip" > /dev/null
 TOKEN=$MY_TOKEN
 
+# checked CHECK: prints the answer of a check
+checked() {
+  local answer
+  for _ in $(seq 300); do
+    answer=$(call GET "/api/model-checks/$1" 2> /dev/null)
+    [ "$(field status <<< "$answer")" = pending ] || break
+    sleep 0.2
+  done
+  say "GET /api/model-checks/$1"
+  echo "$answer"
+}
+
+chapter "Add a model package, which is known already, and test the version again"
+CHECK=$(call POST "/api/models?filename=$MODEL.zip" -H 'Content-Type: application/zip' --data-binary "@$TMP/model.zip" | field id)
+same "$(checked "$CHECK" | field number)" "$VERSION"
+CHECK=$(call POST "/api/models/$MODEL/versions/$VERSION/checks" | field id)
+same "$(checked "$CHECK" | field status)" passed
+same "$(call GET /api/model-checks | field '#')" 2
+
 # until_ended JOB: prints the final status
 until_ended() {
   local status
