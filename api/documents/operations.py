@@ -125,7 +125,7 @@ def _complete_request(operation: Operation) -> None:
         operation.body["requestBody"] = {"required": True, "content": {FORM: content}}
     elif operation.id == "modelsAdd":
         content = {"schema": BINARY}
-        operation.body["requestBody"] = {"required": True, "content": {ZIP: content}}
+        operation.body["requestBody"] = {"required": True, "content": {"application/octet-stream": content, ZIP: content}}
     elif (request := operation.body.get("requestBody")) is not None:
         request["required"] = not operation.handler.parsed_fn_signature.parameters["data"].has_default
         for content in request["content"].values():
