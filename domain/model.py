@@ -61,7 +61,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         """The unit of the number that a regression gives, as the manifest states it. Empty if it states none."""
         try:
             return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output.unit or ""
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return ""
 
 

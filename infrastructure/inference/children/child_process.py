@@ -164,7 +164,7 @@ class ChildProcess:
         frame = await self._reader.readexactly(size)
         try:
             return ANSWERS.decode(frame)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise InvalidAnswer(f"an answer that cannot be decoded: {error}") from None
 
     @property

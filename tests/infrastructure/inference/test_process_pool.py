@@ -151,6 +151,16 @@ async def test_a_child_that_dies_is_replaced_and_its_call_is_lost(function):
         assert await pool.run(f"{CALLS}:pid", into=int) != before
 
 
+async def test_a_result_that_is_nested_too_deeply_to_be_checked_is_refused():
+    def deeper(_):
+        return deeper(_)
+
+    async with a_pool(1) as pool:
+        with pytest.raises(InvalidAnswer, match="not plausible"):
+            await pool.run(f"{CALLS}:add", 1, 1, into=int, check=deeper)
+        assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
+
+
 async def test_a_child_that_hangs_is_killed_while_other_calls_go_on():
     async with a_pool(2, hang_seconds=0.5) as pool:
         hanging = await a_hanging_call(pool)
