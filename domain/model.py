@@ -11,11 +11,12 @@ import msgspec
 from domain.access import Actor, Role
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.events import Event, PrivateText, State, event_meta, next_event
-from domain.values import invalid, text
+from domain.values import invalid, model_id, text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 NUMBER: Final = re.compile(r"[0-9]{1,9}")
+SHA256: Final = re.compile("[0-9a-f]{64}")
 MAX_REASON: Final = 1000
 
 
@@ -60,7 +61,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         """The unit of the number that a regression gives, as the manifest states it. Empty if it states none."""
         try:
             return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output.unit or ""
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return ""
 
 
@@ -135,6 +136,10 @@ class Model(State, frozen=True, kw_only=True):
     created_at: datetime
     retired: bool = False
     promoters: frozenset[UUID] = frozenset()
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        return frozenset(version.number for version in self.versions)
 
     @property
     def production(self) -> Version:
@@ -214,6 +219,22 @@ def add_version(
     )
     chosen = alias or (CANDIDATE if state else PRODUCTION)
     return [added, ModelAliasMoved(**event_meta(model, stream_version + 2, by=by, at=at), alias=chosen, number=number)]
+
+
+def violation_of(added: ModelVersionAdded, model: Model | None) -> str | None:
+    """The first rule that a version which passed a check breaks, as a text; None if it breaks none.
+
+    `model` is the state before the version was added. Migration 0023 contains the same rules.
+    """
+    if not SHA256.fullmatch(added.version.digest):
+        return "the digest is no SHA-256 in hexadecimal"
+    if added.originator_id != model_id(added.name):
+        return "the name is not that of the model"
+    if model is not None and model.retired:
+        return "the model is retired"
+    if added.version.number != (len(model.versions) + 1 if model else 1):
+        return "the number is not the next one"
+    return None
 
 
 def move_alias(model: Model, *, alias: str, number: int, reason: str | None = None, by: UUID, at: datetime) -> list[ModelAliasMoved]:

@@ -1,5 +1,6 @@
 """A check of a model package: of one that was uploaded, or of a version again. It has one answer."""
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -7,7 +8,7 @@ import msgspec
 
 from domain.errors import Refused
 from domain.events import Event, PrivateText, State, new_stream, next_event
-from domain.values import MAX_FILENAME, text
+from domain.values import MAX_FILENAME, model_id, text
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,17 +127,25 @@ def failed(
     )
 
 
-def violation_of(answer: ModelCheckPassed | ModelCheckFailed, asked: ModelCheck | None) -> str | None:
+def violation_of(answer: ModelCheckPassed | ModelCheckFailed, asked: ModelCheck | None, numbers: Collection[int]) -> str | None:
     """The first rule that an answer breaks, as a text; None if it breaks none.
 
-    `asked` is the state of the check before the answer. Migration 0023 contains the same rules.
+    `asked` is the state of the check before the answer. `numbers` are those of the versions that the named model has; one that the check
+    adds is added before the answer. Migration 0023 contains the same rules.
     """
     if asked is None:
         return "nobody asked for the check"
     if asked.answered:
         return "the check has an answer already"
-    if isinstance(answer, ModelCheckPassed) and asked.retested not in {None, (answer.model_id, answer.number)}:
+    is_of_known_version = isinstance(answer, ModelCheckFailed) or asked.retested is not None
+    if is_of_known_version and (answer.model_id, answer.number) != (asked.retested or (None, None)):
         return "the check was of another version"
+    if isinstance(answer, ModelCheckFailed):
+        return None
+    if answer.model_id != model_id(answer.model_name):
+        return "the name is not that of the model"
+    if answer.number not in numbers:
+        return "the model has no such version"
     return None
 
 

@@ -31,7 +31,10 @@ MAX_CHECKS = 20  # kept of one version, one of each environment
 
 
 class VersionCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The newest check of a version in one environment: its `report`, or `detail` if it failed."""
+    """The newest check of a version's package in one environment: its `report`, or `detail` if it failed.
+
+    `environment` is None for a failure before anything ran; the next check replaces it.
+    """
 
     environment: Environment | None
     at: datetime
@@ -102,12 +105,14 @@ def keys(positioned: PositionedEvent) -> Iterable[UUID]:
             return (event.originator_id,)
 
 
-def fold(_: UUID, row: Model | None, positioned: PositionedEvent, __: RowLookup) -> Model | None:
+def fold(_: UUID, row: Model | None, positioned: PositionedEvent, lookup: RowLookup) -> Model | None:
     event = positioned.event
     if row is None:
         return _begun(event) if isinstance(event, ModelVersionAdded) else None
     if isinstance(event, ModelCheckPassed | ModelCheckFailed):
-        return msgspec.structs.replace(row, versions=tuple(_checked(one, event) for one in row.versions))
+        check = lookup("model_checks", event.originator_id)
+        package = check.sha256 if check else None
+        return msgspec.structs.replace(row, versions=tuple(_checked(one, package, event) for one in row.versions))
     return msgspec.structs.replace(row, version=event.originator_version, **_changes(row, event))
 
 
@@ -162,14 +167,15 @@ def _version(version: Version, addition: Addition) -> ModelVersion:
     )
 
 
-def _checked(version: ModelVersion, event: ModelCheckPassed | ModelCheckFailed) -> ModelVersion:
-    if version.number != event.number:
+def _checked(version: ModelVersion, package: str | None, event: ModelCheckPassed | ModelCheckFailed) -> ModelVersion:
+    """A check of another package, with the same network and manifest, says nothing about the test tensors of the version's own."""
+    if (version.number, version.package) != (event.number, package):
         return version
     if isinstance(event, ModelCheckPassed):
         found = VersionCheck(environment=event.report.environment, at=event.at, report=event.report)
     else:
         found = VersionCheck(environment=event.environment, at=event.at, code=event.code, detail=event.detail)
-    others = [known for known in version.checks if known.environment != found.environment]
+    others = [known for known in version.checks if known.environment not in (found.environment, None)]
     return msgspec.structs.replace(version, checks=(*others, found)[-MAX_CHECKS:])
 
 

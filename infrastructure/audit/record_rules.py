@@ -1,21 +1,23 @@
 """Rules between events: results, inspections and versions belong to what was asked for, and nothing is recorded twice."""
 
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 from uuid import UUID
 
 from application.jobs.chunk_results import JobPlans
 from application.ports import EventStore, RecordedEvent
-from domain import classification, image, model_check
+from domain import classification, image, model, model_check
 from domain.classification import ChunkJudged
 from domain.errors import UpgradeNeeded
-from domain.events import Event
+from domain.events import Event, State
 from domain.image import Image, ImageAccepted, ImageReinspected, ImageRejected
 from domain.model import ModelVersionAdded
-from domain.model_check import ModelCheck, ModelCheckFailed, ModelCheckPassed
+from domain.model_check import ModelCheckFailed, ModelCheckPassed
 from domain.registry import NOUN_OF, is_known
 from infrastructure.eventstore.codec import Undecodable, without_opening
 
+S = TypeVar("S", bound=State)
 MAX_REMEMBERED_IMAGES: Final = 10_000
 CHECKED: Final = frozenset(kind.__name__ for kind in (ChunkJudged, ModelVersionAdded, ModelCheckPassed, ModelCheckFailed))
 """Types with rules, beside those of images."""
@@ -52,21 +54,24 @@ class RecordAudit:
             case ChunkJudged():
                 return self._of_judgement(event)
             case ModelCheckPassed() | ModelCheckFailed():
-                return model_check.violation_of(event, self._check_before(event.originator_id, position))
+                check = self._before(event.originator_id, position, model_check.evolve)
+                named = self._before(event.model_id, position, model.evolve) if event.model_id else None
+                return model_check.violation_of(event, check, named.numbers if named else ())
             case ModelVersionAdded():
                 if event.check_id is None:
                     return None
-                asked = self._check_before(event.check_id, position)
-                return model_check.violation_of_addition(asked, package=event.version.package, by=event.by)
+                check = self._before(event.check_id, position, model_check.evolve)
+                violation = model_check.violation_of_addition(check, package=event.version.package, by=event.by)
+                return violation or model.violation_of(event, self._before(event.originator_id, position, model.evolve))
             case _:
                 return self._of_image(event)
 
-    def _check_before(self, check: UUID, position: int) -> ModelCheck | None:
-        """The check as it was before the event at `position`."""
-        state: ModelCheck | None = None
-        for recorded in self._log.history(check):
+    def _before(self, stream: UUID, position: int, evolve: Callable[[S | None, Event], S | None]) -> S | None:
+        """A stream as it was before the event at `position`."""
+        state: S | None = None
+        for recorded in self._log.history(stream):
             if recorded.position < position:
-                state = model_check.evolve(state, without_opening(recorded))
+                state = evolve(state, without_opening(recorded))
         return state
 
     def _of_judgement(self, judged: ChunkJudged) -> str | None:

@@ -48,7 +48,7 @@ def _is_of_older_form(version: Version) -> bool:
         return True
     try:
         return msgspec.json.decode(version.record, type=_Record).config.bioscope.preprocessing is not None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
 
 

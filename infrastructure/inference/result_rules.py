@@ -69,7 +69,7 @@ def result_rules(version: Version) -> ResultRules:
     """Of the record of the version. Versions without a package have no rules of their own. Raises ValueError if none can be made."""
     try:
         fields = msgspec.json.decode(version.record, type=_RecordFields).config.bioscope if version.package else _BioscopeFields()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"the record is not JSON with rules for results: {error}") from None
     review = ReviewRules(
         below=version.review_below,

@@ -22,9 +22,12 @@ BLOB_NAMES: Final = """select distinct match[1] from es.events,
     from (select convert_from(state, 'UTF8')::json -> 'version' as version from es.events
       where notification_id between %(first)s and %(last)s and topic = 'ModelVersionAdded') v
   union
-  select convert_from(e.state, 'UTF8')::json ->> 'sha256' from es.events e join es.streams s on s.stream = e.originator_id
-    where e.notification_id between %(first)s and %(last)s and e.topic = 'ModelPackageUploaded' and s.version = 1"""
-"""Of images, of model versions (their packages, or the weights that earlier releases stored), and of packages that await their check."""
+  select convert_from(e.state, 'UTF8')::json ->> 'sha256' from es.events e
+    where e.notification_id between %(first)s and %(last)s and e.topic = 'ModelPackageUploaded' and not exists (
+      select from es.stream_events(e.originator_id, 1) answer where answer.notification_id <= %(position)s)"""
+"""Of images, of model versions (their packages, or the weights that earlier releases stored), and of packages that await their check.
+
+An answer after `position` does not count: in a copy of the log that ends there, the check awaits it."""
 READER_VERSIONS: Final = """select distinct u.state ->> 'sha256', coalesce((i.state ->> 'reader')::integer, 1)
   from (select originator_id, convert_from(state, 'UTF8')::json as state from es.events
     where notification_id between %s and %s and topic in ('ImageAccepted', 'ImageReinspected')) i
@@ -75,7 +78,8 @@ def names_in(connection: psycopg.Connection, position: int, progress: Progress) 
     ranges = _ranges(position)
     for number, between in enumerate(ranges):
         progress("names", number, len(ranges))
-        blob_names.update(sha256 for (sha256,) in connection.execute(BLOB_NAMES, dict(zip(("first", "last"), between, strict=True))))
+        limits = {"first": between[0], "last": between[1], "position": position}
+        blob_names.update(sha256 for (sha256,) in connection.execute(BLOB_NAMES, limits))
         readers.update(connection.execute(READER_VERSIONS, between))
     return sorted(blob_names), [name for sha256, reader in sorted(readers) for name in derivatives.of_file(sha256, reader)]
 

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import socket
+import time
 from collections.abc import Callable
 from math import nan
 from pathlib import Path
@@ -119,6 +120,15 @@ def borrow_for_ever() -> None:
         fork_server.borrow("model")
 
 
+def borrow_slowly() -> None:
+    """Each time within a time limit of a second, and in all not."""
+    for _ in range(6):
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            pass
+        fork_server.borrow("model")
+
+
 def announce_an_endless_answer() -> None:
     fork_server._parent.write((2**62).to_bytes(fork_server.LENGTH))
     fork_server._parent.write(bytes(1024))
@@ -128,6 +138,14 @@ def announce_an_endless_answer() -> None:
 
 def answer_rubbish() -> None:
     fork_server._parent.write((4).to_bytes(fork_server.LENGTH) + b"\xc1\xc1\xc1\xc1")
+    fork_server._parent.flush()
+    loop()
+
+
+def answer_a_million_lists() -> None:
+    """One in another."""
+    frame = b"\x82\xa4type\xa8Returned\xa5value" + b"\x91" * 1_000_000 + b"\xc0"
+    fork_server._parent.write(len(frame).to_bytes(fork_server.LENGTH) + frame)
     fork_server._parent.flush()
     loop()
 

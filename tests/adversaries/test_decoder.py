@@ -99,11 +99,22 @@ async def test_it_gets_no_more_time_by_asking_for_the_model_again_and_again():
 
     async with a_pool(HOSTILE, hang_seconds=1.0) as pool:
         with pytest.raises(ChildHung):
-            await pool.run(f"{HOSTILE}:borrow_for_ever", into=type(None), lend={"model": weights})
+            await pool.run(f"{HOSTILE}:borrow_slowly", into=type(None), lend={"model": weights})
         assert await still_works(pool)
 
 
-@pytest.mark.parametrize("answer", ["announce_an_endless_answer", "answer_rubbish", "fail_with_markup"])
+async def test_it_ends_when_it_asks_for_the_model_without_end():
+    async def weights():
+        return bytes(1024)
+
+    async with a_pool(HOSTILE) as pool:
+        child = await child_of(pool)
+        with pytest.raises(InvalidAnswer, match="requests for files"):
+            await pool.run(f"{HOSTILE}:borrow_for_ever", into=type(None), lend={"model": weights})
+        assert await child_of(pool) != child
+
+
+@pytest.mark.parametrize("answer", ["announce_an_endless_answer", "answer_rubbish", "answer_a_million_lists", "fail_with_markup"])
 async def test_it_ends_when_its_answer_is_none(answer):
     async with a_pool(HOSTILE) as pool:
         child = await child_of(pool)

@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 import msgspec
+import psycopg
 import pytest
 
 from application import model_checks, models
@@ -100,9 +101,9 @@ def passed(log, check, *, number=1, name="cells", **changed):
     return msgspec.structs.replace(event, **changed)
 
 
-def failed(check, *, version=2, by=WORKER):
+def failed(check, *, version=2, by=WORKER, of=(None, None)):
     about = {"originator_id": check, "originator_version": version, "at": NOW, "by": by.id}
-    return ModelCheckFailed(**about, code="labels", detail="are missing")
+    return ModelCheckFailed(**about, code="labels", detail="are missing", model_id=of[0], number=of[1])
 
 
 # ---- what is taken -----------------------------------------------------------------------------------------------------------------
@@ -160,8 +161,28 @@ LIES = {
     "in production": lambda log, check: [*_aliased(log, check, alias="production"), passed(log, check)],
     "under a name of its own": lambda log, check: [*_aliased(log, check, alias="best"), passed(log, check)],
     "with two answers": lambda log, check: [*added(log, check), passed(log, check), failed(check, version=3)],
+    "with a digest that is empty, as those that begin in production": lambda log, check: [
+        *_version(log, check, digest=""),
+        passed(log, check),
+    ],
+    "with a digest of another length": lambda log, check: [*_version(log, check, digest="ab"), passed(log, check)],
+    "with a number that is taken or skipped": lambda log, check: [*_version(log, check, number=2), passed(log, check, number=2)],
+    "in the stream of another model": lambda log, check: [*added(log, check, name="others", originator_id=CELLS)[:1], passed(log, check)],
+    "under the name of another model": lambda log, check: [*added(log, check, name="others"), passed(log, check, number=1, model_id=CELLS)],
+    "and an answer of another number": lambda log, check: [*added(log, check), passed(log, check, number=2)],
+    "and an answer of another name": lambda log, check: [*added(log, check), passed(log, check, model_name="others")],
+    "after its answer": lambda log, check: [passed(log, check), *added(log, check)],
     "with its answer in another version": lambda log, check: [*added(log, check), passed(log, check, originator_version=3)],
 }
+
+
+def _version(log, check, **changed):
+    event, moved = added(log, check)
+    number = changed.get("number", moved.number)
+    return [
+        msgspec.structs.replace(event, version=msgspec.structs.replace(event.version, **changed)),
+        msgspec.structs.replace(moved, number=number),
+    ]
 
 
 def _aliased(log, check, **changed):
@@ -233,6 +254,46 @@ def test_a_worker_neither_uploads_nor_retires_nor_promotes(record, worker, open_
     assert not takes(thief, model_check.upload(uuid4(), filename="x.zip", sha256=PACKAGE, size=1, by=WORKER.id, at=NOW))
 
 
+def test_a_passed_check_names_a_version_that_exists(record, worker):
+    check = uploaded(record)
+    assert not takes(worker, passed(record, check))
+    model_checks.record_passed(uploaded(record), found(), command=work(), log=worker)
+    assert not takes(worker, passed(record, check, number=2))
+    assert not takes(worker, passed(record, check, number=0))
+    assert not takes(worker, passed(record, check, name="others"))
+    assert not takes(worker, passed(record, check, model_name="others"))
+    assert takes(worker, passed(record, check))
+
+
+def test_a_refusal_is_about_the_version_that_was_to_be_tested(record, worker):
+    model_checks.record_passed(uploaded(record), found(), command=work(), log=worker)
+    check = uploaded(record)
+    assert not takes(worker, failed(check, of=(CELLS, 1))), "an upload is of no version"
+    again = model_checks.request_test(name="cells", number=1, command=command(ADA), log=record).id
+    assert not takes(worker, failed(again))
+    assert not takes(worker, failed(again, of=(CELLS, 2)))
+    assert takes(worker, failed(again, of=(CELLS, 1)))
+    assert takes(worker, failed(check))
+
+
+def test_a_retired_model_gets_no_version_from_a_worker(record, worker):
+    model_checks.record_passed(uploaded(record), found(), command=work(), log=worker)
+    check = uploaded(record)
+    event, moved = added(record, check)
+    retired = model.retire(record.load(CELLS, model.evolve), by=ADA.id, at=NOW)
+    record.append(command(ADA), retired)
+    later = [msgspec.structs.replace(one, originator_version=one.originator_version + 1) for one in (event, moved)]
+    assert not takes(worker, *later, passed(record, check, number=2))
+    assert takes(worker, failed(check))
+
+
+def test_the_database_and_the_domain_give_a_model_the_same_id(database, postgres):
+    names = ["cells", "a", "name_with-all-0123456789", "x" * 64, "Zellen für Ärzte"]
+    with psycopg.connect(postgres.url(user="postgres", database=database)) as owner:
+        for name in names:
+            assert owner.execute("select ops.model_stream(%s)", (name,)).fetchone() == (model_id(name),)
+
+
 @pytest.mark.parametrize("role", ["bioscope_api", "bioscope_projector"])
 def test_other_processes_pass_no_check(record, open_as, role):
     log, check = open_as(role, keys=ROOT), uploaded(record)
@@ -246,7 +307,17 @@ def test_other_processes_pass_no_check(record, open_as, role):
 
 
 # ---- what got in before is found ----------------------------------------------------------------------------------------------------
-AUDITED = ("for another person", "of another package", "without a package", "with two answers")
+OF_COMMANDS = {
+    "without an answer",
+    "with a refusal",
+    "with the answer to another check",
+    "twice",
+    "in production",
+    "under a name of its own",
+    "with its answer in another version",
+}
+"""Rules about the events of one command, which an audit does not know."""
+AUDITED = [lie for lie in LIES if lie not in OF_COMMANDS]
 
 
 @pytest.mark.parametrize("lie", AUDITED)

@@ -68,7 +68,9 @@ def state_of(state, events):
         ('{"config": {"bioscope": {"output": {"unit": 7}}}}', ""),
         ("{}", ""),
         ("[", ""),
+        ('{"other": %s}' % ("[" * 100_000 + "]" * 100_000), ""),
     ],
+    ids=range(7),
 )
 def test_a_version_has_the_unit_that_its_manifest_states(record, unit):
     assert msgspec.structs.replace(version(), record=record).unit == unit

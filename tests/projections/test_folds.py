@@ -1,6 +1,7 @@
 """Folds of read models without a database: total, and independent of the batches."""
 
 import unicodedata
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -9,13 +10,16 @@ from hypothesis import strategies as st
 
 from domain.classification import ChunkJudged, ClassificationCancelled, ClassificationDeleted, ClassificationRequested
 from domain.image import ImageDescribed, ImageUploaded
-from domain.model import ModelPromoterAdded, ModelPromoterRemoved
+from domain.model import ModelPromoterAdded, ModelPromoterRemoved, ModelVersionAdded, Version
 from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded, ModelTestRequested
 from domain.registry import EVENTS, NOUN_OF
 from domain.user import UserErased, UserProfileChanged, UserRegistered
+from domain.values import model_id
 from projections import classifications, images, users
 from projections.engine.batches import TABLES
 from projections.engine.projection import PositionedEvent, event_steps, fold_batch, needed_rows
+from tests.given import NOW
+from tests.rigs.scenario import REPORT
 from tests.strategies import events
 
 BY_NAME = {table.name: table for table in TABLES}
@@ -149,3 +153,42 @@ def test_file_names_are_searched_in_nfc_whatever_form_was_stored(uploaded, descr
 def test_a_batch_loads_no_row_that_it_begins_itself(history, data):
     begun = {happened.event.originator_id for happened in history[:1] if happened.event.originator_version == 1}
     assert all(begun.isdisjoint(keys) for keys in needed_rows(event_steps(TABLES, history[:1])).values())
+
+
+# ---- the checks of a model's versions ----------------------------------------------------------------------------------------------
+PACKAGE, ZIPPED_AGAIN = "a" * 64, "b" * 64
+ELSEWHERE = msgspec.structs.replace(REPORT, environment=msgspec.structs.replace(REPORT.environment, cpu="another"))
+
+
+def checks_shown(*answers):
+    """The checks of a version, after one upload for each answer: of a package, with a report, or without as a failure that ran nothing."""
+    about = {"labels": ("round",), "review_below": 0.5, "record": "{}", "digest": "d" * 64, "package": PACKAGE}
+    version = Version(number=1, sha256="c" * 64, size=9, **about)
+    model = {"originator_id": model_id("cells"), "by": uuid4(), "at": NOW}
+    history = [ModelVersionAdded(**model, originator_version=1, name="cells", description="", version=version, check_id=uuid4())]
+    for package, report in answers:
+        check = {"originator_id": uuid4(), "by": uuid4(), "at": NOW}
+        of = {"model_id": model_id("cells"), "number": 1}
+        history.append(ModelTestRequested(**check, originator_version=1, **of, model_name="cells", sha256=package))
+        if report is None:
+            history.append(ModelCheckFailed(**check, originator_version=2, **of, code="worker_lost", detail="Every worker was lost"))
+        else:
+            history.append(ModelCheckPassed(**check, originator_version=2, **of, model_name="cells", report=report))
+    rows = apply(empty(), [PositionedEvent(number, event) for number, event in enumerate(history, 1)])["models"]
+    return [check.report or check.code for check in rows[model_id("cells")].versions[0].checks]
+
+
+def test_a_version_shows_its_newest_check_of_each_environment():
+    again = msgspec.structs.replace(REPORT, run_seconds=9.0)
+    assert checks_shown((PACKAGE, REPORT), (PACKAGE, ELSEWHERE), (PACKAGE, again)) == [ELSEWHERE, again]
+
+
+def test_a_version_shows_no_check_of_another_package():
+    assert checks_shown((ZIPPED_AGAIN, REPORT)) == []
+    assert checks_shown((PACKAGE, REPORT), (ZIPPED_AGAIN, ELSEWHERE), (ZIPPED_AGAIN, None)) == [REPORT]
+
+
+def test_a_failure_that_ran_nothing_is_shown_until_the_next_answer():
+    assert checks_shown((PACKAGE, REPORT), (PACKAGE, None)) == [REPORT, "worker_lost"]
+    assert checks_shown((PACKAGE, None), (PACKAGE, None)) == ["worker_lost"]
+    assert checks_shown((PACKAGE, REPORT), (PACKAGE, None), (PACKAGE, ELSEWHERE)) == [REPORT, ELSEWHERE]

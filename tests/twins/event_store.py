@@ -10,7 +10,7 @@ from uuid import UUID
 
 from application.history.hash_chain import START, chained
 from application.ports import RecordedEvent
-from domain import classification, image, model_check
+from domain import classification, image, model, model_check
 from domain.classification import ChunkJudged, ClassificationPlanned
 from domain.events import Event
 from domain.image import ImageAccepted, ImageRejected
@@ -68,10 +68,15 @@ class MemoryRecorder:
                 state = self._folded(event.stream, image.evolve, earlier)
                 violation = image.violation_of(without_opening(event), state)  # type: ignore[arg-type]
             elif event.type in {ModelCheckPassed.__name__, ModelCheckFailed.__name__}:
-                violation = model_check.violation_of(without_opening(event), self._folded(event.stream, model_check.evolve))  # type: ignore[arg-type]
+                violation = self._wrong_answer(without_opening(event), events[:place])  # type: ignore[arg-type]
             if violation is not None:
                 return Outcome("refused", None, None, violation)
         return None
+
+    def _wrong_answer(self, answer: ModelCheckPassed | ModelCheckFailed, before: Sequence[EncodedEvent]) -> str | None:
+        added = [without_opening(one) for one in before if one.stream == answer.model_id]
+        named = self._folded(answer.model_id, model.evolve, added) if answer.model_id else None
+        return model_check.violation_of(answer, self._folded(answer.originator_id, model_check.evolve), named.numbers if named else ())
 
     def _wrong_judgement(self, event: EncodedEvent) -> str | None:
         try:

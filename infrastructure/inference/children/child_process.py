@@ -18,12 +18,13 @@ from infrastructure.inference.children.fork_server import CHILD_READY, LENGTH, A
 log = structlog.get_logger()
 Provider = Callable[[], Awaitable[bytes | BinaryIO]]
 Lent = Provider | BinaryIO
-"""What a call may borrow. A file is sent piece by piece, so that this process never holds the whole of it. One that a provider opened is
-closed at the end of the call."""
+"""What a call may borrow. A file is sent piece by piece, so that this process never holds the whole of it. A provider is asked once in a
+call; the file that it opened is closed at the end of the call."""
 
 START_TIMEOUT_SECONDS: Final = 30.0  # imports included
 MAX_ANSWER_BYTES: Final = 64 * 1024**2
 PIECE_BYTES: Final = 1024**2
+MAX_BORROWS: Final = 8  # in one call
 BYTES_OF_LENGTH_32: Final = b"\xc6"  # the first byte of bytes in msgpack, before four bytes of their length
 ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 
@@ -96,6 +97,7 @@ class ChildProcess:
     async def _called(self, call: Call, lend: Mapping[str, Lent], hang_seconds: float, opened: ExitStack) -> msgspec.Raw:
         refused: Exception | None = None
         message: object = call
+        borrows, provided = 0, dict[str, bytes | BinaryIO | None]()
         seconds, now = hang_seconds, asyncio.get_running_loop().time
         while True:
             started = now()
@@ -103,11 +105,19 @@ class ChildProcess:
             seconds -= now() - started
             match answer:
                 case Borrow(key):
+                    borrows += 1
+                    if borrows > MAX_BORROWS:
+                        self.kill()
+                        raise InvalidAnswer(f"more than {MAX_BORROWS} requests for files in one call")
                     try:
-                        message = await _provided(lend.get(key), opened)
+                        if key not in provided and refused is None:
+                            provided[key] = await _provided(lend.get(key), opened)
                     except Exception as error:  # raised once the child has ended the call
-                        message, refused = None, error
+                        refused = error
+                    message = provided.get(key)
                 case Returned(value):
+                    if refused is not None:
+                        raise refused
                     return value
                 case Raised(kind, detail, is_exhausted):
                     if is_exhausted:
@@ -154,7 +164,7 @@ class ChildProcess:
         frame = await self._reader.readexactly(size)
         try:
             return ANSWERS.decode(frame)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise InvalidAnswer(f"an answer that cannot be decoded: {error}") from None
 
     @property

@@ -185,7 +185,7 @@ def _validated(child: ChildProcess, value: msgspec.Raw, into: type[T], check: Ca
     try:
         result = msgspec.msgpack.decode(value, type=into)
         check(result)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         child.kill()
         log.warning("child killed", pid=child.pid, reason=f"invalid answer: {error}")
         raise InvalidAnswer(f"the result is not plausible: {error}") from None

@@ -14,7 +14,7 @@ from domain.classification import PlaneSelection
 from domain.image import Inspection
 from infrastructure.inference.models.refusals import PackageRefused
 from infrastructure.inference.packages.input_fitting import PICTURE, ImageFacts, InputMismatch, mismatch_sentence, mismatches
-from infrastructure.inference.packages.manifest_reader import parse_manifest
+from infrastructure.inference.packages.manifest_reader import parse_record
 from infrastructure.inference.packages.package_manifest import InputTensor
 from infrastructure.inference.plane_counts import COLOURS, PlaneCounts, Size
 
@@ -28,8 +28,8 @@ def mismatches_of(record: str, image: Inspection | None, counts: PlaneCounts | N
     Without `image` and `counts`, which go together, only `planes` are compared. Empty for a manifest that this release cannot read.
     """
     try:
-        tensor = parse_manifest(msgspec.json.decode(record)).input
-    except (PackageRefused, msgspec.DecodeError):
+        tensor = parse_record(record).input
+    except PackageRefused:
         return []
     if tensor is None:
         return []

@@ -51,8 +51,8 @@ def parse_record(text: str) -> PackageManifest:
     """The manifest in the record of a version, which is JSON text. Raises PackageRefused."""
     try:
         return parse_manifest(msgspec.json.decode(text))
-    except msgspec.DecodeError:
-        raise PackageRefused(RefusalCode.MANIFEST_FIELD, "is no JSON", file="record") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise PackageRefused(RefusalCode.MANIFEST_FIELD, "is no JSON, or is nested too deeply", file="record") from None
 
 
 def model_name(text: str) -> str:

@@ -8,6 +8,17 @@ update ops.writers set topics = topics || '{ModelVersionAdded,ModelAliasMoved,Mo
   where role = 'bioscope_inference';
 update ops.writers set topics = topics || '{ModelCheckFailed}' where role = 'bioscope_projector';
 
+-- As `domain.values.model_id`.
+create function ops.model_stream(name text) returns uuid language plpgsql immutable strict parallel safe
+set search_path = pg_catalog, pg_temp as $$
+declare
+  digest bytea := substr(ops.sha1(uuid_send('d17952a2-7bd5-5beb-9efb-34ae6c816ec7'::uuid) || convert_to('model/' || name, 'UTF8')), 1, 16);
+begin
+  digest := set_byte(digest, 6, (get_byte(digest, 6) & 15) | 80);
+  digest := set_byte(digest, 8, (get_byte(digest, 8) & 63) | 128);
+  return encode(digest, 'hex')::uuid;
+end $$;
+
 -- The first rule that an answer to a check breaks; null where it is in order. `streams`, `topics` and `states` are those of the same
 -- command.
 create function ops.check_model_answer(
@@ -15,9 +26,11 @@ create function ops.check_model_answer(
 ) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  event   json := ops.as_json(state);
-  "check" uuid;
-  asked   record;
+  event    json := ops.as_json(state);
+  "check"  uuid;
+  asked    record;
+  model    es.streams;
+  versions bigint;                                     -- of the model before the command
 begin
   if topic = 'ModelAliasMoved' then
     return case
@@ -30,23 +43,40 @@ begin
   "check" := case when topic = 'ModelVersionAdded' then (event ->> 'check_id')::uuid else stream end;
   select s.version, e.topic, ops.as_json(e.state) as state into asked
     from es.streams s cross join lateral es.event_at(s.first) e where s.stream = "check";
+  select * into model from es.streams s
+    where s.stream = case when topic = 'ModelVersionAdded' then check_model_answer.stream else (event ->> 'model_id')::uuid end;
+  versions := (select count(*) from es.stream_events(model.stream, 0) e where e.topic = 'ModelVersionAdded');
   return case
     when asked.topic is null or asked.topic not in ('ModelPackageUploaded', 'ModelTestRequested') then 'nobody asked for the check'
     when asked.version <> 1 then 'the check has an answer already'
     when topic <> 'ModelVersionAdded' and version <> 2 then 'the check has an answer already'
-    when topic = 'ModelCheckPassed' and asked.topic = 'ModelTestRequested'
+    when (topic = 'ModelCheckFailed' or (topic = 'ModelCheckPassed' and asked.topic = 'ModelTestRequested'))
       and (asked.state ->> 'model_id', asked.state ->> 'number') is distinct from (event ->> 'model_id', event ->> 'number')
       then 'the check was of another version'
+    when topic = 'ModelCheckPassed' and ops.model_stream(event ->> 'model_name') is distinct from (event ->> 'model_id')::uuid
+      then 'the name is not that of the model'
+    when topic = 'ModelCheckPassed' and ((event ->> 'number')::integer between 1 and versions) is not true
+      and not exists (select from unnest(streams, topics, states) with ordinality as n (stream, topic, state, place)
+        where n.topic = 'ModelVersionAdded' and n.stream = (event ->> 'model_id')::uuid
+          and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number' and n.place < array_position(streams, "check"))
+      then 'the model has no such version'
     when topic = 'ModelVersionAdded' and asked.topic <> 'ModelPackageUploaded' then 'nobody uploaded the package'
     when topic = 'ModelVersionAdded' and (event ->> 'by') is distinct from (asked.state ->> 'by')
       then 'the version is not added for the person who uploaded it'
     when topic = 'ModelVersionAdded' and (event #>> '{version,package}') is distinct from (asked.state ->> 'sha256')
       then 'the package is not the uploaded one'
+    when topic = 'ModelVersionAdded' and (event #>> '{version,digest}' ~ '^[0-9a-f]{64}$') is not true
+      then 'the digest is no SHA-256 in hexadecimal'
+    when topic = 'ModelVersionAdded' and ops.model_stream(event ->> 'name') is distinct from stream then 'the name is not that of the model'
+    when topic = 'ModelVersionAdded' and es.stream_holds(model, '{ModelRetired}') then 'the model is retired'
+    when topic = 'ModelVersionAdded' and (event #>> '{version,number}') is distinct from (versions + 1)::text
+      then 'the number is not the next one'
     when topic = 'ModelVersionAdded' and not exists (select from unnest(streams, topics) as n (stream, topic)
       where n.stream = "check" and n.topic = 'ModelCheckPassed') then 'a version is added only when its check has passed'
     when topic = 'ModelVersionAdded' and cardinality(array_positions(topics, 'ModelVersionAdded')) > 1 then 'a check adds one version'
   end;
 end $$;
+revoke execute on function ops.model_stream from public;
 revoke execute on function ops.check_model_answer from public;
 
 -- As in migration 0018, with the rules of model checks.

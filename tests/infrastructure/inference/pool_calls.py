@@ -4,8 +4,9 @@ import hashlib
 import os
 import signal
 import time
+from contextlib import suppress
 
-from infrastructure.inference.children.fork_server import borrow
+from infrastructure.inference.children.fork_server import NotLent, borrow
 
 
 def add(left: int, right: int) -> int:
@@ -22,6 +23,17 @@ def echo(data: bytes) -> bytes:
 
 def lent(key: str) -> bytes:
     return bytes(borrow(key))
+
+
+def lent_often(keys: list[str]) -> int:
+    return sum(len(borrow(key)) for key in keys)
+
+
+def not_lent_often(keys: list[str]) -> None:
+    """A child that goes on after each refusal."""
+    for key in keys:
+        with suppress(NotLent):
+            borrow(key)
 
 
 def digest_of_lent(key: str) -> str:

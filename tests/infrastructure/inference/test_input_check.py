@@ -277,7 +277,12 @@ def test_the_older_form_takes_a_picture_of_the_planes_that_are_chosen(older):
     assert absent.message == "The image has no z=4: it has at most 4 focal planes, counted from 0"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "{}", '{"config": 1}', '{"config": {"bioscope": []}}', '{"type": "dataset"}'])
+NESTED = '{"other": %s}' % ("[" * 100_000 + "]" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "{}", '{"config": 1}', '{"config": {"bioscope": []}}', '{"type": "dataset"}', pytest.param(NESTED, id="nested")]
+)
 def test_a_manifest_that_cannot_be_read_is_left_to_the_worker(text):
     unreadable = msgspec.structs.replace(version(record()), record=text)
     assert list(check_input(unreadable, grey(), None)) == []

@@ -360,6 +360,7 @@ def peak_bytes(whose):
         {"release": "1\n2"},
         {"runtime": "onnx\x1b[31m"},
         {"record": "{"},
+        pytest.param({"record": '{"other": %s}' % ("[" * 100_000 + "]" * 100_000)}, id="a record that is nested too deeply"),
     ],
 )
 def test_what_no_honest_check_answers_is_refused(changed):

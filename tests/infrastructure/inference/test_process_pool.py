@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import Unavailable
-from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, PoolClosed
+from infrastructure.inference.children.child_process import MAX_BORROWS, ChildFailed, ChildHung, ChildLost, InvalidAnswer, PoolClosed
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from tests.rigs.waiting import wait_until_async
 
@@ -151,6 +151,16 @@ async def test_a_child_that_dies_is_replaced_and_its_call_is_lost(function):
         assert await pool.run(f"{CALLS}:pid", into=int) != before
 
 
+async def test_a_result_that_is_nested_too_deeply_to_be_checked_is_refused():
+    def deeper(_):
+        return deeper(_)
+
+    async with a_pool(1) as pool:
+        with pytest.raises(InvalidAnswer, match="not plausible"):
+            await pool.run(f"{CALLS}:add", 1, 1, into=int, check=deeper)
+        assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
+
+
 async def test_a_child_that_hangs_is_killed_while_other_calls_go_on():
     async with a_pool(2, hang_seconds=0.5) as pool:
         hanging = await a_hanging_call(pool)
@@ -216,6 +226,46 @@ async def test_a_child_borrows_an_open_file_more_than_once(tmp_path, size):
         with path.open("rb") as file:
             for _ in range(2):
                 assert await pool.run(f"{CALLS}:lent", "package", into=bytes, lend={"package": file}) == path.read_bytes()
+
+
+async def test_a_file_is_opened_once_in_a_call_however_often_its_child_borrows_it(tmp_path):
+    path, opened = tmp_path / "lent", []
+    path.write_bytes(b"weights")
+
+    async def file():
+        opened.append(path.open("rb"))
+        return opened[-1]
+
+    async with a_pool(1) as pool:
+        for call in (1, 2):
+            assert await pool.run(f"{CALLS}:lent_often", ["model"] * MAX_BORROWS, into=int, lend={"model": file}) == 7 * MAX_BORROWS
+            assert [one.closed for one in opened] == [True] * call
+
+
+async def test_a_provider_that_fails_is_not_asked_again_in_a_call():
+    asked = []
+
+    async def away():
+        asked.append(len(asked))
+        raise ConnectionError("the store is away")
+
+    async with a_pool(1) as pool:
+        with pytest.raises(ConnectionError):
+            await pool.run(f"{CALLS}:not_lent_often", ["model"] * 2, into=type(None), lend={"model": away})
+    assert asked == [0]
+
+
+@pytest.mark.parametrize("key", ["model", "unknown"])
+async def test_a_child_that_borrows_without_end_is_killed(key):
+    async def weights():
+        return b"weights"
+
+    async with a_pool(1) as pool:
+        before = await pool.run(f"{CALLS}:pid", into=int)
+        with pytest.raises(InvalidAnswer, match="requests for files"):
+            await pool.run(f"{CALLS}:not_lent_often", [key] * (MAX_BORROWS + 1), into=type(None), lend={"model": weights})
+        await wait_until_async(lambda: not runs(before))
+        assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
 
 
 async def test_a_large_file_is_lent_without_being_in_memory(tmp_path):

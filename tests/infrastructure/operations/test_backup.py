@@ -145,7 +145,9 @@ def add_package(log, store, data):
 
 
 def test_packages_are_kept_for_versions_and_for_checks_to_come(made, owner_url, elsewhere, log, store):
-    """Also a package that is larger than an image may be. The weights in it, and a refused package, are no blobs that anything needs."""
+    """Also a package that is larger than an image may be. The weights in it, a refused package, and another one of a known version, are no
+    blobs that anything needs: the sweeper deletes them.
+    """
     package, check = add_package(log, store, bytes(MOST + 1))
     waiting, _ = add_package(log, store, b"pending")
     refused, refused_check = add_package(log, store, b"refused")
@@ -154,16 +156,38 @@ def test_packages_are_kept_for_versions_and_for_checks_to_come(made, owner_url, 
     found = model_checks.CheckedModel("cells", "", model.Version(number=1, sha256=weights, size=9, **about), REPORT)
     model_checks.record_passed(check, found, command=command(SYSTEM), log=log)
     model_checks.record_failed(refused_check, model_checks.PackageRefusal("labels", "are missing"), None, command=command(SYSTEM), log=log)
+    zipped_again, again = add_package(log, store, b"zipped again")
+    model_checks.record_passed(again, found, command=command(SYSTEM), log=log)
     earlier = store.keep(b"weights of an earlier release")
     old = {"name": "shipped", "sha256": earlier, "size": 9, "labels": ("round",), "review_below": 0.0, "record": "{}"}
     add_model(**old, command=command(actor(Role.ADMIN)), log=log)
     manifest = backup(owner_url, store, made, root=ROOT)
     assert manifest.missing == ()
     assert {package, waiting, earlier} <= set(manifest.blobs)
-    assert {weights, refused} & set(manifest.blobs) == set()
+    assert {weights, refused, zipped_again} & set(manifest.blobs) == set()
     restored = MemoryBlobs(maximum=MOST)
     restore(elsewhere, restored, made, checked(made, ROOT))
     assert restored.read(package) == bytes(MOST + 1)
+
+
+def test_the_package_of_a_check_that_is_answered_during_the_copy_is_kept(made, owner_url, log, store):
+    """The restored log holds no answer, so the check awaits it, with the package."""
+    passes, passed_check = add_package(log, store, b"passes")
+    fails, failed_check = add_package(log, store, b"fails")
+
+    def meanwhile(what, done, _):
+        if what == "log" and done == 0:
+            about = {"labels": ("round",), "review_below": 0.0, "record": "{}", "digest": passes, "package": passes}
+            found = model_checks.CheckedModel("cells", "", model.Version(number=1, sha256=passes, size=9, **about), REPORT)
+            assert model_checks.record_passed(passed_check, found, command=command(SYSTEM), log=log)
+            refusal = model_checks.PackageRefusal("labels", "are missing")
+            assert model_checks.record_failed(failed_check, refusal, None, command=command(SYSTEM), log=log)
+
+    manifest = backup(owner_url, store, made, root=ROOT, progress=meanwhile)
+    assert manifest.position < log.head()
+    assert {passes, fails} <= set(manifest.blobs)
+    later = backup(owner_url, store, made, root=ROOT)
+    assert {passes, fails} & set(later.blobs) == {passes}
 
 
 def test_what_was_damaged_in_the_folder_is_copied_again(made, owner_url, store):
