@@ -58,14 +58,24 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unit(self) -> str:
         """The unit of the number that a regression gives, as the manifest states it. Empty if it states none."""
+        return self._output.unit or ""
+
+    @property
+    def label_threshold(self) -> float | None:
+        """The score from which a label of `multi_label` applies; None for other kinds."""
+        return self._output.threshold if self.kind is OutputKind.MULTI_LABEL else None
+
+    @property
+    def _output(self) -> "_Output":
         try:
-            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output.unit or ""
+            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output
         except msgspec.DecodeError:
-            return ""
+            return _Output()
 
 
 class _Output(msgspec.Struct, frozen=True):
     unit: str | None = None
+    threshold: float = 0.5
 
 
 class _Bioscope(msgspec.Struct, frozen=True):

@@ -195,6 +195,7 @@ class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
     release: Annotated[str | None, Described(description="version that its manifest states")]
     kind: Annotated[OutputKind, Described(description="what its numbers mean, see docs/models/format.md")]
     unit: Annotated[str | None, Described(description="unit of the number of a regression")]
+    label_threshold: Annotated[float | None, Described(description="score from which a label of `multi_label` applies")]
     labels: tuple[str, ...]
     label_texts: Annotated[dict[str, str], Described(description="labels in words")]
     review_below: Annotated[float, Described(description="a lower confidence needs review")]

@@ -314,6 +314,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "release": "Version that its manifest states",
         "kind": "What its numbers mean",
         "unit": "Unit of the number that a `regression` gives",
+        "label_threshold": "Score from which a label of `multi_label` applies, 0 to 1. Null for other kinds",
         "labels": "Labels, in the order of the model's output",
         "label_texts": "Labels in words, for the labels that have them",
         "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",

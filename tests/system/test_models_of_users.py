@@ -301,7 +301,8 @@ def test_one_label_of_several_is_the_most_probable(in_production, researcher):
 
 
 def test_several_labels_may_apply_or_none(in_production, researcher):
-    found = results(researcher, classified(researcher, IMAGES / "granules", "--model", "granules"))
+    report = classified(researcher, IMAGES / "granules", "--model", "granules")
+    found = results(researcher, report)
     applying = {file: {label for label, score in result["scores"].items() if score >= 0.5} for file, result in found.items()}
     assert applying == {
         "both.png": {"granules", "vacuoles"},
@@ -309,13 +310,17 @@ def test_several_labels_may_apply_or_none(in_production, researcher):
         "vacuoles.png": {"vacuoles"},
         "neither.png": {"none"},
     }
+    assert {line["file"]: set(line["labels"]) for line in report["lines"]} == applying
+    assert {line["file"]: line["scores"] for line in report["lines"]} == {file: result["scores"] for file, result in found.items()}
     assert found["neither.png"]["label"] == "none"
     others = max(found["neither.png"]["scores"][label] for label in ("granules", "vacuoles"))
     assert found["neither.png"]["confidence"] == pytest.approx(1 - others, abs=1e-6)
 
 
 def test_a_number_is_counted_and_no_confidence_is_shown(in_production, researcher):
-    found = results(researcher, classified(researcher, IMAGES / "cell-count", "--model", "cell-count"))
+    report = classified(researcher, IMAGES / "cell-count", "--model", "cell-count")
+    assert report["unit"] == "cells"
+    found = results(researcher, report)
     for file, result in found.items():
         drawn = int(Path(file).stem.removeprefix("cells_"))
         assert abs(result["value"] - drawn) < 1

@@ -193,6 +193,11 @@ class Client:
         """The images that the job covers and has no result for."""
         return self._all(f"/api/classifications/{job}/failures")
 
+    def model_version(self, model: str, number: int) -> dict[str, Any]:
+        """A version of the model with this id; empty if the server does not show it."""
+        versions = self.get(f"/api/models/{model}")["versions"]
+        return next((version for version in versions if version["number"] == number), {})
+
     def images(self, dataset: str) -> list[dict[str, Any]]:
         return self._all("/api/images/", dataset_id=dataset)
 
