@@ -364,7 +364,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "dataset_id": "Dataset to classify",
         "model_name": "Name of the model. Default: that of the installation",
         "threshold": "Results with a lower confidence need a review, 0 to 1. Default: that of the version",
-        "model_version": "Number of a version, or an alias such as `candidate`. Default: `production`",
+        "model_version": "Number of a version, such as 2 or `2`, or an alias such as `candidate`. Default: `production`",
         "planes": "Planes and channels to use, the same of each image. Default: the model chooses",
     },
     "Share": {"user_id": "Id of the account", "username": "User name, if the account exists", "grant": "What the account may do"},
