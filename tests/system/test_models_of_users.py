@@ -290,6 +290,10 @@ def test_an_analyst_runs_what_is_in_production_and_nothing_else(in_production, a
     assert only_result(analyst, run(analyst, **body))["label"] == "marker_positive"
     status, _ = refusal(analyst, "POST", "/api/classifications/run", json=body | {"model_version": str(check["number"])})
     assert status == 403
+    before = analyst.get("/api/datasets")
+    done = command_line(analyst, "classify", str(IMAGES / "nuclei-marker"), "--model", f"nuclei-marker@{check['number']}")
+    assert (done.returncode, analyst.get("/api/datasets")) == (1, before)
+    assert "It needs the role researcher or higher" in done.stderr
 
 
 def test_one_label_of_several_is_the_most_probable(in_production, researcher):
@@ -340,6 +344,10 @@ def test_the_planes_of_a_stack_are_chosen(in_production, researcher):
     assert {axis: chosen for axis, chosen in middle["planes"].items() if chosen is not None} == {"z": 1}
     swapped = run(researcher, **body, planes={"z": 1, "c": [1, 0]})
     assert only_result(researcher, swapped)["scores"] != only_result(researcher, middle)["scores"]
+    before = researcher.get("/api/datasets")
+    done = command_line(researcher, "classify", str(IMAGES / "stacks"), "--model", "nuclei-marker", "--plane", "c=0,1,2")
+    assert (done.returncode, researcher.get("/api/datasets")) == (1, before)
+    assert "The model takes 2 (nuclei, marker) channels, and the choice has 3" in done.stderr
     status, detail = refusal(researcher, "POST", "/api/classifications/run", json=body | {"planes": {"z": 7}})
     assert (status, "3" in detail) == (422, True)
 
