@@ -24,13 +24,12 @@ from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_files import Archive
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageFile, PackageManifest, Tolerance
 from infrastructure.inference.packages.tensor_file import read_tensor
-from infrastructure.inference.result_rules import NONE_APPLIES
+from infrastructure.inference.result_rules import DECIMALS, NONE_APPLIES
 from infrastructure.inference.scoring import NotOfItsKind, interpret, result_labels
 from infrastructure.inference.version_digest import version_digest
 
 T = TypeVar("T")
 
-DECIMALS: Final = 6
 MAX_DETAIL_LENGTH: Final = 900
 MAX_DESCRIPTION_LENGTH: Final = 4000
 MAX_RELEASE_LENGTH: Final = 100

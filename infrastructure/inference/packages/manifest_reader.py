@@ -395,7 +395,7 @@ class _Reader:
 
     def _check_labels(self, labels: tuple[str, ...], place: str, kind: OutputKind) -> None:
         if len(set(labels)) != len(labels):
-            double = Counter(labels).most_common(1)[0][0]
+            double = next(label for label, count in Counter(labels).items() if count > 1)
             raise self._refused(RefusalCode.LABELS, place, f"has the label `{shown(double)}` twice")
         if any(not label.isprintable() or label != label.strip() for label in labels):
             raise self._refused(RefusalCode.LABELS, place, "has a label that cannot be shown, or that begins or ends with a blank")
