@@ -17,6 +17,8 @@ PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 NUMBER: Final = re.compile(r"[0-9]{1,9}")
 MAX_REASON: Final = 1000
+NONE_APPLIES: Final = "none"
+"""The label of an image of a `multi_label` model to which no label applies."""
 
 
 class OutputKind(StrEnum):

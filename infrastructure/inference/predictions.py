@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from domain.image import Inspection
-from domain.model import OutputKind
+from domain.model import NONE_APPLIES, OutputKind
 from domain.values import ImageWarning, printable
 from infrastructure.images.validation.limits import ImageLimits
-from infrastructure.inference.result_rules import MAX_ROUNDING, MAX_SUM_DIFFERENCE, NONE_APPLIES, ResultRules
+from infrastructure.inference.result_rules import MAX_ROUNDING, MAX_SUM_DIFFERENCE, ResultRules
 
 MAX_WARNINGS: Final = 64
 MAX_SIGNALS: Final = 16

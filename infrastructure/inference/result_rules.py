@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from domain.classification import ReviewRules
-from domain.model import OutputKind, Version
+from domain.model import NONE_APPLIES, OutputKind, Version
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Number = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
@@ -21,9 +21,6 @@ MAX_ROUNDING: Final = 10.0**-DECIMALS
 FLOAT32_ROUNDING: Final = 2.0**-24
 """Maximum relative difference between a number and the float32 that is nearest to it, unless both are next to 0."""
 FLOAT32_ROUNDING_AT_0: Final = 2.0**-150
-
-NONE_APPLIES: Final = "none"
-"""The label of an image of a `multi_label` model to which no label applies."""
 
 
 class ResultRules(msgspec.Struct, frozen=True, kw_only=True):

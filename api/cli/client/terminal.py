@@ -16,8 +16,8 @@ from rich.text import Text
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
 from api.cli.output import Column, out, print_message, print_table
+from domain.model import NONE_APPLIES
 from domain.values import ImageWarning
-from infrastructure.inference.result_rules import NONE_APPLIES
 
 AFTER_THE_MODEL = ("labels", "scores", "unit")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
