@@ -72,7 +72,7 @@ class RunClassification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     dataset_id: UUID | None = None
     model_name: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
-    model_version: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    model_version: Annotated[str, Meta(min_length=1, max_length=50)] | Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     planes: Planes | None = None
 
     @property
@@ -106,7 +106,7 @@ class Classifications(Controller):
             model_name=data.model_name or _default_model(known, context.options.default_model),
             threshold=data.threshold,
             known_models=[model.name for model in known],
-            model_version=data.model_version,
+            model_version=None if data.model_version is None else str(data.model_version),
             planes=data.selection,
             input_check=context.services.input_check,
         )

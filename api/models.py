@@ -46,6 +46,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None
     kind: OutputKind
     unit: str | None
+    label_threshold: float | None
     labels: tuple[str, ...]
     label_texts: dict[str, str]
     review_below: float

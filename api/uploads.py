@@ -105,7 +105,7 @@ async def receive_package(context: RequestContext, store_slots: asyncio.Semaphor
                 await _in_thread(writer.write, bytes(pending))
                 pending = bytearray()
         if size == 0:
-            raise Malformed("The body is empty: send the zip archive of the model package")
+            raise Malformed("The file is empty: send the zip archive of the model package")
         async with _store_slot(store_slots, options.uploads):
             await _in_thread(writer.write, bytes(pending))
             return StoredPackage(*await _in_thread(writer.commit))

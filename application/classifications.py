@@ -33,7 +33,8 @@ def run(
     `model_version` is a number or an alias; None takes the version in production, the only one that analysts may run. `threshold` (0 to
     1) is the confidence below which a result needs review; None takes that of the version. `known_models` are named in the message if
     there is no model `model_name`. Without `input_check`, and for images that were not inspected yet, the worker finds out whether an
-    image fits. Raises Forbidden, Invalid, InputMismatch, NotFound, Conflict (a rejected image).
+    image fits. Choices are refused before a dataset that does not exist, so that a client can try them out. Raises Forbidden, Invalid,
+    InputMismatch, NotFound, Conflict (a rejected image).
     """
     require_role(command.actor, Role.ANALYST)
     if (dataset_id is None) == (image_id is None):
@@ -50,8 +51,6 @@ def run(
         dataset_id = found.dataset_id
         guards.append(images.open_guard(found.id))
     assert dataset_id is not None
-    datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
-    guards.append(datasets.open_guard(dataset_id))
     events = classification.request(
         new_id(command, "classification"),
         dataset=dataset_id,
@@ -67,6 +66,8 @@ def run(
     )
     if input_check is not None:
         _require_match(chosen, version, input_check(version, found, planes))
+    datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
+    guards.append(datasets.open_guard(dataset_id))
     try:
         return create_stream(log, command, events, guards=guards)
     except StreamClosed:

@@ -18,6 +18,8 @@ ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 NUMBER: Final = re.compile(r"[0-9]{1,9}")
 SHA256: Final = re.compile("[0-9a-f]{64}")
 MAX_REASON: Final = 1000
+NONE_APPLIES: Final = "none"
+"""The label of an image of a `multi_label` model to which no label applies."""
 
 
 class OutputKind(StrEnum):
@@ -59,14 +61,24 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unit(self) -> str:
         """The unit of the number that a regression gives, as the manifest states it. Empty if it states none."""
+        return self._output.unit or ""
+
+    @property
+    def label_threshold(self) -> float | None:
+        """The score from which a label of `multi_label` applies; None for other kinds."""
+        return self._output.threshold if self.kind is OutputKind.MULTI_LABEL else None
+
+    @property
+    def _output(self) -> "_Output":
         try:
-            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output.unit or ""
+            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output
         except (msgspec.DecodeError, RecursionError):
-            return ""
+            return _Output()
 
 
 class _Output(msgspec.Struct, frozen=True):
     unit: str | None = None
+    threshold: float = 0.5
 
 
 class _Bioscope(msgspec.Struct, frozen=True):

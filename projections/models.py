@@ -44,7 +44,10 @@ class VersionCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `unit` as in the manifest; `checks`: the newest last."""
+    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `unit` and `label_threshold` as in the manifest.
+
+    `checks`: the newest last.
+    """
 
     number: int
     sha256: str
@@ -59,6 +62,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     label_texts: dict[str, str] = {}
     release: str = ""
     unit: str = ""
+    label_threshold: float | None = None
     checks: tuple[VersionCheck, ...] = ()
 
 
@@ -164,6 +168,7 @@ def _version(version: Version, addition: Addition) -> ModelVersion:
         label_texts=version.label_texts,
         release=version.release,
         unit=version.unit,
+        label_threshold=version.label_threshold,
     )
 
 

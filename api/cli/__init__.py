@@ -46,7 +46,7 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
         sys.stdout.reconfigure(errors="replace")  # no command fails because the terminal lacks a character
 
 
-for checking in (model_packages.add, model_packages.test):
+for checking in (model_packages.add, model_packages.test, model_packages.checks):
     models.models.add_command(checking)
 main.add_section("Everyday commands", stack.demo, stack.up, remote.login, remote.classify, audit.audit)
 main.add_section(

@@ -102,6 +102,7 @@ def classify(
     with client:
         if choice.name:
             _require_model(client, choice)
+        client.require_choices(choice.name, version=choice.version, planes=chosen_planes)
         report = terminal.classify(
             client,
             contents.images,

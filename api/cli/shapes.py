@@ -143,6 +143,22 @@ class CheckedModel(msgspec.Struct, frozen=True, kw_only=True):
     field: Annotated[str | None, Described(description="field of that file")]
 
 
+class ModelCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """A check of a model package, and its answer. Fields that do not apply are null."""
+
+    id: UUID
+    status: Annotated[Literal["pending", "passed", "failed"], Described(description="`pending` until a worker has answered")]
+    requested_at: datetime
+    answered_at: datetime | None
+    filename: Annotated[str | None, Described(description="of the package; null for a test of a version")]
+    model_name: Annotated[str | None, Described(description="model of the version; null if the package was refused")]
+    number: Annotated[int | None, Described(description="number of the version")]
+    code: Annotated[str | None, Described(description="why it was refused: a code of docs/models/format.md")]
+    detail: Annotated[str | None, Described(description="the reason as a sentence")]
+    file: Annotated[str | None, Described(description="file of the package that is at fault")]
+    field: Annotated[str | None, Described(description="field of that file")]
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A finding of `bioscope doctor`."""
 
@@ -195,6 +211,7 @@ class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
     release: Annotated[str | None, Described(description="version that its manifest states")]
     kind: Annotated[OutputKind, Described(description="what its numbers mean, see docs/models/format.md")]
     unit: Annotated[str | None, Described(description="unit of the number of a regression")]
+    label_threshold: Annotated[float | None, Described(description="score from which a label of `multi_label` applies")]
     labels: tuple[str, ...]
     label_texts: Annotated[dict[str, str], Described(description="labels in words")]
     review_below: Annotated[float, Described(description="a lower confidence needs review")]

@@ -96,6 +96,7 @@ MODEL_VERSION: Final = {
     "release": "1.2.0",
     "kind": "logits",
     "unit": None,
+    "label_threshold": None,
     "labels": list(SCORES),
     "label_texts": {},
     "review_below": 0.6309,

@@ -16,6 +16,16 @@ IMAGE_MISSING: Final = ImageRefusal("image_missing", "The image's file is missin
 IMAGE_CORRUPTED: Final = ImageRefusal("image_corrupted", "The image's file is damaged in the blob store and was not used. Upload it again")
 DECODER_BROKE: Final = ImageRefusal("decoder_broke", "The decoder crashed on this image. Save or export it again")
 DECODER_HUNG: Final = ImageRefusal("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
+CLASSIFIER_BROKE: Final = ImageRefusal(
+    "decoder_broke",
+    "The decoder or the model crashed on this image. Save or export the image again. If other images fail too, the model may be at fault:"
+    " test it",
+)
+CLASSIFIER_HUNG: Final = ImageRefusal(
+    "decoder_hung",
+    "Decoding the image and running the model take too long. Save or export the image again, or make it smaller. If other images fail too,"
+    " the model may be at fault: test it",
+)
 
 
 def read_images(blobs: BlobStore, names: Sequence[str]) -> list[bytes | ImageRefusal]:
@@ -33,12 +43,15 @@ def _found(one: BlobContent) -> bytes | ImageRefusal:
             return one
 
 
-def refusal_for(error: Exception, *, otherwise: ImageRefusal) -> ImageRefusal:
-    """The failure of the image whose call raised `error`; based on `otherwise` if the function itself raised."""
+def refusal_for(error: Exception, *, otherwise: ImageRefusal, runs_model: bool = False) -> ImageRefusal:
+    """The failure of the image whose call raised `error`; based on `otherwise` if the function itself raised.
+
+    If the call `runs_model`, image or model may be at fault.
+    """
     match error:
         case ChildHung():
-            return DECODER_HUNG
+            return CLASSIFIER_HUNG if runs_model else DECODER_HUNG
         case ChildFailed():
             return ImageRefusal(otherwise.reason, f"{otherwise.detail} ({error.kind})")
         case _:
-            return DECODER_BROKE
+            return CLASSIFIER_BROKE if runs_model else DECODER_BROKE

@@ -103,7 +103,7 @@ class GroupClassifier:
                 log.warning("model refused", model=model.version.file, reason=error.detail)
                 return GroupResult([MODEL_UNSAFE] * len(files), None)
             if not may_divide:
-                return GroupResult([refusal_for(error, otherwise=MODEL_FAILED)], None)
+                return GroupResult([refusal_for(error, otherwise=MODEL_FAILED, runs_model=True)], None)
             singles = await asyncio.gather(*(self._classify_files([file], model, may_divide=False) for file in files))
             answers = [answer for single in singles for answer in single.answers]
             return GroupResult(answers, next((single.batch for single in singles if single.batch), None))

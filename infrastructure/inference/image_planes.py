@@ -110,11 +110,11 @@ class _Planes:
         self._cached: tuple[tuple[int, int, int], Plane] | None = None
         self.warnings: tuple[ImageWarning, ...] = ()
         if image.metadata is None:
-            self.colours = _samples(self._decoded(0, 0, 0))
+            self.colours = _colours_of_a_picture(self._decoded(0, 0, 0).colours)
             self.channels = self.colours
         else:
             page = image.pages[0]
-            self.colours = 1 if COLOURS.get(page.photometric, Colours.RGB) is Colours.GREY else COLOURS_OF_A_PICTURE
+            self.colours = _colours_of_a_picture(COLOURS.get(page.photometric, Colours.RGB))
             self.channels = sizes.get("C", 1) * page.channels * self.colours
 
     def chosen_channels(self, chosen: tuple[int, ...] | None) -> list[int]:
@@ -190,8 +190,8 @@ def _require_alike(parts: Sequence[NDArray[Any]]) -> None:
         raise InputMismatch("planes", expected="one size and type", found="several")
 
 
-def _samples(plane: Plane) -> int:
-    return int(plane.pixels.shape[2])
+def _colours_of_a_picture(stored: Colours) -> int:
+    return 1 if stored is Colours.GREY else COLOURS_OF_A_PICTURE
 
 
 def _not_used(plane: Plane) -> tuple[ImageWarning, ...]:

@@ -12,20 +12,16 @@ import msgspec
 from msgspec import Meta
 
 from domain.image import Inspection
-from domain.model import OutputKind
+from domain.model import NONE_APPLIES, OutputKind
 from domain.values import ImageWarning, printable
 from infrastructure.images.validation.limits import ImageLimits
-from infrastructure.inference.result_rules import NONE_APPLIES, ResultRules
+from infrastructure.inference.result_rules import MAX_ROUNDING, MAX_SUM_DIFFERENCE, ResultRules
 
 MAX_WARNINGS: Final = 64
 MAX_SIGNALS: Final = 16
 MAX_THUMBNAIL_BYTES: Final = 1024**2
 MAX_PREVIEW_BYTES: Final = 24 * 1024**2
 MAX_SENTENCE_LENGTH: Final = 1000
-MAX_SUM_DIFFERENCE: Final = 1e-4
-"""Maximum difference of the sum of probabilities from 1, without that of rounding them."""
-MAX_ROUNDING: Final = 1e-6
-"""Maximum difference between two numbers that are equal but for rounding to six decimals."""
 JPEG_START: Final = b"\xff\xd8\xff"
 
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]

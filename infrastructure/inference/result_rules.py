@@ -7,13 +7,20 @@ import msgspec
 from msgspec import Meta
 
 from domain.classification import ReviewRules
-from domain.model import OutputKind, Version
+from domain.model import NONE_APPLIES, OutputKind, Version
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Number = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
 
-NONE_APPLIES: Final = "none"
-"""The label of an image of a `multi_label` model to which no label applies."""
+DECIMALS: Final = 6
+"""Of all numbers in results but the value of a regression."""
+MAX_SUM_DIFFERENCE: Final = 1e-4
+"""Maximum difference of the sum of probabilities from 1, without that of rounding them."""
+MAX_ROUNDING: Final = 10.0**-DECIMALS
+"""Maximum difference between two numbers that are equal but for rounding to six decimals."""
+FLOAT32_ROUNDING: Final = 2.0**-24
+"""Maximum relative difference between a number and the float32 that is nearest to it, unless both are next to 0."""
+FLOAT32_ROUNDING_AT_0: Final = 2.0**-150
 
 
 class ResultRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +40,13 @@ class ResultRules(msgspec.Struct, frozen=True, kw_only=True):
     def has_none(self) -> bool:
         """Whether the last label is that of an image to which none applies."""
         return self.kind is OutputKind.MULTI_LABEL
+
+
+def within(value: float, bounds: tuple[float, float]) -> float | None:
+    """The nearest number within `bounds` if `value` lies there but for rounding to float32, otherwise None."""
+    lowest, highest = bounds
+    below, above = (max(FLOAT32_ROUNDING * abs(bound), FLOAT32_ROUNDING_AT_0) for bound in bounds)
+    return min(max(value, lowest), highest) if lowest - below <= value <= highest + above else None
 
 
 def _require_order(bounds: tuple[float, float] | None) -> None:

@@ -8,15 +8,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from domain.model import NONE_APPLIES
 from infrastructure.inference.models.manifest import OutOfDomainGates, scores
 from infrastructure.inference.packages.package_manifest import PackageManifest
 from infrastructure.inference.preprocessing import Preprocessing, Tensor, colours
-from infrastructure.inference.result_rules import NONE_APPLIES
+from infrastructure.inference.result_rules import DECIMALS, MAX_ROUNDING, MAX_SUM_DIFFERENCE, within
 
-DECIMALS: Final = 6
-"""Of scores and measures in results."""
-MAX_SUM_DIFFERENCE: Final = 1e-4
-MAX_ROUNDING: Final = 1e-6
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -107,8 +104,10 @@ def _applying(values: NDArray[np.float64], manifest: PackageManifest) -> _Result
 
 def _number(value: float, quantity: str, bounds: tuple[float, float]) -> _Result:
     lowest, highest = bounds
-    _require(f"gives {value:.6g}; a result lies between {lowest:.6g} and {highest:.6g}", holds=lowest <= value <= highest)
-    return _Result(quantity, 0.0, (min(1.0, (value - lowest) / (highest - lowest)),), value)
+    found = within(value, bounds)
+    if found is None:
+        raise NotOfItsKind(f"it gives {value:.6g}; a result lies between {lowest:.6g} and {highest:.6g}")
+    return _Result(quantity, 0.0, ((found - lowest) / (highest - lowest),), found)
 
 
 def _within_0_and_1(values: NDArray[np.float64]) -> NDArray[np.float64]:

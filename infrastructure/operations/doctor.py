@@ -47,7 +47,7 @@ DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = an
 MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
   or has_any_column_privilege('es.events', 'insert, update') or has_table_privilege('es.streams', 'insert, update, delete, truncate')"""
 REGISTERED: Final = "select count(*) from es.streams where stream = any(%s)"
-FILES_IN_USE: Final = """select m.name, one ->> 'number', coalesce(one ->> 'package', one ->> 'sha256')
+FILES_IN_USE: Final = """select m.name, one ->> 'number', coalesce(one ->> 'package', one ->> 'sha256'), one ->> 'added_by'
   from read.models m, jsonb_array_elements(m.versions) one
   where not m.retired and exists (select from jsonb_each_text(m.aliases) a where a.value = one ->> 'number') order by 1, 2"""
 MAY_READ_KEYS: Final = "select has_table_privilege('es.secrets', 'select')"
@@ -176,14 +176,17 @@ def _registered_models(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 def _model_files(settings: Settings) -> Iterator[ConfigFinding]:
-    """A finding if the blob store lacks a version with an alias. None while Postgres or the blob store does not answer."""
+    """Whether the blob store has all versions with an alias. Nothing while Postgres or the blob store does not answer."""
     with suppress(psycopg.Error, Unavailable):
         with DIAGNOSIS.connect_unmonitored(settings.postgres_url) as connection:
             versions = connection.execute(FILES_IN_USE).fetchall()
         store = open_blobs(settings, NO_KEYS)
-        if missing := [f"{name} version {number}" for name, number, file in versions if not store.exists(file)]:
+        if missing := [f"{name} version {number}" for name, number, file, _ in versions if not store.exists(file)]:
             names = ", ".join(missing[:DISCREPANCIES_SHOWN])
             yield wrong("models", f"the blob store lacks the files of {names}: restore them from a backup, or add the packages again")
+        elif versions:
+            of_users = len({name for name, _, _, user in versions if user})
+            yield good("models", f"the blob store has the files of all versions with an alias; models that users added: {of_users}")
 
 
 class TopicDurability(NamedTuple):

@@ -67,11 +67,18 @@ async def test_a_model_without_a_version_in_production_is_no_default_and_says_wh
 async def test_a_job_names_its_version_by_number_or_alias(desk):
     http, workers, cells, images = desk
     await workers.model(sha256="cd" * 32, review_below=0.8)
-    for wanted, number, threshold in ((None, 1, 0.6), ("production", 1, 0.6), ("1", 1, 0.6), ("2", 2, 0.8), ("candidate", 2, 0.8)):
+    for wanted, number, threshold in (
+        (None, 1, 0.6),
+        ("production", 1, 0.6),
+        ("1", 1, 0.6),
+        ("2", 2, 0.8),
+        (2, 2, 0.8),
+        ("candidate", 2, 0.8),
+    ):
         for query in ({"dataset_id": cells}, {"image_id": images[0]}):
             job = (await http.get(JOBS + await run(http, **query, model_version=wanted))).json()
             assert (job["model_version"], job["threshold"]) == (number, threshold)
-    for wanted in ("3", "stable", "", "x" * 51, 2, ["2"]):
+    for wanted in ("3", "stable", "", "x" * 51, 3, 0, 2.5, True, ["2"]):
         refused = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_version": wanted})
         assert_refused(refused, 422, "invalid")
         assert refused.json()["errors"][0]["loc"] == ["body", "model_version"]

@@ -267,6 +267,7 @@ HERE = {
 WITH_THE_WHOLE_SYSTEM = {
     "bioscope models add",
     "bioscope models test",
+    "bioscope models checks",
     "bioscope demo",
     "bioscope up",
     "bioscope classify",
@@ -277,7 +278,7 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope models show",
     "bioscope models history",
 }
-"""tests/system/test_command_line.py, tests/api/test_record_commands.py and tests/api/test_registry_commands.py run them."""
+"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py and test_registry_commands.py."""
 
 
 def test_every_json_is_tested():

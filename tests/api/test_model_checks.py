@@ -85,7 +85,9 @@ async def test_a_package_may_be_larger_than_an_image(api, desk):
 )
 async def test_what_is_no_package_is_refused_and_leaves_nothing(desk, data, headers, status, code):
     http, nothing_was_stored = desk
-    assert_refused(await add(http, data, **headers), status, code)
+    answer = await add(http, data, **headers)
+    assert_refused(answer, status, code)
+    assert ("The file is empty" in answer.text) == (data == b"")
     assert nothing_was_stored()
 
 

@@ -15,7 +15,9 @@ from api.cli.client.model_package import NoPackage, open_archive, package_files
 from api.documents import examples
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.packages.package import open_package
+from scripts.commands import shapes
 from tests.api.test_client import client_of, server_of
+from tests.api.test_commands import assert_shape
 
 CHECK = str(UUID(int=7))
 PENDING = {
@@ -208,9 +210,56 @@ def test_a_version_is_tested_by_its_number_or_alias(reference, number):
     assert f"{number} (" in done.stdout
 
 
-def test_without_a_version_in_production_the_candidate_is_tested():
-    with server_of(answers(model=MODEL | {"aliases": {"candidate": 2}})) as url:
-        assert bioscope(url, "test", "cells").exit_code == 0
+def output_of_a_test(model, number):
+    only = {
+        path: given for path, given in answers(PASSED | {"number": number}, model).items() if "/checks" not in path or f"/{number}/" in path
+    }
+    with server_of(only) as url:
+        done = bioscope(url, "test", "cells")
+    assert done.exit_code == 0, done.output
+    assert f"Version {number} of the model cells is being tested." in done.stderr
+    return done.stdout
+
+
+def test_the_version_in_production_is_tested_by_default_and_not_offered_for_promotion():
+    assert "promote" not in output_of_a_test(MODEL, 1)
+
+
+def test_without_a_version_in_production_the_newest_is_tested():
+    assert "promote it" in output_of_a_test(MODEL | {"production": None, "aliases": {"candidate": 1}}, 2)
+
+
+def test_an_interrupted_check_is_shown_later(package, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "checked", interrupted)
+    with server_of(answers()) as url:
+        done = bioscope(url, "add", str(package))
+    assert f"The check {CHECK} continues on the server. See its answer with: bioscope models checks {CHECK}" in done.stderr
+
+
+def test_checks_are_listed_with_their_answers():
+    asked = {"filename": "cells.zip", "answered_at": None}
+    of_a_version = PASSED | {"filename": None, "answered_at": "2026-03-02T09:21:00Z"}
+    given = {"/api/model-checks": [(200, [PENDING | asked, REFUSED | asked, of_a_version])]}
+    with server_of(given) as url:
+        shown = bioscope(url, "checks").stdout
+        printed = bioscope(url, "checks", "--json").stdout
+    assert_shape(shapes()["bioscope models checks"], printed)
+    last = json.loads(printed)[-1]
+    refused = "refused: rdf.yaml, inputs[0].axes[2].size: must be a number (manifest_field)"
+    assert [" ".join(line.split()[3:]) for line in shown.splitlines()[1:]] == [
+        "cells.zip pending",
+        f"cells.zip {refused}",
+        "cells version 2 passed",
+    ]
+    assert (last["id"], last["status"], last["number"]) == (CHECK, "passed", 2)
+
+
+def test_one_check_is_shown_by_its_id():
+    with server_of({f"/api/model-checks/{CHECK}": [(200, REFUSED | {"filename": "cells.zip", "answered_at": None})]}) as url:
+        assert "must be a number (manifest_field)" in bioscope(url, "checks", CHECK).stdout
 
 
 @pytest.mark.parametrize("wanted", ["3", "best", "²", "9" * 30])

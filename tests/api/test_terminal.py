@@ -95,7 +95,10 @@ def test_the_model_and_its_version_are_named_in_every_format():
     assert out.getvalue().splitlines()[0] == "Classification job: pbc8 version 3"
     (row,) = rows_of(report)
     assert (row["model_name"], row["model_version"]) == ("pbc8", "3")
-    assert list(row) == [*Line.__struct_fields__, "model_name", "model_version"]
+    assert list(row) == [
+        "file", "image_id", "label", "confidence", "verdict", "truth", "latency_ms", "error", "warnings", "value",
+        "model_name", "model_version", "labels", "scores", "unit",
+    ]  # fmt: skip
     assert msgspec.to_builtins(report)["model_version"] == 3
 
 
@@ -138,8 +141,8 @@ def test_an_image_with_none_of_several_labels_is_shown_with_its_confidence():
 class Answers:
     """A client whose job has these results, and which remembers what was asked for."""
 
-    def __init__(self, *results):
-        self._results, self.asked = results, {}
+    def __init__(self, *results, **version):
+        self._results, self._version, self.asked = results, version, {}
 
     def create_dataset(self, name):
         return "the-dataset"
@@ -153,8 +156,13 @@ class Answers:
 
     def watch(self, job):
         moment = "2026-03-02T09:31:00Z"
-        about = {"status": "completed", "created_at": moment, "updated_at": moment, "model_name": "cells", "model_version": 2}
-        return [{**about, "succeeded": 1, "failed": 0, "images": 1}]
+        about = {"status": "completed", "created_at": moment, "updated_at": moment}
+        model = {"model_name": "cells", "model_id": "the-model", "model_version": 2}
+        return [{**about, **model, "succeeded": 1, "failed": 0, "images": 1}]
+
+    def model_version(self, model, number):
+        assert (model, number) == ("the-model", 2)
+        return self._version
 
     def results(self, job):
         about = {"created_at": "2026-03-02T09:31:00Z", "verdict": "clear", "warnings": [], "confidence": 0.0}
@@ -173,6 +181,42 @@ def test_results_of_a_server_without_numbers_are_shown():
     client, image = Answers({"label": "round"}), image_file(Path("/data/a.tif"), Path("/data"))
     report = classify(client, [image], dataset_name="x", model=None, truth={}, console=Console(file=io.StringIO()))
     assert [(line.label, line.value) for line in report.lines] == [("round", None)]
+
+
+def report_of(*results, **version):
+    images = [image_file(Path(f"/data/{number}.tif"), Path("/data")) for number in range(len(results))]
+    console = Console(file=io.StringIO())
+    return classify(Answers(*results, **version), images, dataset_name="x", model=None, truth={}, console=console)
+
+
+def table_of(report):
+    out = io.StringIO()
+    print_results(report, console=Console(file=out))
+    return [line.split() for line in out.getvalue().splitlines()[1:]]
+
+
+def test_all_labels_that_apply_are_shown_in_every_format():
+    both = {"none": 0.0, "vacuoles": 1.0, "granules": 0.98, "nuclei": 0.4, "walls": 0.5}
+    neither = {"none": 0.9, "vacuoles": 0.1, "granules": 0.0, "nuclei": 0.0, "walls": 0.0}
+    report = report_of({"label": "vacuoles", "scores": both}, {"label": "none", "scores": neither}, label_threshold=0.5)
+    assert [line.labels for line in report.lines] == [("vacuoles", "granules", "walls"), ("none",)]
+    assert table_of(report)[1:] == [["0.tif", "vacuoles,", "granules,", "walls", "0.0%"], ["1.tif", "none", "0.0%"]]
+    first, second = rows_of(report)
+    assert (first["label"], first["labels"], second["labels"]) == ("vacuoles", "vacuoles; granules; walls", "none")
+    assert first["scores"] == "none=0.0000; vacuoles=1.0000; granules=0.9800; nuclei=0.4000; walls=0.5000"
+    assert [line["scores"] for line in msgspec.to_builtins(report)["lines"]] == [both, neither]
+
+
+def test_one_label_alone_applies_where_labels_exclude_each_other():
+    report = report_of({"label": "round", "scores": {"round": 0.5, "flat": 0.5}}, label_threshold=None)
+    assert [(line.labels, line.scores) for line in report.lines] == [(("round",), {"round": 0.5, "flat": 0.5})]
+
+
+def test_numbers_are_shown_with_their_unit():
+    report = report_of({"label": "cells", "value": 4.5, "scores": {"cells": 0.1}}, unit="per field")
+    assert table_of(report)[0] == ["file", "label", "value", "(per", "field)"]
+    assert [row["unit"] for row in rows_of(report)] == ["per field"]
+    assert msgspec.to_builtins(report)["unit"] == "per field"
 
 
 class ClientInterruptedWhile:

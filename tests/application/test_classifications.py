@@ -160,6 +160,14 @@ def test_an_image_that_does_not_fit_is_refused_with_what_is_expected_and_found(l
     assert log.head() == before
 
 
+def test_choices_are_refused_before_a_dataset_that_does_not_exist(ada, run):
+    channels = Mismatch(("planes", "c"), "channel", "3", "1", "The model takes 3 channels, and the choice has 1")
+    with pytest.raises(InputMismatch):
+        run(ada, dataset=uuid4(), planes=PlaneSelection(c=(0,)), input_check=ChecksInput(channels))
+    with pytest.raises(NotFound):
+        run(ada, dataset=uuid4(), planes=PlaneSelection(c=(0,)), input_check=ChecksInput())
+
+
 def test_nobody_learns_about_an_image_that_is_not_shared_with_them(scenario, ada, cells, run):
     check = ChecksInput()
     with pytest.raises(NotFound):

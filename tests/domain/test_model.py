@@ -76,6 +76,18 @@ def test_a_version_has_the_unit_that_its_manifest_states(record, unit):
     assert msgspec.structs.replace(version(), record=record).unit == unit
 
 
+@pytest.mark.parametrize(
+    ("record", "kind", "threshold"),
+    [
+        ('{"config": {"bioscope": {"output": {"threshold": 0.7}}}}', "multi_label", 0.7),
+        ("{}", "multi_label", 0.5),
+        ('{"config": {"bioscope": {"output": {"threshold": 0.7}}}}', "softmax", None),
+    ],
+)
+def test_a_version_has_a_threshold_if_several_of_its_labels_may_apply(record, kind, threshold):
+    assert msgspec.structs.replace(version(), record=record, kind=model.OutputKind(kind)).label_threshold == threshold
+
+
 # ---- the version of a job ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("wanted", "number"), [("production", 1), ("candidate", 2), ("1", 1), ("2", 2), ("02", 2)])
 def test_a_version_is_selected_by_number_or_alias(wanted, number):

@@ -33,6 +33,7 @@ DAY = [
     "bioscope models show",
     "bioscope models add",
     "bioscope models test",
+    "bioscope models checks",
     "bioscope models promote",
     "bioscope models export",
     "bioscope models history",

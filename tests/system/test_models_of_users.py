@@ -290,6 +290,10 @@ def test_an_analyst_runs_what_is_in_production_and_nothing_else(in_production, a
     assert only_result(analyst, run(analyst, **body))["label"] == "marker_positive"
     status, _ = refusal(analyst, "POST", "/api/classifications/run", json=body | {"model_version": str(check["number"])})
     assert status == 403
+    before = analyst.get("/api/datasets")
+    done = command_line(analyst, "classify", str(IMAGES / "nuclei-marker"), "--model", f"nuclei-marker@{check['number']}")
+    assert (done.returncode, analyst.get("/api/datasets")) == (1, before)
+    assert "It needs the role researcher or higher" in done.stderr
 
 
 def test_one_label_of_several_is_the_most_probable(in_production, researcher):
@@ -301,7 +305,8 @@ def test_one_label_of_several_is_the_most_probable(in_production, researcher):
 
 
 def test_several_labels_may_apply_or_none(in_production, researcher):
-    found = results(researcher, classified(researcher, IMAGES / "granules", "--model", "granules"))
+    report = classified(researcher, IMAGES / "granules", "--model", "granules")
+    found = results(researcher, report)
     applying = {file: {label for label, score in result["scores"].items() if score >= 0.5} for file, result in found.items()}
     assert applying == {
         "both.png": {"granules", "vacuoles"},
@@ -309,13 +314,17 @@ def test_several_labels_may_apply_or_none(in_production, researcher):
         "vacuoles.png": {"vacuoles"},
         "neither.png": {"none"},
     }
+    assert {line["file"]: set(line["labels"]) for line in report["lines"]} == applying
+    assert {line["file"]: line["scores"] for line in report["lines"]} == {file: result["scores"] for file, result in found.items()}
     assert found["neither.png"]["label"] == "none"
     others = max(found["neither.png"]["scores"][label] for label in ("granules", "vacuoles"))
     assert found["neither.png"]["confidence"] == pytest.approx(1 - others, abs=1e-6)
 
 
 def test_a_number_is_counted_and_no_confidence_is_shown(in_production, researcher):
-    found = results(researcher, classified(researcher, IMAGES / "cell-count", "--model", "cell-count"))
+    report = classified(researcher, IMAGES / "cell-count", "--model", "cell-count")
+    assert report["unit"] == "cells"
+    found = results(researcher, report)
     for file, result in found.items():
         drawn = int(Path(file).stem.removeprefix("cells_"))
         assert abs(result["value"] - drawn) < 1
@@ -335,6 +344,10 @@ def test_the_planes_of_a_stack_are_chosen(in_production, researcher):
     assert {axis: chosen for axis, chosen in middle["planes"].items() if chosen is not None} == {"z": 1}
     swapped = run(researcher, **body, planes={"z": 1, "c": [1, 0]})
     assert only_result(researcher, swapped)["scores"] != only_result(researcher, middle)["scores"]
+    before = researcher.get("/api/datasets")
+    done = command_line(researcher, "classify", str(IMAGES / "stacks"), "--model", "nuclei-marker", "--plane", "c=0,1,2")
+    assert (done.returncode, researcher.get("/api/datasets")) == (1, before)
+    assert "The model takes 2 (nuclei, marker) channels, and the choice has 3" in done.stderr
     status, detail = refusal(researcher, "POST", "/api/classifications/run", json=body | {"planes": {"z": 7}})
     assert (status, "3" in detail) == (422, True)
 

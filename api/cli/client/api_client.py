@@ -156,6 +156,14 @@ class Client:
         body = {"dataset_id": dataset} | {name: value for name, value in given.items() if value}
         return str(self.post("/api/classifications/run", body)["id"])
 
+    def require_choices(self, model: str | None, *, version: str = "", planes: Mapping[str, Any] | None = None) -> None:
+        """Let the server judge the choices of a job before there is a dataset. Raises RequestRefused."""
+        try:
+            self.run(str(uuid4()), model, version=version, planes=planes)
+        except RequestRefused as refused:
+            if refused.status != httpx.codes.NOT_FOUND:
+                raise
+
     def add_model(self, filename: str, file: BinaryIO, *, sent: Callable[[int], object] = lambda _: None) -> str:
         """Upload a model package, a zip archive; return the id of its check. Raises RequestRefused."""
         self.get("/api/users/me")  # so that an expired token is refreshed before the upload
@@ -192,6 +200,11 @@ class Client:
     def failures(self, job: str) -> list[dict[str, Any]]:
         """The images that the job covers and has no result for."""
         return self._all(f"/api/classifications/{job}/failures")
+
+    def model_version(self, model: str, number: int) -> dict[str, Any]:
+        """A version of the model with this id; empty if the server does not show it."""
+        versions = self.get(f"/api/models/{model}")["versions"]
+        return next((version for version in versions if version["number"] == number), {})
 
     def images(self, dataset: str) -> list[dict[str, Any]]:
         return self._all("/api/images/", dataset_id=dataset)

@@ -111,7 +111,7 @@ def print_models(models: list[RegisteredModel]) -> None:
             str(model.production or NONE),
             ", ".join(f"{alias} {number}" for alias, number in sorted(model.aliases.items()) if alias != PRODUCTION) or NONE,
             str(len(model.versions)),
-            _some(_shown_version(model).labels),
+            _some(shown_version(model).labels),
         )
         for model in models
     ]
@@ -120,7 +120,7 @@ def print_models(models: list[RegisteredModel]) -> None:
 
 def print_model(model: RegisteredModel, shown: RegisteredVersion | None) -> None:
     """`shown` is the version whose labels are printed; by default that in production, or the newest."""
-    shown = shown or _shown_version(model)
+    shown = shown or shown_version(model)
     print_fields(
         [
             ("model", f"{model.name} (retired)" if model.retired else model.name),
@@ -206,7 +206,7 @@ def _sentence(change: ModelChange) -> str:
             return other
 
 
-def _shown_version(model: RegisteredModel) -> RegisteredVersion:
+def shown_version(model: RegisteredModel) -> RegisteredVersion:
     """The version in production, or the newest one."""
     return next((version for version in model.versions if version.number == model.production), model.versions[-1])
 

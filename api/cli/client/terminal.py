@@ -16,8 +16,10 @@ from rich.text import Text
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
 from api.cli.output import Column, out, print_message, print_table
+from domain.model import NONE_APPLIES
 from domain.values import ImageWarning
 
+AFTER_THE_MODEL = ("labels", "scores", "unit")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 VERDICTS = {"clear": "clear", "needs_review": "to review", "out_of_domain": "out of domain"}
 COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta"}
@@ -36,6 +38,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     error: Annotated[str, msgspec.Meta(description="why there is no result")] = ""
     warnings: Annotated[tuple[ImageWarning, ...], msgspec.Meta(description="warnings about the file")] = ()
     value: Annotated[float | None, msgspec.Meta(description="number that was measured; null for a label")] = None
+    labels: Annotated[tuple[str, ...], msgspec.Meta(description="all labels that apply, that with the highest score first")] = ()
+    scores: Annotated[dict[str, float], msgspec.Meta(description="score of each label, from 0 to 1")] = {}
 
     @property
     def is_correct(self) -> bool:
@@ -55,6 +59,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: Annotated[float, msgspec.Meta(description="duration of the job")]
     model_name: Annotated[str, msgspec.Meta(description="empty if no image was accepted")] = ""
     model_version: Annotated[int, msgspec.Meta(description="its number in this installation; 0 if no image was accepted")] = 0
+    unit: Annotated[str, msgspec.Meta(description="unit of the numbers; empty if there is none")] = ""
 
     @property
     def failures(self) -> int:
@@ -100,7 +105,8 @@ def classify(
     results = {result["image_id"]: result for result in client.results(job)}
     errors = _errors(client, dataset, job, {upload.id for upload in accepted} - results.keys())
     started = datetime.fromisoformat(state["created_at"])
-    lines = tuple(_line(upload, results, errors, truth, started) for upload in uploaded)
+    used = client.model_version(state["model_id"], state["model_version"])
+    lines = tuple(_line(upload, results, errors, truth, started, used.get("label_threshold")) for upload in uploaded)
     ended = datetime.fromisoformat(state["updated_at"])
     return RunReport(
         job_id=job,
@@ -109,6 +115,7 @@ def classify(
         seconds=(ended - started).total_seconds(),
         model_name=state["model_name"],
         model_version=state["model_version"],
+        unit=used.get("unit") or "",
     )
 
 
@@ -119,7 +126,8 @@ def print_results(report: RunReport, *, console: Console = out) -> None:
     """
     with_truth = any(line.truth for line in report.lines)
     columns = [Column("file"), Column("label", wraps=True), *([Column("truth", wraps=True)] if with_truth else [])]
-    columns.append(Column("value" if report.is_measured else "confidence", right=True))
+    unit = f" ({report.unit})" if report.unit else ""
+    columns.append(Column(f"value{unit}" if report.is_measured else "confidence", right=True))
     print_message(_heading(report), console=console)
     print_table(columns, [_cells(line, with_truth=with_truth) for line in report.lines], console=console)
     warnings = [(line.file, warning.detail) for line in report.lines for warning in line.warnings]
@@ -130,11 +138,17 @@ def print_results(report: RunReport, *, console: Console = out) -> None:
 
 def as_csv(report: RunReport) -> str:
     out = io.StringIO()
+    first = [name for name in Line.__struct_fields__ if name not in AFTER_THE_MODEL]
     model = {"model_name": report.model_name, "model_version": report.model_version}
-    writer = csv.DictWriter(out, fieldnames=(*Line.__struct_fields__, *model))
+    writer = csv.DictWriter(out, fieldnames=(*first, *model, *AFTER_THE_MODEL))
     writer.writeheader()
     for line in report.lines:
-        cells = msgspec.to_builtins(line) | {"warnings": line.warning_codes} | model
+        texts = {
+            "warnings": line.warning_codes,
+            "labels": "; ".join(line.labels),
+            "scores": "; ".join(f"{label}={score:.4f}" for label, score in line.scores.items()),
+        }
+        cells = msgspec.to_builtins(line) | texts | model | {"unit": report.unit}
         writer.writerow({name: spreadsheet_safe(value) for name, value in cells.items()})
     return out.getvalue()
 
@@ -212,7 +226,12 @@ def _errors(client: Client, dataset: str, job: str, missing: set[str]) -> dict[s
 
 
 def _line(
-    upload: UploadResult, results: Mapping[str, dict[str, Any]], errors: Mapping[str, str], truth: Mapping[str, str], started: datetime
+    upload: UploadResult,
+    results: Mapping[str, dict[str, Any]],
+    errors: Mapping[str, str],
+    truth: Mapping[str, str],
+    started: datetime,
+    label_threshold: float | None,
 ) -> Line:
     if not upload.id:
         return _refused(upload, truth)
@@ -232,7 +251,18 @@ def _line(
         latency_ms=round(latency.total_seconds() * 1000, 1),
         warnings=msgspec.convert(result["warnings"], tuple[ImageWarning, ...]),
         value=result.get("value"),
+        labels=_applying(result, label_threshold),
+        scores=result.get("scores", {}),
     )
+
+
+def _applying(result: Mapping[str, Any], label_threshold: float | None) -> tuple[str, ...]:
+    """The label of the result, and after it those others whose score reaches the threshold, if there is one."""
+    if label_threshold is None:
+        return (result["label"],)
+    highest_first = sorted(result["scores"].items(), key=lambda scored: -scored[1])
+    others = (label for label, score in highest_first if score >= label_threshold and label not in {result["label"], NONE_APPLIES})
+    return (result["label"], *others)
 
 
 def _refused(upload: UploadResult, truth: Mapping[str, str]) -> Line:
@@ -244,7 +274,8 @@ def _cells(line: Line, *, with_truth: bool) -> list[Text]:
     truth = [Text(line.truth, "red" if is_wrong else "")] if with_truth else []
     if line.error:
         return [Text(line.file), Text(line.error, "red"), *truth, Text()]
-    label = line.label if line.verdict == "clear" else f"{line.label} ({line.verdict.replace('_', ' ')})"
+    labels = ", ".join(line.labels) or line.label
+    label = labels if line.verdict == "clear" else f"{labels} ({line.verdict.replace('_', ' ')})"
     return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, Text(_number(line))]
 
 

@@ -30,6 +30,7 @@ from infrastructure.inference.package_answers import CheckedPackage, RefusedPack
 from infrastructure.inference.packages.input_fitting import noise_image, preprocessed
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
 from infrastructure.inference.preprocessing import DEFAULT_LIMITS
+from infrastructure.inference.result_rules import DECIMALS
 
 Image.init()
 LOADED_BEFORE_THE_FORK: Final = (
@@ -46,7 +47,6 @@ LOADED_BEFORE_THE_FORK: Final = (
 )
 """Modules that imagecodecs, NumPy and Python load at first use. They are loaded early, since the sandbox forbids opening files."""
 
-DECIMALS: Final = 6
 MODELS: Final = LoadedModels(borrow)
 
 

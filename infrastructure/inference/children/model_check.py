@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from application.models import check_version
 from domain.errors import DomainError
-from domain.model import OutputKind
+from domain.model import NONE_APPLIES, OutputKind
 from domain.values import printable
 from infrastructure.inference.children.memory_use import allocated_bytes
 from infrastructure.inference.children.networks import RUNTIME, Network, NetworkFailed, NetworkOutOfMemory
@@ -24,13 +24,12 @@ from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_files import Archive
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageFile, PackageManifest, Tolerance
 from infrastructure.inference.packages.tensor_file import read_tensor
-from infrastructure.inference.result_rules import NONE_APPLIES
+from infrastructure.inference.result_rules import DECIMALS
 from infrastructure.inference.scoring import NotOfItsKind, interpret, result_labels
 from infrastructure.inference.version_digest import version_digest
 
 T = TypeVar("T")
 
-DECIMALS: Final = 6
 MAX_DETAIL_LENGTH: Final = 900
 MAX_DESCRIPTION_LENGTH: Final = 4000
 MAX_RELEASE_LENGTH: Final = 100

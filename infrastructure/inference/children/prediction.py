@@ -19,7 +19,8 @@ from infrastructure.inference.packages.operators import NamedArray, OperatorFail
 from infrastructure.inference.packages.package_manifest import InputTensor, PackageManifest
 from infrastructure.inference.predictions import MAX_SENTENCE_LENGTH, ImageRefusal, ModelPrediction
 from infrastructure.inference.preprocessing import prepare_plane
-from infrastructure.inference.scoring import DECIMALS, Interpretation, NotOfItsKind, interpret, measures, picture_measures
+from infrastructure.inference.result_rules import DECIMALS
+from infrastructure.inference.scoring import Interpretation, NotOfItsKind, interpret, measures, picture_measures
 
 MAX_PICTURE_EDGE: Final = 1024
 """Pixels, of the picture that is measured."""

@@ -17,6 +17,7 @@ ELEMENT_NAMES: Final = {
     11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
 }  # fmt: skip
 """Of TensorProto.DataType."""
+EXPORT_HINT: Final = ": export it with the option zipmap=False"
 NUMBERS: Final = frozenset(ELEMENT_NAMES.values()) - {"string", "complex64", "complex128", "bfloat16"}
 
 
@@ -81,7 +82,9 @@ def _check_input(tensor: InputTensor, signature: ValueSignature, file: str) -> N
         _check_row(tensor, signature.shape, file, place)
         return
     if len(signature.shape) != len(tensor.axes):
-        raise _refused(file, place, f"has {len(signature.shape)} dimensions; the manifest has the axes {', '.join(tensor.axis_ids)}")
+        hint = ": set `flatten: true` if it takes one row of numbers" if len(signature.shape) == 2 else ""
+        axes = ", ".join(tensor.axis_ids)
+        raise _refused(file, place, f"has {len(signature.shape)} dimensions; the manifest has the axes {axes}{hint}")
     for axis, size in zip(tensor.axes, signature.shape, strict=True):
         if size is not None and not (axis.is_fixed and axis.minimum == size):
             raise _refused(file, place, f"has the fixed size {size} along {axis.id}; the manifest says {_described(axis)}")
@@ -98,9 +101,10 @@ def _check_row(tensor: InputTensor, shape: tuple[int | None, ...], file: str, pl
 
 
 def _check_output(tensor: OutputTensor, signature: ValueSignature, file: str) -> None:
-    place = f"output `{shown(signature.name)}`"
+    by_order = "" if signature.name == tensor.id else f", which is `{shown(tensor.id)}` in the manifest by its order"
+    place = f"output `{shown(signature.name)}`{by_order}"
     if signature.kind != "tensor":
-        hint = ": export it with the option zipmap=False" if signature.kind == "sequence" else ""
+        hint = EXPORT_HINT if signature.kind in {"sequence", "map"} else ""
         raise _refused(file, place, f"is a {signature.kind or 'value without a type'}; scores are read from a tensor{hint}")
     if _element_name(signature) not in NUMBERS:
         raise _refused(file, place, f"gives {_element_name(signature)}; scores are numbers")
@@ -111,7 +115,12 @@ def _check_output(tensor: OutputTensor, signature: ValueSignature, file: str) ->
         raise _refused(file, place, f"has {len(signature.shape)} dimensions; the manifest has the axes {axes}")
     for axis, size in zip(tensor.axes, signature.shape, strict=True):
         if axis.type == "channel" and size not in {None, axis.minimum}:
-            raise _refused(file, place, f"gives {size} numbers; the manifest has {axis.minimum} labels")
+            raise _refused(file, place, f"gives {size} numbers; the manifest has {_labels(axis)}")
+
+
+def _labels(axis: Axis) -> str:
+    """Such as `2 labels (round, flat)`."""
+    return f"{axis.minimum} label{'' if axis.minimum == 1 else 's'} ({shown(', '.join(axis.channel_names))})"
 
 
 def _check_layout(tensor_id: str, axes: tuple[Axis, ...], dtype: str, layout: TensorLayout, file: str) -> None:

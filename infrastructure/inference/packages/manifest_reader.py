@@ -1,6 +1,7 @@
 """From the fields of an rdf.yaml to a manifest: what contradicts itself, or cannot be run here, is refused with its place."""
 
 import re
+from collections import Counter
 from typing import Any, Final
 
 import msgspec
@@ -394,7 +395,8 @@ class _Reader:
 
     def _check_labels(self, labels: tuple[str, ...], place: str, kind: OutputKind) -> None:
         if len(set(labels)) != len(labels):
-            raise self._refused(RefusalCode.LABELS, place, "has a label twice")
+            double = next(label for label, count in Counter(labels).items() if count > 1)
+            raise self._refused(RefusalCode.LABELS, place, f"has the label `{shown(double)}` twice")
         if any(not label.isprintable() or label != label.strip() for label in labels):
             raise self._refused(RefusalCode.LABELS, place, "has a label that cannot be shown, or that begins or ends with a blank")
         if kind == "regression" and len(labels) != 1:

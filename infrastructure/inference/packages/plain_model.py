@@ -1,12 +1,14 @@
 """The simple form of a package: an ONNX file, `labels.txt` and a short `bioscope.yaml`, rewritten as the fields of an rdf.yaml."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
-from infrastructure.inference.models.onnx_validation import ModelSummary
-from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
+from infrastructure.inference.models.onnx_validation import ModelSummary, ValueSignature
+from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
+from infrastructure.inference.packages.consistency import EXPORT_HINT
 from infrastructure.inference.packages.operators import DataType
 from infrastructure.inference.packages.package_manifest import Name, Size
 
@@ -58,9 +60,19 @@ def read_labels(data: bytes) -> tuple[list[str], dict[str, str]]:
     except UnicodeDecodeError:
         raise _refused_labels("is not UTF-8") from None
     pairs = [line.partition("\t") for line in lines if line]
+    _refuse_doubles([line.partition("\t")[0] for line in lines])
     if not 1 <= len(pairs) <= MAX_LABELS:
         raise _refused_labels(f"has {len(pairs):,} labels; it needs one a line, and at most {MAX_LABELS:,}")
     return [label for label, _, _ in pairs], {label: words.strip() for label, _, words in pairs if words.strip()}
+
+
+def _refuse_doubles(labels: Sequence[str]) -> None:
+    """Of a label for each line, which is empty for an empty line."""
+    first_lines: dict[str, int] = {}
+    for number, label in enumerate(labels, 1):
+        if label and label in first_lines:
+            raise _refused_labels(f"has the label `{shown(label)}` twice: in the lines {first_lines[label]} and {number}")
+        first_lines[label] = number
 
 
 def as_rdf(
@@ -118,9 +130,21 @@ def _outputs(rules: Any, labels: list[str], summary: ModelSummary | None) -> lis
         raise PackageRefused(
             RefusalCode.OUTPUT_KIND, f"is missing: the network has the outputs {names}", file=PLAIN_MANIFEST_FILE, field="output.tensor"
         )
+    if summary is not None:
+        for field, name in (("output.tensor", scored), ("output.distance", distance)):
+            if isinstance(name, str):
+                _require_output(name, summary.outputs, field)
     only = summary.outputs[0].name if summary and summary.outputs else "scores"
     outputs = [_output(scored or only or "scores", labels)]
     return outputs if distance is None else [*outputs, _output(distance, ["distance"])]
+
+
+def _require_output(name: str, outputs: Sequence[ValueSignature], field: str) -> None:
+    if all(output.name != name for output in outputs):
+        names = ", ".join(f"`{shown(output.name)}`" for output in outputs)
+        hint = EXPORT_HINT if any(output.kind in {"sequence", "map"} for output in outputs) else ""
+        detail = f"the network has no output `{shown(name)}`; it has {names or 'none'}{hint}"
+        raise PackageRefused(RefusalCode.ONNX_SIGNATURE, detail, file=PLAIN_MANIFEST_FILE, field=field)
 
 
 def _output(tensor_id: Any, channels: list[str]) -> dict[str, Any]:

@@ -226,6 +226,7 @@ async def test_an_image_that_breaks_its_child_fails_alone(end, reason):
         await rig.worker.classify(task)
         event = rig.said(task)
     assert failures_of(event) == {rig.images(task)[5].id: reason}
+    assert "model" in event.failures[0].detail
     assert len(event.results) == 9
     assert event.provenance is not None
 

@@ -125,6 +125,7 @@ async def test_an_image_that_breaks_its_child_is_rejected_alone(end, reason):
     assert isinstance(first, ImageAccepted)
     assert isinstance(third, ImageAccepted)
     assert second.reason == reason
+    assert "model" not in second.detail
 
 
 async def test_a_file_that_is_gone_or_was_changed_is_rejected():

@@ -12,7 +12,7 @@ from PIL import Image
 from domain.classification import PlaneSelection, Projection
 from domain.errors import ImageTooLarge
 from infrastructure.images.reader import open_image
-from infrastructure.images.rendering import Colours
+from infrastructure.images.rendering import Colours, render
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.image_planes import select_picture, select_planes
 from infrastructure.inference.packages.input_fitting import InputMismatch
@@ -219,3 +219,16 @@ def test_without_a_choice_the_picture_is_the_one_that_the_reader_shows():
     found = pictured(data)
     assert np.array_equal(found.pixels, shown.pixels)
     assert found.warnings == shown.warnings
+
+
+@pytest.mark.parametrize("chosen", [{"z": 0}, {"t": 0}, {"z": Projection.MAX}, {"z": Projection.MEAN}, {"c": (0, 1, 2)}])
+@pytest.mark.parametrize("form", ["jpeg", "tiff"])
+def test_the_only_plane_of_a_picture_in_cmyk_can_be_chosen(form, chosen):
+    file = io.BytesIO()
+    Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)).save(file, form)
+    shown, found = (
+        render(pictured(file.getvalue()), use_profile=True).rgb,
+        render(pictured(file.getvalue(), **chosen), use_profile=True).rgb,
+    )
+    assert np.array_equal(found, shown)
+    assert found.shape == (HEIGHT, WIDTH, 3)

@@ -84,6 +84,28 @@ def test_a_number_lies_somewhere_in_its_range_and_claims_no_certainty():
     assert interpreted([200.0], COUNT).scores == (1.0,)
 
 
+def limited(low, high):
+    return described("regression", labels=["cells"], output={"range": [low, high]})
+
+
+@given(st.floats(-1e30, 1e30), st.floats(-1e30, 1e30))
+def test_a_number_at_a_bound_is_a_result_though_float32_rounds_it(one, other):
+    low, high = sorted((one, other))
+    if np.float32(low) == np.float32(high):
+        return
+    assert interpreted([low], limited(low, high)).value == pytest.approx(low, rel=1e-6, abs=1e-40)
+    assert interpreted([high], limited(low, high)).value <= high
+
+
+def test_a_number_that_float32_rounds_beyond_a_bound_becomes_the_bound():
+    assert float(np.float32(0.1)) > 0.1
+    found = interpreted([0.1], limited(0.0, 0.1))
+    assert (found.value, found.scores) == (0.1, (1.0,))
+    assert interpreted([-0.1], limited(-0.1, 0.0)).scores == (0.0,)
+    with pytest.raises(NotOfItsKind, match=r"a result lies between 0 and 0\.1"):
+        interpreted([np.nextafter(np.float32(0.1), np.float32(1))], limited(0.0, 0.1))
+
+
 @pytest.mark.parametrize(
     ("numbers", "rules", "said"),
     [

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import psycopg
@@ -238,12 +239,16 @@ def test_versions_in_use_whose_files_are_gone_are_named(registered, settings, ow
     writer = store.begin()
     writer.write(b"package")
     package, _ = writer.commit()
-    versions = [{"number": 1, "sha256": "0" * 64}, {"number": 2, "sha256": "1" * 64, "package": package}, {"number": 3, "sha256": "2" * 64}]
+    added = {"number": 2, "sha256": "1" * 64, "package": package, "added_by": str(uuid4())}
+    versions = [{"number": 1, "sha256": "0" * 64}, added, {"number": 3, "sha256": "2" * 64}]
     insert = """insert into read.models (id, version, name, description, versions, aliases, created_at, retired)
       values (gen_random_uuid(), 1, 'cells', '', %s, %s, now(), false)"""
     with psycopg.connect(owner_url, autocommit=True) as connection:
         connection.execute(insert, (Jsonb(versions), Jsonb({"production": 2})))
-        assert "wrong" not in bad(examine(settings)).values()
+        findings = examine(settings)
+        assert "wrong" not in bad(findings).values()
+        (said,) = [one.message for one in findings if "blob store has" in one.message]
+        assert said == "the blob store has the files of all versions with an alias; models that users added: 1"
         connection.execute("update read.models set aliases = %s where name = 'cells'", (Jsonb({"production": 2, "candidate": 3}),))
         (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
         assert (found.subject, "cells version 3:" in found.message) == ("models", True)

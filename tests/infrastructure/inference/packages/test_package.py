@@ -258,6 +258,41 @@ def test_outputs_go_by_order_where_the_network_has_other_names(opened):
     assert opened(files(document)).names.outputs == {"probabilities": "scores"}
 
 
+def test_a_refusal_of_an_output_that_goes_by_order_names_it_as_the_network_and_as_the_manifest_do(refused):
+    weights = network(outputs=[value("label", onnx.INT64, ("N", 4))])
+    document = changed(manifest(), "outputs", 0, "id", to="probabilities")
+    document["weights"]["onnx"]["sha256"] = sha256(weights).hexdigest()
+    error = refused(files(document, model__onnx=weights))
+    assert error.field == "output `label`, which is `probabilities` in the manifest by its order"
+    assert error.detail == "gives 4 numbers; the manifest has 3 labels (alpha, beta, gamma)"
+
+
+@pytest.mark.parametrize("name", ["tensor", "distance"])
+def test_the_simple_form_names_outputs_that_the_network_has(name, refused):
+    output = {"kind": "softmax", "tensor": "scores"} | {name: "probabilities"}
+    error = refused(plain(PLAIN | {"output": output}))
+    assert (error.code, error.file, error.field) == ("onnx_signature", "bioscope.yaml", f"output.{name}")
+    assert error.detail == "the network has no output `probabilities`; it has `scores`"
+
+
+def test_a_name_that_an_export_of_scikit_learn_with_maps_lacks_is_refused_with_the_option_to_use(refused):
+    weights = (SCIKIT_LEARN / "forest-zipmap.onnx").read_bytes()
+    rules = {"input": {"flatten": True}, "output": {"kind": "softmax", "tensor": "probabilities"}}
+    assert refused(plain(PLAIN | rules, weights=weights)).detail == (
+        "the network has no output `probabilities`; it has `output_label`, `output_probability`: export it with the option zipmap=False"
+    )
+
+
+def test_a_network_that_takes_a_row_is_refused_with_the_rule_for_it(refused):
+    detail = refused(plain(weights=network(dims=("N", 3 * SIZE * SIZE)))).detail
+    assert detail == "has 2 dimensions; the manifest has the axes batch, channel, y, x: set `flatten: true` if it takes one row of numbers"
+
+
+def test_a_label_that_occurs_twice_is_refused_with_its_lines(refused):
+    error = refused(plain() | {"labels.txt": b"a\n\nb\tfirst\nc\nb\tsecond\n"})
+    assert (error.code, error.file, error.detail) == ("labels", "labels.txt", "has the label `b` twice: in the lines 3 and 5")
+
+
 def test_the_summary_of_a_network_names_shapes_and_operators():
     summary = summarize_model(network(more_inputs=[value("key", onnx.STRING, ())]))
     assert [(one.name, one.kind, one.element_type, one.shape) for one in summary.inputs] == [
@@ -272,7 +307,7 @@ def test_outputs_that_are_no_tensors_are_named(key, kind, refused):
     output = field(1, "scores") + field(2, field(key, b""))
     error = refused(with_network(network(outputs=[output])))
     assert kind in error.detail
-    assert ("zipmap=False" in error.detail) == (kind == "sequence")
+    assert ("zipmap=False" in error.detail) == (kind in {"sequence", "map"})
 
 
 def test_a_good_package_gives_its_test_output(opened):
