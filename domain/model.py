@@ -81,10 +81,14 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 
 class Addition(msgspec.Struct, frozen=True):
-    """When a version was added, and by whom: None for a version that came with a release."""
+    """When a version was added, by whom (None for a version that came with a release), and its description.
+
+    Versions of release 0.2.0 have no description of their own.
+    """
 
     at: datetime
     by: UUID | None
+    description: str | None = None
 
 
 class ModelVersionAdded(Event, frozen=True, kw_only=True):
@@ -97,7 +101,7 @@ class ModelVersionAdded(Event, frozen=True, kw_only=True):
 
     @property
     def addition(self) -> Addition:
-        return Addition(self.at, self.by if self.check_id else None)
+        return Addition(self.at, self.by if self.check_id else None, self.description if self.version.digest else None)
 
 
 class ModelAliasMoved(Event, frozen=True, kw_only=True):
@@ -125,7 +129,7 @@ class ModelPromoterRemoved(Event, frozen=True, kw_only=True):
 
 
 class Model(State, frozen=True, kw_only=True):
-    """`aliases` and `additions` name versions by their number."""
+    """`aliases` and `additions` name versions by their number. `description` is that of versions without their own."""
 
     name: str
     description: str
@@ -233,6 +237,11 @@ def with_alias(aliases: dict[str, int], alias: str, number: int) -> dict[str, in
     return {**others, alias: number}
 
 
+def shared_description(shared: str, event: ModelVersionAdded) -> str:
+    """The description of versions without their own, once `event` is applied. Versions of release 0.2.0 share the newest one."""
+    return event.description if event.addition.description is None else shared
+
+
 def first_aliases(version: Version) -> dict[str, int]:
     """The aliases before any was moved. Earlier releases put the first version of a model into production without an event."""
     return {} if version.digest else {PRODUCTION: version.number}
@@ -281,7 +290,7 @@ def _changes(model: Model, event: Event) -> dict[str, Any]:
             return {
                 "versions": (*model.versions, event.version),
                 "additions": {**model.additions, event.version.number: event.addition},
-                "description": event.description,
+                "description": shared_description(model.description, event),
             }
         case ModelAliasMoved():
             return {"aliases": with_alias(model.aliases, event.alias, event.number)}

@@ -22,6 +22,7 @@ from domain.model import (
     OutputKind,
     Version,
     first_aliases,
+    shared_description,
     with_alias,
 )
 from domain.model_check import CheckReport, Environment, ModelCheckFailed, ModelCheckPassed
@@ -41,7 +42,10 @@ class VersionCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `unit` as in the manifest; `checks`: the newest last."""
+    """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `unit` as in the manifest; `checks`: the newest last.
+
+    `description` is None for a version of release 0.2.0, which has that of the row.
+    """
 
     number: int
     sha256: str
@@ -56,11 +60,15 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     label_texts: dict[str, str] = {}
     release: str = ""
     unit: str = ""
+    description: str | None = None
     checks: tuple[VersionCheck, ...] = ()
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`promoters` may move the aliases and retire the model; None if there are none."""
+    """`promoters` may move the aliases and retire the model; None if there are none.
+
+    `description` is that of versions without their own.
+    """
 
     id: UUID
     version: int
@@ -75,6 +83,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def production(self) -> ModelVersion | None:
         return next((one for one in self.versions if one.number == self.aliases.get(PRODUCTION)), None)
+
+    def description_of(self, version: ModelVersion) -> str:
+        return self.description if version.description is None else version.description
 
 
 def row_of(state: model.Model) -> Model:
@@ -127,7 +138,7 @@ def _begun(event: ModelVersionAdded) -> Model:
 def _changes(row: Model, event: Event) -> dict[str, Any]:
     match event:
         case ModelVersionAdded():
-            return {"versions": (*row.versions, _added(event)), "description": event.description}
+            return {"versions": (*row.versions, _added(event)), "description": shared_description(row.description, event)}
         case ModelAliasMoved():
             return {"aliases": with_alias(row.aliases, event.alias, event.number)}
         case ModelRetired():
@@ -159,6 +170,7 @@ def _version(version: Version, addition: Addition) -> ModelVersion:
         label_texts=version.label_texts,
         release=version.release,
         unit=version.unit,
+        description=addition.description,
     )
 
 

@@ -192,6 +192,7 @@ class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A version of a model."""
 
     number: int
+    description: str
     release: Annotated[str | None, Described(description="version that its manifest states")]
     kind: Annotated[OutputKind, Described(description="what its numbers mean, see docs/models/format.md")]
     unit: Annotated[str | None, Described(description="unit of the number of a regression")]

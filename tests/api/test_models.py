@@ -70,6 +70,32 @@ async def test_a_candidate_is_shown_beside_the_version_in_production(api, shapes
     assert (found["production"], found["sha256"]) == (1, SHA256)
 
 
+async def test_a_candidate_does_not_change_the_description_of_what_is_in_production(api):
+    workers, http = WorkerEvents(api), await api.client("admin")
+    await workers.model("shapes", description="Of release 0.2.0")
+    await workers.uploaded_model("shapes", UUID(await id_of(http)), description="For sheep alone")
+    before = (await http.get("/api/models/shapes")).json()
+    assert [before["description"], *(one["description"] for one in before["versions"])] == [
+        "Of release 0.2.0",
+        "Of release 0.2.0",
+        "For sheep alone",
+    ]
+    past = (await http.get(f"/api/models/shapes?as_of={api.services.log.head()}")).json()
+    assert (past["description"], [one["description"] for one in past["versions"]]) == (
+        "Of release 0.2.0",
+        ["Of release 0.2.0", "For sheep alone"],
+    )
+    assert (await production(http)).json()["description"] == "For sheep alone"
+    assert (await production(http, 1)).json()["description"] == "Of release 0.2.0"
+
+
+async def test_a_model_without_a_version_in_production_has_the_description_of_the_newest_one(api):
+    workers, http = WorkerEvents(api), await api.client("researcher")
+    for package, description in ((SHA256, "First"), (OTHER_SHA256, "Second")):
+        await workers.uploaded_model("cells", UUID(await id_of(http)), description=description, package=package, weights=package)
+    assert [one["description"] for one in (await http.get("/api/models")).json()] == ["Second"]
+
+
 async def test_a_model_that_is_not_there_is_not_found(api):
     http = await api.client("viewer")
     assert (await http.get("/api/models")).json() == []

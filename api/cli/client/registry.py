@@ -119,12 +119,12 @@ def print_models(models: list[RegisteredModel]) -> None:
 
 
 def print_model(model: RegisteredModel, shown: RegisteredVersion | None) -> None:
-    """`shown` is the version whose labels are printed; by default that in production, or the newest."""
+    """`shown` is the version whose description and labels are printed; by default that in production, or the newest."""
     shown = shown or _shown_version(model)
     print_fields(
         [
             ("model", f"{model.name} (retired)" if model.retired else model.name),
-            ("description", model.description or NONE),
+            ("description", shown.description or NONE),
             ("id", str(model.id)),
             ("aliases", ", ".join(f"{alias}: {number}" for alias, number in sorted(model.aliases.items())) or NONE),
             ("promoters", ", ".join(one.username or str(one.user_id) for one in model.promoters) or "administrators only"),
