@@ -215,6 +215,8 @@ class Models(PackageUpload):
         """Let an alias such as `production` point to a version. For administrators and promoters of the model.
 
         New jobs use that version. Jobs in progress and existing results keep theirs. To go back, move the alias to the earlier version.
+        The labels and the kind of a version may differ from those in production: compare them in `versions` first, nothing is asked here.
+        A version that goes into production is no longer the `candidate`.
         """
         result = await context.execute(
             models.move_alias, name=name, alias=alias, number=data.version, reason=data.reason, expected=context.expected_version

@@ -352,7 +352,7 @@ async def test_reasons_are_in_clear_only_for_administrators_in_the_feed_and_the_
         (sealed,) = (await followed(reader, after=position - 1, limit=1, **query))["events"]
         assert sealed["data"]["reason"].startswith(SEALED_PREFIX)
     trail = (await admin.get(f"/api/audit/{model_id('shapes')}/trail")).json()
-    assert trail[-1]["sentence"] == f"Ada Byron made version 2 of shapes its production: {WHY}"
+    assert trail[-1]["sentence"] == f"Ada Byron put version 2 of shapes into production: {WHY}"
     for path in ("/api/events", f"/api/audit/{model_id('shapes')}/trail"):
         assert_refused(await promoter.get(path), 403, "forbidden")
 

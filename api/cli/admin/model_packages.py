@@ -92,15 +92,25 @@ def _report(client: "Client", check: str, *, as_json: bool) -> None:
 
 
 def _checked(client: "Client", answered: dict[str, Any]) -> CheckedModel:
+    from api.cli.client import registry
+
     passed = answered["status"] == "passed"
     report = answered["report"] or {}
+    is_new = False
+    differences: tuple[str, ...] = ()
+    if passed:
+        model = registry.read_model(client, answered["model_name"])
+        version = registry.find_version(model, str(answered["number"]))
+        is_new = version.added_at >= datetime.fromisoformat(answered["requested_at"])
+        differences = registry.differences(model, version)
     return msgspec.convert(
         {
             "check": answered["id"],
             "passed": passed,
             "model": answered["model_name"] if passed else None,
             "version": answered["number"] if passed else None,
-            "is_new": passed and _was_added_since(client, answered),
+            "is_new": is_new,
+            "differences": differences,
             "largest_difference": report.get("largest_difference"),
             "tolerance": report.get("tolerance"),
             "seconds": report.get("run_seconds"),
@@ -108,13 +118,6 @@ def _checked(client: "Client", answered: dict[str, Any]) -> CheckedModel:
         | {name: answered[name] for name in ("code", "detail", "file", "field")},
         CheckedModel,
     )
-
-
-def _was_added_since(client: "Client", answered: dict[str, Any]) -> bool:
-    from api.cli.client import registry
-
-    version = registry.find_version(registry.read_model(client, answered["model_name"]), str(answered["number"]))
-    return version.added_at >= datetime.fromisoformat(answered["requested_at"])
 
 
 def _print_version(checked: CheckedModel) -> None:
@@ -131,6 +134,8 @@ def _print_version(checked: CheckedModel) -> None:
             ("promote it", f"bioscope models promote {checked.model} {checked.version} --reason TEXT"),
         ]
     )
+    for difference in checked.differences:
+        print_message(difference, prefix="note: ")
 
 
 def _preferred(model: RegisteredModel) -> str:
