@@ -5,7 +5,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
-from application.models import check_version
+from application.models import check_version, load_model
 from application.ports import Command, EventStore
 from domain import model, model_check
 from domain.access import Role, require_role
@@ -59,7 +59,9 @@ def upload(*, filename: str, sha256: str, size: int, command: Command, log: Even
 def request_test(*, name: str, number: int, command: Command, log: EventStore) -> CommandResult:
     """Ask for another check of version `number`, for instance on a new machine. Raises Forbidden, NotFound, Conflict."""
     require_role(command.actor, Role.RESEARCHER)
-    found = load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired)
+    found = load_model(name, log=log)
+    if found.retired:
+        raise Conflict(f"Model {name} is retired: its versions are not tested any more")
     version = found.numbered(number)
     if not version.package:
         raise Conflict(f"Version {number} of the model {name} was added without its package, so it has no test tensors")
