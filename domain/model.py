@@ -11,7 +11,7 @@ import msgspec
 from domain.access import Actor, Role
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.events import Event, PrivateText, State, event_meta, next_event
-from domain.values import invalid, text
+from domain.values import invalid, is_id, text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
@@ -203,8 +203,10 @@ def add_version(
 ) -> list[Event]:
     """The version, to which `alias` points from now on; by default `production` for the first version, and `candidate` for a later one.
 
-    No event if the model has the same version already.
+    No event if the model has the same version already. Raises Invalid.
     """
+    if is_id(name):
+        raise invalid("name", "must not look like an id")
     if state is not None and state.same_as(version) is not None:
         return []
     number = len(state.versions) + 1 if state else 1

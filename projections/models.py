@@ -197,7 +197,7 @@ KINDS = (
 TABLE = Table("models", Model, KINDS, keys, fold)
 
 LISTED = "select * from models where %(retired)s or not retired order by name, id"
-GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_id)s order by retired, name limit 1"
+GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_id)s order by name = %(name_or_id)s limit 1"
 
 
 async def listed(db: QueryDatabase, *, retired: bool = False) -> list[Model]:

@@ -70,6 +70,19 @@ async def test_a_candidate_is_shown_beside_the_version_in_production(api, shapes
     assert (found["production"], found["sha256"]) == (1, SHA256)
 
 
+async def test_a_model_is_found_by_its_id_before_another_one_with_that_name(api, shapes):
+    """The name of an earlier release may be the id of another model."""
+    http = await api.client("viewer")
+    shapes_id = (await http.get("/api/models/shapes")).json()["id"]
+    version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
+    about = {"name": shapes_id, "description": "", "version": version, "check_id": None}
+    added = model.ModelVersionAdded(originator_id=model_id(shapes_id), originator_version=1, at=now(), by=SYSTEM.id, **about)
+    position = api.services.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), added).position
+    assert await api.services.read_position.wait(position, 5)
+    for query in ("", f"?as_of={position}"):
+        assert (await http.get(f"/api/models/{shapes_id}{query}")).json()["name"] == "shapes"
+
+
 async def test_a_candidate_does_not_change_the_description_of_what_is_in_production(api):
     workers, http = WorkerEvents(api), await api.client("admin")
     await workers.model("shapes", description="Of release 0.2.0")
