@@ -43,9 +43,14 @@ def may_upload(command: Command) -> None:
 
 
 def require_free_slot(pending: int) -> None:
-    """Raises TooMany if a person has `MAX_PENDING` checks without an answer already."""
+    """Raises TooMany if a person has `MAX_PENDING` checks without an answer already, those that are uploaded now included."""
     if pending >= MAX_PENDING:
         raise TooMany(f"{pending} of your model checks have no answer yet; wait until one has", retry_after=RETRY_AFTER_SECONDS)
+
+
+def is_repeated(command: Command, *, log: EventStore) -> bool:
+    """Whether a command with this Idempotency-Key has asked for a check before."""
+    return command.digest is not None and log.event(new_id(command, "model_check"), 1) is not None
 
 
 def upload(*, filename: str, sha256: str, size: int, command: Command, log: EventStore) -> CommandResult:
