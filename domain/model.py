@@ -17,6 +17,7 @@ PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 NUMBER: Final = re.compile(r"[0-9]{1,9}")
 MAX_REASON: Final = 1000
+MAX_VERSIONS: Final = 200
 
 
 class OutputKind(StrEnum):
@@ -210,6 +211,8 @@ def add_version(
     if state is not None and state.same_as(version) is not None:
         return []
     number = len(state.versions) + 1 if state else 1
+    if number > MAX_VERSIONS:
+        raise invalid("versions", f"of a model are at most {MAX_VERSIONS}: give the model another name")
     stream_version = state.version if state else 0
     added = ModelVersionAdded(
         **event_meta(model, stream_version + 1, by=by, at=at),
