@@ -128,7 +128,7 @@ async def test_a_model_is_shown_with_versions_labels_in_words_and_checks(bioscop
     assert "Labels of version 2: round: without edges flat" in line
     where, seconds = REPORT.environment, REPORT.run_seconds
     compared = f"largest difference {REPORT.largest_difference:.2g} of {REPORT.tolerance:.2g}"
-    assert f"{where.runtime}, {where.provider}, {where.cpu} passed, {compared}, {seconds * 1000:.0f} ms an image" in line
+    assert f"{where.runtime}, {where.provider}, {where.cpu} passed, {compared}, {seconds * 1000:.1f} ms an image" in line
     assert "Labels of version 1: round flat" in in_one_line((await bioscope("show", "shapes")).stdout)
     printed = (await bioscope("show", "shapes", "--json")).stdout
     assert_shape(shapes()["bioscope models show"], printed)
@@ -304,7 +304,7 @@ async def test_a_package_that_cannot_be_saved_leaves_no_file(api, bioscope, sign
     await sign_in("analyst")
     for arguments, code, sentence in (
         (["shapes", "there.zip"], 2, "there.zip exists already: choose another name"),
-        (["shapes", "missing/x.zip"], 1, "check the path"),
+        (["shapes", "missing/x.zip"], 2, "there is no folder missing"),
         (["shapes@3", "x.zip"], 2, "it has the versions 1, 2"),
         (["cells", "x.zip"], 2, "has no version 'production'; it has the versions 1 and the aliases candidate (1)"),
         (["cells@1", "x.zip"], 1, "There is no such file"),

@@ -40,7 +40,7 @@ REASON = click.option(
 
 @group()
 def models() -> None:
-    """Show models, and choose the version that new jobs use.
+    """Show, add and test models, and choose the version that new jobs use.
 
     The commands work from any machine. They use your sign-in (`bioscope login`), and the log records you.
     """
@@ -168,6 +168,8 @@ def export(reference: str, file: Path, url: str | None) -> None:
 
     if file.exists():
         fail(f"{file} exists already: choose another name", WRONG_USE)
+    if not file.parent.is_dir():
+        fail(f"there is no folder {file.parent}: make it, or choose another path", WRONG_USE)
     name, wanted = registry.split_reference(reference)
     with open_client(url) as client:
         model = registry.read_model(client, name)

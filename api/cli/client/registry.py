@@ -207,7 +207,7 @@ def _outcome(check: VersionCheck) -> str:
     difference = (
         "" if report.largest_difference is None else f", largest difference {report.largest_difference:.2g} of {report.tolerance:.2g}"
     )
-    return f"passed{difference}, {report.run_seconds * 1000:.0f} ms an image"
+    return f"passed{difference}, {report.run_seconds * 1000:.1f} ms an image"
 
 
 def _sentence(change: ModelChange) -> str:
