@@ -11,6 +11,7 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
+from api.check_slots import CheckSlots
 from api.documents import pages
 from api.events import FeedSlots
 from api.live.hub import LiveHub
@@ -39,6 +40,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         "wait_slots": wait_slots,
         "feed_slots": FeedSlots(options.feed),
         "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
+        "check_slots": CheckSlots(),
         "live_hub": LiveHub(services, options, identities),
         "past_models": PastModels(services.log),
     }

@@ -11,6 +11,7 @@ from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
+from api.check_slots import CheckSlots
 from api.request import RequestContext, from_row, payload_of
 from api.uploads import receive_package
 from application import model_checks
@@ -62,7 +63,11 @@ class PackageUpload(Controller):
 
     @post("/", status_code=202, opt={"body": "stream"}, operation_id="modelsAdd", summary="Add a model version")
     async def add(
-        self, context: NamedDependency[RequestContext], store_slots: NamedDependency[Semaphore], filename: FromQuery[str] = DEFAULT_FILENAME
+        self,
+        context: NamedDependency[RequestContext],
+        store_slots: NamedDependency[Semaphore],
+        check_slots: NamedDependency[CheckSlots],
+        filename: FromQuery[str] = DEFAULT_FILENAME,
     ) -> Response[ModelCheck]:
         """Upload a model package, a zip archive, as the body. Needs the role researcher.
 
@@ -71,14 +76,14 @@ class PackageUpload(Controller):
         """
         command = context.command()
         model_checks.may_upload(command)
-        model_checks.require_free_slot(await context.read(read_model.pending))
         name = clean_filename(filename)
         if not name:
             raise invalid("filename", "has no character that can be stored: rename the file")
-        package = await receive_package(context, store_slots)
-        fields = {"filename": name, "sha256": package.sha256, "size": package.size}
-        keyed = context.command(payload=payload_of(fields)) if command.digest else command
-        return await _accepted(context, await context.execute(model_checks.upload, **fields, command=keyed))
+        async with check_slots.taken(context, command):
+            package = await receive_package(context, store_slots)
+            fields = {"filename": name, "sha256": package.sha256, "size": package.size}
+            keyed = context.command(payload=payload_of(fields)) if command.digest else command
+            return await _accepted(context, await context.execute(model_checks.upload, **fields, command=keyed))
 
 
 class ModelChecks(Controller):
@@ -88,13 +93,20 @@ class ModelChecks(Controller):
     @post(
         "/models/{name:str}/versions/{number:int}/checks", status_code=202, operation_id="modelsTest", summary="Test a model version again"
     )
-    async def test(self, context: NamedDependency[RequestContext], name: FromPath[str], number: FromPath[int]) -> Response[ModelCheck]:
+    async def test(
+        self,
+        context: NamedDependency[RequestContext],
+        check_slots: NamedDependency[CheckSlots],
+        name: FromPath[str],
+        number: FromPath[int],
+    ) -> Response[ModelCheck]:
         """Check the package of a version again, for instance on a new machine. Needs the role researcher.
 
         The version stays as it is. Its newest check in each environment is shown with it.
         """
-        model_checks.require_free_slot(await context.read(read_model.pending))
-        return await _accepted(context, await context.execute(model_checks.request_test, name=name, number=number))
+        command = context.command(payload=await context.request.body())
+        async with check_slots.taken(context, command):
+            return await _accepted(context, await context.execute(model_checks.request_test, name=name, number=number, command=command))
 
     @get("/model-checks", operation_id="modelsChecks", summary="List checks of model packages")
     async def list_checks(self, context: NamedDependency[RequestContext]) -> list[ModelCheck]:

@@ -43,6 +43,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a model. It never changes."""
 
     number: int
+    description: str
     release: str | None
     kind: OutputKind
     unit: str | None
@@ -117,19 +118,21 @@ def view(row: read_model.Model, usernames: Mapping[UUID, str]) -> Model:
     return from_row(
         row,
         Model,
+        description=row.description_of(version or row.versions[-1]),
         production=version.number if version else None,
         labels=version.labels if version else (),
         review_below=version.review_below if version else None,
         sha256=version.sha256 if version else None,
-        versions=tuple(_version(one, usernames) for one in row.versions),
+        versions=tuple(_version(row, one, usernames) for one in row.versions),
         promoters=tuple(Promoter(user_id=one, username=usernames.get(one)) for one in row.promoters or ()),
     )
 
 
-def _version(version: read_model.ModelVersion, usernames: Mapping[UUID, str]) -> ModelVersion:
+def _version(row: read_model.Model, version: read_model.ModelVersion, usernames: Mapping[UUID, str]) -> ModelVersion:
     return from_row(
         version,
         ModelVersion,
+        description=row.description_of(version),
         release=version.release or None,
         unit=version.unit or None,
         digest=version.digest or None,
@@ -213,6 +216,8 @@ class Models(PackageUpload):
         """Let an alias such as `production` point to a version. For administrators and promoters of the model.
 
         New jobs use that version. Jobs in progress and existing results keep theirs. To go back, move the alias to the earlier version.
+        The labels and the kind of a version may differ from those in production: compare them in `versions` first, nothing is asked here.
+        A version that goes into production is no longer the `candidate`.
         """
         result = await context.execute(
             models.move_alias, name=name, alias=alias, number=data.version, reason=data.reason, expected=context.expected_version

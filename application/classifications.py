@@ -78,7 +78,8 @@ def _model(name: str, known: list[str], log: EventStore) -> Model:
     found = log.load(model_id(name), model.evolve)
     if found is None or found.retired:
         names = ", ".join(known) or "none yet"
-        detail = f"There is no model {name!r}. Models: {names}"
+        problem = f"There is no model {name!r}" if found is None else f"The model {name} is retired and accepts no new jobs"
+        detail = f"{problem}. Models: {names}"
         raise Invalid(detail, errors=[{"loc": ["body", "model_name"], "msg": detail}])
     return found
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
-from application.models import check_version
+from application.models import check_version, load_model
 from application.ports import Command, EventStore
 from domain import model, model_check
 from domain.access import Role, require_role
@@ -43,9 +43,14 @@ def may_upload(command: Command) -> None:
 
 
 def require_free_slot(pending: int) -> None:
-    """Raises TooMany if a person has `MAX_PENDING` checks without an answer already."""
+    """Raises TooMany if a person has `MAX_PENDING` checks without an answer already, those that are uploaded now included."""
     if pending >= MAX_PENDING:
         raise TooMany(f"{pending} of your model checks have no answer yet; wait until one has", retry_after=RETRY_AFTER_SECONDS)
+
+
+def is_repeated(command: Command, *, log: EventStore) -> bool:
+    """Whether a command with this Idempotency-Key has asked for a check before."""
+    return command.digest is not None and log.event(new_id(command, "model_check"), 1) is not None
 
 
 def upload(*, filename: str, sha256: str, size: int, command: Command, log: EventStore) -> CommandResult:
@@ -59,7 +64,9 @@ def upload(*, filename: str, sha256: str, size: int, command: Command, log: Even
 def request_test(*, name: str, number: int, command: Command, log: EventStore) -> CommandResult:
     """Ask for another check of version `number`, for instance on a new machine. Raises Forbidden, NotFound, Conflict."""
     require_role(command.actor, Role.RESEARCHER)
-    found = load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired)
+    found = load_model(name, log=log)
+    if found.retired:
+        raise Conflict(f"Model {name} is retired: its versions are not tested any more")
     version = found.numbered(number)
     if not version.package:
         raise Conflict(f"Version {number} of the model {name} was added without its package, so it has no test tensors")

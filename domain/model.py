@@ -11,7 +11,7 @@ import msgspec
 from domain.access import Actor, Role
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.events import Event, PrivateText, State, event_meta, next_event
-from domain.values import invalid, model_id, text
+from domain.values import invalid, is_id, model_id, text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
@@ -20,6 +20,7 @@ SHA256: Final = re.compile("[0-9a-f]{64}")
 MAX_REASON: Final = 1000
 NONE_APPLIES: Final = "none"
 """The label of an image of a `multi_label` model to which no label applies."""
+MAX_VERSIONS: Final = 200
 
 
 class OutputKind(StrEnum):
@@ -94,10 +95,14 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 
 class Addition(msgspec.Struct, frozen=True):
-    """When a version was added, and by whom: None for a version that came with a release."""
+    """When a version was added, by whom (None for a version that came with a release), and its description.
+
+    Versions of release 0.2.0 have no description of their own.
+    """
 
     at: datetime
     by: UUID | None
+    description: str | None = None
 
 
 class ModelVersionAdded(Event, frozen=True, kw_only=True):
@@ -110,7 +115,7 @@ class ModelVersionAdded(Event, frozen=True, kw_only=True):
 
     @property
     def addition(self) -> Addition:
-        return Addition(self.at, self.by if self.check_id else None)
+        return Addition(self.at, self.by if self.check_id else None, self.description if self.version.digest else None)
 
 
 class ModelAliasMoved(Event, frozen=True, kw_only=True):
@@ -138,7 +143,7 @@ class ModelPromoterRemoved(Event, frozen=True, kw_only=True):
 
 
 class Model(State, frozen=True, kw_only=True):
-    """`aliases` and `additions` name versions by their number."""
+    """`aliases` and `additions` name versions by their number. `description` is that of versions without their own."""
 
     name: str
     description: str
@@ -216,11 +221,15 @@ def add_version(
 ) -> list[Event]:
     """The version, to which `alias` points from now on; by default `production` for the first version, and `candidate` for a later one.
 
-    No event if the model has the same version already.
+    No event if the model has the same version already. Raises Invalid.
     """
+    if is_id(name):
+        raise invalid("name", "must not look like an id")
     if state is not None and state.same_as(version) is not None:
         return []
     number = len(state.versions) + 1 if state else 1
+    if number > MAX_VERSIONS:
+        raise invalid("versions", f"of a model are at most {MAX_VERSIONS}: give the model another name")
     stream_version = state.version if state else 0
     added = ModelVersionAdded(
         **event_meta(model, stream_version + 1, by=by, at=at),
@@ -264,6 +273,11 @@ def with_alias(aliases: dict[str, int], alias: str, number: int) -> dict[str, in
     """`aliases` with `alias` pointing to version `number`. A version that goes into production is no longer the candidate."""
     others = {name: at for name, at in aliases.items() if (alias, name, at) != (PRODUCTION, CANDIDATE, number)}
     return {**others, alias: number}
+
+
+def shared_description(shared: str, event: ModelVersionAdded) -> str:
+    """The description of versions without their own, once `event` is applied. Versions of release 0.2.0 share the newest one."""
+    return event.description if event.addition.description is None else shared
 
 
 def first_aliases(version: Version) -> dict[str, int]:
@@ -314,7 +328,7 @@ def _changes(model: Model, event: Event) -> dict[str, Any]:
             return {
                 "versions": (*model.versions, event.version),
                 "additions": {**model.additions, event.version.number: event.addition},
-                "description": event.description,
+                "description": shared_description(model.description, event),
             }
         case ModelAliasMoved():
             return {"aliases": with_alias(model.aliases, event.alias, event.number)}

@@ -93,6 +93,15 @@ def invalid(name: str, message: str) -> Invalid:
     return Invalid(f"{name} {message}", errors=[{"loc": ["body", name], "msg": message}])
 
 
+def is_id(value: str) -> bool:
+    """Whether `value` can be read as an id, so that it may be taken for one."""
+    try:
+        UUID(value)
+    except ValueError:
+        return False
+    return True
+
+
 def model_id(name: str) -> UUID:
     return uuid5(NAMESPACE, f"model/{name}")
 

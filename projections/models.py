@@ -22,6 +22,7 @@ from domain.model import (
     OutputKind,
     Version,
     first_aliases,
+    shared_description,
     with_alias,
 )
 from domain.model_check import CheckReport, Environment, ModelCheckFailed, ModelCheckPassed
@@ -46,7 +47,7 @@ class VersionCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`digest`, `package`, `kind`, `label_texts` and `release` as in the event; `unit` and `label_threshold` as in the manifest.
 
-    `checks`: the newest last.
+    `description` is None for a version of release 0.2.0, which has that of the row. `checks`: the newest last.
     """
 
     number: int
@@ -63,11 +64,15 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     release: str = ""
     unit: str = ""
     label_threshold: float | None = None
+    description: str | None = None
     checks: tuple[VersionCheck, ...] = ()
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`promoters` may move the aliases and retire the model; None if there are none."""
+    """`promoters` may move the aliases and retire the model; None if there are none.
+
+    `description` is that of versions without their own.
+    """
 
     id: UUID
     version: int
@@ -82,6 +87,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def production(self) -> ModelVersion | None:
         return next((one for one in self.versions if one.number == self.aliases.get(PRODUCTION)), None)
+
+    def description_of(self, version: ModelVersion) -> str:
+        return self.description if version.description is None else version.description
 
 
 def row_of(state: model.Model) -> Model:
@@ -136,7 +144,7 @@ def _begun(event: ModelVersionAdded) -> Model:
 def _changes(row: Model, event: Event) -> dict[str, Any]:
     match event:
         case ModelVersionAdded():
-            return {"versions": (*row.versions, _added(event)), "description": event.description}
+            return {"versions": (*row.versions, _added(event)), "description": shared_description(row.description, event)}
         case ModelAliasMoved():
             return {"aliases": with_alias(row.aliases, event.alias, event.number)}
         case ModelRetired():
@@ -169,6 +177,7 @@ def _version(version: Version, addition: Addition) -> ModelVersion:
         release=version.release,
         unit=version.unit,
         label_threshold=version.label_threshold,
+        description=addition.description,
     )
 
 
@@ -196,7 +205,7 @@ KINDS = (
 TABLE = Table("models", Model, KINDS, keys, fold)
 
 LISTED = "select * from models where %(retired)s or not retired order by name, id"
-GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_id)s order by retired, name limit 1"
+GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_id)s order by name = %(name_or_id)s limit 1"
 
 
 async def listed(db: QueryDatabase, *, retired: bool = False) -> list[Model]:

@@ -11,7 +11,7 @@ from application import authentication, blob_gc, model_checks, signed_downloads
 from application.history import event_feed, lists_as_of
 from application.jobs import dispatch_policy
 from application.recheck import outdated_results
-from domain import values
+from domain import model, values
 from infrastructure.audit import signed_heads
 from infrastructure.blobs import filesystem, s3
 from infrastructure.configuration.settings import Settings
@@ -62,6 +62,7 @@ LONG_STREAM = in_sql(r"where originator_version = (\d+)") - 1
 STATED = (
     # ---- HTTP
     stated("api.md", "has # checks without an answer", model_checks.MAX_PENDING),
+    stated("models/format.md", "the model has # versions", model.MAX_VERSIONS),
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
     stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
     stated("api.md", "A key is remembered for # days", KEY_DAYS),

@@ -24,6 +24,19 @@ def ask(question: str, *, otherwise: str, **options: Any) -> str:
     return answer
 
 
+def confirm(question: str, *, otherwise: str) -> None:
+    """End the process unless the user agrees. `otherwise` says what to do without a terminal."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        fail(f"there is no terminal to ask for an answer: {otherwise}", WRONG_USE)
+    if not agreed:
+        raise click.Abort
+
+
 def ask_password(question: str, *, otherwise: str, **options: Any) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GetPassWarning)  # a pipe echoes nothing

@@ -128,5 +128,5 @@ def _require_model(client: Any, choice: Any) -> None:
     """Before anything is uploaded."""
     from api.cli.client.job_choices import refusal_of
 
-    if refusal := refusal_of(choice, client.get("/api/models")):
+    if refusal := refusal_of(choice, client.get("/api/models", retired=True)):
         fail(refusal, WRONG_USE)

@@ -134,6 +134,7 @@ class CheckedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str | None, Described(description="name of the model; null if the package was refused")]
     version: Annotated[int | None, Described(description="number of the version; null if the package was refused")]
     is_new: Annotated[bool, Described(description="false if the version was known before")]
+    differences: Annotated[tuple[str, ...], Described(description="of its kind and labels from those in production, as sentences")]
     largest_difference: Annotated[float | None, Described(description="from the test outputs; null without test tensors")]
     tolerance: Annotated[float | None, Described(description="the difference that the manifest allows")]
     seconds: Annotated[float | None, Described(description="time of one image")]
@@ -208,6 +209,7 @@ class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A version of a model."""
 
     number: int
+    description: str
     release: Annotated[str | None, Described(description="version that its manifest states")]
     kind: Annotated[OutputKind, Described(description="what its numbers mean, see docs/models/format.md")]
     unit: Annotated[str | None, Described(description="unit of the number of a regression")]

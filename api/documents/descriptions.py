@@ -298,7 +298,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "Model": {
         "id": "Id of the model",
         "name": "Name, as a run takes it",
-        "description": "Description",
+        "description": "Description of the version in production, or else of the newest one",
         "production": "Number of the version that a run uses",
         "labels": "Labels of the version in production",
         "review_below": "Default threshold of the version in production, 0 to 1",
@@ -311,6 +311,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ModelVersion": {
         "number": "Number of the version: 1, 2, 3, ...",
+        "description": "What it does, as its manifest states",
         "release": "Version that its manifest states",
         "kind": "What its numbers mean",
         "unit": "Unit of the number that a `regression` gives",

@@ -93,6 +93,7 @@ FOUND: Final = {
 }
 MODEL_VERSION: Final = {
     "number": 1,
+    "description": "Eight classes of normal peripheral blood cells, and other. Not for diagnosis.",
     "release": "1.2.0",
     "kind": "logits",
     "unit": None,

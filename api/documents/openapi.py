@@ -20,7 +20,7 @@ from api.documents.operation import METHODS, Operation
 from api.documents.operations import complete, components, described_schemas
 from api.routes import ROUTES
 
-DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "live_hub", "past_models")
+DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "check_slots", "live_hub", "past_models")
 TOKEN_PATH: Final = "/api/auth/login-swagger"  # noqa: S105 - a path
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, follow the results, and prove later what was found.

@@ -82,8 +82,8 @@ class PastModels:
 
 
 def _streams(name_or_id: str) -> tuple[UUID, ...]:
-    """A name may look like an id."""
+    """A name may look like an id, which comes first."""
     try:
-        return model_id(name_or_id), UUID(name_or_id)
+        return UUID(name_or_id), model_id(name_or_id)
     except ValueError:
         return (model_id(name_or_id),)

@@ -195,7 +195,10 @@ def _added(event: model.ModelVersionAdded, scene: Scene) -> str:
 
 
 def _moved(event: model.ModelAliasMoved, scene: Scene) -> str:
-    return f"{scene.who} made version {event.number} of {scene.name(event.originator_id, 'a model')} its {event.alias}{_because(event)}"
+    of_model = f"of {scene.name(event.originator_id, 'a model')}"
+    if event.alias == model.PRODUCTION:
+        return f"{scene.who} put version {event.number} {of_model} into production{_because(event)}"
+    return f"{scene.who} let {event.alias} point to version {event.number} {of_model}{_because(event)}"
 
 
 def _retired(event: model.ModelRetired, scene: Scene) -> str:

@@ -195,7 +195,7 @@ create table read.models (
   version     integer not null,  -- Version of the stream.
   name        text not null,
   description text not null,
-  versions    jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, checks}.
+  versions    jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, description, checks}.
   aliases     jsonb not null,    -- Number of a version by alias, such as production.
   created_at  timestamptz not null,
   retired     boolean not null,  -- The model accepts no new jobs.

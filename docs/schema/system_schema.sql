@@ -1194,7 +1194,7 @@ begin
   );
   comment on table models is 'Models and their versions.';
   comment on column models.version is 'Version of the stream.';
-  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, checks}.';
+  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, description, checks}.';
   comment on column models.aliases is 'Number of a version by alias, such as production.';
   comment on column models.retired is 'The model accepts no new jobs.';
   comment on column models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';

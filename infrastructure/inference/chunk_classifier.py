@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Final
 from uuid import UUID, uuid5
 
 import msgspec
 import structlog
+from cachetools import LRUCache
 
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
 from application.jobs.tasks import Task
@@ -31,6 +33,7 @@ log = structlog.get_logger()
 
 DEFAULT_IMAGE_LIMITS: Final = ImageLimits()
 DEFAULT_LIMITS: Final = ClassifierLimits()
+MAX_VERSIONS_KEPT: Final = 64
 IMAGE_DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before it was classified.")
 
 
@@ -57,7 +60,8 @@ class ChunkClassifier:
         self._groups = GroupClassifier(blobs, pool, retry, function=function, image_limits=image_limits, limits=limits, provider=provider)
         self._plans = JobPlans(log)
         self._open_jobs = _OpenJobs(self._plans, cache_seconds=limits.open_cache_seconds, clock=clock)
-        self._versions: dict[tuple[UUID, int], Version] = {}
+        self._versions: LRUCache[tuple[UUID, int], Version] = LRUCache(MAX_VERSIONS_KEPT)
+        self._versions_lock = Lock()
         self._clock, self._now = clock, now
 
     async def classify(self, task: Task) -> None:
@@ -94,12 +98,16 @@ class ChunkClassifier:
     def _version(self, job: Classification) -> Version:
         """The model version of the job, cached since versions never change. Raises NotFound for a task that is older than this log."""
         key = job.model_id, job.model_version
-        if key not in self._versions:
+        with self._versions_lock:
+            known = self._versions.get(key)
+        if known is None:
             state = self._log.load(job.model_id, model.evolve)
             if state is None:
                 raise NotFound(f"Model {job.model_name} not found")
-            self._versions[key] = state.numbered(job.model_version)
-        return self._versions[key]
+            known = state.numbered(job.model_version)
+            with self._versions_lock:
+                self._versions[key] = known
+        return known
 
     # ---- after ----
     def _answers(

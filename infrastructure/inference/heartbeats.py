@@ -21,7 +21,7 @@ class Heartbeats:
         self._connection: psycopg.Connection | None = None
 
     def send(self, leased_work: Sequence[UUID]) -> Mapping[UUID, int]:
-        """Send a heartbeat that renews the leases of `leased_work`; return the production version of each model by its id."""
+        """Send a heartbeat that renews the leases of `leased_work`; return the numbers of versions in production by model."""
         return workers.record_heartbeat(self._connected(), self._lanes, leased_work)
 
     def read_models_are_current(self) -> bool:

@@ -145,7 +145,12 @@ class ModelChecker:
 
 def _unusable(error: Invalid) -> PackageRefusal:
     """A version that the log does not accept, although its package is well formed."""
-    if error.errors and error.errors[0]["loc"][-1] == "record":
+    place = error.errors[0]["loc"][-1] if error.errors else None
+    if place == "name":
+        return PackageRefusal(RefusalCode.MANIFEST_FIELD, error.detail, field="config.bioscope.model")
+    if place == "versions":
+        return PackageRefusal(RefusalCode.MODEL_FULL, error.detail)
+    if place == "record":
         return PackageRefusal(RefusalCode.TOO_LARGE, f"The manifest and its labels have more than {MAX_VERSION_BYTES:,} bytes as JSON")
     return PackageRefusal(RefusalCode.LABELS, error.detail)
 

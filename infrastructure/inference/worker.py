@@ -1,10 +1,10 @@
-"""The inference worker: two lanes of children, and heartbeats that renew its leases."""
+"""The inference worker: two lanes of children, heartbeats that renew its leases, and models that are run before a job needs them."""
 
 import asyncio
 import os
 import platform
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,17 +17,17 @@ import structlog
 from application.jobs.tasks import Kind, Task
 from application.jobs.topics import BULK, URGENT
 from application.ports import BlobStore, EventStore
-from domain import model
-from domain.errors import CorruptBlob, DomainError, Unavailable
+from domain.errors import DomainError, Unavailable
+from domain.model import Version
 from infrastructure.configuration.settings import Settings, variable
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.child_process import ChildFailed, ChildLost
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.inference.model_checker import ModelChecker
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
+from infrastructure.inference.model_warmer import ModelWarmer
 from infrastructure.observability.health import ABSENT_BLOB
 from infrastructure.process_lifecycle import CannotStart
 from infrastructure.retry import Retry
@@ -90,8 +90,12 @@ class InferenceWorker:
         )
         lanes = {f"{self.name}/{lane.name}": (lane.name, lane.pool.size) for lane in self.lanes.values()}
         self._heartbeats = Heartbeats(settings.postgres_url, lanes)
-        self.warmed = asyncio.Event()
-        self._warmed_versions: dict[UUID, int] = {}
+        self._warmer = ModelWarmer(log, self._run_once)
+
+    @property
+    def warmed(self) -> asyncio.Event:
+        """Set when a version in production has run, or if there is none."""
+        return self._warmer.ready
 
     @property
     def concurrency(self) -> dict[str, int]:
@@ -118,15 +122,19 @@ class InferenceWorker:
 
     @asynccontextmanager
     async def running(self, *, leased_work: Callable[[], Sequence[UUID]] = _no_work) -> AsyncIterator[None]:
-        """Send heartbeats during the block, which renew the leases of `leased_work`; at the end, remove the worker's rows and children."""
+        """Send heartbeats during the block, which renew the leases of `leased_work`, and warm models.
+
+        At the end, remove the worker's rows and children.
+        """
         await self._check_provider()
-        beating = asyncio.create_task(self._beat_always(leased_work))
+        tasks = [asyncio.create_task(self._beat_always(leased_work)), asyncio.create_task(self._warmer.run_always())]
         try:
             yield
         finally:
-            beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await asyncio.to_thread(self._heartbeats.withdraw)
             self.close()
 
@@ -169,42 +177,25 @@ class InferenceWorker:
             single_use=single_use,
         )
 
-    # ---- heartbeats and warming ----
+    async def _run_once(self, version: Version) -> None:
+        await self.lanes[URGENT].classifier.warm(version)
+
+    # ---- heartbeats ----
     async def _beat_always(self, leased_work: Callable[[], Sequence[UUID]]) -> None:
-        """Send heartbeats and warm new models. An unavailable database only delays that."""
+        """Send heartbeats, which say what is in production. An unavailable database only delays that."""
         while True:
             try:
-                await self._warm(await asyncio.to_thread(self._heartbeats.send, leased_work()))
+                await self._beat(leased_work())
             except (psycopg.Error, DomainError) as error:
                 log.warning("heartbeat not written", error=f"{type(error).__name__}: {error}")
             is_warm = self.warmed.is_set()
             await asyncio.sleep(self._limits.heartbeat_interval_seconds if is_warm else self._limits.first_heartbeat_interval_seconds)
 
-    async def _warm(self, in_use: Mapping[UUID, int]) -> None:
-        """Run each production model once in the urgent lane. Sets `warmed` when one has run, or if there is none.
-
-        A model that cannot run is reported when a job needs it. One whose file does not exist yet is tried again.
-        """
-        for model_id in [known for known, version in in_use.items() if self._warmed_versions.get(known) != version]:
-            self._warmed_versions[model_id] = in_use[model_id]
-            state = await asyncio.to_thread(self._log.load, model_id, model.evolve)
-            if state is not None and await self._has_run(state):
-                self.warmed.set()
-        if not in_use and not self.warmed.is_set() and await asyncio.to_thread(self._heartbeats.read_models_are_current):
-            log.warning("no model is registered: images can be uploaded but not classified")
-            self.warmed.set()
-
-    async def _has_run(self, state: model.Model) -> bool:
-        try:
-            await self.lanes[URGENT].classifier.warm(state.production)
-        except (Unavailable, OSError, ChildLost) as error:
-            self._warmed_versions.pop(state.id, None)
-            log.warning("model not warmed", model=state.name, reason=str(error))
-        except (ChildFailed, CorruptBlob, DomainError) as error:
-            log.warning("model not warmed", model=state.name, reason=str(error))
-        else:
-            return True
-        return False
+    async def _beat(self, work: Sequence[UUID]) -> None:
+        in_production = await asyncio.to_thread(self._heartbeats.send, work)
+        self._warmer.set_in_production(in_production)
+        if not in_production and not self.warmed.is_set() and await asyncio.to_thread(self._heartbeats.read_models_are_current):
+            self._warmer.nothing_to_warm()
 
 
 def cpu_name() -> str:

@@ -67,7 +67,7 @@ class Story:
 
     def body(self, operation):
         for media_type, content in operation.get("requestBody", {"content": {}})["content"].items():
-            if media_type == "application/zip":
+            if media_type in {"application/zip", "application/octet-stream"}:
                 return {"content": b"PK", "headers": {"Content-Type": media_type}}
             example = self.replaced(content["example"])
             if media_type == "multipart/form-data":

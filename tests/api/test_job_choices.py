@@ -10,8 +10,9 @@ from api.classifications import RunClassification
 from api.cli import main
 from api.cli.client.job_choices import ModelChoice, model_choice, plane_choice, refusal_of
 
-CELLS = {"name": "cells", "aliases": {"production": 1, "candidate": 2}, "versions": [{"number": 1}, {"number": 2}]}
-NEW = {"name": "new", "aliases": {"candidate": 1}, "versions": [{"number": 1}]}
+CELLS = {"name": "cells", "aliases": {"production": 1, "candidate": 2}, "versions": [{"number": 1}, {"number": 2}], "retired": False}
+NEW = {"name": "new", "aliases": {"candidate": 1}, "versions": [{"number": 1}], "retired": False}
+OLD = NEW | {"name": "old", "retired": True}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ def test_a_version_that_exists_can_be_run(text):
     ("text", "refusal"),
     [
         ("blood", "there is no model 'blood'; choose one of: cells, new"),
+        ("old@1", "the model old is retired; choose one of: cells, new"),
         (
             "cells@3",
             "the model cells has no version '3'; choose one of: cells@candidate, cells@production, cells@1, cells@2",
@@ -46,7 +48,7 @@ def test_a_version_that_exists_can_be_run(text):
     ],
 )
 def test_a_version_that_does_not_exist_is_refused_with_those_that_do(text, refusal):
-    assert refusal_of(model_choice(text), [CELLS, NEW]) == refusal
+    assert refusal_of(model_choice(text), [CELLS, NEW, OLD]) == refusal
     assert refusal_of(model_choice(text), []) == f"there is no model {model_choice(text).name!r}; choose one of: none is registered"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import tracemalloc
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -100,6 +101,40 @@ async def test_somebody_with_many_unanswered_checks_waits_for_an_answer_and_othe
     assert (await add(await api.client())).status_code == 202
     await workers.refuse_check(first)
     assert (await add(http)).status_code == 202
+
+
+async def test_a_repeat_gets_its_first_answer_whatever_the_limit(api, desk, workers):
+    http, _ = desk
+    await workers.uploaded_model("cells", UUID(await id_of(http)))
+    tested = f"{MODELS}/cells/versions/1/checks"
+    firsts = [await add(http, **{"Idempotency-Key": "once"}), await http.post(tested, headers={"Idempotency-Key": "once"})]
+    for number in range(MAX_PENDING - len(firsts)):
+        assert (await add(http, PACKAGE + bytes([number]))).status_code == 202
+    for key in ("another", None):
+        headers = {"Idempotency-Key": key} if key else {}
+        assert_refused(await add(http, **headers), 429, "too_many")
+        assert_refused(await http.post(tested, headers=headers), 429, "too_many")
+    again = [await add(http, **{"Idempotency-Key": "once"}), await http.post(tested, headers={"Idempotency-Key": "once"})]
+    assert [(one.status_code, one.json()) for one in again] == [(202, one.json()) for one in firsts]
+
+
+async def test_packages_that_are_being_uploaded_count_as_unanswered(desk, workers):
+    http, _ = desk
+    begun, go_on = [], asyncio.Event()
+
+    async def slowly():
+        begun.append(PACKAGE)
+        yield PACKAGE
+        await go_on.wait()
+
+    uploads = [asyncio.create_task(add(http, slowly())) for _ in range(MAX_PENDING)]
+    await wait_until_async(lambda: len(begun) == MAX_PENDING)
+    assert_refused(await add(http), 429, "too_many")
+    go_on.set()
+    first, *others = await asyncio.gather(*uploads)
+    assert {answer.status_code for answer in (first, *others)} == {202}
+    await workers.refuse_check(first.json()["id"])
+    assert (await add(http)).status_code == 202, "no upload counts after its end"
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST])

@@ -178,6 +178,15 @@ def test_a_package_that_passed_is_shown_with_the_next_steps(package):
     }
 
 
+def test_other_labels_than_those_in_production_are_noted(package):
+    first, second = MODEL["versions"]
+    other = MODEL | {"versions": [first, second | {"labels": ["red", "blue"]}]}
+    with server_of(answers(model=other)) as url:
+        done = bioscope(url, "add", str(package))
+        assert json.loads(bioscope(url, "add", str(package), "--json").stdout)["differences"]
+    assert "note: labels differ from those of version 1 in production: " in done.stderr
+
+
 def test_a_known_version_is_shown_as_such(package):
     known = MODEL | {"versions": [one | {"added_at": "2026-01-01T00:00:00Z"} for one in MODEL["versions"]]}
     with server_of(answers(model=known)) as url:

@@ -70,6 +70,45 @@ async def test_a_candidate_is_shown_beside_the_version_in_production(api, shapes
     assert (found["production"], found["sha256"]) == (1, SHA256)
 
 
+async def test_a_model_is_found_by_its_id_before_another_one_with_that_name(api, shapes):
+    """The name of an earlier release may be the id of another model."""
+    http = await api.client("viewer")
+    shapes_id = (await http.get("/api/models/shapes")).json()["id"]
+    version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
+    about = {"name": shapes_id, "description": "", "version": version, "check_id": None}
+    added = model.ModelVersionAdded(originator_id=model_id(shapes_id), originator_version=1, at=now(), by=SYSTEM.id, **about)
+    position = api.services.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), added).position
+    assert await api.services.read_position.wait(position, 5)
+    for query in ("", f"?as_of={position}"):
+        assert (await http.get(f"/api/models/{shapes_id}{query}")).json()["name"] == "shapes"
+
+
+async def test_a_candidate_does_not_change_the_description_of_what_is_in_production(api):
+    workers, http = WorkerEvents(api), await api.client("admin")
+    await workers.model("shapes", description="Of release 0.2.0")
+    await workers.uploaded_model("shapes", UUID(await id_of(http)), description="For sheep alone")
+    before = (await http.get("/api/models/shapes")).json()
+    assert [before["description"], *(one["description"] for one in before["versions"])] == [
+        "Of release 0.2.0",
+        "Of release 0.2.0",
+        "For sheep alone",
+    ]
+    past = (await http.get(f"/api/models/shapes?as_of={api.services.log.head()}")).json()
+    assert (past["description"], [one["description"] for one in past["versions"]]) == (
+        "Of release 0.2.0",
+        ["Of release 0.2.0", "For sheep alone"],
+    )
+    assert (await production(http)).json()["description"] == "For sheep alone"
+    assert (await production(http, 1)).json()["description"] == "Of release 0.2.0"
+
+
+async def test_a_model_without_a_version_in_production_has_the_description_of_the_newest_one(api):
+    workers, http = WorkerEvents(api), await api.client("researcher")
+    for package, description in ((SHA256, "First"), (OTHER_SHA256, "Second")):
+        await workers.uploaded_model("cells", UUID(await id_of(http)), description=description, package=package, weights=package)
+    assert [one["description"] for one in (await http.get("/api/models")).json()] == ["Second"]
+
+
 async def test_a_model_that_is_not_there_is_not_found(api):
     http = await api.client("viewer")
     assert (await http.get("/api/models")).json() == []
@@ -326,7 +365,7 @@ async def test_reasons_are_in_clear_only_for_administrators_in_the_feed_and_the_
         (sealed,) = (await followed(reader, after=position - 1, limit=1, **query))["events"]
         assert sealed["data"]["reason"].startswith(SEALED_PREFIX)
     trail = (await admin.get(f"/api/audit/{model_id('shapes')}/trail")).json()
-    assert trail[-1]["sentence"] == f"Ada Byron made version 2 of shapes its production: {WHY}"
+    assert trail[-1]["sentence"] == f"Ada Byron put version 2 of shapes into production: {WHY}"
     for path in ("/api/events", f"/api/audit/{model_id('shapes')}/trail"):
         assert_refused(await promoter.get(path), 403, "forbidden")
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from hashlib import sha256
-from uuid import UUID
+from uuid import UUID, uuid4
 from zipfile import ZipFile
 
 import msgspec
@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from api.cli import main
 from api.cli.client.credentials import Credentials, store_credentials
-from api.cli.client.registry import split_reference
+from api.cli.client.registry import differences, split_reference
+from api.cli.shapes import RegisteredModel, RegisteredVersion
 from application import accounts
 from domain import model
 from domain.values import model_id
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.anyio
 
 WHY = "Validated on the slides of March"
 WEIGHTS = b"weights"
+PROMOTED = "Version 2 of the model shapes is now in production. It is no longer the candidate.\n"
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def sign_in(api, url):
 async def registered(api):
     """`shapes` has a version in production and a candidate of a person; `cells` has a candidate only."""
     workers, ada = WorkerEvents(api), await api.client("researcher")
-    await workers.model("shapes", sha256=stored(api, WEIGHTS))
+    await workers.model("shapes", sha256=stored(api, WEIGHTS), kind=model.OutputKind.SOFTMAX)
     await workers.uploaded_model("shapes", UUID(await id_of(ada)), package=stored(api, b"package"))
     await workers.uploaded_model("cells", UUID(await id_of(ada)), package=SHA256)
     return (await ada.get("/api/users/me")).json()["username"]
@@ -121,12 +123,12 @@ async def test_a_model_is_shown_with_versions_labels_in_words_and_checks(bioscop
     line = in_one_line(shown)
     assert "aliases candidate: 2, production: 1" in line
     assert "promoters administrators only" in line
-    assert f"by package 1 - logits {now():%Y-%m-%d}" in line
+    assert f"by package 1 - softmax {now():%Y-%m-%d}" in line
     assert f"{registered} {sha256(b'package').hexdigest()[:12]}" in line
     assert "Labels of version 2: round: without edges flat" in line
     where, seconds = REPORT.environment, REPORT.run_seconds
     compared = f"largest difference {REPORT.largest_difference:.2g} of {REPORT.tolerance:.2g}"
-    assert f"{where.runtime}, {where.provider}, {where.cpu} passed, {compared}, {seconds * 1000:.0f} ms an image" in line
+    assert f"{where.runtime}, {where.provider}, {where.cpu} passed, {compared}, {seconds * 1000:.1f} ms an image" in line
     assert "Labels of version 1: round flat" in in_one_line((await bioscope("show", "shapes")).stdout)
     printed = (await bioscope("show", "shapes", "--json")).stdout
     assert_shape(shapes()["bioscope models show"], printed)
@@ -166,13 +168,63 @@ async def test_a_model_is_shown_as_it_was(api, bioscope, sign_in, registered):
 # ---- changing ----------------------------------------------------------------------------------------------------------------------
 async def test_a_promotion_is_recorded_under_the_person_who_is_signed_in(api, bioscope, sign_in, registered):
     admin = await sign_in("admin")
-    assert (await bioscope("promote", "shapes", "2", "--reason", WHY)).stderr.endswith("Version 2 of the model shapes is in production.\n")
+    assert (await bioscope("promote", "shapes", "2", "--reason", WHY)).stderr.endswith(PROMOTED)
     assert state(api).aliases == {"production": 2}
     last = api.services.log.history(model_id("shapes"))[-1]
     assert msgspec.json.decode(last.meta)["actor"] == {"id": str(admin.id), "kind": "user", "role": "admin"}
-    assert "in production already" in (await bioscope("promote", "shapes", "2", "--reason", WHY)).stderr
-    assert "is its stable." in (await bioscope("promote", "shapes", "1", "--alias", "stable", "--reason", WHY)).stderr
+    again = in_one_line((await bioscope("promote", "shapes", "2", "--reason", "Another one")).stderr)
+    assert again.endswith("Version 2 of the model shapes is in production already. The reason was not recorded.")
+    stable = ["promote", "shapes", "1", "--alias", "stable", "--reason", WHY]
+    assert (await bioscope(*stable)).stderr.endswith("`stable` is now version 1 of the model shapes.\n")
+    again = in_one_line((await bioscope(*stable)).stderr)
+    assert again.endswith("`stable` is version 1 of the model shapes already. The reason was not recorded.")
     assert state(api).aliases == {"production": 2, "stable": 1}
+
+
+LABELS_DIFFER = "note: labels differ from those of version 1 in production: new square; missing flat"
+KIND_DIFFERS = "note: kind differs from that of version 1 in production: softmax, not logits"
+
+
+@pytest.fixture
+async def different(api):
+    """A candidate of another kind, with other labels than the version in production."""
+    workers, ada = WorkerEvents(api), await api.client("researcher")
+    await workers.model("shapes")
+    await workers.uploaded_model("shapes", UUID(await id_of(ada)), labels=("round", "square"))
+
+
+async def test_other_labels_go_into_production_only_if_somebody_agrees(api, bioscope, sign_in, different):
+    await sign_in("admin")
+    asked = ["promote", "shapes", "2", "--reason", WHY]
+    for answer, code, end in (("", 2, "add --yes if the users of the model expect this"), ("n\n", 1, "Aborted!")):
+        printed = in_one_line((await bioscope(*asked, code=code, input=answer)).stderr)
+        assert LABELS_DIFFER in printed
+        assert KIND_DIFFERS in printed
+        assert printed.endswith(end)
+        assert state(api).aliases == {"production": 1, "candidate": 2}
+    assert "point to version" not in (await bioscope(*asked, "--alias", "stable")).stderr, "another alias"
+    assert (await bioscope(*asked, input="y\n")).stderr.endswith(PROMOTED)
+    assert state(api).aliases == {"production": 2, "stable": 2}
+
+
+async def test_other_labels_go_into_production_without_a_question_with_yes(api, bioscope, sign_in, different):
+    await sign_in("admin")
+    printed = in_one_line((await bioscope("promote", "shapes", "2", "--reason", WHY, "--yes")).stderr)
+    assert LABELS_DIFFER in printed
+    assert "[y/N]" not in printed
+    assert state(api).aliases == {"production": 2}
+
+
+def test_the_same_labels_in_another_order_are_a_difference():
+    version = {"number": 1, "kind": "softmax", "labels": ["round", "flat"], "added_at": now(), "size": 1, "review_below": 0.5, "checks": []}
+    names = ("release", "unit", "digest", "package", "added_by", "added_by_username")
+    one = msgspec.convert(version | dict.fromkeys(names) | {"description": "", "label_texts": {}, "sha256": SHA256}, RegisteredVersion)
+    two = msgspec.structs.replace(one, number=2, labels=("flat", "round"))
+    about = {"id": uuid4(), "name": "shapes", "description": "", "promoters": (), "created_at": now(), "retired": False}
+    both = RegisteredModel(production=1, aliases={"production": 1}, versions=(one, two), **about)
+    assert differences(both, one) == ()
+    assert differences(both, two) == ("labels differ from those of version 1 in production: the same in another order",)
+    assert differences(msgspec.structs.replace(both, production=None, aliases={}), two) == ()
 
 
 async def test_a_promoter_promotes_and_others_are_refused(api, bioscope, sign_in, registered):
@@ -191,15 +243,17 @@ async def test_a_wrong_promotion_changes_nothing(api, bioscope, sign_in, registe
     head = api.services.log.head()
     for arguments, code, sentence in (
         (["7", "--reason", WHY], 2, "has no version '7'; it has the versions 1, 2"),
-        (["0", "--reason", WHY], 2, "not in the range"),
+        (["0", "--reason", WHY], 2, "has no version '0'; it has the versions 1, 2"),
+        (["candidate", "--reason", WHY], 2, "give a number; candidate is version 2 of the model shapes"),
         (["2"], 2, "Missing option '--reason'"),
-        (["2", "--reason", " "], 1, "reason must have 1 to 1000 characters"),
-        (["2", "--reason", "x" * 1001], 1, "reason must have 1 to 1000 characters"),
-        (["2", "--reason", "a\udcffb"], 1, "reason must not contain control characters"),
-        (["2", "--reason", WHY, "--alias", "Stable"], 1, "alias must begin with a letter"),
-        (["2", "--reason", WHY, "--alias", ""], 1, "bioscope: "),
+        (["2", "--reason", " "], 2, "reason must have 1 to 1000 characters"),
+        (["2", "--reason", "x" * 1001], 2, "reason must have 1 to 1000 characters"),
+        (["2", "--reason", "a\udcffb"], 2, "reason must not contain control characters"),
+        (["2", "--reason", WHY, "--alias", "Stable"], 2, "must begin with a letter"),
+        (["2", "--reason", WHY, "--alias", ""], 2, "must begin with a letter"),
     ):
-        assert sentence in (await bioscope("promote", "shapes", *arguments, code=code)).stderr
+        assert sentence in in_one_line((await bioscope("promote", "shapes", *arguments, code=code)).stderr)
+    assert (await bioscope("retire", "shapes", "--reason", " ", code=2)).stdout == ""
     assert api.services.log.head() == head
 
 
@@ -226,7 +280,7 @@ async def test_the_history_says_when_who_what_and_why(bioscope, sign_in, registe
         "the system added version 1",
         "the system put version 1 into production",
         f"{registered} added version 2",
-        f"{registered} made version 2 the candidate",
+        f"{registered} let candidate point to version 2",
         f"{admin.username} put version 2 into production {WHY}",
         f"{admin.username} retired the model Replaced",
     ]
@@ -250,7 +304,7 @@ async def test_a_package_that_cannot_be_saved_leaves_no_file(api, bioscope, sign
     await sign_in("analyst")
     for arguments, code, sentence in (
         (["shapes", "there.zip"], 2, "there.zip exists already: choose another name"),
-        (["shapes", "missing/x.zip"], 1, "check the path"),
+        (["shapes", "missing/x.zip"], 2, "there is no folder missing"),
         (["shapes@3", "x.zip"], 2, "it has the versions 1, 2"),
         (["cells", "x.zip"], 2, "has no version 'production'; it has the versions 1 and the aliases candidate (1)"),
         (["cells@1", "x.zip"], 1, "There is no such file"),

@@ -25,15 +25,15 @@ class WorkerEvents:
     def __init__(self, api):
         self.log, self.read_position = api.services.log, api.services.read_position
 
-    async def model(self, name="shapes", *, sha256=SHA256, alias=None, **fields):
+    async def model(self, name="shapes", *, description="", sha256=SHA256, alias=None, **fields):
         """A further version; `fields` are those of Version."""
         about = {"size": 10, "labels": LABELS, "review_below": 0.6, "record": "{}"} | fields
         version = model.Version(number=1, sha256=sha256, **about)
         known = self.log.load(model_id(name), model.evolve)
-        about = {"name": name, "description": "", "version": version, "alias": alias, "by": SYSTEM.id, "at": now()}
+        about = {"name": name, "description": description, "version": version, "alias": alias, "by": SYSTEM.id, "at": now()}
         await self._append(model.add_version(model_id(name), known, **about))
 
-    async def uploaded_model(self, name, user_id, *, package=SHA256, passes=True):
+    async def uploaded_model(self, name, user_id, *, description="", package=SHA256, passes=True, labels=LABELS, weights="ef" * 32):
         """Somebody uploads a package; a worker adds its version as the candidate, or refuses it. Returns the id of the check."""
         check = uuid4()
         uploaded = model_check.upload(check, filename="cells.zip", sha256=package, size=10, by=user_id, at=now())
@@ -41,10 +41,10 @@ class WorkerEvents:
         if passes:
             texts = {"round": "without edges"}
             version = model.Version(
-                number=1, sha256="ef" * 32, size=10, labels=LABELS, review_below=0.6, record="{}", digest="cd" * 32, package=package,
+                number=1, sha256=weights, size=10, labels=labels, review_below=0.6, record="{}", digest="cd" * 32, package=package,
                 kind=model.OutputKind.SOFTMAX, label_texts=texts, release="2.0.0",
             )  # fmt: skip
-            found = model_checks.CheckedModel(name, "", version, REPORT)
+            found = model_checks.CheckedModel(name, description, version, REPORT)
             recorded = model_checks.record_passed(check, found, command=Command(id=uuid4(), actor=SYSTEM, at=now()), log=self.log)
         else:
             refusal = model_checks.PackageRefusal("labels", "A label occurs twice", file="rdf.yaml")

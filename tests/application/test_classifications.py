@@ -119,8 +119,9 @@ def test_a_version_that_does_not_exist_and_a_retired_model_are_refused(log, ada,
         with pytest.raises(Invalid, match="Versions: 1"):
             run(ada, dataset=cells, model_version=wanted)
     models.retire(name="shapes", reason="Old", command=command(actor(Role.ADMIN)), log=log)
-    with pytest.raises(Invalid, match="no model"):
+    with pytest.raises(Invalid, match="The model shapes is retired and accepts no new jobs") as refused:
         run(ada, dataset=cells, model_version="1")
+    assert refused.value.errors[0]["loc"] == ["body", "model_name"]
 
 
 # ---- whether an image fits -----------------------------------------------------------------------------------------------------------

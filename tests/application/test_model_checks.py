@@ -133,6 +133,8 @@ def test_a_retired_model_gets_no_further_version(log, upload, accept):
     models.retire(name="shapes", reason="Replaced", command=command(ADMIN), log=log)
     with pytest.raises(Conflict, match="retired"):
         accept(upload(), found("b" * 64))
+    with pytest.raises(Conflict, match="Model shapes is retired"):
+        model_checks.request_test(name="shapes", number=1, command=command(RESEARCHER), log=log)
     assert len(shapes(log).versions) == 1
 
 

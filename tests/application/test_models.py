@@ -67,6 +67,17 @@ def test_a_version_that_breaks_a_rule_is_refused(add, wrong):
         add(**wrong)
 
 
+SHAPES_ID = str(model_id("shapes"))
+
+
+@pytest.mark.parametrize("name", [SHAPES_ID, SHAPES_ID.replace("-", ""), f"{{{SHAPES_ID}}}", SHAPES_ID.upper()])
+def test_the_name_of_a_model_is_not_the_id_of_another_one(log, add, name):
+    add()
+    with pytest.raises(Invalid, match="must not look like an id"):
+        add("b" * 64, name=name)
+    assert log.load(model_id(name), model.evolve) is None
+
+
 def test_only_administrators_add_versions_and_promote_them_unless_they_are_promoters(log, add):
     with pytest.raises(Forbidden):
         add(by=actor())

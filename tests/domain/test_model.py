@@ -36,6 +36,14 @@ def a_model(versions=("aa",)):
     return state
 
 
+def test_a_model_has_a_limited_number_of_versions():
+    full = a_model([f"{number:02x}" for number in range(model.MAX_VERSIONS)])
+    about = {"name": "pbc8", "description": "", "by": ME, "at": LATER}
+    with pytest.raises(Invalid, match=f"at most {model.MAX_VERSIONS}: give the model another name"):
+        model.add_version(MODEL, full, version=version("new"), **about)
+    assert model.add_version(MODEL, full, version=version("00"), **about) == [], "a known version"
+
+
 def test_an_alias_moves_once_to_a_version_that_exists():
     both = a_model(("aa", "bb"))
     moved = model.move_alias(both, alias="production", number=2, by=ME, at=LATER)

@@ -137,15 +137,24 @@ def _report(client: "Client", check: str, *, as_json: bool) -> None:
 
 def _checked(answered: dict[str, Any], model: RegisteredModel | None) -> CheckedModel:
     """`model` is that of the version, which there is if the check passed."""
+    from api.cli.client import registry
+
     passed = model is not None
     report = answered["report"] or {}
+    is_new = False
+    differences: tuple[str, ...] = ()
+    if model is not None:
+        version = registry.find_version(model, str(answered["number"]))
+        is_new = version.added_at >= datetime.fromisoformat(answered["requested_at"])
+        differences = registry.differences(model, version)
     return msgspec.convert(
         {
             "check": answered["id"],
             "passed": passed,
             "model": answered["model_name"] if passed else None,
             "version": answered["number"] if passed else None,
-            "is_new": model is not None and _was_added_since(model, answered),
+            "is_new": is_new,
+            "differences": differences,
             "largest_difference": report.get("largest_difference"),
             "tolerance": report.get("tolerance"),
             "seconds": report.get("run_seconds"),
@@ -153,13 +162,6 @@ def _checked(answered: dict[str, Any], model: RegisteredModel | None) -> Checked
         | {name: answered[name] for name in ("code", "detail", "file", "field")},
         CheckedModel,
     )
-
-
-def _was_added_since(model: RegisteredModel, answered: dict[str, Any]) -> bool:
-    from api.cli.client import registry
-
-    version = registry.find_version(model, str(answered["number"]))
-    return version.added_at >= datetime.fromisoformat(answered["requested_at"])
 
 
 def _print_version(checked: CheckedModel, *, is_in_production: bool) -> None:
@@ -176,3 +178,5 @@ def _print_version(checked: CheckedModel, *, is_in_production: bool) -> None:
             *([] if is_in_production else [("promote it", f"bioscope models promote {checked.model} {checked.version} --reason TEXT")]),
         ]
     )
+    for difference in checked.differences:
+        print_message(difference, prefix="note: ")

@@ -8,16 +8,39 @@ from api.cli.commands import argument, group, json_option
 from api.cli.common import API_URL
 from api.cli.exit_codes import WRONG_USE
 from api.cli.output import fail, print_json, print_message
+from api.cli.prompts import confirm
 from api.cli.shapes import ModelChange, RegisteredModel
-from domain.model import PRODUCTION
+from domain.errors import Invalid
+from domain.model import ALIAS, CANDIDATE, MAX_REASON, PRODUCTION
+from domain.values import text
+
+
+def _reason(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return text(value, name="reason", maximum=MAX_REASON)
+    except Invalid as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _alias(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not ALIAS.fullmatch(value):
+        raise click.BadParameter("must begin with a letter and have at most 50 of a-z, 0-9, - and _")
+    return value
+
 
 NAME = argument("name", help="Name of the model.")
-REASON = click.option("--reason", required=True, metavar="TEXT", help="Why, for those who read the history: 1 to 1000 characters.")
+REASON = click.option(
+    "--reason",
+    required=True,
+    metavar="TEXT",
+    callback=_reason,
+    help=f"Why, for those who read the history: 1 to {MAX_REASON} characters.",
+)
 
 
 @group()
 def models() -> None:
-    """Show models, and choose the version that new jobs use.
+    """Show, add and test models, and choose the version that new jobs use.
 
     The commands work from any machine. They use your sign-in (`bioscope login`), and the log records you.
     """
@@ -65,25 +88,50 @@ def show(reference: str, as_of: str | None, url: str | None, *, as_json: bool) -
 
 @models.command(example="bioscope models promote pbc8 1 --reason 'Validated on our slides'")
 @NAME
-@argument("version", type=click.IntRange(min=1), help="Number of the version in this installation.")
+@argument("version", metavar="NUMBER", help="Number of the version in this installation.")
 @REASON
-@click.option("--alias", metavar="NAME", default=PRODUCTION, show_default=True, help="Alias that is to point to the version.")
+@click.option(
+    "--alias", metavar="NAME", default=PRODUCTION, show_default=True, callback=_alias, help="Alias that is to point to the version."
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation if its labels or its kind differ from those in production.")
 @API_URL
-def promote(name: str, version: int, reason: str, alias: str, url: str | None) -> None:
+def promote(name: str, version: str, reason: str, alias: str, url: str | None, *, yes: bool) -> None:
     """Put a version of a model into production.
 
-    New jobs use it from now on. Jobs in progress and existing results keep their version. Promote the older version to go back. This is
-    for administrators, and for promoters of the model.
+    New jobs use it from now on, and it is the candidate no more. Jobs in progress and existing results keep their version. Promote the
+    older version to go back. This is for administrators, and for promoters of the model.
+
+    If its labels or its kind differ from those in production, the command asks for confirmation.
     """
     from api.cli.client import registry
     from api.cli.client.sign_in import open_client
 
     with open_client(url) as client:
         model = registry.read_model(client, name)
-        registry.find_version(model, str(version))
-        is_new = registry.move_alias(client, model.name, alias, version, reason)
-    state = "in production" if alias == PRODUCTION else f"its {alias}"
-    print_message(f"Version {version} of the model {model.name} is {state}{'' if is_new else ' already'}.")
+        chosen = registry.find_number(model, version)
+        if alias == PRODUCTION:
+            _confirm_differences(registry.differences(model, chosen), yes=yes)
+        number = chosen.number
+        is_new = registry.move_alias(client, model.name, alias, number, reason)
+    was_candidate = alias == PRODUCTION and model.aliases.get(CANDIDATE) == number
+    print_message(_promoted(model.name, number, alias, is_new=is_new, was_candidate=was_candidate))
+
+
+def _confirm_differences(found: tuple[str, ...], *, yes: bool) -> None:
+    for difference in found:
+        print_message(difference, prefix="note: ")
+    if found and not yes:
+        confirm("Put it into production?", otherwise="add --yes if the users of the model expect this")
+
+
+def _promoted(model: str, number: int, alias: str, *, is_new: bool, was_candidate: bool) -> str:
+    if alias == PRODUCTION:
+        sentence = f"Version {number} of the model {model} is {'now in production' if is_new else 'in production already'}."
+    else:
+        sentence = f"`{alias}` is {'now ' if is_new else ''}version {number} of the model {model}{'' if is_new else ' already'}."
+    if not is_new:
+        return f"{sentence} The reason was not recorded."
+    return f"{sentence} It is no longer the candidate." if was_candidate else sentence
 
 
 @models.command(example="bioscope models retire bccd3 --reason 'We have no use for it'")
@@ -120,6 +168,8 @@ def export(reference: str, file: Path, url: str | None) -> None:
 
     if file.exists():
         fail(f"{file} exists already: choose another name", WRONG_USE)
+    if not file.parent.is_dir():
+        fail(f"there is no folder {file.parent}: make it, or choose another path", WRONG_USE)
     name, wanted = registry.split_reference(reference)
     with open_client(url) as client:
         model = registry.read_model(client, name)

@@ -76,7 +76,7 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     \b
       viewer      reads what is shared with it
       analyst     also creates datasets, uploads images and runs models
-      researcher  also shares and deletes
+      researcher  also shares, deletes, and adds and tests models
       admin       sees and does everything
     """
     from application.accounts import change_role

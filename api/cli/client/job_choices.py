@@ -27,11 +27,12 @@ def model_choice(text: str) -> ModelChoice:
 
 
 def refusal_of(choice: ModelChoice, models: Sequence[Mapping[str, Any]]) -> str:
-    """Why a choice cannot be run; empty if it can. `models` is the answer of `GET /api/models`."""
+    """Why a choice cannot be run; empty if it can. `models` is the answer of `GET /api/models?retired=true`."""
     model = next((one for one in models if one["name"] == choice.name), None)
-    if model is None:
-        names = ", ".join(one["name"] for one in models)
-        return f"there is no model {choice.name!r}; choose one of: {names or 'none is registered'}"
+    if model is None or model["retired"]:
+        names = ", ".join(one["name"] for one in models if not one["retired"])
+        problem = f"the model {choice.name} is retired" if model else f"there is no model {choice.name!r}"
+        return f"{problem}; choose one of: {names or 'none is registered'}"
     numbers = [str(version["number"]) for version in model["versions"]]
     if (choice.version or PRODUCTION) in {*model["aliases"], *numbers}:
         return ""

@@ -11,8 +11,8 @@ import msgspec
 from api.cli.client.api_client import Client, RequestRefused
 from api.cli.output import Column, out, print_fields, print_message, print_table
 from api.cli.shapes import ModelChange, RegisteredModel, RegisteredVersion, VersionCheck
-from domain.model import MAX_REASON, PRODUCTION
-from domain.values import printable, text
+from domain.model import PRODUCTION
+from domain.values import printable
 
 MODELS: Final = "/api/models"
 PAGE_SIZE: Final = 200
@@ -70,6 +70,29 @@ def find_version(model: RegisteredModel, wanted: str) -> RegisteredVersion:
     return found
 
 
+def find_number(model: RegisteredModel, wanted: str) -> RegisteredVersion:
+    """The version with this number. Raises NothingNamed, also for an alias."""
+    if wanted in model.aliases:
+        raise NothingNamed(f"give a number; {wanted} is version {model.aliases[wanted]} of the model {model.name}")
+    return find_version(model, wanted)
+
+
+def differences(model: RegisteredModel, version: RegisteredVersion) -> tuple[str, ...]:
+    """How the kind and the labels of `version` differ from those in production, as sentences. None if no version is in production."""
+    current = next((one for one in model.versions if one.number == model.production), version)
+    return tuple(f"{found} of version {current.number} in production: {how}" for found, how in _differences(current, version))
+
+
+def _differences(current: RegisteredVersion, other: RegisteredVersion) -> Iterator[tuple[str, str]]:
+    if other.kind != current.kind:
+        yield "kind differs from that", f"{other.kind}, not {current.kind}"
+    if other.labels != current.labels:
+        added = tuple(label for label in other.labels if label not in current.labels)
+        missing = tuple(label for label in current.labels if label not in other.labels)
+        changes = [f"{what} {_some(labels)}" for what, labels in (("new", added), ("missing", missing)) if labels]
+        yield "labels differ from those", "; ".join(changes) or "the same in another order"
+
+
 def split_reference(reference: str) -> tuple[str, str | None]:
     """`pbc8@2` and `pbc8@candidate` name a version, `pbc8` names none."""
     name, at, version = reference.partition("@")
@@ -78,15 +101,15 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 
 # ---- changing ----------------------------------------------------------------------------------------------------------------------
 def move_alias(client: Client, name: str, alias: str, number: int, reason: str) -> bool:
-    """False if the alias points to the version already. Raises Invalid, RequestRefused."""
-    body = {"version": number, "reason": text(reason, name="reason", maximum=MAX_REASON)}
+    """False if the alias points to the version already. Raises RequestRefused."""
+    body = {"version": number, "reason": reason}
     answer = client.call("PUT", f"{MODELS}/{_quoted(name)}/aliases/{_quoted(alias)}", json=body)
     return "x-event-position" in answer.headers
 
 
 def retire(client: Client, name: str, reason: str) -> None:
-    """Raises Invalid, RequestRefused."""
-    client.call("POST", f"{MODELS}/{_quoted(name)}/retire", json={"reason": text(reason, name="reason", maximum=MAX_REASON)})
+    """Raises RequestRefused."""
+    client.call("POST", f"{MODELS}/{_quoted(name)}/retire", json={"reason": reason})
 
 
 def download_package(client: Client, name: str, version: RegisteredVersion) -> Iterator[bytes]:
@@ -119,12 +142,12 @@ def print_models(models: list[RegisteredModel]) -> None:
 
 
 def print_model(model: RegisteredModel, shown: RegisteredVersion | None) -> None:
-    """`shown` is the version whose labels are printed; by default that in production, or the newest."""
+    """`shown` is the version whose description and labels are printed; by default that in production, or the newest."""
     shown = shown or shown_version(model)
     print_fields(
         [
             ("model", f"{model.name} (retired)" if model.retired else model.name),
-            ("description", model.description or NONE),
+            ("description", shown.description or NONE),
             ("id", str(model.id)),
             ("aliases", ", ".join(f"{alias}: {number}" for alias, number in sorted(model.aliases.items())) or NONE),
             ("promoters", ", ".join(one.username or str(one.user_id) for one in model.promoters) or "administrators only"),
@@ -184,7 +207,7 @@ def _outcome(check: VersionCheck) -> str:
     difference = (
         "" if report.largest_difference is None else f", largest difference {report.largest_difference:.2g} of {report.tolerance:.2g}"
     )
-    return f"passed{difference}, {report.run_seconds * 1000:.0f} ms an image"
+    return f"passed{difference}, {report.run_seconds * 1000:.1f} ms an image"
 
 
 def _sentence(change: ModelChange) -> str:
@@ -195,7 +218,7 @@ def _sentence(change: ModelChange) -> str:
         case "ModelAliasMoved" if change.alias == PRODUCTION:
             return f"put version {change.number} into production"
         case "ModelAliasMoved":
-            return f"made version {change.number} the {change.alias}"
+            return f"let {change.alias} point to version {change.number}"
         case "ModelRetired":
             return "retired the model"
         case "ModelPromoterAdded":

@@ -66,6 +66,7 @@ class RefusalCode(StrEnum):
     PACKAGE_MISSING = "package_missing"
     PACKAGE_CORRUPTED = "package_corrupted"
     MODEL_RETIRED = "model_retired"
+    MODEL_FULL = "model_full"
 
 
 class PackageRefused(Exception):

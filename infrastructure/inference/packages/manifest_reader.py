@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from domain.values import is_id
 from infrastructure.inference.models.manifest import OutOfDomainGates
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.packages.manifest_fields import AxisFields, RdfFields, SizeFields, TensorFields, read_fields
@@ -119,6 +120,8 @@ class _Reader:
                 RefusalCode.MANIFEST_FIELD, "config.bioscope.model", "must have 1 to 64 characters of a-z, 0-9, - and _, such as `pbc8`"
             )
         found = name or model_name(self._rdf.name)
+        if is_id(found):
+            raise self._refused(RefusalCode.MANIFEST_FIELD, "config.bioscope.model", "must not look like an id: choose another name")
         if not found:
             raise self._refused(RefusalCode.MANIFEST_FIELD, "config.bioscope.model", "is missing, and `name` has no Latin letter or digit")
         return found

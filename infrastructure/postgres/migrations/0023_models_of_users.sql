@@ -508,7 +508,7 @@ begin
   );
   comment on table models is 'Models and their versions.';
   comment on column models.version is 'Version of the stream.';
-  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, checks}.';
+  comment on column models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, description, checks}.';
   comment on column models.aliases is 'Number of a version by alias, such as production.';
   comment on column models.retired is 'The model accepts no new jobs.';
   comment on column models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';
@@ -796,7 +796,7 @@ comment on column read.results.label is 'Label that applies best, or the name of
 comment on column read.results.confidence is 'Score of the label, 0 to 1; 0 for a measured quantity.';
 comment on column read.results.scores is 'Score of each label, 0 to 1.';
 comment on column read.results.value is 'Number that a regression gave; null for labels.';
-comment on column read.models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, checks}.';
+comment on column read.models.versions is 'List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, description, checks}.';
 comment on table read.work is 'Work items: chunks to classify, images to inspect and models to check. The row is deleted when the work is done.';
 comment on column read.work.id is 'Id of the chunk, the image or the check.';
 comment on column read.work.kind is 'classify, inspect or check.';

@@ -237,6 +237,14 @@ async def test_a_retired_model_takes_no_version():
     assert (refused.code, len(rig.model().versions)) == ("model_retired", 1)
 
 
+async def test_a_model_with_many_versions_takes_no_more(monkeypatch):
+    monkeypatch.setattr(model, "MAX_VERSIONS", 1)
+    async with started_rig() as rig:
+        await rig.checked(GOOD)
+        refused = await rig.checked(another(sha256="ef" * 32))
+    assert (refused.code, len(rig.model().versions)) == ("model_full", 1)
+
+
 async def test_a_task_that_comes_again_or_asks_for_nothing_changes_nothing():
     async with started_rig() as rig:
         check = rig.uploaded(GOOD)

@@ -1,6 +1,7 @@
 """An inference worker: two lanes, heartbeats, and its end."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -8,13 +9,21 @@ import msgspec
 import psycopg
 import pytest
 
+from application import models
 from application.jobs.topics import BULK, URGENT
+from domain import model
+from domain.access import Role
 from domain.errors import Unavailable
+from domain.model import Version
+from domain.values import model_id
 from infrastructure.inference.models.bundled import register_bundled
 from infrastructure.inference.worker import InferenceWorker, cpu_name
+from infrastructure.postgres.profiles import WORKER
+from infrastructure.postgres.system import workers
 from infrastructure.process_lifecycle import CannotStart
 from projections.engine.checkpoints import Checkpoint
 from projections.process.composition import projector_over
+from tests.given import actor, command
 from tests.infrastructure.inference.test_chunk_classifier import PICTURES, ChunkClassifierRig
 from tests.infrastructure.inference.test_process_pool import runs
 from tests.rigs.waiting import wait_until_async
@@ -162,13 +171,60 @@ async def test_a_worker_without_any_model_is_ready(settings, log, blobs):
     assert blobs.reads == []
 
 
+async def test_a_worker_is_ready_and_runs_nothing_if_there_are_candidates_alone(settings, log, blobs, project):
+    candidate = Version(number=1, sha256="ab" * 32, size=10, labels=("a", "b"), review_below=0.5, record="{}", digest="cd" * 32)
+    about = {"name": "cells", "description": "", "version": candidate, "alias": "candidate", "by": uuid4(), "at": datetime.now(UTC)}
+    log.append(command(actor(Role.ADMIN)), *model.add_version(model_id("cells"), None, **about))
+    project()
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.running():
+        await wait_until_async(worker.warmed.is_set, within=10)
+        assert (blobs.reads, worker._warmer.attempted) == ([], {})
+
+
+async def test_the_number_in_production_is_warmed_and_a_candidate_warms_nothing_again(settings, log, blobs, project):
+    await asyncio.to_thread(register_bundled, blobs, log)
+    project()
+    with WORKER.connect(settings.postgres_url) as connection:
+        before = workers.record_heartbeat(connection, {}, [])
+        assert before == {model_id("pbc8"): 1, model_id("bccd3"): 1}
+        known = log.load(model_id("pbc8"), model.evolve)
+        other = msgspec.structs.replace(known.production, record="{}", digest="cd" * 32)
+        about = {"name": "pbc8", "description": "", "version": other, "by": uuid4(), "at": datetime.now(UTC)}
+        log.append(command(actor(Role.ADMIN)), *model.add_version(model_id("pbc8"), known, **about))
+        project()
+        assert workers.record_heartbeat(connection, {}, []) == before
+        models.move_alias(name="pbc8", alias="production", number=2, command=command(actor(Role.ADMIN)), log=log)
+        project()
+        assert workers.record_heartbeat(connection, {}, []) == before | {model_id("pbc8"): 2}
+
+
+async def test_a_model_that_hangs_while_it_is_warmed_delays_no_heartbeat(settings, log, blobs, project, monkeypatch):
+    await asyncio.to_thread(register_bundled, blobs, log)
+    project()
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    hanging = asyncio.Event()
+
+    async def hang(_version):
+        hanging.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(worker.lanes[URGENT].classifier, "warm", hang)
+    sent = counted_heartbeats(worker)
+    async with worker.running():
+        await asyncio.wait_for(hanging.wait(), 20)
+        before = len(sent)
+        await wait_until_async(lambda: len(sent) > before + 2)
+        assert not worker.warmed.is_set()
+
+
 async def test_a_worker_whose_models_cannot_be_run_is_not_ready(settings, log, blobs, project):
     await asyncio.to_thread(register_bundled, blobs, log)
     project()
     worker = InferenceWorker(settings, log=log, blobs=Noting())
     sent = counted_heartbeats(worker)
     async with worker.running():
-        await wait_until_async(lambda: len(worker._warmed_versions) == 2, within=20)
+        await wait_until_async(lambda: len(worker._warmer.attempted) == 2, within=20)
         before = len(sent)
         await wait_until_async(lambda: len(sent) > before + 1)
         assert not worker.warmed.is_set()

@@ -263,6 +263,10 @@ def test_a_model_is_named_after_its_title_where_it_has_no_name():
     assert parse_manifest(manifest()).model == "three-letters"
     assert parse_manifest(with_config(model="abc_1")).model == "abc_1"
     assert refused(with_config(model="A b")).field == "config.bioscope.model"
+    for name in ("7a6f3a8b-7231-4b93-a450-5cccfcaa22f1", "ab" * 16):
+        error = refused(with_config(model=name))
+        assert (error.code, error.field) == ("manifest_field", "config.bioscope.model")
+    assert refused(manifest(name="7a6f3a8b 7231 4b93 a450 5cccfcaa22f1")).detail.startswith("must not look like an id")
     assert model_name("Zellen, 3. Versuch!") == "zellen-3-versuch"
 
 
