@@ -217,7 +217,7 @@ async def test_other_labels_go_into_production_without_a_question_with_yes(api, 
 
 def test_the_same_labels_in_another_order_are_a_difference():
     version = {"number": 1, "kind": "softmax", "labels": ["round", "flat"], "added_at": now(), "size": 1, "review_below": 0.5, "checks": []}
-    names = ("release", "unit", "digest", "package", "added_by", "added_by_username")
+    names = ("release", "unit", "digest", "package", "added_by", "added_by_username", "label_threshold")
     one = msgspec.convert(version | dict.fromkeys(names) | {"description": "", "label_texts": {}, "sha256": SHA256}, RegisteredVersion)
     two = msgspec.structs.replace(one, number=2, labels=("flat", "round"))
     about = {"id": uuid4(), "name": "shapes", "description": "", "promoters": (), "created_at": now(), "retired": False}

@@ -55,6 +55,9 @@ class Queue:
     def to_inspect(self, maximum):
         return []
 
+    def to_check(self, maximum):
+        return []
+
     def mark_abandoned(self, work):
         self.abandoned.append(work)
 

@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from application import model_checks, models
@@ -207,6 +208,14 @@ def test_a_repeated_upload_is_one_check(log):
     asked = [model_checks.upload(filename="shapes.zip", sha256="c" * 64, size=1000, command=once, log=log) for _ in range(2)]
     assert asked[0].id == asked[1].id
     assert len(log.history(asked[0].id)) == 1
+
+
+def test_only_a_command_with_a_key_is_known_to_be_a_repeat(log):
+    keyed = msgspec.structs.replace(command(RESEARCHER), digest=b"digest")
+    assert not model_checks.is_repeated(keyed, log=log)
+    model_checks.upload(filename="shapes.zip", sha256="c" * 64, size=1000, command=keyed, log=log)
+    assert model_checks.is_repeated(keyed, log=log)
+    assert not model_checks.is_repeated(msgspec.structs.replace(keyed, digest=None), log=log)
 
 
 def test_a_check_is_read_before_and_after_its_answer(log, upload, accept):
