@@ -39,7 +39,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     `sha256` (hexadecimal) and `size` (bytes) are those of the weights. A confidence below `review_below` (0 to 1) needs review.
     `record` is the model's manifest (rdf.yaml) as JSON text. `digest` (hexadecimal) covers the weights, the manifest and the code of the
     preprocessing. `package` is the sha256 of the archive that holds the weights; they are a file of their own where it is empty.
-    `label_texts` are labels in words, and `release` is the version that the manifest states. Versions of release 0.2.0 lack these four.
+    `kind` is what the numbers of the network mean, `label_texts` are labels in words, and `release` is the version that the manifest
+    states. Versions of release 0.2.0 lack these five.
     """
 
     number: int

@@ -1441,10 +1441,12 @@ declare
 begin
   if topic = 'ModelAliasMoved' then
     return case
-      when event ->> 'alias' <> 'candidate' then 'a worker may only move the alias candidate'
+      when event ->> 'alias' is distinct from 'candidate' then 'a worker may only move the alias candidate'
+      when event ->> 'reason' is not null then 'a worker gives no reason for an alias'
       when not exists (select from unnest(streams, topics, states) as n (stream, topic, state) where n.topic = 'ModelVersionAdded'
-        and n.stream = check_model_answer.stream and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number')
-        then 'a worker may only move the alias to a version that it adds'
+        and n.stream = check_model_answer.stream and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number'
+        and ops.as_json(n.state) ->> 'by' = event ->> 'by')
+        then 'a worker may only move the alias to a version that it adds, for the same person'
     end;
   end if;
   "check" := case when topic = 'ModelVersionAdded' then (event ->> 'check_id')::uuid else stream end;

@@ -1,4 +1,4 @@
-"""Make the model package `vesicles` with scikit-learn: a random forest that tells rings from spots in 8-bit grey pictures.
+"""Make the model package `vesicles` with scikit-learn: a random forest that distinguishes rings from spots in 8-bit grey pictures.
 
 The pictures are drawn here, and are free of rights. Run it in an environment of its own:
 

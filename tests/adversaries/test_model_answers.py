@@ -160,6 +160,8 @@ LIES = {
     "twice": lambda log, check: [*added(log, check), *added(log, check, name="others"), passed(log, check)],
     "in production": lambda log, check: [*_aliased(log, check, alias="production"), passed(log, check)],
     "under a name of its own": lambda log, check: [*_aliased(log, check, alias="best"), passed(log, check)],
+    "under no name": lambda log, check: [*_aliased(log, check, alias=None), passed(log, check)],
+    "with an alias in the name of another": lambda log, check: [*_aliased(log, check, by=WORKER.id), passed(log, check)],
     "with two answers": lambda log, check: [*added(log, check), passed(log, check), failed(check, version=3)],
     "with a digest that is empty, as those that begin in production": lambda log, check: [
         *_version(log, check, digest=""),
@@ -231,6 +233,15 @@ def test_a_worker_moves_no_alias_but_that_of_the_version_that_it_adds(record, wo
     assert not takes(worker, event, msgspec.structs.replace(moved, number=1), passed(record, check, number=3))
     assert not takes(worker, event, moved, *_of("others"), passed(record, check, number=3))
     assert takes(worker, event, moved, passed(record, check, number=3))
+
+
+@pytest.mark.parametrize(("reason", "refused"), [(None, None), ("sealed:2:forged", "a worker gives no reason for an alias")])
+def test_a_worker_gives_no_reason_for_an_alias(postgres, database, reason, refused):
+    moved = msgspec.json.encode({"alias": "candidate", "number": 1, "by": ADA.id, "reason": reason})
+    event = msgspec.json.encode({"version": {"number": 1}, "by": ADA.id})
+    rule = "select ops.check_model_answer(%s, 2, 'ModelAliasMoved', %s, %s, array['ModelVersionAdded'], %s)"
+    with psycopg.connect(postgres.url(user="postgres", database=database)) as owner:
+        assert owner.execute(rule, (CELLS, moved, [CELLS], [event])).fetchone() == (refused,)
 
 
 def _of(name):
@@ -314,6 +325,7 @@ OF_COMMANDS = {
     "twice",
     "in production",
     "under a name of its own",
+    "with an alias in the name of another",
     "with its answer in another version",
 }
 """Rules about the events of one command, which an audit does not know."""

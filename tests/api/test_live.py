@@ -472,7 +472,7 @@ async def test_events_of_models_reach_administrators_and_the_accounts_that_they_
 
 
 async def heard_of_models(served, member, after, until):
-    """The types of the events of models between two positions, none of which tells a private text."""
+    """The types of the events of models between two positions, none of which contains a private text."""
     async with served.watching(member, after=after) as watch:
         events, position = await until_caught_up(watch)
         while position < until:
