@@ -17,7 +17,7 @@ from domain.derivation import Answer, derive
 from domain.errors import Invalid, NotFound
 from domain.events import Event
 from domain.model import Model, OutputKind, Version, require_promoter
-from domain.policy import Policy, PolicyRules, PolicyScope, PolicySet, PolicyWithdrawn, check_rules, policy_id
+from domain.policy import Policy, PolicyRules, PolicyScope, PolicySet, PolicyWithdrawn, check_rules, policies_of, policy_id
 from domain.values import model_id
 
 MAX_CHANGES = 200
@@ -149,8 +149,7 @@ def answer_at(result: StoredAnswer, *, until: int, log: EventStore) -> tuple[Ans
 
 def policy_in_force(job: UUID, dataset: UUID, model: UUID, *, until: int, log: EventStore) -> Policy | None:
     """The policy with rules of the nearest scope at position `until`; None if results followed their model."""
-    targets = ((PolicyScope.JOB, job), (PolicyScope.DATASET, dataset), (PolicyScope.MODEL, model))
-    loaded = (log.load(policy_id(*target), policy.evolve, until=until) for target in targets)
+    loaded = (log.load(one, policy.evolve, until=until) for one in policies_of(job, dataset, model))
     return next((found for found in loaded if found is not None and found.rules is not None), None)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from math import isfinite
 from typing import Final
 from uuid import UUID, uuid5
@@ -41,11 +42,6 @@ class PolicyRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     applies_at_for: dict[str, float] = {}
     review_outside: tuple[float, float] | None = None
 
-    @property
-    def labels(self) -> frozenset[str]:
-        """The labels that the rules name."""
-        return frozenset(self.review_below_for) | frozenset(self.label_at) | frozenset(self.applies_at_for)
-
 
 class PolicySet(Event, frozen=True, kw_only=True):
     """The rules for all results of the job, dataset or model `target_id`, from now on and for those that exist.
@@ -79,6 +75,12 @@ class Policy(State, frozen=True, kw_only=True):
 
 def policy_id(scope: PolicyScope, target: UUID) -> UUID:
     return uuid5(NAMESPACE, f"policy/{scope.value}/{target}")
+
+
+@lru_cache(4096)
+def policies_of(job: UUID, dataset: UUID, model: UUID) -> tuple[UUID, UUID, UUID]:
+    """The ids of the policies that a result can have. The first one that has rules is in force."""
+    return policy_id(PolicyScope.JOB, job), policy_id(PolicyScope.DATASET, dataset), policy_id(PolicyScope.MODEL, model)
 
 
 def check_rules(rules: PolicyRules, *, labels: Collection[str]) -> None:

@@ -10,10 +10,7 @@ from projections.engine.projection import PositionedEvent, RowLookup, Table, str
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`rules` is null for a policy that was withdrawn. `position` is that of the last change.
-
-    `applied_at` is when all results followed the last change; null while they are being changed.
-    """
+    """`rules` is null for a policy that was withdrawn. `position` is that of the last change."""
 
     id: UUID
     version: int
@@ -24,7 +21,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     set_by: UUID
     set_at: datetime
     position: int
-    applied_at: datetime | None = None
 
 
 def fold(_: UUID, row: Policy | None, positioned: PositionedEvent, __: RowLookup) -> Policy | None:
@@ -50,7 +46,6 @@ def fold(_: UUID, row: Policy | None, positioned: PositionedEvent, __: RowLookup
         set_by=event.by,
         set_at=event.at,
         position=positioned.position,
-        applied_at=None,
     )
 
 

@@ -123,7 +123,9 @@ def test_a_model_whose_labels_can_apply_together(rules, expected):
 
 def test_an_image_to_which_no_label_applied_gets_one_that_reaches_its_score():
     scores = {"common": 0.4, "rare": 0.35, NONE_APPLIES: 0.6}
-    found = derived(PolicyRules(applies_at=0.3, review_below=0.5), answer=Answer(NONE_APPLIES, 0.6, Verdict.CLEAR), kind=TOGETHER, scores=scores)
+    found = derived(
+        PolicyRules(applies_at=0.3, review_below=0.5), answer=Answer(NONE_APPLIES, 0.6, Verdict.CLEAR), kind=TOGETHER, scores=scores
+    )
     assert found == Answer("common", 0.4, Verdict.CLEAR)
 
 
