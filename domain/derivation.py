@@ -1,6 +1,7 @@
 """The derivation of the answer in force from the scores that a model gave, under the rules of a policy. Pure and total."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from math import inf
 
 import msgspec
@@ -40,31 +41,49 @@ def derive(answer: Answer, *, kind: OutputKind, scores: Mapping[str, float], val
         return answer
     if value is not None or kind is OutputKind.REGRESSION:
         return _of_number(answer, value, rules)
-    known = {label: score for label, score in scores.items() if 0 <= score <= 1} or {answer.label: answer.confidence}
-    together = kind is OutputKind.MULTI_LABEL
-    label = _label(answer.label, known, _minimums(known, rules) if together else rules.label_at, together=together)
-    if label is None:
-        return Answer(answer.label, answer.confidence, Verdict.NEEDS_REVIEW)
-    confidence = answer.confidence if label == answer.label else known[label]
-    stays = answer.verdict if label == answer.label else Verdict.NEEDS_REVIEW
-    return Answer(label, confidence, (_verdict_on_all if together else _verdict_on_one)(label, confidence, known, rules, stays))
+    if kind is OutputKind.MULTI_LABEL:
+        return _of_labels_together(answer, _known(answer, scores), rules)
+    return _of_one_label(answer, _known(answer, scores) if rules.label_at else {}, rules)
+
+
+def _known(answer: Answer, scores: Mapping[str, float]) -> Mapping[str, float]:
+    return {label: score for label, score in scores.items() if 0 <= score <= 1} or {answer.label: answer.confidence}
 
 
 def _of_number(answer: Answer, value: float | None, rules: PolicyRules) -> Answer:
     if value is None or rules.review_outside is None:
         return answer
     lowest, highest = rules.review_outside
-    return msgspec.structs.replace(answer, verdict=Verdict.CLEAR if lowest <= value <= highest else Verdict.NEEDS_REVIEW)
+    return Answer(answer.label, answer.confidence, Verdict.CLEAR if lowest <= value <= highest else Verdict.NEEDS_REVIEW)
 
 
-def _minimums(scores: Mapping[str, float], rules: PolicyRules) -> Mapping[str, float]:
-    """The score from which each label applies, where several can."""
-    found = ((label, rules.applies_at_for.get(label, rules.applies_at)) for label in scores if label != NONE_APPLIES)
-    return {label: minimum for label, minimum in found if minimum is not None}
+def _of_one_label(answer: Answer, scores: Mapping[str, float], rules: PolicyRules) -> Answer:
+    label = _label(answer.label, scores, rules.label_at, scores.keys() - rules.label_at.keys()) if rules.label_at else answer.label
+    if label is None:
+        return Answer(answer.label, answer.confidence, Verdict.NEEDS_REVIEW)
+    confidence = answer.confidence if label == answer.label else scores[label]
+    threshold = rules.review_below_for.get(label, rules.review_below)
+    if threshold is None:
+        return answer if label == answer.label else Answer(label, confidence, Verdict.NEEDS_REVIEW)
+    return Answer(label, confidence, Verdict.NEEDS_REVIEW if confidence < threshold else Verdict.CLEAR)
 
 
-def _label(model_label: str, scores: Mapping[str, float], minimums: Mapping[str, float], *, together: bool) -> str | None:
-    """The label that wins; None if that of the model does not reach its minimum, and no other label is known."""
+def _of_labels_together(answer: Answer, scores: Mapping[str, float], rules: PolicyRules) -> Answer:
+    judged = {label: score for label, score in scores.items() if label != NONE_APPLIES}
+    minimums = {label: least for label in judged if (least := rules.applies_at_for.get(label, rules.applies_at)) is not None}
+    label = _label(answer.label, scores, minimums, scores.keys() & {NONE_APPLIES})
+    if label is None:
+        return Answer(answer.label, answer.confidence, Verdict.NEEDS_REVIEW)
+    confidence = answer.confidence if label == answer.label else scores[label]
+    review = ReviewRules(below=rules.review_below or 0.0, below_for=rules.review_below_for, every_label=True)
+    verdict = verdict_on(label, confidence, scores=judged, value=None, out_of_domain=False, rules=review)
+    if verdict is Verdict.CLEAR and rules.review_below is None:
+        verdict = answer.verdict if label == answer.label else Verdict.NEEDS_REVIEW
+    return Answer(label, confidence, verdict)
+
+
+def _label(model_label: str, scores: Mapping[str, float], minimums: Mapping[str, float], others: AbstractSet[str]) -> str | None:
+    """The label that wins; None if that of the model does not reach its minimum, and there are no `others`, which have none."""
     reached = [
         (-score / minimums[label] if minimums[label] > 0 else -inf, -score, label)
         for label, score in scores.items()
@@ -74,19 +93,4 @@ def _label(model_label: str, scores: Mapping[str, float], minimums: Mapping[str,
         return min(reached)[2]
     if model_label not in minimums:
         return model_label
-    others = [(-score, label) for label, score in scores.items() if label not in minimums and (label == NONE_APPLIES or not together)]
-    return min(others)[1] if others else None
-
-
-def _verdict_on_one(label: str, confidence: float, _: Mapping[str, float], rules: PolicyRules, stays: Verdict) -> Verdict:
-    threshold = rules.review_below_for.get(label, rules.review_below)
-    if threshold is None:
-        return stays
-    return Verdict.NEEDS_REVIEW if confidence < threshold else Verdict.CLEAR
-
-
-def _verdict_on_all(label: str, confidence: float, scores: Mapping[str, float], rules: PolicyRules, stays: Verdict) -> Verdict:
-    judged = {one: score for one, score in scores.items() if one != NONE_APPLIES}
-    review = ReviewRules(below=rules.review_below or 0.0, below_for=rules.review_below_for, every_label=True)
-    verdict = verdict_on(label, confidence, scores=judged, value=None, out_of_domain=False, rules=review)
-    return verdict if verdict is Verdict.NEEDS_REVIEW or rules.review_below is not None else stays
+    return min(others, key=lambda label: (-scores[label], label), default=None)

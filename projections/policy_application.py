@@ -56,9 +56,8 @@ PENDING: Final = """select p.id, p.scope, p.target_id, p.dataset_id, p.position,
 BEGIN: Final = """insert into policy_applications as a (id, position, reached) values (%(id)s, %(position)s, %(reached)s::jsonb)
   on conflict (id) do update set position = excluded.position, reached = excluded.reached, applied_at = null
   where a.position <> excluded.position"""
-ROWS: Final = """select json_build_object('id', id, 'classification_id', classification_id, 'dataset_id', dataset_id,
-    'model_name', model_name, 'model_version', model_version, 'label', label, 'confidence', confidence, 'verdict', verdict,
-    'original', original, 'scores', scores, 'value', value, 'created_at', created_at::text)::text
+ROWS: Final = """select row_to_json((select r from (select id, classification_id, dataset_id, model_name, model_version, label, confidence,
+    verdict, original, scores, value, created_at::text as created_at) r))::text
   from results where {condition} and {after} order by {key} limit %(maximum)s"""
 RULES: Final = "select id, rules::text from policies where id = any(%s) and rules is not null"
 KINDS: Final = """select m.name, (v ->> 'number')::integer, v ->> 'kind' from models m cross join jsonb_array_elements(m.versions) v
@@ -96,29 +95,39 @@ class Pending(NamedTuple):
 
 
 class StoredResult(msgspec.Struct, frozen=True):
-    """What a policy needs of a row of `results`. `original` is what the model said where that is not the answer in force."""
+    """What a policy needs of a row of `results`. `original` is what the model said where that is not the answer in force.
 
-    id: UUID
-    classification_id: UUID
-    dataset_id: UUID
+    Ids are texts, which are compared faster.
+    """
+
+    id: str
+    classification_id: str
+    dataset_id: str
     model_name: str
     model_version: int
     label: str
     confidence: float
-    verdict: str
+    verdict: Verdict
     original: Answer | None
     scores: dict[str, float]
     value: float | None
     created_at: str
 
+    @property
+    def source(self) -> "Source":
+        return self.classification_id, self.dataset_id, self.model_name
+
 
 class ChangedResult(msgspec.Struct, frozen=True):
-    id: UUID
+    id: str
     label: str
     confidence: float
-    verdict: str
+    verdict: Verdict
     original: Answer | None
 
+
+Source = tuple[str, str, str]
+"""The job, the dataset and the name of the model, which have policies."""
 
 DECODER: Final = msgspec.json.Decoder(list[StoredResult])
 RULES_DECODER: Final = msgspec.json.Decoder(PolicyRules)
@@ -202,24 +211,29 @@ class PolicyApplication:
 
     def _changes(self, rows: Sequence[StoredResult]) -> list[ChangedResult]:
         """The rows that get another answer. The policies are read after the rows: a later one derives these rows again."""
-        rules = self._rules({one for row in rows for one in _policies(row)})
+        rules = self._rules({row.source for row in rows})
         self._learn_kinds({row.model_name for row in rows})
-        return [changed for row in rows if (changed := self._changed(row, rules)) is not None]
+        return [changed for row in rows if (changed := self._changed(row, rules.get(row.source))) is not None]
 
-    def _changed(self, row: StoredResult, rules: dict[UUID, PolicyRules]) -> ChangedResult | None:
-        shown = Answer(row.label, row.confidence, Verdict(row.verdict))
+    def _changed(self, row: StoredResult, rules: PolicyRules | None) -> ChangedResult | None:
+        shown = Answer(row.label, row.confidence, row.verdict)
         said = row.original or shown
-        in_force = next((rules[one] for one in _policies(row) if one in rules), None)
-        kind = self._kinds.get((row.model_name, row.model_version), OutputKind.LOGITS)
-        answer = said if in_force is None else derive(said, kind=kind, scores=row.scores, value=row.value, rules=in_force)
+        answer = said
+        if rules is not None:
+            kind = self._kinds.get((row.model_name, row.model_version), OutputKind.LOGITS)
+            answer = derive(said, kind=kind, scores=row.scores, value=row.value, rules=rules)
         original = None if answer == said else said
-        if (answer, original) == (shown, row.original):
+        if answer == shown and original == row.original:
             return None
         return ChangedResult(row.id, answer.label, answer.confidence, answer.verdict, original)
 
-    def _rules(self, policies: Collection[UUID]) -> dict[UUID, PolicyRules]:
-        found = self._execute(RULES, (list(policies),)).fetchall()
-        return {one: RULES_DECODER.decode(rules) for one, rules in found}
+    def _rules(self, sources: Collection[Source]) -> dict[Source, PolicyRules]:
+        """The rules in force for the results of each source that has any."""
+        policies = {(job, dataset, model): policies_of(UUID(job), UUID(dataset), model_id(model)) for job, dataset, model in sources}
+        found = self._execute(RULES, ([one for ids in policies.values() for one in ids],)).fetchall()
+        rules = {one: RULES_DECODER.decode(text) for one, text in found}
+        in_force = {source: next((rules[one] for one in ids if one in rules), None) for source, ids in policies.items()}
+        return {source: found for source, found in in_force.items() if found is not None}
 
     def _learn_kinds(self, names: set[str]) -> None:
         if unknown := names - self._known_models:
@@ -243,10 +257,6 @@ class PolicyApplication:
 
     def _execute(self, query: str, parameters: Any = (), **clauses: str) -> psycopg.Cursor[Any]:
         return self._connection.execute(SQL(query).format(**{name: SQL(clause) for name, clause in clauses.items()}), parameters)
-
-
-def _policies(row: StoredResult) -> tuple[UUID, ...]:
-    return policies_of(row.classification_id, row.dataset_id, model_id(row.model_name))
 
 
 def _place_of(walk: int, order: Walk, row: StoredResult) -> Place:
