@@ -74,9 +74,7 @@ def set_policy(
     For researchers with the grant editor on the dataset; for a model, administrators and its promoters. The labels of a dataset are those
     of `known_models`. Raises Invalid, Forbidden, NotFound, VersionMismatch.
     """
-    found = editable_target(scope, target, known_models=known_models, actor=command.actor, log=log)
-    check_rules(rules, labels=found.labels)
-    _check_kinds(rules, {version.kind for version in found.versions})
+    found = check(scope, target, rules=rules, known_models=known_models, actor=command.actor, log=log)
     return execute(
         log,
         command,
@@ -90,11 +88,19 @@ def set_policy(
     )
 
 
+def check(scope: PolicyScope, target: UUID, *, rules: PolicyRules, known_models: Collection[str], actor: Actor, log: EventStore) -> Target:
+    """The target, if the actor may set these rules for it. Raises Invalid, Forbidden, NotFound."""
+    found = _editable_target(scope, target, known_models=known_models, actor=actor, log=log)
+    check_rules(rules, labels=found.labels)
+    _check_kinds(rules, {version.kind for version in found.versions})
+    return found
+
+
 def withdraw(
     scope: PolicyScope, target: UUID, *, reason: str, expected: int | None = None, command: Command, log: EventStore
 ) -> CommandResult:
     """End a policy: results follow that of the next scope, or their model. Raises Forbidden, NotFound, Conflict, VersionMismatch."""
-    found = editable_target(scope, target, known_models=(), actor=command.actor, log=log)
+    found = _editable_target(scope, target, known_models=(), actor=command.actor, log=log)
 
     def decide(state: Policy | None) -> Event:
         if state is None:
@@ -153,7 +159,7 @@ def policy_in_force(job: UUID, dataset: UUID, model: UUID, *, until: int, log: E
     return next((found for found in loaded if found is not None and found.rules is not None), None)
 
 
-def editable_target(scope: PolicyScope, target: UUID, *, known_models: Collection[str], actor: Actor, log: EventStore) -> Target:
+def _editable_target(scope: PolicyScope, target: UUID, *, known_models: Collection[str], actor: Actor, log: EventStore) -> Target:
     """What the policy applies to, for an actor who may change it. Raises Forbidden, NotFound."""
     match scope:
         case PolicyScope.JOB:

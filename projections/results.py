@@ -47,6 +47,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reused: UUID | None = None
     original: Answer | None = None
 
+    @property
+    def said(self) -> Answer:
+        """What the model said."""
+        return self.original or Answer(self.label, self.confidence, self.verdict)
+
 
 def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
     """The id of each result with its index in the event."""

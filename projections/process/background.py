@@ -140,11 +140,11 @@ class BackgroundTasks:
         try:
             await asyncio.to_thread(act)
         except Unavailable as unavailable:
-            log.warning(f"{what} postponed", reason=unavailable.detail)
+            log.warning("background task postponed", task=what, reason=unavailable.detail)
         except psycopg.Error as error:
-            log.warning(f"{what} postponed", reason=type(error).__name__)
+            log.warning("background task postponed", task=what, reason=type(error).__name__)
         except Exception:
-            log.exception(f"{what} failed")
+            log.exception("background task failed", task=what)
 
     # ---- policies ----
     async def _apply_policies_always(self, apply: ApplyPolicies) -> None:
