@@ -37,6 +37,8 @@ WITHOUT_DATA = {
     "bioscope models promote",
     "bioscope models retire",
     "bioscope models export",
+    "bioscope policies set",
+    "bioscope policies withdraw",
     "bioscope users create-admin",
     "bioscope users set-role",
     "bioscope users disable",
@@ -277,8 +279,13 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope models list",
     "bioscope models show",
     "bioscope models history",
+    "bioscope policies list",
+    "bioscope policies show",
+    "bioscope policies preview",
+    "bioscope policies history",
 }
-"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py and test_registry_commands.py."""
+"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py
+and test_policy_commands.py."""
 
 
 def test_every_json_is_tested():
