@@ -176,7 +176,7 @@ def test_a_command_without_a_data_folder_refuses_it():
         (["user"], "No such command 'user'. Did you mean 'users'?"),
         (["verfy"], "No such command 'verfy'. Did you mean 'audit verify'?"),
         (["discard"], "No such command 'discard'. Did you mean 'dead-letters discard'?"),
-        (["list"], "No such command 'list'. Did you mean 'users list', 'models list' or 'keys list'?"),
+        (["list"], "No such command 'list'. Did you mean 'users list', 'models list' or 'policies list'?"),
         (["users", "list", "--jsn"], "No such option: --jsn. Did you mean '--json'?"),
         (["--dta", "x", "up"], "No such option: --dta. Did you mean '--data'?"),
         (["xyzzy"], "No such command 'xyzzy'."),

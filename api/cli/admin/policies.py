@@ -137,7 +137,7 @@ def preview(scope: str, target: str, rules: PolicyRules, url: str | None, *, as_
         policies.print_preview(found)
 
 
-@policies.command("set", example="bioscope policies set model pbc8 --review-below 0.9 --reason 'Too many were missed'")
+@policies.command("set", example="bioscope policies set model pbc8 --review-below 0.9 --reason 'A trial'")
 @SCOPE
 @TARGET
 @rule_options
@@ -158,7 +158,7 @@ def set_policy(scope: str, target: str, rules: PolicyRules, reason: str, url: st
     print_message(f"The policy of this {scope} is set." if is_new else f"The {scope} has this policy already. The reason was not recorded.")
 
 
-@policies.command(example="bioscope policies withdraw model pbc8 --reason 'The next version is calibrated'")
+@policies.command(example="bioscope policies withdraw model pbc8 --reason 'The trial is over'")
 @SCOPE
 @TARGET
 @REASON
