@@ -33,7 +33,7 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Target(NamedTuple):
+class PolicyTarget(NamedTuple):
     """What a policy applies to: its dataset (None for a model), the versions that give its results, and what must stay open."""
 
     dataset_id: UUID | None
@@ -88,7 +88,9 @@ def set_policy(
     )
 
 
-def check(scope: PolicyScope, target: UUID, *, rules: PolicyRules, known_models: Collection[str], actor: Actor, log: EventStore) -> Target:
+def check(
+    scope: PolicyScope, target: UUID, *, rules: PolicyRules, known_models: Collection[str], actor: Actor, log: EventStore
+) -> PolicyTarget:
     """The target, if the actor may set these rules for it. Raises Invalid, Forbidden, NotFound."""
     found = _editable_target(scope, target, known_models=known_models, actor=actor, log=log)
     check_rules(rules, labels=found.labels)
@@ -159,7 +161,7 @@ def policy_in_force(job: UUID, dataset: UUID, model: UUID, *, until: int, log: E
     return next((found for found in loaded if found is not None and found.rules is not None), None)
 
 
-def _editable_target(scope: PolicyScope, target: UUID, *, known_models: Collection[str], actor: Actor, log: EventStore) -> Target:
+def _editable_target(scope: PolicyScope, target: UUID, *, known_models: Collection[str], actor: Actor, log: EventStore) -> PolicyTarget:
     """What the policy applies to, for an actor who may change it. Raises Forbidden, NotFound."""
     match scope:
         case PolicyScope.JOB:
@@ -167,15 +169,15 @@ def _editable_target(scope: PolicyScope, target: UUID, *, known_models: Collecti
             job = classifications.readable_job(log, target, actor, Grant.EDITOR)
             versions = [_load_model(job.model_id, log).numbered(job.model_version)]
             guard = StreamPrecondition(stream=target, closed_by=(ClassificationDeleted,))
-            return Target(job.dataset_id, versions, (guard, datasets.open_guard(job.dataset_id)))
+            return PolicyTarget(job.dataset_id, versions, (guard, datasets.open_guard(job.dataset_id)))
         case PolicyScope.DATASET:
             require_role(actor, Role.RESEARCHER)
             datasets.load_dataset(log, target, actor, Grant.EDITOR)
-            return Target(target, _versions(known_models, log), (datasets.open_guard(target),))
+            return PolicyTarget(target, _versions(known_models, log), (datasets.open_guard(target),))
         case PolicyScope.MODEL:
             found = _load_model(target, log)
             require_promoter(found, actor)
-            return Target(None, found.versions)
+            return PolicyTarget(None, found.versions)
 
 
 def _require_reader(scope: PolicyScope, target: UUID, actor: Actor, log: EventStore) -> None:

@@ -76,7 +76,7 @@ APPLIED: Final = """insert into policy_applications as a (id, position, reached,
   where a.position <> excluded.position or a.applied_at is null"""
 
 
-class Place(msgspec.Struct, frozen=True):
+class Reached(msgspec.Struct, frozen=True):
     """How far a policy was applied: `key` is that of the last result in the order of its walk number `walk`."""
 
     walk: int = 0
@@ -91,7 +91,7 @@ class Pending(NamedTuple):
     target: UUID
     dataset: UUID | None
     position: int
-    reached: Place
+    reached: Reached
 
 
 class StoredResult(msgspec.Struct, frozen=True):
@@ -131,7 +131,7 @@ Source = tuple[str, str, str]
 
 DECODER: Final = msgspec.json.Decoder(list[StoredResult])
 RULES_DECODER: Final = msgspec.json.Decoder(PolicyRules)
-PLACE_DECODER: Final = msgspec.json.Decoder(Place)
+REACHED_DECODER: Final = msgspec.json.Decoder(Reached)
 
 
 class PolicyApplication:
@@ -163,7 +163,7 @@ class PolicyApplication:
         """As `run`, in one pass over all results, for read models that nothing else writes to."""
         if self._pending() is None:
             return 0
-        until, changed, place = self._execute(NEWEST).fetchone(), 0, Place()
+        until, changed, place = self._execute(NEWEST).fetchone(), 0, Reached()
         while True:
             rows = self._rows(EVERYTHING, place, {})
             changes = self._changes(rows)
@@ -171,7 +171,7 @@ class PolicyApplication:
             changed += len(changes)
             if len(rows) < self._rows_per_batch:
                 break
-            place = _place_of(0, EVERYTHING, rows[-1])
+            place = _reached_of(0, EVERYTHING, rows[-1])
         self._execute(APPLIED, {"reached": _json(place), "until": until[0] if until else 0})
         return changed
 
@@ -184,17 +184,17 @@ class PolicyApplication:
         if row is None:
             return None
         found, scope, target, dataset, position, reached = row
-        return Pending(found, PolicyScope(scope), target, dataset, position, PLACE_DECODER.decode(reached) if reached else Place())
+        return Pending(found, PolicyScope(scope), target, dataset, position, REACHED_DECODER.decode(reached) if reached else Reached())
 
     def _apply(self, pending: Pending) -> int:
         """Until all results follow the policy, it was changed again, or this process stops."""
-        self._execute(BEGIN, {"id": pending.id, "position": pending.position, "reached": _json(Place())})
+        self._execute(BEGIN, {"id": pending.id, "position": pending.position, "reached": _json(Reached())})
         walks, place, changed = WALKS[pending.scope], pending.reached, 0
         while not self._stopped() and place.walk < len(walks):
             walk = walks[place.walk]
             rows = self._rows(walk, place, {"target": pending.target, "dataset": pending.dataset})
             is_last = len(rows) < self._rows_per_batch
-            following = Place(place.walk + 1) if is_last else _place_of(place.walk, walk, rows[-1])
+            following = Reached(place.walk + 1) if is_last else _reached_of(place.walk, walk, rows[-1])
             changes = self._changes(rows)
             if not self._write(changes, pending, before=place, after=following, done=following.walk == len(walks)):
                 break
@@ -203,7 +203,7 @@ class PolicyApplication:
         return changed
 
     # ---- one batch ----
-    def _rows(self, walk: Walk, place: Place, parameters: Parameters) -> list[StoredResult]:
+    def _rows(self, walk: Walk, place: Reached, parameters: Parameters) -> list[StoredResult]:
         clauses = {"condition": walk.condition, "after": walk.after if place.key else "true", "key": ", ".join(walk.key)}
         keys = {f"key{index}": value for index, value in enumerate(place.key)}
         found = self._execute(ROWS, parameters | keys | {"maximum": self._rows_per_batch}, **clauses).fetchall()
@@ -241,7 +241,7 @@ class PolicyApplication:
             self._kinds.update(((name, number), OutputKind(kind)) for name, number, kind in found)
             self._known_models |= unknown
 
-    def _write(self, changes: Sequence[ChangedResult], pending: Pending, *, before: Place, after: Place, done: bool) -> bool:
+    def _write(self, changes: Sequence[ChangedResult], pending: Pending, *, before: Reached, after: Reached, done: bool) -> bool:
         """Whether the batch was written. It was not if the policy was changed, or if another process or schema took over."""
         advance = {"id": pending.id, "position": pending.position, "before": _json(before), "reached": _json(after), "done": done}
         with self._connection.transaction():
@@ -259,8 +259,8 @@ class PolicyApplication:
         return self._connection.execute(SQL(query).format(**{name: SQL(clause) for name, clause in clauses.items()}), parameters)
 
 
-def _place_of(walk: int, order: Walk, row: StoredResult) -> Place:
-    return Place(walk, tuple(str(getattr(row, name)) for name in order.key))
+def _reached_of(walk: int, order: Walk, row: StoredResult) -> Reached:
+    return Reached(walk, tuple(str(getattr(row, name)) for name in order.key))
 
 
 def _json(value: object) -> str:

@@ -143,6 +143,17 @@ def test_rules_that_no_result_could_follow_are_refused(ada, cells, job, rules, m
             set_policy(scope, target, by=ada, rules=PolicyRules(**rules))
 
 
+def test_rules_are_checked_before_they_are_set_with_the_same_rights(scenario, log, ada, cells, job):
+    bob = scenario.user(name="bob")
+    scenario.share(ada, cells, bob, Grant.ANALYST)
+    asked = {"rules": RULES, "known_models": ["shapes"], "log": log}
+    assert policies.check(JOB, job, actor=ada, **asked).labels == {"round", "flat"}
+    with pytest.raises(Forbidden):
+        policies.check(JOB, job, actor=bob, **asked)
+    with pytest.raises(Invalid):
+        policies.check(JOB, job, actor=ada, **asked | {"rules": PolicyRules()})
+
+
 def test_label_at_is_refused_where_labels_can_apply_together(scenario, log, set_policy):
     admin = scenario.user(Role.ADMIN, name="root")
     about = {"sha256": "b" * 64, "size": 1, "review_below": 0.5, "record": "{}", "kind": OutputKind.MULTI_LABEL, "digest": "b" * 64}
@@ -225,5 +236,7 @@ def test_a_policy_of_a_hidden_job_is_read_by_nobody(scenario, log, ada, job, set
     set_policy(JOB, job, by=ada)
     classifications.delete(job, command=command(ada), log=log)
     assert log.load(policy_id(JOB, job), policy.evolve).rules == RULES
+    with pytest.raises(NotFound):
+        classifications.readable_job(log, job, ada, Grant.VIEWER)
     with pytest.raises(NotFound):
         policies.history(JOB, job, actor=ada, log=log)

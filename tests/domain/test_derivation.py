@@ -12,7 +12,7 @@ from domain.model import NONE_APPLIES, OutputKind
 from domain.policy import PolicyRules
 
 LABELS = ("common", "rare", "other")
-SOFTMAX, TOGETHER, NUMBER, EXTERNAL = OutputKind.SOFTMAX, OutputKind.MULTI_LABEL, OutputKind.REGRESSION, OutputKind.EXTERNAL
+SOFTMAX, MULTI_LABEL, NUMBER, EXTERNAL = OutputKind.SOFTMAX, OutputKind.MULTI_LABEL, OutputKind.REGRESSION, OutputKind.EXTERNAL
 SCORES = {"common": 0.7, "rare": 0.25, "other": 0.05}
 COMMON = Answer("common", 0.7, Verdict.CLEAR)
 
@@ -99,7 +99,7 @@ def test_of_equal_labels_the_first_in_the_alphabet_wins():
     assert found.label == "other"
 
 
-TOGETHER_SCORES = {"common": 0.7, "rare": 0.4, "other": 0.1, NONE_APPLIES: 0.3}
+MULTI_LABEL_SCORES = {"common": 0.7, "rare": 0.4, "other": 0.1, NONE_APPLIES: 0.3}
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ TOGETHER_SCORES = {"common": 0.7, "rare": 0.4, "other": 0.1, NONE_APPLIES: 0.3}
 )
 def test_a_model_whose_labels_can_apply_together(rules, expected):
     label, confidence, verdict = expected
-    assert derived(PolicyRules(**rules), kind=TOGETHER, scores=TOGETHER_SCORES) == Answer(label, confidence, Verdict(verdict))
+    assert derived(PolicyRules(**rules), kind=MULTI_LABEL, scores=MULTI_LABEL_SCORES) == Answer(label, confidence, Verdict(verdict))
 
 
 def test_an_image_to_which_no_label_applied_gets_one_that_reaches_its_score():
     scores = {"common": 0.4, "rare": 0.35, NONE_APPLIES: 0.6}
     found = derived(
-        PolicyRules(applies_at=0.3, review_below=0.5), answer=Answer(NONE_APPLIES, 0.6, Verdict.CLEAR), kind=TOGETHER, scores=scores
+        PolicyRules(applies_at=0.3, review_below=0.5), answer=Answer(NONE_APPLIES, 0.6, Verdict.CLEAR), kind=MULTI_LABEL, scores=scores
     )
     assert found == Answer("common", 0.4, Verdict.CLEAR)
 

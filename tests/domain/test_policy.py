@@ -64,7 +64,7 @@ def test_a_reason_is_needed(reason):
     ],
 )
 def test_rules_that_are_accepted(rules):
-    check_rules(PolicyRules(**rules), labels=LABELS)
+    assert check_rules(PolicyRules(**rules), labels=LABELS) is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from uuid import uuid4
 
 import psycopg
@@ -25,7 +24,7 @@ from projections.engine.batches import BatchResult, PoisonEvent
 from projections.process.background import BackgroundLimits, BackgroundTasks
 from projections.process.live_notifier import LiveNotifier, notification
 from projections.process.policies import apply_policies
-from tests.rigs.waiting import wait_until_async
+from tests.rigs.waiting import wait_until, wait_until_async
 
 pytestmark = pytest.mark.anyio
 DEADLINE_SECONDS = 5.0
@@ -192,8 +191,7 @@ async def test_the_application_of_a_policy_ends_with_the_process(scheduler, topi
 
     def apply(stopped):
         began.set()
-        while not stopped():
-            time.sleep(0.001)
+        wait_until(stopped)
         ended.set()
 
     background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, apply_policies=apply)

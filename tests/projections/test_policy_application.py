@@ -22,7 +22,7 @@ SHAPES = model_id("shapes")
 ROUND, REVIEW, FLAT_NOW = ("round", 0.75, "clear"), ("round", 0.75, "needs_review"), ("flat", 0.25, "clear")
 
 
-class Laboratory(NamedTuple):
+class TwoDatasets(NamedTuple):
     """Two datasets with one job each, whose results are all round with 0.75."""
 
     ada: Actor
@@ -41,7 +41,7 @@ def lab(scenario):
     job, images = judged(scenario, ada, cells, 20)
     other_job, _ = judged(scenario, ada, others, 5)
     scenario.follow()
-    return Laboratory(ada, admin, cells, job, images, other_job)
+    return TwoDatasets(ada, admin, cells, job, images, other_job)
 
 
 def judged(scenario, owner, dataset, count):
