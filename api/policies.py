@@ -29,7 +29,7 @@ Threshold = Annotated[float, Meta(ge=0, le=1)]
 Least = Annotated[float, Meta(gt=0, le=1)]
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What decides on labels and verdicts. The model and its job decide on what is left out."""
 
     review_below: Threshold | None = None

@@ -30,8 +30,8 @@ class Walk(NamedTuple):
 
     @property
     def after(self) -> str:
-        places = ", ".join(f"%(key{index})s::{'timestamptz' if name == 'created_at' else 'uuid'}" for index, name in enumerate(self.key))
-        return f"({', '.join(self.key)}) > ({places})"
+        values = ", ".join(f"%(key{index})s::{'timestamptz' if name == 'created_at' else 'uuid'}" for index, name in enumerate(self.key))
+        return f"({', '.join(self.key)}) > ({values})"
 
 
 BY_ID: Final = ("id",)
@@ -163,16 +163,16 @@ class PolicyApplication:
         """As `run`, in one pass over all results, for read models that nothing else writes to."""
         if self._pending() is None:
             return 0
-        until, changed, place = self._execute(NEWEST).fetchone(), 0, Reached()
+        until, changed, reached = self._execute(NEWEST).fetchone(), 0, Reached()
         while True:
-            rows = self._rows(EVERYTHING, place, {})
+            rows = self._rows(EVERYTHING, reached, {})
             changes = self._changes(rows)
             self._change(changes)
             changed += len(changes)
             if len(rows) < self._rows_per_batch:
                 break
-            place = _reached_of(0, EVERYTHING, rows[-1])
-        self._execute(APPLIED, {"reached": _json(place), "until": until[0] if until else 0})
+            reached = _reached_of(0, EVERYTHING, rows[-1])
+        self._execute(APPLIED, {"reached": _json(reached), "until": until[0] if until else 0})
         return changed
 
     def is_done(self) -> bool:
@@ -189,23 +189,23 @@ class PolicyApplication:
     def _apply(self, pending: Pending) -> int:
         """Until all results follow the policy, it was changed again, or this process stops."""
         self._execute(BEGIN, {"id": pending.id, "position": pending.position, "reached": _json(Reached())})
-        walks, place, changed = WALKS[pending.scope], pending.reached, 0
-        while not self._stopped() and place.walk < len(walks):
-            walk = walks[place.walk]
-            rows = self._rows(walk, place, {"target": pending.target, "dataset": pending.dataset})
+        walks, reached, changed = WALKS[pending.scope], pending.reached, 0
+        while not self._stopped() and reached.walk < len(walks):
+            walk = walks[reached.walk]
+            rows = self._rows(walk, reached, {"target": pending.target, "dataset": pending.dataset})
             is_last = len(rows) < self._rows_per_batch
-            following = Reached(place.walk + 1) if is_last else _reached_of(place.walk, walk, rows[-1])
+            following = Reached(reached.walk + 1) if is_last else _reached_of(reached.walk, walk, rows[-1])
             changes = self._changes(rows)
-            if not self._write(changes, pending, before=place, after=following, done=following.walk == len(walks)):
+            if not self._write(changes, pending, before=reached, after=following, done=following.walk == len(walks)):
                 break
             changed += len(changes)
-            place = following
+            reached = following
         return changed
 
     # ---- one batch ----
-    def _rows(self, walk: Walk, place: Reached, parameters: Parameters) -> list[StoredResult]:
-        clauses = {"condition": walk.condition, "after": walk.after if place.key else "true", "key": ", ".join(walk.key)}
-        keys = {f"key{index}": value for index, value in enumerate(place.key)}
+    def _rows(self, walk: Walk, reached: Reached, parameters: Parameters) -> list[StoredResult]:
+        clauses = {"condition": walk.condition, "after": walk.after if reached.key else "true", "key": ", ".join(walk.key)}
+        keys = {f"key{index}": value for index, value in enumerate(reached.key)}
         found = self._execute(ROWS, parameters | keys | {"maximum": self._rows_per_batch}, **clauses).fetchall()
         return DECODER.decode(f"[{','.join(row for (row,) in found)}]")
 

@@ -37,7 +37,14 @@ PATH: Final = f"A1/{FILENAME}"
 
 SCORES: Final = {"lymphocyte": 0.94, "neutrophil": 0.06}
 WARNING: Final = {"code": "transparency_on_white", "detail": "Transparent pixels are shown and classified on white"}
-RULES: Final = {"review_below": 0.8, "review_below_for": {"neutrophil": 0.95}}
+RULES: Final = {
+    "review_below": 0.8,
+    "review_below_for": {"neutrophil": 0.95},
+    "label_at": {},
+    "applies_at": None,
+    "applies_at_for": {},
+    "review_outside": None,
+}
 POLICY: Final = {
     "scope": "dataset",
     "target_id": DATASET,

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.anyio
 
 WHY = "Too many false alarms"
 STRICT, FLAT = {"review_below": 0.99}, {"label_at": {"flat": 0.1}, "review_below": 0.1}
+NOTHING_ELSE = {"review_below_for": {}, "label_at": {}, "applies_at": None, "applies_at_for": {}, "review_outside": None}
+STRICT_SHOWN = STRICT | NOTHING_ELSE
 SHAPES = f"/api/policies/model/{model_id('shapes')}"
 SAID = {"label": "round", "confidence": 0.75, "verdict": "clear"}
 
@@ -76,7 +78,7 @@ async def test_a_policy_is_set_applied_and_withdrawn(lab, applied):
     answer = await lab.put(lab.of_job, STRICT)
     assert (answer.status_code, answer.headers["etag"]) == (200, '"1"'), answer.text
     body = answer.json()
-    assert (body["scope"], body["target_id"], body["dataset_id"], body["rules"]) == ("job", lab.job, lab.cells, STRICT)
+    assert (body["scope"], body["target_id"], body["dataset_id"], body["rules"]) == ("job", lab.job, lab.cells, STRICT_SHOWN)
     assert (body["set_by"], body["applied_at"]) == (await id_of(lab.http), None)
     assert await lab.shown() == ("round", 0.75, "clear")
     await applied()
@@ -129,14 +131,14 @@ async def test_the_history_tells_who_changed_a_policy_when_and_why(lab):
     first = int((await lab.put(lab.of_job, STRICT)).headers["x-event-position"])
     await lab.withdraw(lab.of_job)
     changes = (await lab.http.get(f"{lab.of_job}/history")).json()
-    assert [(one["rules"], one["reason"]) for one in changes] == [(STRICT, WHY), (None, "Not needed")]
+    assert [(one["rules"], one["reason"]) for one in changes] == [(STRICT_SHOWN, WHY), (None, "Not needed")]
     assert {one["by"] for one in changes} == {await id_of(lab.http)}
     page = await lab.http.get(f"{lab.of_job}/history", params={"limit": 1})
     assert page.headers["x-next-cursor"] == str(first)
     rest = await lab.http.get(f"{lab.of_job}/history", params={"after": page.headers["x-next-cursor"]})
     assert page.json() + rest.json() == changes
     assert (await lab.http.get(f"{lab.of_job}/history", params={"as_of": first})).json() == changes[:1]
-    assert (await lab.http.get(lab.of_job, params={"as_of": first})).json()["rules"] == STRICT
+    assert (await lab.http.get(lab.of_job, params={"as_of": first})).json()["rules"] == STRICT_SHOWN
     assert (await lab.http.get(lab.of_job)).json()["rules"] is None
     assert_refused(await lab.http.get(lab.of_job, params={"as_of": first - 1}), 404)
 
