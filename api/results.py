@@ -9,7 +9,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from api.clock import utc_now
+from api.policies import answer_at
 from api.request import PageSize, RequestContext, from_row
+from application.history.as_of import position_of
 from domain.classification import Verdict
 from domain.values import ImageWarning
 from projections import results as read_model
@@ -71,9 +73,15 @@ class Results(Controller):
         return from_row(row, Statistics)
 
     @get("/{result_id:uuid}", operation_id="resultsOne", summary="Read a result")
-    async def get_result(self, context: NamedDependency[RequestContext], result_id: FromPath[UUID]) -> Result:
-        """One result."""
-        return view(await context.read(read_model.get, result_id))
+    async def get_result(
+        self, context: NamedDependency[RequestContext], result_id: FromPath[UUID], as_of: FromQuery[str | None] = None
+    ) -> Result:
+        """One result. With `as_of`, the label, the confidence and the verdict are those under the policies in force then."""
+        row = await context.read(read_model.get, result_id)
+        if as_of is None:
+            return view(row)
+        answer, _ = await answer_at(context, row, await context.read_log(position_of, as_of))
+        return view(msgspec.structs.replace(row, label=answer.label, confidence=answer.confidence, verdict=answer.verdict))
 
     @get("/classification/{job_id:uuid}", operation_id="resultsOfClassification", summary="List results of a classification")
     async def list_results_of_classification(

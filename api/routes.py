@@ -14,6 +14,7 @@ from api.images import Images
 from api.live.hub import live
 from api.model_checks import ModelChecks
 from api.models import Models
+from api.policies import Policies, PoliciesOfResults
 from api.previews import Previews
 from api.results import Results
 from api.sessions import Sessions
@@ -33,6 +34,8 @@ ROUTES: tuple[Any, ...] = (
     ModelChecks,
     Classifications,
     Results,
+    Policies,
+    PoliciesOfResults,
     Events,
     Audit,
     live,

@@ -7,7 +7,7 @@ from application import datasets, images
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.ports import Command, EventStore, InputCheck, Mismatch, StreamPrecondition
 from domain import classification, model
-from domain.access import Grant, Role, require_role
+from domain.access import Actor, Grant, Role, require_role
 from domain.classification import Classification, PlaneSelection, PlannedImage
 from domain.errors import Conflict, InputMismatch, Invalid, MismatchedInput, NotFound, StreamClosed
 from domain.image import Image
@@ -97,9 +97,14 @@ def _require_match(chosen: Model, version: Version, mismatches: Sequence[Mismatc
 
 
 def load_job(log: EventStore, job_id: UUID, command: Command, minimum: Grant) -> Classification:
+    return readable_job(log, job_id, command.actor, minimum)
+
+
+def readable_job(log: EventStore, job_id: UUID, actor: Actor, minimum: Grant) -> Classification:
+    """The job. Raises NotFound if it was deleted or the actor has no grant on its dataset, Forbidden if the grant is too low."""
     found = load_existing(log, job_id, classification.evolve, what="Classification", closed=lambda it: it.deleted)
     try:
-        datasets.load_dataset(log, found.dataset_id, command.actor, minimum)
+        datasets.load_dataset(log, found.dataset_id, actor, minimum)
     except NotFound:
         raise NotFound("Classification not found") from None
     return found

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
@@ -102,6 +103,7 @@ def is_id(value: str) -> bool:
     return True
 
 
+@lru_cache(256)
 def model_id(name: str) -> UUID:
     return uuid5(NAMESPACE, f"model/{name}")
 

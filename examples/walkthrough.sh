@@ -193,6 +193,24 @@ same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 2
 call GET "/api/classification-results?classification_id=$ONE" > /dev/null
 call GET /api/classification-results/today/statistics > /dev/null
 
+chapter "Set a policy: results get another verdict without a new run, and what the model said stays"
+POLICY=/api/policies/dataset/$DATASET
+STRICT='{"review_below":1.0}'
+same "$(send POST "$POLICY/preview" "{\"rules\":$STRICT}" | field complete)" True
+send PUT "$POLICY" "{\"rules\":$STRICT,\"reason\":\"A person is to see all of them\"}" > /dev/null
+SET_AT=$(grep -i '^x-event-position:' "$TMP/headers" | tr -dc 0-9)
+for _ in $(seq 100); do
+  [ -z "$(call GET "$POLICY" 2> /dev/null | field applied_at)" ] || break
+  sleep 0.1
+done
+same "$(call GET "$POLICY" | field rules.review_below)" 1.0
+same "$(call GET "$POLICY?as_of=$SET_AT" | field scope)" dataset
+same "$(call GET "/api/policies?dataset_id=$DATASET" | field '#')" 1
+same "$(call GET "/api/classification-results/$RESULT/policy" | field policy.scope)" dataset
+call GET "/api/classification-results/$RESULT?as_of=$((SET_AT - 1))" > /dev/null
+send DELETE "$POLICY" '{"reason":"That was an example"}'
+same "$(call GET "$POLICY/history" | field '#')" 2
+
 chapter "Cancel a job (409 if it has already ended)"
 STOPPED=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\"}" -H 'Prefer: respond-async' | field id)
 say "POST /api/classifications/$STOPPED/cancel"

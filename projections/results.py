@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -9,19 +10,14 @@ import msgspec
 from application.services import QueryDatabase
 from domain.access import Actor
 from domain.classification import ChunkJudged, Verdict
+from domain.derivation import Answer, derive
 from domain.image import ImageReinspected
-from domain.values import ImageWarning, result_id
+from domain.model import OutputKind
+from domain.policy import policies_of
+from domain.values import ImageWarning, model_id, result_id
 from projections.access import subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a model said of an image."""
-
-    label: str
-    confidence: float
-    verdict: Verdict
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,6 +47,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reused: UUID | None = None
     original: Answer | None = None
 
+    @property
+    def said(self) -> Answer:
+        """What the model said."""
+        return self.original or Answer(self.label, self.confidence, self.verdict)
+
 
 def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
     """The id of each result with its index in the event."""
@@ -67,17 +68,20 @@ def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEven
     assert isinstance(event, ChunkJudged)
     result = event.results[key[1]]
     job, image = lookup("classifications", event.job_id), lookup("images", result.image_id)
+    said = Answer(result.label, result.confidence, result.verdict)
+    scores = dict(zip(event.labels, result.scores, strict=False))
+    answer = _answer_in_force(said, scores, result.value, event, lookup)
     return Result(
         id=key[0],
         classification_id=event.job_id,
         image_id=result.image_id,
         dataset_id=event.dataset_id,
-        label=result.label,
-        confidence=result.confidence,
-        verdict=result.verdict,
+        label=answer.label,
+        confidence=answer.confidence,
+        verdict=answer.verdict,
         model_name=event.model_name,
         model_version=event.model_version,
-        scores=dict(zip(event.labels, result.scores, strict=False)),
+        scores=scores,
         warnings=result.warnings,
         created_at=event.at,
         hidden=any(host is not None and host.deleted for host in (job, image)),
@@ -86,10 +90,34 @@ def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEven
         value=result.value,
         device_id=None if image is None else image.device_id,
         reused=result.reused,
+        original=None if answer == said else said,
     )
 
 
-TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False, first_stays=True, fold_version=2)
+def reads(positioned: PositionedEvent) -> Iterable[tuple[str, UUID]]:
+    """The policies that the results can have, and their model, which names the kind of its answers."""
+    event = positioned.event
+    assert isinstance(event, ChunkJudged)
+    model = model_id(event.model_name)
+    return [*(("policies", one) for one in policies_of(event.job_id, event.dataset_id, model)), ("models", model)]
+
+
+def _answer_in_force(said: Answer, scores: dict[str, float], value: float | None, event: ChunkJudged, lookup: RowLookup) -> Answer:
+    model = model_id(event.model_name)
+    for one in policies_of(event.job_id, event.dataset_id, model):
+        policy = lookup("policies", one)
+        if policy is not None and policy.rules is not None:
+            kind = _kind(lookup("models", model), event.model_version)
+            return derive(said, kind=kind, scores=scores, value=value, rules=policy.rules)
+    return said
+
+
+def _kind(model: Any, number: int) -> OutputKind:
+    versions = model.versions if model is not None else ()
+    return next((version.kind for version in versions if version.number == number), OutputKind.LOGITS)
+
+
+TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False, first_stays=True, fold_version=2, reads=reads)
 
 
 # ---- outdated results --------------------------------------------------------------------------------------------------------------

@@ -192,6 +192,8 @@ def _type(described: Any) -> str:
             return f"[{name}](#{name.lower()})"
         case inspect.ListType() | inspect.VarTupleType():
             return f"list of {_type(described.item_type)}"
+        case inspect.TupleType():
+            return f"list of {len(described.item_types)}: {', '.join(map(_type, described.item_types))}"
         case inspect.DictType():
             return "object"
         case inspect.UnionType():

@@ -33,6 +33,8 @@ def of_type(wanted: typing.Any) -> st.SearchStrategy[typing.Any]:
     origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in {typing.Union, UnionType}:
         return st.one_of(*map(of_type, inner))
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return st.tuples(*map(of_type, inner))
     if origin is tuple:
         return st.lists(of_type(inner[0]), max_size=4).map(tuple)
     if origin is dict:

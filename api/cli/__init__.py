@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from api.cli import processes, remote, stack
-from api.cli.admin import audit, backup, config, documents, images, keys, model_packages, models, users
+from api.cli.admin import audit, backup, config, documents, images, keys, model_packages, models, policies, users
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -54,6 +54,7 @@ main.add_section(
     users.users,
     users.tokens,
     models.models,
+    policies.policies,
     images.images,
     stack.doctor,
     config.config,

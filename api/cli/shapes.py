@@ -10,8 +10,10 @@ from uuid import UUID
 import msgspec
 
 from domain.access import Role
+from domain.classification import Verdict
 from domain.model import OutputKind
 from domain.model_check import CheckReport, Environment
+from domain.policy import PolicyScope
 from domain.user import Status
 
 Described = msgspec.Meta
@@ -261,6 +263,59 @@ class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
     user_id: Annotated[UUID | None, Described(description="account that became a promoter, or is none any more")]
     username: Annotated[str | None, Described(description="user name of that account")]
     reason: str | None
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What decides on labels and verdicts. Fields that decide nothing are left out."""
+
+    review_below: Annotated[float | None, Described(description="results with a lower confidence need a review")] = None
+    review_below_for: Annotated[dict[str, float], Described(description="the same for single labels")] = {}
+    label_at: Annotated[dict[str, float], Described(description="score from which a label is chosen")] = {}
+    applies_at: Annotated[float | None, Described(description="score from which a label applies, where several can")] = None
+    applies_at_for: Annotated[dict[str, float], Described(description="the same for single labels")] = {}
+    review_outside: Annotated[tuple[float, float] | None, Described(description="numbers outside of these need a review")] = None
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules for the results of a job, a dataset or a model."""
+
+    scope: PolicyScope
+    target_id: Annotated[UUID, Described(description="id of the job, dataset or model")]
+    dataset_id: Annotated[UUID | None, Described(description="null for a model")]
+    rules: Annotated[Rules | None, Described(description="null if it was withdrawn")]
+    set_by: UUID
+    set_by_username: str | None
+    set_at: datetime
+    applied_at: Annotated[datetime | None, Described(description="when all results followed it; null before, and with --as-of")]
+
+
+class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a policy."""
+
+    position: Annotated[int, Described(description="position in the log")]
+    at: datetime
+    by: UUID
+    by_username: str | None
+    rules: Annotated[Rules | None, Described(description="null if it was withdrawn")]
+    reason: str
+
+
+class AnswerCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many results have a label and a verdict."""
+
+    label: str
+    verdict: Verdict
+    count: int
+
+
+class PolicyPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What rules would change."""
+
+    results: Annotated[int, Described(description="results that were counted, the newest ones")]
+    complete: Annotated[bool, Described(description="whether these are all")]
+    changed: Annotated[int, Described(description="results that would get another label or verdict")]
+    before: tuple[AnswerCount, ...]
+    after: tuple[AnswerCount, ...]
 
 
 class ConfigValue(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,25 @@ PATH: Final = f"A1/{FILENAME}"
 
 SCORES: Final = {"lymphocyte": 0.94, "neutrophil": 0.06}
 WARNING: Final = {"code": "transparency_on_white", "detail": "Transparent pixels are shown and classified on white"}
+RULES: Final = {
+    "review_below": 0.8,
+    "review_below_for": {"neutrophil": 0.95},
+    "label_at": {},
+    "applies_at": None,
+    "applies_at_for": {},
+    "review_outside": None,
+}
+POLICY: Final = {
+    "scope": "dataset",
+    "target_id": DATASET,
+    "dataset_id": DATASET,
+    "rules": RULES,
+    "set_by": USER,
+    "set_by_username": "ada",
+    "set_at": "2026-03-02T10:00:00Z",
+    "applied_at": "2026-03-02T10:00:00.400000Z",
+}
+CLEAR: Final = {"label": "lymphocyte", "confidence": 0.94, "verdict": "clear"}
 PROFILE: Final = {
     "id": USER,
     "email": EMAIL,
@@ -285,6 +304,24 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "reason": "Validated on the slides of March",
     },
     "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
+    "AnswerCount": {"label": "lymphocyte", "verdict": "clear", "count": 1},
+    "Policy": POLICY,
+    "PolicyChange": {
+        "position": 31,
+        "at": "2026-03-02T10:00:00Z",
+        "by": USER,
+        "by_username": "ada",
+        "rules": RULES,
+        "reason": "Neutrophils are to be seen by a person",
+    },
+    "PolicyPreview": {
+        "results": 1,
+        "complete": True,
+        "changed": 0,
+        "before": [{"label": "lymphocyte", "verdict": "clear", "count": 1}],
+        "after": [{"label": "lymphocyte", "verdict": "clear", "count": 1}],
+    },
+    "PreviewPolicy": {"rules": RULES},
     "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None}]},
     "RefreshToken": {"refresh_token": REFRESH_TOKEN},
     "RegisterDevice": {"name": "Slide scanner", "hostname": "scanner-1.example.org", "location": "Room 2.16", "firmware_version": "4.2.0"},
@@ -292,8 +329,13 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
+    "ResultAnswer": CLEAR,
+    "ResultPolicy": {"answer": CLEAR, "original": CLEAR, "policy": POLICY},
     "RetireModel": {"reason": "Replaced by another model"},
     "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8", "model_version": "production"},
+    "Rules": RULES,
+    "SetPolicy": {"rules": RULES, "reason": "Neutrophils are to be seen by a person"},
+    "WithdrawPolicy": {"reason": "The model in production is better now"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
     "Statistics": {
@@ -378,7 +420,9 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "name": "pbc8",
     "name_or_id": "pbc8",
     "number": "2",
+    "policy_scope": "dataset",
     "result_id": RESULT,
+    "target_id": DATASET,
     "token": SIGNED_TOKEN,
     "user_id": USER,
 }

@@ -9,6 +9,7 @@ Json = dict[str, Any]
 METHODS: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")  # in working order
 
 WITHOUT_COMMAND_HEADERS: Final = {"sessions"}  # their results hold tokens, which are not kept for a repeat
+QUERIES_BY_POST: Final = {"policiesPreview"}
 WITHOUT_MIN_POSITION: Final = {"usersMe", "imagesBlob", "auditState", "modelsPackage"}  # they read the log, or show what is needed at once
 TAGS_WITHOUT_MIN_POSITION: Final = {"events", "health"}
 WITHOUT_IF_MATCH: Final = {"devicesReport"}  # a sign of life does not depend on other changes
@@ -34,7 +35,7 @@ class Operation(NamedTuple):
 
     @property
     def is_command(self) -> bool:
-        return self.method != "GET" and self.tag not in WITHOUT_COMMAND_HEADERS
+        return self.method != "GET" and self.tag not in WITHOUT_COMMAND_HEADERS and self.id not in QUERIES_BY_POST
 
     @property
     def takes_if_match(self) -> bool:

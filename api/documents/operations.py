@@ -26,7 +26,17 @@ HEADERS: Final = {
     "X-Next-Cursor": {"description": "Cursor of the next page, if there is one", "schema": {"type": "string"}},
     "X-Total-Count": {"description": "How many entries all pages have, if counting is cheap", "schema": {"type": "integer"}},
 }
-VERSIONED: Final = {"usersMe", "usersOne", "datasetsOne", "imagesOne", "modelsOne", "classificationsOne", "devicesOne", "modelsCheck"}
+VERSIONED: Final = {
+    "usersMe",
+    "usersOne",
+    "datasetsOne",
+    "imagesOne",
+    "modelsOne",
+    "classificationsOne",
+    "devicesOne",
+    "modelsCheck",
+    "policiesOne",
+}
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "auditTrail": ("X-Next-Cursor",),
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
@@ -35,6 +45,7 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "modelsAdd": ("Location",),
     "modelsTest": ("Location",),
     "modelsHistory": ("X-Next-Cursor",),
+    "policiesHistory": ("X-Next-Cursor",),
     "sessionsLogin": ("Set-Cookie",),
     "sessionsLoginByForm": ("Set-Cookie",),
     "sessionsLogout": ("Set-Cookie",),

@@ -318,7 +318,10 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "PolicyRules": {
         "review_below": "Confidence below which a result is to be reviewed; null leaves it to the job.",
         "review_below_for": "The same for some labels.",
-        "label_at": "Score from which a label is chosen, by label.",
+        "label_at": "Score from which a label is chosen, even if another score is higher, by label.",
+        "applies_at": "Score from which a label applies, where several can; null leaves it to the model.",
+        "applies_at_for": "The same for some labels.",
+        "review_outside": "Lowest and highest number of a regression that need no review; null leaves it to the model.",
     },
     "PolicyWithdrawn": {"reason": "Why the policy was withdrawn."},
     # ---- dead letters

@@ -240,7 +240,15 @@ create table read.policies (
   set_by     uuid not null,     -- Refers to users.
   set_at     timestamptz not null,
   position   bigint not null,   -- Position of the last change.
-  applied_at timestamptz,       -- When all results followed the last change; null while they are changed.
+  primary key (id)
+);
+
+-- How far the results follow the last change of each policy.
+create table read.policy_applications (
+  id         uuid not null,    -- Refers to policies.
+  position   bigint not null,  -- Position of the change.
+  reached    jsonb not null,   -- The last result that was derived again.
+  applied_at timestamptz,      -- When all results followed the change; null while they are derived again.
   primary key (id)
 );
 
@@ -267,6 +275,7 @@ create table read.results (
   original          jsonb,                               -- What the model said: {label, confidence, verdict}; null while no policy changed it.
   primary key (id)
 );
+create index results_hidden on read.results using btree (dataset_id, created_at, id) where hidden;
 create index results_newest on read.results using btree (dataset_id, created_at, id) include (confidence) where (not hidden);
 create index results_of_image on read.results using btree (image_id, created_at, id) where (not hidden);
 create index results_of_job on read.results using btree (classification_id, created_at, id) where (not hidden);
@@ -359,6 +368,8 @@ grant delete, insert, select, update on table read.parked to bioscope_app, biosc
 grant select on table read.parked to bioscope_api;
 grant delete, insert, select, update on table read.policies to bioscope_app, bioscope_projector;
 grant select on table read.policies to bioscope_api;
+grant delete, insert, select, update on table read.policy_applications to bioscope_app, bioscope_projector;
+grant select on table read.policy_applications to bioscope_api;
 grant delete, insert, select, update on table read.results to bioscope_app, bioscope_projector;
 grant select on table read.results to bioscope_api;
 grant delete, insert, select, update on table read.tallies to bioscope_app, bioscope_projector;

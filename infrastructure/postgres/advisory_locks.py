@@ -15,6 +15,7 @@ class AdvisoryLock(IntEnum):
     RELAY = 0x72656C6179
     SCHEDULER = 0x7363686564
     REBUILD = 0x72656275696C64
+    POLICIES = 0x706F6C69636965
 
 
 def lock(connection: Connection[Any], which: AdvisoryLock) -> None:

@@ -54,6 +54,7 @@ REFUSALS: dict[str | None, type[Exception]] = {"BS001": CheckpointConflict, "BS0
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
 USE_INDEX = "set local enable_seqscan = off"  # after hiding a large job, the planner's statistics are outdated
 AFTER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
+LOCK_CHECKPOINT = "select from checkpoint where projection = 'main' for update"  # policies change results at the same time
 HIDE_RANGE = f"update results set hidden = true where {AFTER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
 LAST_OF_RANGE = f"select created_at, id from results where {AFTER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
 BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
@@ -130,6 +131,7 @@ class PostgresReadModels:
             after = BEFORE_ALL
             while last := self._connection.execute(LAST_OF_RANGE, (job, *after, self._hidden_rows_per_statement - 1)).fetchone():
                 with self._connection.transaction():
+                    self._connection.execute(LOCK_CHECKPOINT)
                     self._connection.execute(USE_INDEX)
                     self._connection.execute(HIDE_RANGE, (job, *after, *last))
                 after = last

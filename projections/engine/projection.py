@@ -21,12 +21,17 @@ class PositionedEvent(NamedTuple):
     event: Event
 
 
+def _reads_nothing(_: PositionedEvent) -> Iterable[tuple[str, UUID]]:
+    return ()
+
+
 class Table(NamedTuple):
     """A table of the read models, with the event types (`kinds`) that it reads.
 
     `keys` gives the keys of the rows that an event touches; `fold` gives the next row for one key, or None to delete it. Both are pure and
     accept every event of these types. `loads`: rows are loaded before the fold, which is required if rows change later. `first_stays`: the
-    first row of a key is never replaced.
+    first row of a key is never replaced. `reads` gives rows of other tables (name and id) that the fold looks up though the event does not
+    touch them.
 
     `fold_version` must be increased when the same events give other rows than before; the read models are then rebuilt.
     """
@@ -40,6 +45,7 @@ class Table(NamedTuple):
     loads: bool = True
     first_stays: bool = False
     fold_version: int = 1
+    reads: Callable[[PositionedEvent], Iterable[tuple[str, UUID]]] = _reads_nothing
 
 
 class TouchedRows(NamedTuple):
@@ -74,7 +80,7 @@ def event_steps(tables: Sequence[Table], events: Iterable[PositionedEvent]) -> l
 
 
 def needed_rows(batch: Iterable[EventStep]) -> dict[str, set[Key]]:
-    """The keys of the rows to load, by table: all touched rows, except those of streams that begin in the batch."""
+    """The keys of the rows to load, by table: all rows that are touched or read, except those of streams that begin in the batch."""
     needed: dict[str, dict[Hashable, Key]] = {}
     created: set[Hashable] = set()
     for positioned, touches in batch:
@@ -84,6 +90,9 @@ def needed_rows(batch: Iterable[EventStep]) -> dict[str, set[Key]]:
             if table.loads:
                 indexed = needed.setdefault(table.name, {})
                 indexed.update((index, key) for key in keys if (index := _index(key)) not in created)
+            for name, key in table.reads(positioned):
+                if key.int not in created:
+                    needed.setdefault(name, {})[key.int] = key
     return {name: set(keys.values()) for name, keys in needed.items() if keys}
 
 

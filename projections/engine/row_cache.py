@@ -1,4 +1,4 @@
-"""A cache of read model rows, so that few rows are loaded again."""
+"""A cache of read model rows, so that few rows are loaded again. It also remembers which rows do not exist."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,9 @@ LOADED: Final = {table.name for table in TABLES if table.loads}
 
 RowKey = tuple[str, int]
 """Table name, and the row's id as a number, which is hashed faster."""
+
+ABSENT: Final = Row()
+"""In the place of a row that does not exist."""
 
 
 class RowCache:
@@ -50,12 +53,13 @@ class RowCache:
             for key in ids:
                 if (row := self._rows.get((name, key.int))) is not None:
                     self._rows.move_to_end((name, key.int))
-                    found[name][key] = row
+                    if row is not ABSENT:
+                        found[name][key] = row
                 else:
                     missing.setdefault(name, set()).add(key)
         for name, rows in self._models.load(missing).items():
             found[name].update(rows)
-            self._rows.update(((name, key.int), row) for key, row in rows.items())
+            self._rows.update(((name, key.int), rows.get(key, ABSENT)) for key in missing[name])
         return found
 
     def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
@@ -78,7 +82,7 @@ class RowCache:
             self._rows[key] = row
             self._rows.move_to_end(key)
         for key in written.deletes:
-            self._rows.pop((name, key.int), None)
+            self._rows[(name, key.int)] = ABSENT
 
     @contextmanager
     def locked_checkpoint(self) -> Iterator[CheckpointToken]:

@@ -1,4 +1,4 @@
-"""Background tasks of the projector process: scheduling, live notifications, housekeeping.
+"""Background tasks of the projector process: scheduling, live notifications, policies, housekeeping.
 
 They run on their own thread and event loop, so that they never delay the projector.
 """
@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,6 +20,7 @@ from application.jobs.topics import DEAD_LETTERS
 from application.jobs.work_queue import OutgoingTask
 from application.poll_interval import PollInterval
 from domain.errors import Unavailable
+from projections import policies
 from projections.engine.batches import BatchResult, PoisonEvent
 from projections.process.live_notifier import LiveNotifier
 
@@ -27,10 +29,14 @@ log = structlog.get_logger()
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
 """`send(topic, key, value)` returns when Kafka has stored the record. Raises an error if that fails or takes too long."""
 
+ApplyPolicies = Callable[[Callable[[], bool]], None]
+"""`apply_policies(stopped)` returns when all results follow the policies, or soon after `stopped()` is true. Blocks."""
+
 
 class BackgroundLimits(NamedTuple):
     """The scheduler polls every `poll_interval_seconds`, and less often while there is no open work.
 
+    Policies are applied when one was changed. `policy_interval_seconds` is when a process takes over from one that died while it did so.
     `coalesce_seconds` is the minimum time between two ticks, so that changes are handled together. `stop_timeout_seconds` limits the last
     step at the end.
     """
@@ -39,6 +45,7 @@ class BackgroundLimits(NamedTuple):
     coalesce_seconds: float = 0.01
     retry_delay_seconds: float = 1.0
     housekeeping_interval_seconds: float = 3600.0
+    policy_interval_seconds: float = 15.0
     stop_timeout_seconds: float = 5.0
 
 
@@ -55,12 +62,14 @@ class BackgroundTasks:
         send: Send,
         *,
         chores: Sequence[Callable[[], None]] = (),
+        apply_policies: ApplyPolicies | None = None,
         limits: BackgroundLimits = DEFAULT_LIMITS,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._scheduler, self._notifier, self._send, self._chores, self._limits = scheduler, notifier, send, chores, limits
+        self._apply_policies, self._stopped = apply_policies, threading.Event()
         self._loop = loop or asyncio.new_event_loop()
-        self._scheduler_woken, self._has_result = asyncio.Event(), asyncio.Event()
+        self._scheduler_woken, self._has_result, self._policies_changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._result: BatchResult | None = None
         self._all = self._loop.create_task(self._run_all())
         self._thread = threading.Thread(target=self._run, name="background", daemon=True)
@@ -70,6 +79,7 @@ class BackgroundTasks:
 
     def stop(self) -> None:
         """Finish the current step and give up the lead."""
+        self._stopped.set()
         self._loop.call_soon_threadsafe(self._all.cancel)
         self._thread.join(self._limits.stop_timeout_seconds)
         self._scheduler.close()
@@ -89,12 +99,16 @@ class BackgroundTasks:
             group.create_task(self._schedule_always())
             group.create_task(self._notify_always())
             group.create_task(self._housekeep_always())
+            if self._apply_policies is not None:
+                group.create_task(self._apply_policies_always(self._apply_policies))
 
     def _add_result(self, result: BatchResult) -> None:
         self._result = self._result.merge(result) if self._result else result
         self._has_result.set()
         if result.wakes_scheduler:
             self._scheduler_woken.set()
+        if policies.TABLE.name in result.tables:
+            self._policies_changed.set()
 
     # ---- notifications ----
     async def _notify_always(self) -> None:
@@ -120,17 +134,27 @@ class BackgroundTasks:
         while True:
             await asyncio.sleep(self._limits.housekeeping_interval_seconds)
             for chore in self._chores:
-                await self._do(chore)
+                await self._do("housekeeping", chore)
 
-    async def _do(self, chore: Callable[[], None]) -> None:
+    async def _do(self, what: str, act: Callable[[], None]) -> None:
         try:
-            await asyncio.to_thread(chore)
+            await asyncio.to_thread(act)
         except Unavailable as unavailable:
-            log.warning("housekeeping postponed", reason=unavailable.detail)
+            log.warning("background task postponed", task=what, reason=unavailable.detail)
         except psycopg.Error as error:
-            log.warning("housekeeping postponed", reason=type(error).__name__)
+            log.warning("background task postponed", task=what, reason=type(error).__name__)
         except Exception:
-            log.exception("housekeeping failed")
+            log.exception("background task failed", task=what)
+
+    # ---- policies ----
+    async def _apply_policies_always(self, apply: ApplyPolicies) -> None:
+        """Results that were stored before this process began may wait for it, too."""
+        while True:
+            await self._do("application of policies", partial(apply, self._stopped.is_set))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.policy_interval_seconds):
+                    await self._policies_changed.wait()
+            self._policies_changed.clear()
 
     # ---- scheduling ----
     async def _schedule_always(self) -> None:

@@ -30,6 +30,7 @@ from projections.process.background import BackgroundTasks
 from projections.process.composition import projector_over
 from projections.process.housekeeping import remove_old_rows, sweep
 from projections.process.live_notifier import LiveNotifier
+from projections.process.policies import apply_policies
 
 CONSUMER_GROUP: Final = "bioscope-projector"
 BACKGROUND_STOP_TIMEOUT_SECONDS: Final = 0.75
@@ -57,6 +58,7 @@ def run_projector(settings: Settings, *, subscription_limits: SubscriptionLimits
         LiveNotifier(redis_publisher(settings.redis_url)),
         Sender(settings.kafka_url),
         chores=(partial(sweep, settings), partial(remove_old_rows, settings)),
+        apply_policies=partial(apply_policies, settings.postgres_url),
     )
     subscription = CatchUpSubscription(
         Sequencer(projector_over(settings.postgres_url, log), log, on_applied=on_applied),

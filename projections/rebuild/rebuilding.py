@@ -15,6 +15,7 @@ from domain.errors import Conflict
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock, unlock
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.projector import Projector
+from projections.policy_application import PolicyApplication
 from projections.rebuild import bulk_schema
 from projections.rebuild.digests import (
     LIVE_SCHEMA,
@@ -100,13 +101,14 @@ def rebuild(
         owner.execute("call ops.create_read_models(%s)", (NEXT_SCHEMA,))
         omitted = bulk_schema.prepare(owner, NEXT_SCHEMA)
         projector = projector_over(NEXT_SCHEMA)
-        rebuilt = _RebuiltModels(projector, log, progress, limits)
+        rebuilt = _RebuiltModels(owner, projector, log, progress, limits)
         try:
             rebuilt.follow(_position(owner) if check else log.head())
             if check:
                 return RebuildResult(rebuilt.position, _compared(owner, rebuilt))
             bulk_schema.finish(owner, NEXT_SCHEMA, omitted)
             rebuilt.follow(log.head())
+            rebuilt.apply_policies()
             _swap(owner, rebuilt)
             return RebuildResult(rebuilt.position)
         finally:
@@ -128,8 +130,8 @@ def rebuild_lock(connection: psycopg.Connection) -> Iterator[None]:
 class _RebuiltModels:
     """The rebuilt read models and their position."""
 
-    def __init__(self, projector: Projector, log: EventStore, progress: Progress, limits: RebuildLimits) -> None:
-        self._projector, self._log, self.progress, self.limits = projector, log, progress, limits
+    def __init__(self, owner: psycopg.Connection, projector: Projector, log: EventStore, progress: Progress, limits: RebuildLimits) -> None:
+        self._owner, self._projector, self._log, self.progress, self.limits = owner, projector, log, progress, limits
         self.position = 0
 
     def follow(self, position: int) -> None:
@@ -139,8 +141,22 @@ class _RebuiltModels:
             replay(self._projector, self._log, until, lambda position: self.progress("events", position), limits=self.limits)
             self.position = until
 
+    def apply_policies(self) -> None:
+        """Let all rebuilt results follow the policies of this position, as the live ones do in the background."""
+        with _in_schema(self._owner, NEXT_SCHEMA):
+            PolicyApplication(self._owner).run_over_everything()
+
     def is_at_head(self) -> bool:
         return self.position >= self._log.head()
+
+
+@contextmanager
+def _in_schema(owner: psycopg.Connection, schema: str) -> Iterator[None]:
+    """In the block, names without a schema are those of `schema`."""
+    before = owner.execute("select current_setting('search_path')").fetchone()
+    owner.execute(SQL("set search_path to {}").format(Identifier(schema)))
+    yield
+    owner.execute("select set_config('search_path', %s, false)", before)
 
 
 def replay(
@@ -210,6 +226,7 @@ def _equal(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTa
     """
     position, live = digest_at(owner, LIVE_SCHEMA, table, span, salt=salt)
     rebuilt.follow(position)
+    rebuilt.apply_policies()
     _, other = digest_at(owner, NEXT_SCHEMA, table, span, salt=salt)
     return live.rows, live == other
 
@@ -218,14 +235,18 @@ def _confirmed(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: Compar
     """The first differing key while the projector is locked out; None if there is none.
 
     The projector hides the results of a large job before it applies the event that deletes the job. So a difference counts only if the
-    projector has caught up, or if it persists.
+    projector has caught up, or if it persists. It does not count either while live results do not follow a policy yet.
     """
     for _ in range(rebuilt.limits.max_comparisons):
-        with owner.transaction():
+        with _in_schema(owner, LIVE_SCHEMA):
+            PolicyApplication(owner).run()
+        with owner.transaction(), _in_schema(owner, LIVE_SCHEMA):
             position = _position(owner, LOCK_POSITION)
             rebuilt.follow(position)
+            rebuilt.apply_policies()
             key = first_difference(owner, (LIVE_SCHEMA, NEXT_SCHEMA), table, span)
-        if key is None or rebuilt.is_at_head():
+            is_settled = rebuilt.is_at_head() and PolicyApplication(owner).is_done()
+        if key is None or is_settled:
             return key
         time.sleep(rebuilt.limits.compare_again_seconds)
     return key

@@ -11,9 +11,10 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, model_check, session, user
+from domain import classification, dataset, device, image, model, model_check, policy, session, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
+from domain.policy import PolicyRules, PolicyScope
 from domain.values import model_id, result_id, system_actor
 from tests.api.conftest import PASSWORD
 from tests.api.http_calls import PICTURE
@@ -78,6 +79,13 @@ GET    /api/classification-results/classification/{job_id}  !! ++++++ ++++++ +++
 GET    /api/classification-results/image/{image_id}         !! ++++++ ++++++ ++++++ ++++++ -- --
 GET    /api/classification-results/today/statistics         !  +      +      +      +      -  -
 GET    /api/classification-results/{result_id}              !! ++++.. ++++.. ++++.. +++++. -- --
+GET    /api/classification-results/{result_id}/policy       !! ++++.. ++++.. ++++.. +++++. -- --
+GET    /api/policies                                        !  +      +      +      +      -  -
+GET    /api/policies/{policy_scope}/{target_id}             !! ++++.. ++++.. ++++.. +++++. -- --
+PUT    /api/policies/{policy_scope}/{target_id}             !! ------ ------ ++--.. +++++. -- --
+DELETE /api/policies/{policy_scope}/{target_id}             !! ------ ------ ++--.. +++++. -- --
+GET    /api/policies/{policy_scope}/{target_id}/history     !! ++++.. ++++.. ++++.. +++++. -- --
+POST   /api/policies/{policy_scope}/{target_id}/preview     !! ------ ------ ++--.. +++++. -- --
 GET    /api/events                                          !  -      -      -      +      -  +
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +
@@ -138,7 +146,7 @@ def routes_of(app):
 def about(route, column):
     """What a route can be about, for whom."""
     named = {part.strip("{}") for part in route.split("/") if part.startswith("{")}
-    belongs = named & {"dataset_id", "image_id", "job_id", "result_id"} or route in NAMED_IN_THE_BODY
+    belongs = named & {"dataset_id", "image_id", "job_id", "result_id", "target_id"} or route in NAMED_IN_THE_BODY
     if not (named or belongs):
         return ("",)
     if column in {"anonymous", *SERVICES} or not (belongs or named == {"user_id"} or route in FOR_PROMOTERS):
@@ -202,25 +210,27 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id")
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
                 "kind": "None",
                 "name": "none",
                 "token": "none",
+                "policy_scope": "job",
             }
         by = {"by": person.id if mode == "own" else self.owner.id, "at": utc_now()}
         ids = {name: uuid4() for name in ("dataset_id", "image_id", "job_id", "device_id")}
         made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
         if mode in GRANTS:
             made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[mode], **by)
-        for event in made + self._image(ids, by) + self._job(ids, by) + self._device(ids, by):
+        for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
             self._append([event])
         user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
+        also |= {"policy_scope": "job", "target_id": ids["job_id"]}
         return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
 
     def _check(self):
@@ -274,6 +284,11 @@ class World:
             classification.record_chunk(job, 0, plan=events[-1], labels=LABELS, results=(observed,), failures=(), provenance=None, **by),
         ]
 
+    def _policy(self, ids, by):
+        """Of the job. tests/api/test_policies.py has those of datasets and models."""
+        about_it = {"scope": PolicyScope.JOB, "target": ids["job_id"], "dataset": ids["dataset_id"], "reason": "A trial"}
+        return policy.set_policy(None, **about_it, rules=PolicyRules(review_below=0.9), **by)
+
     def _device(self, ids, by):
         about_it = {"name": "scope", "hostname": f"scope{next(numbers)}", "location": None, "firmware_version": None}
         return [device.register(ids["device_id"], **about_it, **by)]
@@ -302,6 +317,12 @@ class World:
                 return {"json": {"version": 1, "reason": "Validated"}}
             case "POST /api/models/{name}/retire":
                 return {"json": {"reason": "Old"}}
+            case "PUT /api/policies/{policy_scope}/{target_id}":
+                return {"json": {"rules": {"review_below": 0.8}, "reason": "Too many false alarms"}}
+            case "DELETE /api/policies/{policy_scope}/{target_id}":
+                return {"json": {"reason": "Not needed"}}
+            case "POST /api/policies/{policy_scope}/{target_id}/preview":
+                return {"json": {"rules": {"review_below": 0.8}}}
             case _ if route.startswith("PUT") and "/shares/" in route:
                 return {"json": {"grant": "viewer"}}
             case _ if route.startswith("PATCH"):

@@ -37,6 +37,8 @@ WITHOUT_DATA = {
     "bioscope models promote",
     "bioscope models retire",
     "bioscope models export",
+    "bioscope policies set",
+    "bioscope policies withdraw",
     "bioscope users create-admin",
     "bioscope users set-role",
     "bioscope users disable",
@@ -174,7 +176,7 @@ def test_a_command_without_a_data_folder_refuses_it():
         (["user"], "No such command 'user'. Did you mean 'users'?"),
         (["verfy"], "No such command 'verfy'. Did you mean 'audit verify'?"),
         (["discard"], "No such command 'discard'. Did you mean 'dead-letters discard'?"),
-        (["list"], "No such command 'list'. Did you mean 'users list', 'models list' or 'keys list'?"),
+        (["list"], "No such command 'list'. Did you mean 'users list', 'models list' or 'policies list'?"),
         (["users", "list", "--jsn"], "No such option: --jsn. Did you mean '--json'?"),
         (["--dta", "x", "up"], "No such option: --dta. Did you mean '--data'?"),
         (["xyzzy"], "No such command 'xyzzy'."),
@@ -277,8 +279,13 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope models list",
     "bioscope models show",
     "bioscope models history",
+    "bioscope policies list",
+    "bioscope policies show",
+    "bioscope policies preview",
+    "bioscope policies history",
 }
-"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py and test_registry_commands.py."""
+"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py
+and test_policy_commands.py."""
 
 
 def test_every_json_is_tested():

@@ -40,7 +40,7 @@ class Story:
 
     async def begin(self):
         log = self.api.services.log
-        await self.workers.model("pbc8", sha256=self.stored(b"weights"))
+        await self.workers.model("pbc8", sha256=self.stored(b"weights"), labels=tuple(examples.SCORES))
         colleague = self.api.account(Role.RESEARCHER)
         self.real[examples.COLLEAGUE] = str(accounts.find(colleague, log).id)
 
@@ -126,6 +126,9 @@ class Story:
                 self.http.headers["Authorization"] = f"Bearer {self.real[examples.ACCESS_TOKEN]}"
             case "modelsAdd":
                 await self.workers.pass_check(self.real[examples.CHECK], "pbc8")
+            case "policiesListed":
+                body = {"rules": {"review_below": 0.7}, "reason": "A trial"}
+                await self.http.put(f"/api/policies/dataset/{self.real[examples.DATASET]}", json=body)
             case "imagesUpload":
                 await self.workers.accept(self.real[examples.IMAGE])
             case "classificationsRun":

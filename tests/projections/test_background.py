@@ -9,18 +9,22 @@ import psycopg
 import pytest
 import redis.asyncio
 
+from application import policies
 from application.jobs.job_scheduler import Scheduler
 from application.jobs.tasks import Kind, decode
 from application.jobs.topics import BULK, DEAD_LETTERS
 from application.services import CHANNEL
 from domain.errors import Unavailable
+from domain.policy import PolicyRules, PolicyScope
+from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 from infrastructure.postgres.profiles import READ_MODELS
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from projections.engine.batches import BatchResult, PoisonEvent
 from projections.process.background import BackgroundLimits, BackgroundTasks
 from projections.process.live_notifier import LiveNotifier, notification
-from tests.rigs.waiting import wait_until_async
+from projections.process.policies import apply_policies
+from tests.rigs.waiting import wait_until, wait_until_async
 
 pytestmark = pytest.mark.anyio
 DEADLINE_SECONDS = 5.0
@@ -168,3 +172,49 @@ async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(sc
     background.start()
     assert await asyncio.to_thread(enough.wait, DEADLINE_SECONDS)
     await asyncio.to_thread(background.stop)
+
+
+async def test_a_changed_policy_is_applied_at_once(scheduler, topics):
+    applied = []
+    background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, apply_policies=lambda _: applied.append(1))
+    background.start()
+    await wait_until_async(lambda: len(applied) == 1)
+    background.on_applied(BatchResult(3, tables=frozenset({"results"})))
+    background.on_applied(BatchResult(4, tables=frozenset({"policies"})))
+    await wait_until_async(lambda: len(applied) == 2)
+    await asyncio.to_thread(background.stop)
+    assert len(applied) == 2
+
+
+async def test_the_application_of_a_policy_ends_with_the_process(scheduler, topics):
+    began, ended = threading.Event(), threading.Event()
+
+    def apply(stopped):
+        began.set()
+        wait_until(stopped)
+        ended.set()
+
+    background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, apply_policies=apply)
+    background.start()
+    assert await asyncio.to_thread(began.wait, DEADLINE_SECONDS)
+    await asyncio.to_thread(background.stop)
+    assert ended.is_set()
+
+
+async def test_policies_are_applied_by_one_process_and_by_another_once_that_one_died(scenario, log, app_url, connection):
+    scenario.model()
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    image = scenario.image(ada, cells)
+    scenario.judge(scenario.job(ada, image=image), 0, [image], confidence=0.75)
+    rules = PolicyRules(review_below=0.9)
+    policies.set_policy(
+        PolicyScope.DATASET, cells, rules=rules, reason="A trial", known_models=["shapes"], command=scenario.command(ada), log=log
+    )
+    scenario.follow()
+    with postgres_store.connect(app_url) as elsewhere:
+        assert try_lock(elsewhere, AdvisoryLock.POLICIES)
+        await asyncio.to_thread(apply_policies, app_url, lambda: False)
+        assert connection.execute("select verdict from results").fetchall() == [("clear",)]
+    await asyncio.to_thread(apply_policies, app_url, lambda: False)
+    assert connection.execute("select verdict from results").fetchall() == [("needs_review",)]

@@ -17,6 +17,7 @@ from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
+from projections.policy_application import PolicyApplication
 from projections.process.composition import LogDecoder
 from projections.process.housekeeping import sweep
 from projections.process.rebuilds import rebuild, rebuild_if_folds_differ
@@ -64,6 +65,7 @@ def test_following_while_it_happens_gives_what_a_rebuild_gives(scenario, log, co
 def test_a_check_names_the_tables_that_differ_and_changes_nothing(scenario, connection, made_again):
     record_full_history(scenario)
     scenario.follow()
+    PolicyApplication(connection).run()
     first_wrong = connection.execute("select id from images where analyzed order by id limit 1").fetchone()
     connection.execute("update images set filename = 'wrong' where analyzed")
     missing = connection.execute(
@@ -79,6 +81,7 @@ def test_a_check_names_the_tables_that_differ_and_changes_nothing(scenario, conn
 def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goes_on(scenario, log, projector, connection, made_again):
     history = record_full_history(scenario)
     scenario.follow()
+    PolicyApplication(connection).run()
     live = digests(connection)
     connection.execute("delete from results")
     connection.execute("update checkpoint set cluster = 'k', next_offset = 5")

@@ -696,8 +696,7 @@ begin
     rules      jsonb,
     set_by     uuid        not null,
     set_at     timestamptz not null,
-    position   bigint      not null,
-    applied_at timestamptz
+    position   bigint      not null
   );
   comment on table policies is 'Policies: the rules by which labels and verdicts follow from scores.';
   comment on column policies.version is 'Version of the stream.';
@@ -707,7 +706,20 @@ begin
   comment on column policies.rules is 'The rules; null for a policy that was withdrawn.';
   comment on column policies.set_by is 'Refers to users.';
   comment on column policies.position is 'Position of the last change.';
-  comment on column policies.applied_at is 'When all results followed the last change; null while they are changed.';
+
+  create table policy_applications (
+    id         uuid   primary key,
+    position   bigint not null,
+    reached    jsonb  not null,
+    applied_at timestamptz
+  );
+  comment on table policy_applications is 'How far the results follow the last change of each policy.';
+  comment on column policy_applications.id is 'Refers to policies.';
+  comment on column policy_applications.position is 'Position of the change.';
+  comment on column policy_applications.reached is 'The last result that was derived again.';
+  comment on column policy_applications.applied_at is 'When all results followed the change; null while they are derived again.';
+
+  create index results_hidden on results (dataset_id, created_at, id) where hidden;  -- policies change hidden results too
 
   -- ---- statistics -----------------------------------------------------------------------------------------------------------------
 
@@ -819,8 +831,7 @@ create table read.policies (
   rules      jsonb,
   set_by     uuid        not null,
   set_at     timestamptz not null,
-  position   bigint      not null,
-  applied_at timestamptz
+  position   bigint      not null
 );
 comment on table read.policies is 'Policies: the rules by which labels and verdicts follow from scores.';
 comment on column read.policies.version is 'Version of the stream.';
@@ -830,9 +841,22 @@ comment on column read.policies.dataset_id is 'Dataset of the job, or the datase
 comment on column read.policies.rules is 'The rules; null for a policy that was withdrawn.';
 comment on column read.policies.set_by is 'Refers to users.';
 comment on column read.policies.position is 'Position of the last change.';
-comment on column read.policies.applied_at is 'When all results followed the last change; null while they are changed.';
-grant select, insert, update, delete on read.policies to bioscope_app, bioscope_projector;
-grant select on read.policies to bioscope_api;
+
+create table read.policy_applications (
+  id         uuid   primary key,
+  position   bigint not null,
+  reached    jsonb  not null,
+  applied_at timestamptz
+);
+comment on table read.policy_applications is 'How far the results follow the last change of each policy.';
+comment on column read.policy_applications.id is 'Refers to policies.';
+comment on column read.policy_applications.position is 'Position of the change.';
+comment on column read.policy_applications.reached is 'The last result that was derived again.';
+comment on column read.policy_applications.applied_at is 'When all results followed the change; null while they are derived again.';
+
+create index results_hidden on read.results (dataset_id, created_at, id) where hidden;  -- policies change hidden results too
+grant select, insert, update, delete on read.policies, read.policy_applications to bioscope_app, bioscope_projector;
+grant select on read.policies, read.policy_applications to bioscope_api;
 insert into read.folds (name, version) select 'policies', 1 from read.checkpoint where projection = 'main' and position > 0;
 
 -- ---- the live read models: statistics -----------------------------------------------------------------------------------------------
