@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
 from application.jobs.tasks import Task
 from application.ports import BlobStore, Command, EventStore
+from application.result_rules import ResultRules, result_rules
 from domain import model
 from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
 from domain.errors import NotFound
@@ -25,7 +26,6 @@ from infrastructure.inference.failures import ACTOR
 from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
-from infrastructure.inference.result_rules import ResultRules, result_rules
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import Retry
 
