@@ -113,6 +113,8 @@ PROPERTIES: Final[Mapping[str, Mapping[str, str]]] = {
         "succeeded": "How many images have a result",
         "failed": "How many images have a failure",
         "reason": "Why the job failed",
+        "rate": "Images per second: of the last minute while the job runs, of its whole time afterwards; null before it runs",
+        "remaining_seconds": "How long the job still takes at this rate; null while that is not known, and once it has ended",
     },
     "ServerPing": {"position": "Position of the last event, if there was one. Resume after it"},
     "ServerPong": {},

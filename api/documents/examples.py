@@ -49,6 +49,7 @@ PROFILE: Final = {
     "department": None,
     "phone": None,
 }
+FILTER: Final = {"path": "slide-7/*.tif", "without_result": True}
 CLASSIFICATION: Final = {
     "id": JOB,
     "dataset_id": DATASET,
@@ -68,6 +69,18 @@ CLASSIFICATION: Final = {
     "failed": 1,
     "reason": None,
     "planes": None,
+    "listed": 0,
+    "filter": FILTER,
+    "external": False,
+    "priority": "normal",
+    "deadline": "2026-03-02T18:00:00Z",
+    "top_k": None,
+    "fresh": False,
+    "retry_of": None,
+    "started_at": "2026-03-02T09:30:59Z",
+    "last_result_at": CLASSIFIED,
+    "rate": 2.0,
+    "remaining_seconds": None,
 }
 FAILED: Final = {
     "id": FAILURE,
@@ -202,6 +215,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     },
     "Entry": {**DATASET_CREATED, "at": MORNING, "sentence": "ada created the dataset Blood smears", "data": CREATED_DATA},
     "Failure": FAILED,
+    "Filter": FILTER,
     "Feed": {
         "events": [
             {
@@ -293,7 +307,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
     "RetireModel": {"reason": "Replaced by another model"},
-    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8", "model_version": "production"},
+    "RunClassification": {"dataset_id": DATASET, "filter": FILTER, "model_name": "pbc8@production", "priority": "high"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
     "Statistics": {

@@ -73,6 +73,7 @@ GET    /api/classifications/{job_id}                        !! ++++.. ++++.. +++
 DELETE /api/classifications/{job_id}                        !! ------ ------ ++--.. +++++. -- --
 POST   /api/classifications/{job_id}/cancel                 !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}/failures               !! ++++.. ++++.. ++++.. +++++. -- --
+POST   /api/classifications/{job_id}/retry                  !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classification-results                          !  +      +      +      +      -  -
 GET    /api/classification-results/classification/{job_id}  !! ++++++ ++++++ ++++++ ++++++ -- --
 GET    /api/classification-results/image/{image_id}         !! ++++++ ++++++ ++++++ ++++++ -- --
