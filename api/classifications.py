@@ -34,7 +34,7 @@ class Planes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     t: PlaneNumber | None = None
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Images of a dataset: those for which everything holds that is given."""
 
     path: Annotated[str, Meta(min_length=1, max_length=MAX_PATH_LENGTH)] | None = None

@@ -34,6 +34,8 @@ JOB: Final = {
     "succeeded": 190,
     "failed": 2,
     "reason": None,
+    "rate": 18.5,
+    "remaining_seconds": 24.2,
 }
 EVENT_EXAMPLE: Final = {
     "type": "event",

@@ -49,7 +49,15 @@ PROFILE: Final = {
     "department": None,
     "phone": None,
 }
-FILTER: Final = {"path": "slide-7/*.tif", "without_result": True}
+FILTER: Final = {
+    "path": "slide-7/*.tif",
+    "uploaded_from": "2026-03-01T00:00:00Z",
+    "uploaded_before": None,
+    "device_id": None,
+    "label": None,
+    "verdict": None,
+    "without_result": True,
+}
 CLASSIFICATION: Final = {
     "id": JOB,
     "dataset_id": DATASET,
