@@ -14,6 +14,7 @@ IMAGE: Final = "9d8f2f36-6a0b-4d55-8b6e-2e9a4b7c1d04"
 DEVICE: Final = "e1b6a0a4-3f5c-4d11-9f2f-8c7d6e5f4a05"
 MODEL: Final = "3a4f7c1d-8e2b-5b6c-9d0e-1f2a3b4c5d06"
 JOB: Final = "7c6d5e4f-1a2b-4c3d-8e9f-0a1b2c3d4e07"
+RETRY: Final = "8d7e6f5a-2b3c-4d4e-9f0a-1b2c3d4e5f0a"
 RESULT: Final = "f4e3d2c1-b0a9-5888-9776-65544332210a"
 FAILURE: Final = "1d2c3b4a-5968-5776-8594-a3b2c1d0e0fb"
 EVENT: Final = "b2a7c4d6-e8f0-4a1b-8c2d-3e4f5a6b7c0c"
@@ -314,6 +315,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
+    "Retried": {"id": RETRY, "status": "pending", "retry_of": JOB},
     "RetireModel": {"reason": "Replaced by another model"},
     "RunClassification": {"dataset_id": DATASET, "filter": FILTER, "model_name": "pbc8@production", "priority": "high"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
