@@ -23,7 +23,7 @@ from tests.given import NOW
 __all__ = ["scenario", "stood"]
 
 CLASSIFICATIONS = next(table for table in TABLES if table.name == "classifications")
-PAGES = SchedulerLimits(planning=PlanningLimits(images_per_command=2, images_per_turn=4))
+PAGES = SchedulerLimits(PlanningLimits(images_per_command=2, images_per_turn=4), seconds_per_tick=60)
 
 
 @pytest.fixture

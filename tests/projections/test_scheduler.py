@@ -37,7 +37,7 @@ from tests.rigs.scenario import SHA256
 from tests.rigs.waiting import wait_until
 
 LEASE = timedelta(seconds=60)
-ONE_IMAGE_CHUNKS = SchedulerLimits(planning=PlanningLimits(images_per_command=1))  # each part of a plan has chunks of its own
+ONE_IMAGE_CHUNKS = SchedulerLimits(PlanningLimits(images_per_command=1), seconds_per_tick=60)  # each part of a plan has chunks of its own
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_a_check_is_a_reference_too():
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def scheduler_limits():
-    return SchedulerLimits()
+    return SchedulerLimits(seconds_per_tick=60)
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
     assert late not in covered
 
 
-@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(planning=PlanningLimits(images_per_command=2))])
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(PlanningLimits(images_per_command=2), seconds_per_tick=60)])
 def test_a_big_plan_goes_on_where_a_crash_left_it(scenario, step):
     ada = scenario.user()
     scenario.model()
