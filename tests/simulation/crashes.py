@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from application import accounts, classifications, datasets, devices, images
+from application.classifications import ImageSelection
 from application.ports import Command
 from domain import image
 from domain.access import Grant
@@ -121,8 +122,9 @@ def _known(world: World) -> None:
     projector.apply(world.recorder.select_recorded(0, head), Checkpoint(head))
 
 
-def _asked(*, dataset: Any = None, one: Any = None) -> dict[str, Any]:
-    return {"dataset_id": dataset, "image_id": one, "model_name": MODEL, "threshold": None, "known_models": []}
+def _asked(*, dataset: Any = None, one: Any = None, several: Any = None) -> dict[str, Any]:
+    selection = ImageSelection(dataset_id=dataset, image_id=one, image_ids=several)
+    return {"selection": selection, "model_name": MODEL, "threshold": None, "known_models": []}
 
 
 def _doing(act: Callable[[KnownIds], Act], *, keyed: bool = True, expected: int | None = None) -> Callable[[Client, KnownIds], Any]:
@@ -169,6 +171,7 @@ USE_CASES: dict[str, Callable[[Client, KnownIds], Any]] = {
     "delete image": _doing(lambda known: lambda it, api: images.delete(known.images[0], command=it, log=api.log)),
     "run image": _doing(lambda known: lambda it, api: classifications.run(**_asked(one=known.images[0]), command=it, log=api.log)),
     "run dataset": _doing(lambda known: lambda it, api: classifications.run(**_asked(dataset=known.datasets[0]), command=it, log=api.log)),
+    "run list": _doing(lambda known: lambda it, api: classifications.run(**_asked(several=tuple(known.images)), command=it, log=api.log)),
     "cancel": _of_a_job(lambda job: lambda it, api: classifications.cancel(job, command=it, log=api.log)),
     "delete job": _of_a_job(lambda job: lambda it, api: classifications.delete(job, command=it, log=api.log)),
     "report device": _doing(
