@@ -12,7 +12,8 @@ from rich.console import Console
 
 from api.cli.client.api_client import UploadResult
 from api.cli.client.image_folder import image_file
-from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, spreadsheet_safe, summary
+from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, summary
+from api.spreadsheets import spreadsheet_safe
 from domain.values import ImageWarning
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)

@@ -1,7 +1,5 @@
 """Progress and results of a classification run, for a terminal."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +14,11 @@ from rich.text import Text
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
 from api.cli.output import Column, out, print_message, print_table
+from api.spreadsheets import csv_text, list_text, scores_text
 from domain.model import NONE_APPLIES
 from domain.values import ImageWarning
 
 AFTER_THE_MODEL = ("labels", "scores", "unit")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 VERDICTS = {"clear": "clear", "needs_review": "to review", "out_of_domain": "out of domain"}
 COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta"}
 
@@ -47,7 +45,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warning_codes(self) -> str:
-        return "; ".join(warning.code for warning in self.warnings)
+        return list_text(warning.code for warning in self.warnings)
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,25 +135,14 @@ def print_results(report: RunReport, *, console: Console = out) -> None:
 
 
 def as_csv(report: RunReport) -> str:
-    out = io.StringIO()
     first = [name for name in Line.__struct_fields__ if name not in AFTER_THE_MODEL]
     model = {"model_name": report.model_name, "model_version": report.model_version}
-    writer = csv.DictWriter(out, fieldnames=(*first, *model, *AFTER_THE_MODEL))
-    writer.writeheader()
-    for line in report.lines:
-        texts = {
-            "warnings": line.warning_codes,
-            "labels": "; ".join(line.labels),
-            "scores": "; ".join(f"{label}={score:.4f}" for label, score in line.scores.items()),
-        }
-        cells = msgspec.to_builtins(line) | texts | model | {"unit": report.unit}
-        writer.writerow({name: spreadsheet_safe(value) for name, value in cells.items()})
-    return out.getvalue()
+    return csv_text((*first, *model, *AFTER_THE_MODEL), (_csv_row(line) | model | {"unit": report.unit} for line in report.lines))
 
 
-def spreadsheet_safe(value: object) -> object:
-    """A cell that no spreadsheet reads as a formula (OWASP, CSV injection): an apostrophe goes before such a text. Numbers stay."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+def _csv_row(line: Line) -> dict[str, object]:
+    texts = {"warnings": line.warning_codes, "labels": list_text(line.labels), "scores": scores_text(line.scores)}
+    return {**msgspec.to_builtins(line), **texts}
 
 
 def summary(report: RunReport) -> str:
