@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -146,54 +147,141 @@ OUTDATED = Table("outdated_results", OutdatedRow, (ImageReinspected,), outdated_
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class ReadResult(Result, frozen=True, kw_only=True):
-    """A result as queried. The reader version `other_reader` gives other pixels than those of the result; None if none does."""
+    """A result as queried. `filename` and `path` are those of the image; `top_k` is the number of scores that the job shows, None for all.
 
+    `result_version` counts the results of the model for the image, from 1; deleting a job changes no number. `is_newest`: no later one is
+    left. The reader version `other_reader` gives other pixels than those of the result; None if none does.
+    """
+
+    filename: str
+    path: str | None
+    result_version: int
+    is_newest: bool
+    top_k: int | None
     other_reader: int | None
 
 
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Search conditions. The limits of the confidence are inclusive; `created_from` is inclusive, `created_before` exclusive."""
+
+    dataset_id: UUID | None = None
+    classification_id: UUID | None = None
+    image_id: UUID | None = None
+    label: str | None = None
+    verdict: Verdict | None = None
+    min_confidence: float | None = None
+    max_confidence: float | None = None
+    model_name: str | None = None
+    model_version: int | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+
+
+class Versions(StrEnum):
+    """Which results of an image and a model are listed."""
+
+    NEWEST = "newest"
+    ALL = "all"
+
+
+NO_FILTER = Filter()
 OTHER_PIXELS = "other_pixels"
-NEWEST = "order by r.created_at desc, r.id desc limit %(maximum)s"
+
+NEWEST_FIRST = "order by r.created_at desc, r.id desc limit {maximum}"
+NEWEST = NEWEST_FIRST.format(maximum="%(maximum)s")
 AFTER_CURSOR = "(%(at)s::timestamptz is null or (r.created_at, r.id) < (%(at)s::timestamptz, %(after)s::uuid))"
-BY_FILTER = f"""select r.*, o.reader as other_reader from results r
-  join visible v on v.dataset = r.dataset_id and v.subject = %(subject)s left join outdated_results o on o.id = r.id
-  where not r.hidden and (%(id)s::uuid is null or r.id = %(id)s::uuid)
+IS_NEWEST = """not exists (select from results later where later.image_id = r.image_id and later.model_name = r.model_name
+    and later.position > r.position and not later.hidden)"""
+RESULT_VERSION = """(select count(*) from results earlier where earlier.image_id = r.image_id and earlier.model_name = r.model_name
+    and earlier.position <= r.position)"""
+VISIBLE = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)"
+MATCHES = f"""not r.hidden and {AFTER_CURSOR}
+    and (%(label)s::text is null or r.label = %(label)s::text)
+    and (%(verdict)s::text is null or r.verdict = %(verdict)s::text)
+    and (%(min_confidence)s::float8 is null or r.confidence >= %(min_confidence)s::float8)
+    and (%(max_confidence)s::float8 is null or r.confidence <= %(max_confidence)s::float8)
+    and (%(model_name)s::text is null or r.model_name = %(model_name)s::text)
+    and (%(model_version)s::integer is null or r.model_version = %(model_version)s::integer)
+    and (%(created_from)s::timestamptz is null or r.created_at >= %(created_from)s::timestamptz)
+    and (%(created_before)s::timestamptz is null or r.created_at < %(created_before)s::timestamptz)"""
+
+
+def _page(found: str) -> str:
+    """The query of the whole rows whose ids `found` gives."""
+    return f"""select r.*, coalesce(i.filename, '') as filename, i.path, c.top_k, o.reader as other_reader,
+    {IS_NEWEST} as is_newest, {RESULT_VERSION} as result_version
+  from ({found}) page join results r on r.id = page.id left join images i on i.id = r.image_id
+    left join classifications c on c.id = r.classification_id left join outdated_results o on o.id = r.id
+  order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
+
+
+def _of_each_dataset(matches: str, *, visible: str = VISIBLE, maximum: str = "%(maximum)s") -> str:
+    """The query of the newest ids in all visible datasets. Each dataset is read from its newest result, as far as needed."""
+    newest = NEWEST_FIRST.format(maximum=maximum)
+    return f"""select r.created_at, r.id from visible v cross join lateral (
+      select r.created_at, r.id from results r where r.dataset_id = v.dataset and {matches} {newest}
+    ) r where {visible} {newest}"""  # noqa: S608 - constants
+
+
+NEWEST_OF_ALL = _page(_of_each_dataset(f"not r.hidden and {AFTER_CURSOR}", visible="v.subject = %(subject)s"))
+ALL_VERSIONS = _page(_of_each_dataset(MATCHES))
+NEWEST_VERSIONS = _page(_of_each_dataset(f"{MATCHES} and {IS_NEWEST}"))
+RECENT = _of_each_dataset(MATCHES, maximum="2 * %(maximum)s")
+NEWEST_VERSIONS_OF_RECENT = _page(f"select r.id from ({RECENT}) recent join results r on r.id = recent.id where {IS_NEWEST} {NEWEST}")  # noqa: S608 - constants
+OF_JOB_OR_IMAGE = _page(f"""select r.id from results r join visible v on v.dataset = r.dataset_id and {VISIBLE}
+  where (%(id)s::uuid is null or r.id = %(id)s::uuid)
     and (%(classification_id)s::uuid is null or r.classification_id = %(classification_id)s::uuid)
-    and (%(image_id)s::uuid is null or r.image_id = %(image_id)s::uuid) and {AFTER_CURSOR} {NEWEST}"""  # noqa: S608 - constants
-NEWEST_OF_ALL = f"""select r.*, o.reader as other_reader from (
-    select r.id from visible v cross join lateral (
-      select r.created_at, r.id from results r where r.dataset_id = v.dataset and not r.hidden and {AFTER_CURSOR} {NEWEST}
-    ) r where v.subject = %(subject)s {NEWEST}
-  ) page join results r on r.id = page.id left join outdated_results o on o.id = r.id order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
+    and (%(image_id)s::uuid is null or r.image_id = %(image_id)s::uuid)
+    and {MATCHES} and (%(all_versions)s or {IS_NEWEST}) {NEWEST}""")  # noqa: S608 - constants
 
 
-async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> Result:
+async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> ReadResult:
     """A visible result. Raises NotFound."""
-    parameters = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "maximum": 1}
-    return with_warning(
-        await only_row(db, BY_FILTER, parameters | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult")
-    )
+    conditions = msgspec.structs.asdict(NO_FILTER) | {"id": result_id, "all_versions": True}
+    parameters = conditions | {"subject": subject_of(actor), "at": None, "after": None, "maximum": 1}
+    return shown(await only_row(db, OF_JOB_OR_IMAGE, parameters, into=ReadResult, what="ClassificationResult"))
 
 
 async def listed(
     db: QueryDatabase,
     actor: Actor,
     *,
-    classification_id: UUID | None = None,
-    image_id: UUID | None = None,
+    where: Filter = NO_FILTER,
+    versions: Versions | None = None,
     cursor: str | None = None,
     size: int = MAX_PAGE,
-) -> Page[Result]:
-    """A page of visible results, newest first."""
+) -> Page[ReadResult]:
+    """A page of the visible results that match `where`, newest first.
+
+    By default the results of a job are all listed, and otherwise the newest one of each image and model.
+    """
+    all_versions = versions is Versions.ALL or (versions is None and where.classification_id is not None)
     after, maximum = parse_cursor(cursor), page_size(size)
-    parameters = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
-    query = NEWEST_OF_ALL if classification_id is None and image_id is None else BY_FILTER
-    found = await db.rows(query, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=ReadResult)
-    return page_of([with_warning(one) for one in found], maximum, lambda result: result.created_at)
+    conditions = msgspec.structs.asdict(where) | {"id": None, "all_versions": all_versions}
+    parameters = conditions | {"subject": subject_of(actor), "at": after.value, "after": after.id, "maximum": maximum + 1}
+    found: list[ReadResult] = []
+    for query in _queries(where, all_versions=all_versions):
+        found = await db.rows(query, parameters, into=ReadResult)
+        if len(found) > maximum:
+            break
+    return page_of([shown(one) for one in found], maximum, lambda result: result.created_at)
 
 
-def with_warning(found: ReadResult) -> Result:
-    """The result as it is shown: an outdated one has a warning."""
+def _queries(where: Filter, *, all_versions: bool) -> tuple[str, ...]:
+    """Queries of the same page: one that does not fill it leaves it to the next.
+
+    Most recent results are the newest versions. So twice a page of them is enough, and is compared in place of a page of each dataset.
+    """
+    if where.classification_id is not None or where.image_id is not None:
+        return (OF_JOB_OR_IMAGE,)
+    return (ALL_VERSIONS,) if all_versions else (NEWEST_VERSIONS_OF_RECENT, NEWEST_VERSIONS)
+
+
+def shown(found: ReadResult) -> ReadResult:
+    """The result with the highest scores only, if its job shows no more; an outdated one has a warning."""
+    highest = sorted(found.scores.items(), key=lambda scored: -scored[1])[: found.top_k]
+    scores = found.scores if found.top_k is None else dict(highest)
     if found.other_reader is None:
-        return found
+        return msgspec.structs.replace(found, scores=scores)
     detail = f"Reader {found.other_reader} gives other pixels than this result was computed from. Run the model again"
-    return msgspec.structs.replace(found, warnings=(*found.warnings, ImageWarning(OTHER_PIXELS, detail)))
+    return msgspec.structs.replace(found, scores=scores, warnings=(*found.warnings, ImageWarning(OTHER_PIXELS, detail)))

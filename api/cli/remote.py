@@ -3,16 +3,19 @@
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from api.cli.commands import SettingOption, argument, command, json_option
+from api.cli.commands import Choice, SettingOption, argument, command, json_option
 from api.cli.common import API_URL
 from api.cli.exit_codes import FAILED, WRONG_USE
+from api.cli.moments import Deadline
 from api.cli.output import fail, print_json, print_message
 from api.cli.prompts import ask, ask_password
+from domain.classification import Priority
 from infrastructure.configuration.urls import shown_origin
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
@@ -66,11 +69,32 @@ def login(url: str | None, email: str | None) -> None:
     " Can be repeated. [default: the model chooses]",
 )
 @click.option("--dataset", metavar="NAME", help="Name of the new dataset. [default: the name of the folder]")
+@click.option("--priority", type=Choice([priority.value for priority in Priority]), help="Order among your own jobs. [default: normal]")
+@click.option(
+    "--deadline",
+    type=Deadline(),
+    metavar="TIME",
+    help=f"When the job ends at the latest, such as {Deadline.examples}. Images without a result are failures then.",
+)
+@click.option(
+    "--top-k", type=click.IntRange(min=1), metavar="NUMBER", help="How many scores results show, the highest ones. [default: all]"
+)
+@click.option("--fresh", is_flag=True, help="Run the model also for images that it has a result for.")
 @click.option("--csv", "output_format", flag_value="csv", help="Print the results as CSV.")
 @json_option("api.cli.client.terminal:RunReport", name="output_format", flag_value="json")
 @API_URL
 def classify(
-    folder: Path, model: str | None, planes: Sequence[str], dataset: str | None, output_format: str | None, url: str | None
+    folder: Path,
+    model: str | None,
+    planes: Sequence[str],
+    dataset: str | None,
+    priority: str | None,
+    deadline: datetime | None,
+    top_k: int | None,
+    output_format: str | None,
+    url: str | None,
+    *,
+    fresh: bool,
 ) -> None:
     """Upload a folder of images, run a model, print the results.
 
@@ -102,7 +126,8 @@ def classify(
     with client:
         if choice.name:
             _require_model(client, choice)
-        client.require_choices(choice.name, version=choice.version, planes=chosen_planes)
+        options = {"priority": priority, "deadline": deadline and deadline.isoformat(), "top_k": top_k, "fresh": fresh}
+        client.require_choices(choice.name, version=choice.version, planes=chosen_planes, options=options)
         report = terminal.classify(
             client,
             contents.images,
@@ -110,6 +135,7 @@ def classify(
             model=choice.name,
             version=choice.version,
             planes=chosen_planes,
+            options=options,
             truth=manifest.labels,
             console=err,
         )
@@ -121,6 +147,8 @@ def classify(
         case _:
             terminal.print_results(report)
     print_message(terminal.summary(report))
+    if report.job_id:
+        print_message(f"List these results again: bioscope results list --job {report.job_id}")
     sys.exit(FAILED if report.failures or report.status != "completed" else 0)
 
 

@@ -10,11 +10,12 @@ from uuid import UUID
 import msgspec
 
 from domain.access import Role
-from domain.classification import Verdict
+from domain.classification import JobStatus, Priority, Verdict
 from domain.model import OutputKind
 from domain.model_check import CheckReport, Environment
 from domain.policy import PolicyScope
 from domain.user import Status
+from domain.values import ImageWarning
 
 Described = msgspec.Meta
 Shape = TypeVar("Shape", bound=msgspec.Struct)
@@ -195,6 +196,87 @@ class MigrationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     migration: Annotated[int, Described(description="number of the last migration")]
     models: tuple[MigratedModel, ...]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job: one model version run over images."""
+
+    id: UUID
+    status: Annotated[JobStatus, Described(description="`completed`, `failed` and `cancelled` jobs have ended")]
+    model_name: str
+    model_version: Annotated[int, Described(description="its number in this installation")]
+    model_sha256: Annotated[str, Described(description="of the weights")]
+    threshold: Annotated[float, Described(description="a lower confidence needs review")]
+    dataset_id: Annotated[UUID | None, Described(description="null for a single image")]
+    image_id: Annotated[UUID | None, Described(description="the single image")]
+    planned: Annotated[bool, Described(description="whether `images` is final")]
+    images: Annotated[int, Described(description="images that it covers")]
+    succeeded: Annotated[int, Described(description="images with a result")]
+    failed: Annotated[int, Described(description="images with a failure")]
+    reason: Annotated[str | None, Described(description="why it failed")]
+    created_by_id: Annotated[UUID, Described(description="account that started it")]
+    created_at: datetime
+    updated_at: datetime
+    priority: Priority = Priority.NORMAL
+    deadline: Annotated[datetime | None, Described(description="when it ends at the latest")] = None
+    retry_of: Annotated[UUID | None, Described(description="job whose failed images it classifies again")] = None
+    rate: Annotated[float | None, Described(description="images in a second; null if it is not running")] = None
+    remaining_seconds: Annotated[float | None, Described(description="estimate; null if there is none")] = None
+
+
+class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """An image without a result."""
+
+    image_id: UUID
+    reason: Annotated[str, Described(description="stable code")]
+    detail: Annotated[str, Described(description="the reason as a sentence")]
+
+
+class JobDetails(Job, frozen=True, kw_only=True):
+    """A job with its failures."""
+
+    failures: tuple[JobFailure, ...]
+
+
+class RetriedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """The new job of a retry."""
+
+    id: UUID
+    status: JobStatus
+    retry_of: Annotated[UUID, Described(description="the job whose failed images it classifies again")]
+
+
+class FoundResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model found in one image."""
+
+    id: UUID
+    path: Annotated[str | None, Described(description="path of the image in its folder; null if it was uploaded without one")]
+    filename: Annotated[str, Described(description="file name of the image")]
+    label: str
+    confidence: Annotated[float, Described(description="from 0 to 1; 0 for a value")]
+    verdict: Verdict
+    value: Annotated[float | None, Described(description="number that was measured; null for a label")]
+    scores: Annotated[dict[str, float], Described(description="score of each label, from 0 to 1")]
+    warnings: Annotated[tuple[ImageWarning, ...], Described(description="warnings about the file")]
+    model_name: str
+    model_version: Annotated[int, Described(description="its number in this installation")]
+    result_version: Annotated[int, Described(description="number among the results of the model for this image")]
+    is_newest: Annotated[bool, Described(description="whether there is no later one")]
+    reused: Annotated[UUID | None, Described(description="earlier result that it repeats; null if the model was run")]
+    created_at: datetime
+    classification_id: Annotated[UUID, Described(description="id of the job")]
+    image_id: UUID
+    dataset_id: UUID
+
+
+class ResultDetails(FoundResult, frozen=True, kw_only=True):
+    """A result, how it came about, and all results of the model for the image."""
+
+    label_text: Annotated[str, Described(description="the label in words; empty if the model has none for it")]
+    unit: Annotated[str, Described(description="unit of the value; empty if there is none")]
+    model_sha256: Annotated[str, Described(description="of the weights")]
+    threshold: Annotated[float, Described(description="of the job: a lower confidence needs review")]
+    versions: Annotated[tuple[FoundResult, ...], Described(description="newest first, this one included")]
 
 
 class VersionCheck(msgspec.Struct, frozen=True, kw_only=True):

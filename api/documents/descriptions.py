@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from application.history.event_meanings import FIELDS
-from domain.classification import JobStatus
+from domain.classification import JobStatus, Verdict
 from domain.classification.selection import MAX_DEADLINE, MAX_LISTED, MAX_TOP_K
 from domain.model import MAX_REASON
 from domain.values import MAX_DESCRIPTION, MAX_FILENAME, MAX_NAME, MAX_PASSWORD_CHARACTERS, MAX_PATH_LENGTH, MIN_PASSWORD_CHARACTERS
@@ -55,11 +55,25 @@ PARAMETERS: Final[Texts] = {
     "uploaded_by": "Only images that this account uploaded",
     "user_id": "Id of the account",
     "version": "Version of the schema. Default: the newest one",
+    "versions": "`newest`: only the newest result of each image and model; `all`: earlier ones too",
     "withdrawn": "Whether policies that were withdrawn are listed too",
     "wait": "For how many seconds to wait if there are no events yet",
 }
 """By name, on all operations that take the parameter and are not in OTHER_PARAMETERS."""
 
+RESULT_FILTER: Final[Texts] = {
+    "dataset_id": "Only results of images in this dataset",
+    "classification_id": "Only results of this job, all of them",
+    "image_id": "Only results of this image",
+    "label": "Only results with this label",
+    "verdict": f"Only results with this verdict: {', '.join(f'`{verdict}`' for verdict in Verdict)}",
+    "min_confidence": "Only results with this confidence or a higher one",
+    "max_confidence": "Only results with this confidence or a lower one",
+    "model_name": "Only results of this model",
+    "model_version": "Only results of the model version with this number",
+    "created_from": "Only results that were recorded at this time or later",
+    "created_before": "Only results that were recorded before this time",
+}
 OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
     "auditImages": {"about": "Id of the dataset", "limit": "How many uploads to look at for one page"},
     "auditResults": {"about": "Id of the image or job"},
@@ -73,7 +87,8 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
         "dataset_id": "Only policies of this dataset and of its jobs",
     },
     "imagesListed": {"dataset_id": "Only images in this dataset", "device_id": "Only images from this device"},
-    "resultsListed": {"classification_id": "Only results of this job", "image_id": "Only results of this image"},
+    "resultsExport": {**RESULT_FILTER, "format": "`csv` or `json`"},
+    "resultsListed": RESULT_FILTER,
 }
 """By operation id."""
 
@@ -81,6 +96,8 @@ SCHEMAS: Final[Texts] = {
     "CheckReport": "What a check of a model package measured.",
     "Dependency": "Something that the API depends on.",
     "Environment": "Where a check ran. Results can differ between environments.",
+    "ExportFormat": "How results are exported.",
+    "ExportedResult": "What a model found in one image, with the label in words and the unit of the number.",
     "Failure": "An image for which a job has no result.",
     "Feed": "Events without a gap between them.",
     "Followed": "One event.",
@@ -103,6 +120,7 @@ SCHEMAS: Final[Texts] = {
     "Registration": "A new account.",
     "Role": "What an account may do in the whole installation. Each role includes those before it.",
     "Share": "What an account may do with a dataset.",
+    "Versions": "Which results of an image and a model are listed.",
     "Verdict": "How far to trust a result: `clear`, `needs_review` (its confidence is below the threshold) or `out_of_domain` (the image "
     "differs from those that the model was trained with).",
     "application_past_Result": "What a model found in one image, and where the log holds it.",
@@ -163,6 +181,14 @@ RESULT: Final[Texts] = {
     "scores": "Score of each label, 0 to 1. They add up to 1 if exactly one label applies. For a quantity: where `value` lies in its range",
     "model_version": "Number of the model version",
     "value": "The number that was measured; null for labels",
+}
+OF_AN_IMAGE: Final[Texts] = {
+    "dataset_id": "Dataset that holds the image",
+    "path": "Path of the image in the folder that was uploaded; null if it was uploaded without one",
+    "filename": "File name of the image",
+    "result_version": "Number of the result among those of the model for this image: 1, 2, 3, ...",
+    "is_newest": "Whether the model has no later result for this image",
+    "reused": "Id of the earlier result that this one repeats; null if the model was run",
 }
 EVENT: Final[Texts] = {
     "position": "Position in the log: 1, 2, 3, ... without a gap",
@@ -236,6 +262,14 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "data": "Data of the event. Private fields are in clear, unless their key was destroyed",
     },
     "Environment": _of_events("Environment"),
+    "ExportedResult": {
+        **RESULT,
+        **OF_AN_IMAGE,
+        "label_text": "The label in words; empty if the model has none for it",
+        "unit": "Unit of `value`; empty if there is none",
+        "created_at": "When it was recorded (UTC)",
+        "warnings": "What was ignored, assumed or converted in the image file",
+    },
     "Failure": {
         "id": "Id of the failure",
         "image_id": "Id of the image",
@@ -486,9 +520,9 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "Watched": {**CLASSIFICATION, "failures": "The first failures of a job that has ended. `/failures` lists all"},
     "api_results_Result": {
         **RESULT,
+        **OF_AN_IMAGE,
         "created_at": "When it was recorded (UTC)",
         "warnings": "What was ignored, assumed or converted in the image file",
-        "dataset_id": "Dataset that holds the image",
     },
     "application_past_Result": {
         **RESULT,

@@ -131,7 +131,13 @@ FOUND: Final = {
     "model_version": 1,
     "dataset_id": DATASET,
     "value": None,
+    "path": PATH,
+    "filename": FILENAME,
+    "result_version": 1,
+    "is_newest": True,
+    "reused": None,
 }
+NOT_IN_THE_PAST: Final = {"created_at", "warnings", "dataset_id", "path", "filename", "result_version", "is_newest", "reused"}
 MODEL_VERSION: Final = {
     "number": 1,
     "description": "Eight classes of normal peripheral blood cells, and other. Not for diagnosis.",
@@ -242,6 +248,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "registered_at": "2026-02-01T08:00:00Z",
     },
     "Entry": {**DATASET_CREATED, "at": MORNING, "sentence": "ada created the dataset Blood smears", "data": CREATED_DATA},
+    "ExportedResult": {**FOUND, "label_text": "Lymphocyte", "unit": ""},
     "Failure": FAILED,
     "Filter": FILTER,
     "Feed": {
@@ -374,7 +381,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Watched": {**CLASSIFICATION, "failures": [FAILED]},
     "api_results_Result": FOUND,
     "application_past_Result": {
-        **{name: value for name, value in FOUND.items() if name not in {"created_at", "warnings", "dataset_id"}},
+        **{name: value for name, value in FOUND.items() if name not in NOT_IN_THE_PAST},
         "position": 21,
         "outdated": False,
     },

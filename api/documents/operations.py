@@ -168,6 +168,8 @@ def _other_answers(operation: Operation, success: Json) -> Json:
         return {"206": part, "304": {"description": "The client has the file already", "headers": success["headers"]}}
     if operation.id == "modelsPackage":
         success["content"] = {"application/zip": {"schema": BINARY}}
+    if operation.id == "resultsExport":
+        success["content"] |= {"text/csv": {"schema": BINARY}}
     if operation.tag == "health" and operation.handler.handler_name == "ready":
         return {"503": success | {"description": "Postgres is unavailable, so that nothing works"}}
     if operation.id == "eventsSchema":

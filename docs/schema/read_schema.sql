@@ -276,9 +276,12 @@ create table read.results (
   primary key (id)
 );
 create index results_hidden on read.results using btree (dataset_id, created_at, id) where hidden;
-create index results_newest on read.results using btree (dataset_id, created_at, id) include (confidence) where (not hidden);
-create index results_of_image on read.results using btree (image_id, created_at, id) where (not hidden);
-create index results_of_job on read.results using btree (classification_id, created_at, id) where (not hidden);
+create index results_newest on read.results using btree (dataset_id, created_at, id) include (image_id, confidence, model_name, model_version, "position") where (not hidden);
+create index results_of_image on read.results using btree (image_id, model_name, "position") include (hidden);
+create index results_of_job on read.results using btree (classification_id, created_at, id) include (dataset_id, confidence) where (not hidden);
+create index results_of_label on read.results using btree (dataset_id, label, created_at, id) where (not hidden);
+create index results_of_model on read.results using btree (dataset_id, model_name, model_version) where (not hidden);
+create index results_of_verdict on read.results using btree (dataset_id, verdict, created_at, id) where ((not hidden) and (verdict <> 'clear'::text));
 create trigger tally_added after insert on read.results referencing new table as added for each statement execute function ops.tally();
 create trigger tally_changed after update on read.results referencing old table as gone new table as added for each statement execute function ops.tally();
 create trigger tally_gone after delete on read.results referencing old table as gone for each statement execute function ops.tally();

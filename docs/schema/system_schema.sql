@@ -1366,9 +1366,13 @@ begin
     reused            uuid,
     original          jsonb
   );
-  create index results_newest on results (dataset_id, created_at, id) include (confidence) where not hidden;
-  create index results_of_job on results (classification_id, created_at, id) where not hidden;
-  create index results_of_image on results (image_id, created_at, id) where not hidden;
+  create index results_newest on results (dataset_id, created_at, id)
+    include (image_id, confidence, model_name, model_version, position) where not hidden;
+  create index results_of_label on results (dataset_id, label, created_at, id) where not hidden;
+  create index results_of_verdict on results (dataset_id, verdict, created_at, id) where not hidden and verdict <> 'clear';
+  create index results_of_model on results (dataset_id, model_name, model_version) where not hidden;
+  create index results_of_job on results (classification_id, created_at, id) include (dataset_id, confidence) where not hidden;
+  create index results_of_image on results (image_id, model_name, position) include (hidden);
   comment on table results is 'Results: one for each image of a job.';
   comment on column results.classification_id is 'Refers to classifications.';
   comment on column results.image_id is 'Refers to images.';

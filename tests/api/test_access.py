@@ -78,6 +78,7 @@ POST   /api/classifications/{job_id}/retry                  !! ------ +++-.. +++
 GET    /api/classification-results                          !  +      +      +      +      -  -
 GET    /api/classification-results/classification/{job_id}  !! ++++++ ++++++ ++++++ ++++++ -- --
 GET    /api/classification-results/image/{image_id}         !! ++++++ ++++++ ++++++ ++++++ -- --
+GET    /api/classification-results/export                   !  +      +      +      +      -  -
 GET    /api/classification-results/today/statistics         !  +      +      +      +      -  -
 GET    /api/classification-results/{result_id}              !! ++++.. ++++.. ++++.. +++++. -- --
 GET    /api/classification-results/{result_id}/policy       !! ++++.. ++++.. ++++.. +++++. -- --

@@ -1,15 +1,18 @@
 """The command line's client: an error names the file, the job or the server that it is about."""
 
+import io
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from api.cli import main
-from api.cli.client.api_client import Client, JobNotVisible, RequestRefused
+from api.cli.client import jobs
+from api.cli.client.api_client import Client, JobNotVisible, RequestRefused, _poll_interval
 from api.cli.client.credentials import Credentials
 from api.cli.client.image_folder import image_file
 from api.cli.errors import operator_error_of
@@ -19,12 +22,12 @@ NOT_FOUND = 404, {"detail": "Classification not found"}
 
 
 @contextmanager
-def server_of(answers):
+def server_of(answers, *, port=0):
     """The address of a server that gives each path its answers in turn; the last one stays."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.do_GET()
 
         def do_GET(self):
@@ -39,7 +42,7 @@ def server_of(answers):
         def log_message(self, *_):
             """Print nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
@@ -99,3 +102,54 @@ def test_a_refused_sign_in_names_the_server_if_the_password_is_wrong(status, sen
         done = CliRunner().invoke(main, ["login", "--url", url, "--email", "a@example.org"], env={"BIOSCOPE_PASSWORD": "x"})
     assert done.exit_code == 1
     assert " ".join(done.stderr.split()) == f"bioscope: {sentence.format(url=url)}"
+
+
+# ---- outages -----------------------------------------------------------------------------------------------------------------------
+RUNNING = 200, {"status": "running"}
+PATH = "/api/classifications/job-1"
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_an_outage_is_reported_once_and_waited_for(status):
+    noticed = []
+    with client_of({PATH: [RUNNING, (status, {}), (status, {}), FOUND]}, max_outage_seconds=0.5) as client:
+        assert list(client.watch("job-1", on_outage=lambda: noticed.append(1))) == [RUNNING[1], FOUND[1]]
+    assert noticed == [1]
+
+
+def test_a_watched_job_survives_a_restart_of_the_server():
+    with ExitStack() as stack:
+        first = stack.enter_context(ExitStack())
+        url = first.enter_context(server_of({PATH: [RUNNING]}))
+        client = stack.enter_context(Client(Credentials(url, "token"), max_outage_seconds=0.5))
+        port = int(url.rpartition(":")[2])
+        states = client.watch("job-1", on_outage=lambda: stack.enter_context(server_of({PATH: [FOUND]}, port=port)))
+        assert next(states) == RUNNING[1]
+        first.close()
+        assert list(states) == [FOUND[1]]
+
+
+def test_a_server_that_stays_away_ends_the_command_with_how_to_watch_again():
+    out = io.StringIO()
+    running = 200, {"status": "running", "succeeded": 0, "failed": 0, "images": 2}
+    answers = {PATH: [running, (503, {"detail": "away"})]}
+    with client_of(answers, max_outage_seconds=0) as client, pytest.raises(RequestRefused, match="away"):
+        jobs.watch(client, "job-1", Console(file=out))
+    assert "The job job-1 continues on the server. Watch it with: bioscope jobs watch job-1" in " ".join(out.getvalue().split())
+
+
+def test_a_refusal_is_no_outage():
+    with client_of({PATH: [RUNNING, (403, {"detail": "No more"})]}) as client, pytest.raises(RequestRefused, match="No more"):
+        list(client.watch("job-1"))
+
+
+def test_a_job_is_asked_for_less_often_the_longer_it_runs():
+    assert [_poll_interval(seconds) for seconds in (0, 5, 50, 1000)] == [0.15, 0.15, 1.0, 2.0]
+
+
+def test_only_as_many_pages_are_read_as_are_wanted():
+    first, second = "/api/datasets?page_size=200", "/api/datasets?cursor=2"
+    pages = {first: [(200, [1] * 200, ("Link", f'<{second}>; rel="next"'))], second: [(200, [2] * 200, ("Link", '</none>; rel="next"'))]}
+    with client_of(pages | {"/api/datasets?page_size=3": [(200, [1, 1, 1], ("Link", '</none>; rel="next"'))]}) as client:
+        assert client.all("/api/datasets", maximum=201) == [1] * 200 + [2]
+        assert client.all("/api/datasets", maximum=3, name=None) == [1, 1, 1]

@@ -34,6 +34,8 @@ WITHOUT_DATA = {
     "bioscope inference",
     "bioscope completion",
     "bioscope keys export",
+    "bioscope jobs cancel",
+    "bioscope results export",
     "bioscope models promote",
     "bioscope models retire",
     "bioscope models export",
@@ -176,7 +178,7 @@ def test_a_command_without_a_data_folder_refuses_it():
         (["user"], "No such command 'user'. Did you mean 'users'?"),
         (["verfy"], "No such command 'verfy'. Did you mean 'audit verify'?"),
         (["discard"], "No such command 'discard'. Did you mean 'dead-letters discard'?"),
-        (["list"], "No such command 'list'. Did you mean 'users list', 'models list' or 'policies list'?"),
+        (["list"], "No such command 'list'. Did you mean 'jobs list', 'results list' or 'users list'?"),
         (["users", "list", "--jsn"], "No such option: --jsn. Did you mean '--json'?"),
         (["--dta", "x", "up"], "No such option: --dta. Did you mean '--data'?"),
         (["xyzzy"], "No such command 'xyzzy'."),
@@ -283,9 +285,15 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope policies show",
     "bioscope policies preview",
     "bioscope policies history",
+    "bioscope jobs list",
+    "bioscope jobs show",
+    "bioscope jobs watch",
+    "bioscope jobs retry",
+    "bioscope results list",
+    "bioscope results show",
 }
-"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py
-and test_policy_commands.py."""
+"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py,
+test_job_commands.py and test_result_commands.py."""
 
 
 def test_every_json_is_tested():

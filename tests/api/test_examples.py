@@ -28,7 +28,7 @@ TOKENS = [examples.ACCESS_TOKEN, examples.REFRESH_TOKEN, examples.SIGNED_TOKEN]
 DOCUMENTED_HEADERS = {name.lower() for name in HEADERS}
 CREATE = {"imagesPreview", "resultsListed"}  # beside every POST: their answers name what later requests are about
 LAST = {"sessionsLogout", "classificationsCancel", "modelsRetire"}  # they end what others need
-NEEDS_NO_JSON = {"imagesBlob", "modelsPackage"}
+NEEDS_NO_JSON = {"imagesBlob", "modelsPackage", "resultsExport"}
 
 
 class Story:

@@ -1,12 +1,16 @@
 """Results and statistics over HTTP."""
 
+import csv
+import io
 from datetime import datetime, timedelta
 from itertools import pairwise
 from uuid import UUID, uuid4
 
 import pytest
 
-from tests.api.http_calls import assert_refused, dataset, image_in, run, share
+from api.result_exports import ExportedResult
+from domain.classification import chunks_of
+from tests.api.http_calls import assert_refused, dataset, id_of, image_in, run, share
 from tests.api.worker_events import WorkerEvents, now
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +47,9 @@ async def client(api):
 async def test_a_result_is_shown_as_the_contract_says(client):
     image, job = await client.result(confidence=0.75)
     [body] = (await client.http.get(RESULTS)).json()
-    assert set(body) == CONTRACT | {"verdict", "scores", "warnings", "model_version", "dataset_id", "value"}
+    more = {"verdict", "scores", "warnings", "model_version", "dataset_id", "value"}
+    assert set(body) == CONTRACT | more | {"path", "filename", "result_version", "is_newest", "reused"}
+    assert (body["filename"], body["path"], body["result_version"], body["is_newest"], body["reused"]) == ("cell.jpg", None, 1, True, None)
     assert body["value"] is None
     assert (body["image_id"], body["classification_id"], body["dataset_id"]) == (image, job, client.cells)
     assert (body["label"], body["confidence"], body["model_name"], body["model_version"]) == ("round", 0.75, "shapes", 1)
@@ -68,10 +74,12 @@ async def test_a_result_that_was_computed_from_other_pixels_carries_a_warning(cl
 async def test_results_are_found_by_image_and_by_job_newest_first(client):
     (image, first), (_, _) = await client.result(), await client.result()
     _, again = await client.result(image=image)
-    everything = await client.ids()
+    everything = await client.ids(versions="all")
     assert len(everything) == 3
-    of_image = await client.ids(f"image/{image}")
-    assert of_image == await client.ids(image_id=image) == [everything[0], everything[2]]
+    of_image = await client.ids(f"image/{image}", versions="all")
+    assert of_image == await client.ids(image_id=image, versions="all") == [everything[0], everything[2]]
+    assert await client.ids(f"image/{image}") == await client.ids(image_id=image) == everything[:1]
+    assert await client.ids() == everything[:2]
     assert await client.ids(f"classification/{first}") == await client.ids(classification_id=first) == everything[2:]
     assert await client.ids(classification_id=again, image_id=image) == everything[:1]
     nobody = uuid4()
@@ -207,3 +215,98 @@ async def test_statistics_count_what_the_caller_may_read(api, client):
     await share(client.http, client.cells, viewer)
     counted = [(await http.get(STATISTICS)).json()["classified_last_24_hours"] for http in (client.http, stranger, viewer, admin)]
     assert counted == [1, 0, 1, 1]
+
+
+# ---- filters and exports -----------------------------------------------------------------------------------------------------------
+EXPORT = RESULTS + "export"
+
+
+async def test_results_are_filtered_by_every_parameter_of_the_list(client):
+    (image, low), (_, high) = await client.result(confidence=0.4), await client.result(confidence=0.9)
+    [second, first] = await client.ids()
+    moment = (await client.http.get(RESULTS + second)).json()["created_at"]
+    expected = {
+        "min_confidence=0.5": [second],
+        "max_confidence=0.5": [first],
+        "label=round&verdict=clear&model_name=shapes&model_version=1": [second, first],
+        "label=flat": [],
+        "verdict=needs_review": [],
+        "model_version=2": [],
+        f"classification_id={low}": [first],
+        f"image_id={image}&min_confidence=0.5": [],
+        f"dataset_id={client.cells}": [second, first],
+        f"dataset_id={high}": [],
+        f"created_before={moment.replace('+', '%2B')}": [first],
+        f"created_from={moment.replace('+', '%2B')}": [second],
+    }
+    for query, ids in expected.items():
+        assert [one["id"] for one in (await client.http.get(f"{RESULTS}?{query}")).json()] == ids, query
+        assert [row["id"] for row in await exported_rows(client.http, query)] == ids, query
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("verdict=certain", "verdict"),
+        ("min_confidence=2", "min_confidence"),
+        ("max_confidence=x", "max_confidence"),
+        ("model_version=0", "model_version"),
+        ("created_from=yesterday", "created_from"),
+        ("versions=some", "versions"),
+    ],
+)
+async def test_a_wrong_filter_is_refused_by_name(client, query, field):
+    for path in (RESULTS, EXPORT):
+        answer = await client.http.get(f"{path}?{query}")
+        assert_refused(answer, 422)
+        assert answer.json()["errors"][0]["loc"] == ["query", field]
+
+
+async def test_an_export_has_all_pages_with_the_label_in_words(api, client):
+    await client.workers.uploaded_model("shapes", UUID(await id_of(client.http)))
+    images = [await image_in(client.http, client.cells, path=f"A1/cell {number}.jpg") for number in range(201)]
+    job = await run(client.http, dataset_id=client.cells, model_version="2")
+    await client.workers.plan(job, images)
+    for number, chunk in enumerate(chunks_of(images)):
+        await client.workers.judge(job, chunk, number=number)
+    rows = await exported_rows(client.http, f"classification_id={job}")
+    assert len({row["id"] for row in rows}) == 201
+    assert {row["label_text"] for row in rows} == {"without edges"}
+    listed = (await client.http.get(RESULTS, params={"classification_id": job})).json()
+    assert [row["id"] for row in rows[:200]] == [one["id"] for one in listed]
+    [row, *_] = rows
+    assert (row["path"], row["filename"]) == (listed[0]["path"], listed[0]["filename"])
+    assert (float(row["confidence"]), row["verdict"], row["scores"]) == (0.9, "clear", "round=0.9000; flat=0.1000")
+    assert (row["model_name"], row["model_version"], row["reused"], row["value"]) == ("shapes", "2", "", "")
+    as_json = (await client.http.get(EXPORT, params={"classification_id": job, "format": "json"})).json()
+    assert [{name: one[name] for name in listed[0]} for one in as_json[:200]] == listed
+    assert len(as_json) == 201
+
+
+async def test_exports_say_what_they_are_and_an_empty_one_is_complete(client):
+    csv_file, json_file = await client.http.get(EXPORT), await client.http.get(EXPORT, params={"format": "json"})
+    assert csv_file.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "results.csv" in csv_file.headers["content-disposition"]
+    assert list(csv.reader(io.StringIO(csv_file.text))) == [list(ExportedResult.__struct_fields__)]
+    assert json_file.headers["content-type"] == "application/json"
+    assert json_file.json() == []
+    assert_refused(await client.http.get(EXPORT, params={"format": "xlsx"}), 422)
+
+
+async def test_no_name_of_an_image_is_a_formula_in_a_spreadsheet(client):
+    image = await image_in(client.http, client.cells, path="=1+1/=cmd|'C calc'!A0.jpg")
+    await client.result(image=image)
+    [row] = await exported_rows(client.http, "")
+    assert (row["path"], row["filename"]) == ("'=1+1/=cmd|'C calc'!A0.jpg", "'=cmd|'C calc'!A0.jpg")
+
+
+async def test_a_stranger_exports_nothing(api, client):
+    await client.result()
+    assert await exported_rows(await api.client("researcher"), "") == []
+    assert_refused(await api.anonymous().get(EXPORT), 401)
+
+
+async def exported_rows(http, query):
+    answer = await http.get(f"{EXPORT}?{query}")
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.text, newline="")))

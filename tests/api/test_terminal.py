@@ -12,7 +12,8 @@ from rich.console import Console
 
 from api.cli.client.api_client import UploadResult
 from api.cli.client.image_folder import image_file
-from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, spreadsheet_safe, summary
+from api.cli.client.terminal import Line, RunReport, as_csv, classify, print_results, summary
+from api.spreadsheets import spreadsheet_safe
 from domain.values import ImageWarning
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)
@@ -154,7 +155,7 @@ class Answers:
         self.asked = {"model": model, **choices}
         return "the-job"
 
-    def watch(self, job):
+    def watch(self, job, *, on_outage):
         moment = "2026-03-02T09:31:00Z"
         about = {"status": "completed", "created_at": moment, "updated_at": moment}
         model = {"model_name": "cells", "model_id": "the-model", "model_version": 2}
@@ -171,7 +172,7 @@ class Answers:
 
 def test_the_choices_of_a_job_reach_the_server_and_its_numbers_the_report():
     client, image = Answers({"label": "viability", "value": 87.5}), image_file(Path("/data/a.tif"), Path("/data"))
-    choices = {"model": "cells", "version": "2", "planes": {"z": "max"}}
+    choices = {"model": "cells", "version": "2", "planes": {"z": "max"}, "options": {"fresh": True}}
     report = classify(client, [image], dataset_name="x", **choices, truth={}, console=Console(file=io.StringIO()))
     assert client.asked == choices
     assert [line.value for line in report.lines] == [87.5]
@@ -203,7 +204,7 @@ def test_all_labels_that_apply_are_shown_in_every_format():
     assert table_of(report)[1:] == [["0.tif", "vacuoles,", "granules,", "walls", "0.0%"], ["1.tif", "none", "0.0%"]]
     first, second = rows_of(report)
     assert (first["label"], first["labels"], second["labels"]) == ("vacuoles", "vacuoles; granules; walls", "none")
-    assert first["scores"] == "none=0.0000; vacuoles=1.0000; granules=0.9800; nuclei=0.4000; walls=0.5000"
+    assert first["scores"] == "vacuoles=1.0000; granules=0.9800; walls=0.5000; nuclei=0.4000; none=0.0000"
     assert [line["scores"] for line in msgspec.to_builtins(report)["lines"]] == [both, neither]
 
 
@@ -236,7 +237,7 @@ class ClientInterruptedWhile:
     def run(self, dataset, model, **choices):
         return "the-job"
 
-    def watch(self, job):
+    def watch(self, job, *, on_outage):
         raise KeyboardInterrupt
 
 

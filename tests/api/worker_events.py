@@ -112,15 +112,15 @@ class WorkerEvents:
         answer = {"labels": tuple(scores), "results": results, "failures": (), "provenance": None, "by": SYSTEM.id, "at": at or now()}
         await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
 
-    async def judge(self, job, results=(), failures=(), *, confidence=0.9, at=None):
+    async def judge(self, job, results=(), failures=(), *, number=0, confidence=0.9, at=None):
         """A chunk's answer: `results` and `failures` are image ids."""
-        chunk = JobPlans(self.log).chunk(UUID(job), 0)
+        chunk = JobPlans(self.log).chunk(UUID(job), number)
         planned = {str(image.id): image.sha256 for image in chunk.images}
         about = {"label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "scores": (confidence, 1 - confidence)}
         observed = tuple(ImageResult(image_id=UUID(one), sha256=planned[one], **about) for one in results)
         failed = tuple(ImageFailure(image_id=UUID(one), reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": observed, "failures": failed, "provenance": None, "by": SYSTEM.id, "at": at or now()}
-        await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
+        await self._change(job, classification, lambda it: classification.record_chunk(it, number, plan=chunk.plan, **answer))
 
     async def complete(self, job, *, succeeded, failed=0):
         body = {"succeeded": succeeded, "failed": failed, "by": SYSTEM.id}

@@ -22,6 +22,12 @@ DAY = [
     "bioscope users create-admin",
     "bioscope login",
     "bioscope classify",
+    "bioscope jobs list",
+    "bioscope jobs show",
+    "bioscope jobs watch",
+    "bioscope results list",
+    "bioscope results show",
+    "bioscope results export",
     "bioscope audit verify",
     "bioscope audit trail",
     "bioscope audit state",
@@ -71,6 +77,8 @@ ELSEWHERE = {
     "bioscope projector": "started by `bioscope up`",
     "bioscope inference": "started by `bioscope up`",
     "bioscope migrate": "tests/infrastructure/test_model_commands.py, since it needs a database of its own",
+    "bioscope jobs cancel": "tests/api/test_job_commands.py, since it needs a running job",
+    "bioscope jobs retry": "tests/api/test_job_commands.py, since it needs a job with failures",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",
 }
 ONCE = {"bioscope restore", "bioscope users erase"}

@@ -119,7 +119,7 @@ def _upload(client: "Client", filename: str, file: Any) -> str:
 def _report(client: "Client", check: str, *, as_json: bool) -> None:
     """Wait for the answer and print it. Ends the process."""
     from api.cli.client import registry
-    from api.cli.client.terminal import after_interruption
+    from api.cli.client.job_progress import after_interruption
 
     remains = f"The check {check} continues on the server. See its answer with: bioscope models checks {check}"
     with after_interruption(remains, err), err.status("The package is being checked"):

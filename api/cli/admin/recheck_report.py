@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal, Protocol, TextIO
 import msgspec
 from rich.console import Console
 
-from api.cli.client.terminal import spreadsheet_safe
 from api.cli.output import Column, print_message, print_table
+from api.spreadsheets import spreadsheet_safe
 from application.recheck.image_recheck import RecheckResult
 
 MAX_ROWS_SHOWN: Final = 500  # in a table; CSV and JSON are written row by row, however many there are

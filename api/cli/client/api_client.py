@@ -20,9 +20,12 @@ from api.cli.client.image_folder import ImageFile, image_file
 
 MAX_CONCURRENT_UPLOADS = 4
 POLL_INTERVAL_SECONDS = 0.15
+MAX_POLL_INTERVAL_SECONDS = 2.0
+MAX_OUTAGE_SECONDS = 300.0
 VISIBLE_TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 200
 UPLOAD_PIECE_BYTES = 256 * 1024
+OUTAGES = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -80,7 +83,7 @@ class UploadResult(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """`visible_timeout_seconds` limits how long `watch` waits until queries show a new job."""
+    """`watch` waits at most `visible_timeout_seconds` until queries show a new job, and `max_outage_seconds` while the server is away."""
 
     def __init__(
         self,
@@ -88,8 +91,10 @@ class Client:
         *,
         store: Callable[[Credentials], None] = lambda _: None,
         visible_timeout_seconds: float = VISIBLE_TIMEOUT_SECONDS,
+        max_outage_seconds: float = MAX_OUTAGE_SECONDS,
     ) -> None:
-        self.credentials, self._store, self._visible_timeout_seconds = credentials, store, visible_timeout_seconds
+        self.credentials, self._store = credentials, store
+        self._visible_timeout_seconds, self._max_outage_seconds = visible_timeout_seconds, max_outage_seconds
         self._http = open_http(credentials.url)
 
     @classmethod
@@ -116,14 +121,14 @@ class Client:
         return _checked(answer)
 
     def get(self, path: str, **query: Any) -> Any:
-        return self.call("GET", path, params=query).json()
+        return self.call("GET", path, params=_given(query)).json()
 
     def post(self, path: str, body: object) -> Any:
         return self.call("POST", path, json=body).json()
 
-    def download(self, path: str) -> Iterator[bytes]:
+    def download(self, path: str, **query: object) -> Iterator[bytes]:
         """A file, piece by piece. Raises RequestRefused."""
-        with self._http.stream("GET", path, headers=self._headers("GET")) as answer:
+        with self._http.stream("GET", path, params=_given(query), headers=self._headers("GET")) as answer:
             if not answer.is_success:
                 answer.read()
             yield from _checked(answer).iter_bytes()
@@ -150,16 +155,24 @@ class Client:
         with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
             yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
-    def run(self, dataset: str, model: str | None, *, version: str = "", planes: Mapping[str, Any] | None = None) -> str:
+    def run(
+        self,
+        dataset: str,
+        model: str | None,
+        *,
+        version: str = "",
+        planes: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
         """Start a job; empty arguments leave the choice to the server. Raises RequestRefused."""
-        given = {"model_name": model, "model_version": version, "planes": planes}
+        given = {"model_name": model, "model_version": version, "planes": planes, **(options or {})}
         body = {"dataset_id": dataset} | {name: value for name, value in given.items() if value}
         return str(self.post("/api/classifications/run", body)["id"])
 
-    def require_choices(self, model: str | None, *, version: str = "", planes: Mapping[str, Any] | None = None) -> None:
-        """Let the server judge the choices of a job before there is a dataset. Raises RequestRefused."""
+    def require_choices(self, model: str | None, **choices: Any) -> None:
+        """Let the server judge the choices of a job, as `run` takes them, before there is a dataset. Raises RequestRefused."""
         try:
-            self.run(str(uuid4()), model, version=version, planes=planes)
+            self.run(str(uuid4()), model, **choices)
         except RequestRefused as refused:
             if refused.status != httpx.codes.NOT_FOUND:
                 raise
@@ -185,21 +198,25 @@ class Client:
             state = self.get(path)
         return state
 
-    def watch(self, job: str) -> Iterator[dict[str, Any]]:
-        """The job's states until it has ended. Raises RequestRefused and JobNotVisible."""
+    def watch(self, job: str, *, on_outage: Callable[[], object] = lambda: None) -> Iterator[dict[str, Any]]:
+        """The job's states until it has ended. `on_outage` is called when the server does not answer any more.
+
+        Raises RequestRefused and JobNotVisible, and httpx.TransportError if the server stays away.
+        """
+        started = time.monotonic()
         state = self._first_state(job)
         yield state
         while state["status"] not in ENDED:
-            time.sleep(POLL_INTERVAL_SECONDS)
-            state = self._state(job)
+            time.sleep(_poll_interval(time.monotonic() - started))
+            state = self._after_outage(lambda: self._state(job), on_outage)
             yield state
 
     def results(self, job: str) -> list[dict[str, Any]]:
-        return self._all(f"/api/classification-results/classification/{job}")
+        return self.all(f"/api/classification-results/classification/{job}")
 
     def failures(self, job: str) -> list[dict[str, Any]]:
         """The images that the job covers and has no result for."""
-        return self._all(f"/api/classifications/{job}/failures")
+        return self.all(f"/api/classifications/{job}/failures")
 
     def model_version(self, model: str, number: int) -> dict[str, Any]:
         """A version of the model with this id; empty if the server does not show it."""
@@ -207,16 +224,17 @@ class Client:
         return next((version for version in versions if version["number"] == number), {})
 
     def images(self, dataset: str) -> list[dict[str, Any]]:
-        return self._all("/api/images/", dataset_id=dataset)
+        return self.all("/api/images/", dataset_id=dataset)
 
-    def _all(self, path: str, **query: str) -> list[dict[str, Any]]:
-        """All items of a list, page by page."""
-        answer = self.call("GET", path, params={**query, "page_size": PAGE_SIZE})
+    def all(self, path: str, *, maximum: int | None = None, **query: object) -> list[dict[str, Any]]:
+        """All items of a list, or the first `maximum`, page by page. Parameters that are None are left out."""
+        size = PAGE_SIZE if maximum is None else min(maximum, PAGE_SIZE)
+        answer = self.call("GET", path, params={**_given(query), "page_size": size})
         items: list[dict[str, Any]] = answer.json()
-        while next_page := answer.links.get("next", {}).get("url"):
+        while (maximum is None or len(items) < maximum) and (next_page := answer.links.get("next", {}).get("url")):
             answer = self.call("GET", str(answer.url.join(next_page)))
             items += answer.json()
-        return items
+        return items[:maximum]
 
     def _state(self, job: str) -> dict[str, Any]:
         state: dict[str, Any] = self.get(f"/api/classifications/{job}")
@@ -240,6 +258,22 @@ class Client:
                 raise not_visible
             time.sleep(POLL_INTERVAL_SECONDS)
 
+    def _after_outage(self, read: Callable[[], dict[str, Any]], on_outage: Callable[[], object]) -> dict[str, Any]:
+        """What `read` gives as soon as the server answers. Raises its error after the maximum."""
+        away_since: float | None = None
+        while True:
+            try:
+                return read()
+            except (httpx.TransportError, RequestRefused) as error:
+                if isinstance(error, RequestRefused) and error.status not in OUTAGES:
+                    raise
+                if away_since is None:
+                    away_since = time.monotonic()
+                    on_outage()
+                if time.monotonic() - away_since >= self._max_outage_seconds:
+                    raise
+            time.sleep(min(MAX_POLL_INTERVAL_SECONDS, self._max_outage_seconds / 4))
+
     def _headers(self, method: str) -> dict[str, str]:
         key = {"Idempotency-Key": str(uuid4())} if method == "POST" else {}
         return {"Authorization": f"Bearer {self.credentials.access_token}"} | key
@@ -251,6 +285,15 @@ class Client:
         tokens = _checked(answer).json()
         self.credentials = Credentials(self.credentials.url, tokens["access_token"], tokens.get("refresh_token", ""))
         self._store(self.credentials)
+
+
+def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _poll_interval(seconds: float) -> float:
+    """For a job that has been watched for so long: a short one is asked for often, a long one seldom."""
+    return min(max(POLL_INTERVAL_SECONDS, seconds / 50), MAX_POLL_INTERVAL_SECONDS)
 
 
 def _checked(answer: httpx.Response) -> httpx.Response:

@@ -1,26 +1,24 @@
 """Progress and results of a classification run, for a terminal."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.text import Text
 
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
+from api.cli.client.job_progress import after_interruption, follow, how_to_watch, progress_bars
 from api.cli.output import Column, out, print_message, print_table
+from api.spreadsheets import csv_text, list_text, scores_text
 from domain.model import NONE_APPLIES
 from domain.values import ImageWarning
 
 AFTER_THE_MODEL = ("labels", "scores", "unit")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 VERDICTS = {"clear": "clear", "needs_review": "to review", "out_of_domain": "out of domain"}
 COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta"}
 
@@ -47,7 +45,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warning_codes(self) -> str:
-        return "; ".join(warning.code for warning in self.warnings)
+        return list_text(warning.code for warning in self.warnings)
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,17 +89,18 @@ def classify(
     console: Console,
     version: str = "",
     planes: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> RunReport:
-    """Upload, run, watch, collect. `truth` has the labels of images by their names; `version` and `planes` are as in `Client.run`."""
+    """Upload, run, watch, collect. `truth` has the labels of images by their names; other choices are as in `Client.run`."""
     dataset = client.create_dataset(dataset_name)
-    with after_interruption(f"The uploaded images are in the dataset {dataset}.", console), _progress(console) as progress:
+    with after_interruption(f"The uploaded images are in the dataset {dataset}.", console), progress_bars(console) as progress:
         uploaded = _upload(client, dataset, images, progress)
         accepted = [upload for upload in uploaded if upload.id]
         if not accepted:
             return RunReport(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
-        job = client.run(dataset, model, version=version, planes=planes)
-        with after_interruption(f"The job {job} continues on the server.", console):
-            state = _watch(client, job, len(accepted), progress)
+        job = client.run(dataset, model, version=version, planes=planes, options=options)
+        with after_interruption(how_to_watch(job), console):
+            state = follow(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
     errors = _errors(client, dataset, job, {upload.id for upload in accepted} - results.keys())
     started = datetime.fromisoformat(state["created_at"])
@@ -137,25 +136,14 @@ def print_results(report: RunReport, *, console: Console = out) -> None:
 
 
 def as_csv(report: RunReport) -> str:
-    out = io.StringIO()
     first = [name for name in Line.__struct_fields__ if name not in AFTER_THE_MODEL]
     model = {"model_name": report.model_name, "model_version": report.model_version}
-    writer = csv.DictWriter(out, fieldnames=(*first, *model, *AFTER_THE_MODEL))
-    writer.writeheader()
-    for line in report.lines:
-        texts = {
-            "warnings": line.warning_codes,
-            "labels": "; ".join(line.labels),
-            "scores": "; ".join(f"{label}={score:.4f}" for label, score in line.scores.items()),
-        }
-        cells = msgspec.to_builtins(line) | texts | model | {"unit": report.unit}
-        writer.writerow({name: spreadsheet_safe(value) for name, value in cells.items()})
-    return out.getvalue()
+    return csv_text((*first, *model, *AFTER_THE_MODEL), (_csv_row(line) | model | {"unit": report.unit} for line in report.lines))
 
 
-def spreadsheet_safe(value: object) -> object:
-    """A cell that no spreadsheet reads as a formula (OWASP, CSV injection): an apostrophe goes before such a text. Numbers stay."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+def _csv_row(line: Line) -> dict[str, object]:
+    texts = {"warnings": line.warning_codes, "labels": list_text(line.labels), "scores": scores_text(line.scores)}
+    return {**msgspec.to_builtins(line), **texts}
 
 
 def summary(report: RunReport) -> str:
@@ -183,35 +171,13 @@ def _heading(report: RunReport) -> str:
     return f"Classification {report.job_id}: {report.model_name} version {report.model_version}"
 
 
-@contextmanager
-def after_interruption(message: str, console: Console) -> Iterator[None]:
-    """Say what remains on the server if the user presses Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print_message(message, console=console)
-        raise
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
-
-
 def _upload(client: Client, dataset: str, images: Sequence[ImageFile], progress: Progress) -> list[UploadResult]:
-    bar = progress.add_task("upload", total=len(images))
+    bar = progress.add_task("upload", total=len(images), pace="")
     uploaded = []
     for upload in client.upload_all(dataset, images):
         uploaded.append(upload)
         progress.advance(bar)
     return uploaded
-
-
-def _watch(client: Client, job: str, total: int, progress: Progress) -> dict[str, Any]:
-    bar = progress.add_task("classify", total=total)
-    state: dict[str, Any] = {}
-    for state in client.watch(job):
-        progress.update(bar, completed=state["succeeded"] + state["failed"], total=state["images"] or total)
-    return state
 
 
 def _errors(client: Client, dataset: str, job: str, missing: set[str]) -> dict[str, str]:
@@ -274,10 +240,23 @@ def _cells(line: Line, *, with_truth: bool) -> list[Text]:
     truth = [Text(line.truth, "red" if is_wrong else "")] if with_truth else []
     if line.error:
         return [Text(line.file), Text(line.error, "red"), *truth, Text()]
-    labels = ", ".join(line.labels) or line.label
-    label = labels if line.verdict == "clear" else f"{labels} ({line.verdict.replace('_', ' ')})"
-    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, Text(_number(line))]
+    return [Text(line.file), label_cell(", ".join(line.labels) or line.label, line.verdict), *truth, Text(number_text(line))]
 
 
-def _number(line: Line) -> str:
-    return f"{line.confidence:.1%}" if line.value is None else f"{line.value:.6g}"
+def label_cell(labels: str, verdict: str) -> Text:
+    """The labels in the colour of the verdict, which follows them unless it is clear."""
+    text = labels if verdict == "clear" else f"{labels} ({verdict.replace('_', ' ')})"
+    return Text(text, COLOURS.get(verdict, "white"))
+
+
+class Measured(Protocol):
+    """What has a confidence, or a value in its place."""
+
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def value(self) -> float | None: ...
+
+
+def number_text(found: Measured) -> str:
+    return f"{found.confidence:.1%}" if found.value is None else f"{found.value:.6g}"

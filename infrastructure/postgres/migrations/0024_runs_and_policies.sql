@@ -666,9 +666,13 @@ begin
     reused            uuid,
     original          jsonb
   );
-  create index results_newest on results (dataset_id, created_at, id) include (confidence) where not hidden;
-  create index results_of_job on results (classification_id, created_at, id) where not hidden;
-  create index results_of_image on results (image_id, created_at, id) where not hidden;
+  create index results_newest on results (dataset_id, created_at, id)
+    include (image_id, confidence, model_name, model_version, position) where not hidden;
+  create index results_of_label on results (dataset_id, label, created_at, id) where not hidden;
+  create index results_of_verdict on results (dataset_id, verdict, created_at, id) where not hidden and verdict <> 'clear';
+  create index results_of_model on results (dataset_id, model_name, model_version) where not hidden;
+  create index results_of_job on results (classification_id, created_at, id) include (dataset_id, confidence) where not hidden;
+  create index results_of_image on results (image_id, model_name, position) include (hidden);
   comment on table results is 'Results: one for each image of a job.';
   comment on column results.classification_id is 'Refers to classifications.';
   comment on column results.image_id is 'Refers to images.';
@@ -820,6 +824,14 @@ comment on column read.results.sha256 is 'SHA-256 of the image in hexadecimal.';
 comment on column read.results.device_id is 'Device that took the image. Refers to devices.';
 comment on column read.results.reused is 'Earlier result that this one repeats; null if the model was run. Refers to results.';
 comment on column read.results.original is 'What the model said: {label, confidence, verdict}; null while no policy changed it.';
+drop index read.results_newest, read.results_of_job, read.results_of_image;
+create index results_newest on read.results (dataset_id, created_at, id)
+  include (image_id, confidence, model_name, model_version, position) where not hidden;
+create index results_of_label on read.results (dataset_id, label, created_at, id) where not hidden;
+create index results_of_verdict on read.results (dataset_id, verdict, created_at, id) where not hidden and verdict <> 'clear';
+create index results_of_model on read.results (dataset_id, model_name, model_version) where not hidden;
+create index results_of_job on read.results (classification_id, created_at, id) include (dataset_id, confidence) where not hidden;
+create index results_of_image on read.results (image_id, model_name, position) include (hidden);
 
 -- ---- the live read models: policies -------------------------------------------------------------------------------------------------
 create table read.policies (

@@ -1,0 +1,145 @@
+"""Jobs as the API has them: read for the command line, and printed."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import httpx
+import msgspec
+from rich.console import Console
+
+from api.cli.client.api_client import Client, RequestRefused
+from api.cli.client.job_progress import after_interruption, follow, how_to_watch, pace, progress_bars
+from api.cli.client.lookups import dataset_id
+from api.cli.client.registry import NothingNamed
+from api.cli.output import Column, out, print_fields, print_message, print_table
+from api.cli.shapes import Job, JobDetails, JobFailure, RetriedJob
+from domain.classification import JobStatus
+from domain.values import printable
+
+JOBS: Final = "/api/classifications"
+MAX_FAILURES_SHOWN: Final = 20
+NONE: Final = "-"
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------------------------
+def read_jobs(client: Client, *, status: str | None, dataset: str | None, mine: bool, maximum: int) -> list[Job]:
+    """The newest `maximum` jobs. `dataset` is a name or an id. Raises NothingNamed and RequestRefused."""
+    home = None if dataset is None else dataset_id(client, dataset)
+    creator = client.get("/api/users/me")["id"] if mine else None
+    found = client.all(f"{JOBS}/", maximum=maximum, status_filter=status, dataset_id=home, created_by=creator)
+    return msgspec.convert(found, list[Job])
+
+
+def id_of_job(client: Client, job: object) -> str:
+    """The given id, or that of the newest job of the account. Raises NothingNamed if it has none."""
+    if job is not None:
+        return str(job)
+    newest = read_jobs(client, status=None, dataset=None, mine=True, maximum=1)
+    if not newest:
+        raise NothingNamed("you have not started any job yet: give the id of a job")
+    return str(newest[0].id)
+
+
+def read_details(client: Client, job: str) -> JobDetails:
+    """Raises RequestRefused."""
+    failures = client.all(f"{JOBS}/{job}/failures")
+    return msgspec.convert(client.get(f"{JOBS}/{job}") | {"failures": failures}, JobDetails)
+
+
+# ---- changing ----------------------------------------------------------------------------------------------------------------------
+def cancel(client: Client, job: str) -> Job:
+    """Raises RequestRefused."""
+    return msgspec.convert(client.call("POST", f"{JOBS}/{job}/cancel").json(), Job)
+
+
+def retry(client: Client, job: str) -> RetriedJob:
+    """Raises RequestRefused."""
+    return msgspec.convert(client.call("POST", f"{JOBS}/{job}/retry").json() | {"retry_of": job}, RetriedJob)
+
+
+def watch(client: Client, job: str, console: Console) -> Job:
+    """The job when it has ended, with a bar until then. Raises RequestRefused, JobNotVisible and httpx.TransportError."""
+    with after_interruption(how_to_watch(job), console), progress_bars(console) as progress:
+        return msgspec.convert(follow(client, job, 0, progress), Job)
+
+
+def succeeded(job: Job) -> bool:
+    """Whether each image has a result."""
+    return job.status is JobStatus.COMPLETED and not job.failed
+
+
+# ---- printing ----------------------------------------------------------------------------------------------------------------------
+def print_jobs(jobs: Sequence[Job]) -> None:
+    if not jobs:
+        print_message("No job matches.", console=out)
+        return
+    columns = [
+        Column("job"),
+        Column("status"),
+        Column("model", wraps=True),
+        Column("done", right=True),
+        Column("started (UTC)", wraps=True),
+    ]
+    print_table(columns, [(str(job.id), job.status, _model(job), _done(job), f"{job.created_at:%Y-%m-%d %H:%M}") for job in jobs])
+
+
+def print_job(client: Client, job: JobDetails) -> None:
+    """With its failures; `client` reads the names of their files."""
+    optional = [
+        ("reason", job.reason),
+        ("pace", pace(msgspec.to_builtins(job))),
+        ("deadline (UTC)", job.deadline and f"{job.deadline:%Y-%m-%d %H:%M:%S}"),
+        ("retry of", job.retry_of and str(job.retry_of)),
+    ]
+    print_fields(
+        [
+            ("job", str(job.id)),
+            ("status", job.status),
+            ("model", f"{_model(job)}, sha256 {job.model_sha256[:12]}"),
+            ("review below", f"{job.threshold:.1%}"),
+            ("dataset", str(job.dataset_id or NONE)),
+            *([("image", str(job.image_id))] if job.image_id else []),
+            ("priority", job.priority),
+            ("results", f"{job.succeeded:,} of {job.images:,} images"),
+            ("failures", f"{job.failed:,}"),
+            ("started (UTC)", f"{job.created_at:%Y-%m-%d %H:%M:%S}"),
+            ("changed (UTC)", f"{job.updated_at:%Y-%m-%d %H:%M:%S}"),
+            *((name, text) for name, text in optional if text),
+        ]
+    )
+    if job.failures:
+        out.print()
+        _print_failures(client, job.failures)
+
+
+def outcome(job: Job) -> str:
+    """Such as `Job ... completed: 118 results, 2 failures.`"""
+    reason = f" ({job.reason})" if job.reason else ""
+    return f"Job {job.id} {job.status}{reason}: {job.succeeded:,} results, {job.failed:,} failures."
+
+
+def _print_failures(client: Client, failures: Sequence[JobFailure]) -> None:
+    shown = failures[:MAX_FAILURES_SHOWN]
+    columns = [Column("file", wraps=True), Column("reason"), Column("in words", wraps=True)]
+    print_table(columns, [(_file(client, one), one.reason, printable(one.detail)) for one in shown])
+    if len(failures) > len(shown):
+        print_message(f"and {len(failures) - len(shown):,} more: --json prints all")
+
+
+def _file(client: Client, failure: JobFailure) -> str:
+    """The path of the image, or its id if it was deleted."""
+    try:
+        image = client.get(f"/api/images/{failure.image_id}")
+    except RequestRefused as refused:
+        if refused.status != httpx.codes.NOT_FOUND:
+            raise
+        return str(failure.image_id)
+    return str(image["path"] or image["filename"])
+
+
+def _model(job: Job) -> str:
+    return f"{job.model_name}@{job.model_version}"
+
+
+def _done(job: Job) -> str:
+    return f"{job.succeeded + job.failed}/{job.images if job.planned else '?'}"
