@@ -159,8 +159,8 @@ def retire(name: str, reason: str, url: str | None) -> None:
 def export(reference: str, file: Path, url: str | None) -> None:
     """Save the package of a version as a zip file.
 
-    A package is saved as it was uploaded. A version of an earlier release has none: its weights and its manifest are saved, without test
-    tensors.
+    It holds all files of the package, and an rdf.yaml for tools of bioimage.io. Added again, it is the same version. A version of an
+    earlier release has no package: its weights and its manifest are saved, without test tensors.
     """
     from api.cli.client import registry
     from api.cli.client.sign_in import open_client

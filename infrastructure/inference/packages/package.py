@@ -20,6 +20,8 @@ from infrastructure.inference.packages.tensor_file import read_layout, read_tens
 
 MANIFEST_FILES: Final = (MANIFEST_FILE, "bioimageio.yaml")
 """Names that the specification gives the manifest."""
+ALL_MANIFEST_FILES: Final = (PLAIN_MANIFEST_FILE, *MANIFEST_FILES)
+"""The first of these is read: an rdf.yaml beside the simple form is for other programs."""
 ONNX_SUFFIX: Final = ".onnx"
 
 
@@ -85,7 +87,7 @@ class Package:
 
     # ---- manifest
     def _manifest_file(self) -> str:
-        return next((name for name in (*MANIFEST_FILES, PLAIN_MANIFEST_FILE) if name in self.files), MANIFEST_FILE)
+        return next((name for name in ALL_MANIFEST_FILES if name in self.files), MANIFEST_FILE)
 
     def _described(self) -> tuple[Any, PackageManifest]:
         name = self._manifest_file()
@@ -177,25 +179,25 @@ def open_package(source: Path | Archive, limits: PackageLimits = DEFAULT_LIMITS)
         files = open_named_files(paths, limits.files)
     else:
         files = open_files(source, limits.files)
-    return Package(files, _folder_of_manifest(files), limits)
+    return Package(files, folder_of_manifest(files), limits)
 
 
 def read_weights(archive: Archive, manifest: PackageManifest, limits: PackageLimits = DEFAULT_LIMITS) -> bytes:
     """The network of a package that was checked before, whose archive is known by its sha256. Raises PackageRefused."""
     assert manifest.weights is not None
     files = open_files(archive, limits.files)
-    name = _folder_of_manifest(files) + manifest.weights.source
+    name = folder_of_manifest(files) + manifest.weights.source
     if name not in files.sizes:
         raise PackageRefused(RefusalCode.FILE_MISSING, "is not in the package", file=name)
     return b"".join(files.stream(name))
 
 
-def _folder_of_manifest(files: PackageFiles) -> str:
+def folder_of_manifest(files: PackageFiles) -> str:
     """Empty where the manifest lies at the top. Raises PackageRefused where there is none, or more than one."""
-    manifests = (*MANIFEST_FILES, PLAIN_MANIFEST_FILE)
-    if any(name in files.sizes for name in manifests):
+    if any(name in files.sizes for name in ALL_MANIFEST_FILES):
         return ""
-    folders = {folder for folder, _, name in (name.rpartition("/") for name in files.sizes) if name in manifests and "/" not in folder}
+    places = (name.rpartition("/") for name in files.sizes)
+    folders = {folder for folder, _, name in places if name in ALL_MANIFEST_FILES and "/" not in folder}
     if len(folders) != 1:
         raise PackageRefused(
             RefusalCode.MANIFEST_MISSING, f"the package needs its manifest, {MANIFEST_FILE}, or {PLAIN_MANIFEST_FILE} of the simple form"

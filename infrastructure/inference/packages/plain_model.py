@@ -17,6 +17,8 @@ LABELS_FILE: Final = "labels.txt"
 FORMAT_VERSION: Final = "0.5.14"
 AXIS_TYPES: Final = {"b": "batch", "c": "channel", "y": "space", "x": "space", "z": "space"}
 MAX_LABELS: Final = 10_000
+LOWEST_OPSET: Final = 7
+"""Of the specification."""
 OWN_FIELDS: Final = ("title", "description", "version", "license", "weights", "input_tensor")
 
 
@@ -98,8 +100,13 @@ def as_rdf(
     if plain.input_tensor is not None:
         fields["inputs"] = [_input(plain.input_tensor, summary)]
     if summary is not None:
-        fields["weights"] = {"onnx": {"source": weights}}
+        fields["weights"] = {"onnx": {"source": weights, **_opset(summary)}}
     return fields
+
+
+def _opset(summary: ModelSummary) -> dict[str, int]:
+    """Empty where the network states none, or one that the specification does not have."""
+    return {"opset_version": summary.opset} if summary.opset >= LOWEST_OPSET else {}
 
 
 def _input(tensor: PlainInput, summary: ModelSummary | None) -> dict[str, Any]:
