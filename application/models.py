@@ -62,7 +62,7 @@ def add_version(*, name: str, description: str, version: Version, command: Comma
 def move_alias(
     *, name: str, alias: str, number: int, reason: str | None = None, expected: int | None = None, command: Command, log: EventStore
 ) -> CommandResult:
-    """Let `alias` point to version `number`. New jobs use it; running jobs and existing results keep their version.
+    """Move `alias` to version `number`. New jobs use it; running jobs and existing results keep their version.
 
     Nothing changes (position 0) if it points there already. Raises Forbidden, Invalid, NotFound, Conflict.
     """

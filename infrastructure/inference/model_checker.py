@@ -137,6 +137,7 @@ class ModelChecker:
             opset=answer.opset,
             files=answer.files,
             size=answer.package_size,
+            notes=answer.notes,
         )
 
     def _command(self) -> Command:

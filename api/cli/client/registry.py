@@ -17,6 +17,8 @@ MODELS: Final = "/api/models"
 PAGE_SIZE: Final = 200
 MAX_SUMMARY_LABELS: Final = 4
 NONE: Final = "-"
+PAGE_WIDTH: Final = 100
+"""Of a model in a file or a pipe: it is prose for people, and scripts read it as JSON."""
 
 
 class NothingNamed(Exception):
@@ -141,7 +143,8 @@ def print_model(model: RegisteredModel, shown: RegisteredVersion | None) -> None
             ("id", str(model.id)),
             ("aliases", ", ".join(f"{alias}: {number}" for alias, number in sorted(model.aliases.items())) or NONE),
             ("promoters", ", ".join(one.username or str(one.user_id) for one in model.promoters) or "administrators only"),
-        ]
+        ],
+        most=PAGE_WIDTH,
     )
     out.print()
     print_table(
@@ -157,13 +160,14 @@ def print_model(model: RegisteredModel, shown: RegisteredVersion | None) -> None
             )
             for version in model.versions
         ],
+        most=PAGE_WIDTH,
     )
     out.print()
     unit = f", in {shown.unit}" if shown.unit else ""
-    print_message(f"Labels of version {shown.number}{unit}:", console=out)
+    print_message(f"Labels of version {shown.number}{unit}:", most=PAGE_WIDTH, console=out)
     for label in shown.labels:
         words = shown.label_texts.get(label)
-        print_message(printable(f"  {label}: {words}" if words else f"  {label}"), console=out)
+        print_message(printable(f"  {label}: {words}" if words else f"  {label}"), most=PAGE_WIDTH, console=out)
     _print_checks(model)
 
 
@@ -182,6 +186,7 @@ def _print_checks(model: RegisteredModel) -> None:
     print_table(
         [Column("version", right=True), Column("checked (UTC)"), Column("environment", wraps=True), Column("check", wraps=True)],
         [(str(version.number), f"{check.at:%Y-%m-%d %H:%M}", _environment(check), _outcome(check)) for version, check in checks],
+        most=PAGE_WIDTH,
     )
 
 
@@ -208,7 +213,7 @@ def _sentence(change: ModelChange) -> str:
         case "ModelAliasMoved" if change.alias == PRODUCTION:
             return f"put version {change.number} into production"
         case "ModelAliasMoved":
-            return f"let {change.alias} point to version {change.number}"
+            return f"moved the alias {change.alias} to version {change.number}"
         case "ModelRetired":
             return "retired the model"
         case "ModelPromoterAdded":

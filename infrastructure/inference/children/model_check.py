@@ -19,6 +19,7 @@ from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 from infrastructure.inference.package_answers import MAX_RECORD_LENGTH, CheckedPackage, RefusedPackage, version_of
 from infrastructure.inference.packages.input_fitting import InputMismatch, noise_image, preprocessed
 from infrastructure.inference.packages.manifest_reader import parse_record
+from infrastructure.inference.packages.notes import notes_on
 from infrastructure.inference.packages.operators import NamedArray, OperatorFailed
 from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_files import Archive
@@ -107,6 +108,7 @@ class _Check:
             package_size=package_size,
             runtime=RUNTIME,
             provider=self._provider,
+            notes=notes_on(manifest),
         )
         _require_usable(checked)
         return checked

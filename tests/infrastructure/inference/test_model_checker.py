@@ -367,6 +367,7 @@ def peak_bytes(whose):
         {"label_texts": {"flat": "fl\x00at"}},
         {"release": "1\n2"},
         {"runtime": "onnx\x1b[31m"},
+        {"notes": ("look\x1b[31m",)},
         {"record": "{"},
         pytest.param({"record": '{"other": %s}' % ("[" * 100_000 + "]" * 100_000)}, id="a record that is nested too deeply"),
     ],
