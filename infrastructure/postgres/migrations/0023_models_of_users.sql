@@ -19,6 +19,30 @@ begin
   return encode(digest, 'hex')::uuid;
 end $$;
 
+-- As `domain.user.User.acts_as`: whether an account is active, and a researcher or an administrator.
+create function ops.may_add_models(account uuid) returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(
+    (array_agg(k.state ->> 'role' order by k.version desc) filter (where k.topic in ('UserRegistered', 'UserRoleChanged')))[1]
+      in ('researcher', 'admin')
+    and (array_agg(k.state ->> 'status' order by k.version desc) filter (where k.topic in ('UserRegistered', 'UserStatusChanged')))[1]
+      = 'active'
+    and not bool_or(k.topic in ('UserDeleted', 'UserErased')), false)
+  from (select e.topic, e.originator_version as version, ops.as_json(e.state) as state from es.stream_events(account, 0) e) as k;
+$$;
+
+-- The first rule of its shape that a version breaks; null where it is in order. That it is what the package says is not known here.
+create function ops.check_version(version json) returns text language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when (version ->> 'digest' ~ '^[0-9a-f]{64}$') is not true then 'the digest is no SHA-256 in hexadecimal'
+    when (version ->> 'sha256' ~ '^[0-9a-f]{64}$') is not true then 'the sha256 of the weights is none'
+    when json_typeof(version -> 'labels') is distinct from 'array'
+      or (select count(*) between 1 and 300 and count(*) = count(distinct l.label) and bool_and(l.label <> '')
+        from json_array_elements_text(version -> 'labels') as l (label)) is not true
+      then 'the labels are missing, too many, empty or double'
+    when (version ->> 'record' is json object) is not true then 'the record is no manifest'
+  end;
+$$;
+
 -- The first rule that an answer to a check breaks; null where it is in order. `streams`, `topics` and `states` are those of the same
 -- command.
 create function ops.check_model_answer(
@@ -67,8 +91,8 @@ begin
       then 'the version is not added for the person who uploaded it'
     when topic = 'ModelVersionAdded' and (event #>> '{version,package}') is distinct from (asked.state ->> 'sha256')
       then 'the package is not the uploaded one'
-    when topic = 'ModelVersionAdded' and (event #>> '{version,digest}' ~ '^[0-9a-f]{64}$') is not true
-      then 'the digest is no SHA-256 in hexadecimal'
+    when topic = 'ModelVersionAdded' and not ops.may_add_models((event ->> 'by')::uuid) then 'the person who uploaded it may add no models'
+    when topic = 'ModelVersionAdded' and ops.check_version(event -> 'version') is not null then ops.check_version(event -> 'version')
     when topic = 'ModelVersionAdded' and ops.model_stream(event ->> 'name') is distinct from stream then 'the name is not that of the model'
     when topic = 'ModelVersionAdded' and es.stream_holds(model, '{ModelRetired}') then 'the model is retired'
     when topic = 'ModelVersionAdded' and (event #>> '{version,number}') is distinct from (versions + 1)::text
@@ -79,7 +103,7 @@ begin
   end;
 end $$;
 revoke execute on function ops.model_stream from public;
-revoke execute on function ops.check_model_answer from public;
+revoke execute on function ops.check_model_answer, ops.check_version, ops.may_add_models from public;
 
 -- As in migration 0018, with the rules of model checks.
 create or replace function es.append(
