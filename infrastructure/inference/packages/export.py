@@ -16,8 +16,7 @@ from domain.errors import Invalid
 from domain.model import Version
 from domain.values import canonical, relative_path
 from infrastructure.inference.models.refusals import PackageRefused
-from infrastructure.inference.packages.manifest_reader import MANIFEST_FILE
-from infrastructure.inference.packages.package import MANIFEST_FILES, folder_of_manifest
+from infrastructure.inference.packages.manifest_place import MANIFEST_FILE, MANIFEST_FILES, folder_of_manifest
 from infrastructure.inference.packages.package_files import FileLimits, open_archive
 from infrastructure.inference.packages.zoo_manifest import without_test_tensors, zoo_manifest
 
@@ -35,7 +34,7 @@ def export_package(version: Version, file: BinaryIO) -> Iterator[bytes] | None:
         return _packed({MANIFEST_FILE: [manifest], weights_file(version.record): pieces_of(file)}, file)
     try:
         files = open_archive(file, FileLimits())
-        folder = folder_of_manifest(files)
+        folder = folder_of_manifest(files.sizes)
         own = {name.removeprefix(folder): files.stream(name) for name in files.sizes if name.startswith(folder)}
         added = {MANIFEST_FILE: [zoo_manifest(version)]} if _lacks_manifest(own) else {}
     except PackageRefused:

@@ -9,16 +9,15 @@ from msgspec import Meta
 from infrastructure.inference.models.onnx_validation import ModelSummary, ValueSignature
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.packages.consistency import EXPORT_HINT
+from infrastructure.inference.packages.manifest_place import PLAIN_MANIFEST_FILE
 from infrastructure.inference.packages.operators import DataType
 from infrastructure.inference.packages.package_manifest import Name, Size
+from infrastructure.inference.packages.zoo_manifest import LOWEST_OPSET
 
-PLAIN_MANIFEST_FILE: Final = "bioscope.yaml"
 LABELS_FILE: Final = "labels.txt"
 FORMAT_VERSION: Final = "0.5.14"
 AXIS_TYPES: Final = {"b": "batch", "c": "channel", "y": "space", "x": "space", "z": "space"}
 MAX_LABELS: Final = 10_000
-LOWEST_OPSET: Final = 7
-"""Of the specification."""
 OWN_FIELDS: Final = ("title", "description", "version", "license", "weights", "input_tensor")
 
 

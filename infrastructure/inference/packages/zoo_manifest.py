@@ -12,9 +12,8 @@ from unicodedata import normalize
 import msgspec
 
 from domain.model import Version
-from infrastructure.inference.packages.manifest_reader import parse_record
-from infrastructure.inference.packages.plain_model import LOWEST_OPSET
 
+LOWEST_OPSET: Final = 7
 MIN_NAME, MAX_NAME, MAX_DESCRIPTION, MAX_ID = 5, 128, 1024, 32
 NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_+\- ()]+")
 RELEASE: Final = re.compile(r"\d+(\.\d+){0,3}")
@@ -32,6 +31,8 @@ LICENCES: Final = frozenset({
 
 def zoo_manifest(version: Version) -> bytes:
     """Of a version whose package is in the simple form. Raises PackageRefused if its record cannot be read."""
+    from infrastructure.inference.packages.manifest_reader import parse_record  # noqa: PLC0415 - NumPy and Pillow need 17 MB
+
     parse_record(version.record)
     document = msgspec.json.decode(version.record)
     ids = _identifiers(tensor["id"] for tensor in (*document["inputs"], *document["outputs"]))
