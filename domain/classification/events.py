@@ -1,6 +1,7 @@
 """The events of jobs and of their chunks, and the values that they carry."""
 
 from enum import StrEnum
+from typing import ClassVar
 from uuid import UUID
 
 import msgspec
@@ -42,8 +43,10 @@ class PlaneSelection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class ClassificationRequested(Event, frozen=True, kw_only=True):
     """A job was requested for a whole dataset, or for the image `image_id` of it. The model version is fixed by this event.
 
-    `planes` is the choice of the caller; None where the model chooses.
+    `planes` is the choice of the caller; None where the model chooses. Version 1 has none, and its readers would let the model choose.
     """
+
+    schema_version: ClassVar[int] = 2
 
     dataset_id: UUID
     image_id: UUID | None
@@ -53,6 +56,10 @@ class ClassificationRequested(Event, frozen=True, kw_only=True):
     model_sha256: str
     threshold: float
     planes: PlaneSelection | None = None
+
+    @property
+    def written_version(self) -> int:
+        return 1 if self.planes is None else 2
 
 
 class ClassificationPlanned(Event, frozen=True, kw_only=True):
