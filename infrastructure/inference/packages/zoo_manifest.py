@@ -12,6 +12,7 @@ from unicodedata import normalize
 import msgspec
 
 from domain.model import Version
+from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 
 LOWEST_OPSET: Final = 7
 MIN_NAME, MAX_NAME, MAX_DESCRIPTION, MAX_ID = 5, 128, 1024, 32
@@ -33,27 +34,34 @@ def zoo_manifest(version: Version) -> bytes:
     """Of a version whose package is in the simple form. Raises PackageRefused if its record cannot be read."""
     from infrastructure.inference.packages.manifest_reader import parse_record  # noqa: PLC0415 - NumPy and Pillow need 17 MB
 
-    parse_record(version.record)
+    manifest = parse_record(version.record)
+    if manifest.input is None or manifest.weights is None:
+        raise PackageRefused(RefusalCode.OUTPUT_KIND, "is external, which bioimage.io does not have", field="config.bioscope.output.kind")
     document = msgspec.json.decode(version.record)
-    ids = _identifiers(tensor["id"] for tensor in (*document["inputs"], *document["outputs"]))
-    onnx = document["weights"]["onnx"]
+    own_ids = [manifest.input.id, *(output.id for output in manifest.outputs)]
+    ids = _identifiers(own_ids)
+    described = [_tensor(one, own, ids) for one, own in zip((*document["inputs"], *document["outputs"]), own_ids, strict=True)]
+    weights = {"source": manifest.weights.source, "sha256": version.sha256}
     return _yaml(
         {
             "type": "model",
-            "format_version": document["format_version"],
-            "name": _name(document["name"], document["config"]["bioscope"]["model"]),
-            **_described(document),
-            "inputs": [_tensor(tensor, ids) for tensor in document["inputs"]],
-            "outputs": [_tensor(tensor, ids) for tensor in document["outputs"]],
-            "weights": {"onnx": {"opset_version": LOWEST_OPSET, **onnx, "sha256": version.sha256}},
-            "config": {"bioscope": _config(document["config"]["bioscope"], ids)},
+            "format_version": manifest.format_version,
+            "name": _name(manifest.title, manifest.model),
+            **_described(manifest.description, manifest.version, manifest.licence),
+            "inputs": described[:1],
+            "outputs": described[1:],
+            "weights": {"onnx": weights | {"opset_version": manifest.weights.opset_version or LOWEST_OPSET}},
+            "config": {"bioscope": _config(document.get("config", {}).get("bioscope", {}), ids)},
         }
     )
 
 
 def without_test_tensors(record: str) -> bytes:
     """The manifest of a version whose test tensors are not stored. What is no manifest is returned as it is."""
-    document = msgspec.json.decode(record)
+    try:
+        document = msgspec.json.decode(record)
+    except (msgspec.DecodeError, RecursionError):
+        return record.encode()
     tensors = [document.get(side) for side in ("inputs", "outputs")] if isinstance(document, dict) else []
     for tensor in (tensor for side in tensors if isinstance(side, list) for tensor in side if isinstance(tensor, dict)):
         tensor.pop("test_tensor", None)
@@ -73,11 +81,8 @@ def _name(title: str, model: str) -> str:
     return name if len(name) >= MIN_NAME else f"Model {model}"
 
 
-def _described(document: Mapping[str, Any]) -> dict[str, str]:
-    """Description, version and licence; an empty one is left out."""
-    licence = str(document.get("license") or "")
-    version = str(document.get("version") or "")
-    description = str(document.get("description") or "")
+def _described(description: str, version: str, licence: str) -> dict[str, str]:
+    """An empty one is left out."""
     if licence and licence not in LICENCES:
         description = f"Licence: {licence}. {description}"
     found = {
@@ -99,12 +104,13 @@ def _identifiers(ids: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _tensor(tensor: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {"id": ids[tensor["id"]]}
-    if tensor.get("data", {}).get("type") == "bool":
+def _tensor(tensor: Mapping[str, Any], tensor_id: str, ids: Mapping[str, str]) -> dict[str, Any]:
+    """As the record has it, with its identifier instead of `tensor_id`."""
+    changes: dict[str, Any] = {"id": ids[tensor_id]}
+    if isinstance(data := tensor.get("data"), dict) and data.get("type") == "bool":
         changes["data"] = {"type": "bool", "values": [False, True]}
-    if "preprocessing" in tensor:
-        changes["preprocessing"] = [_operator(step, ids) for step in tensor["preprocessing"]]
+    if steps := tensor.get("preprocessing"):
+        changes["preprocessing"] = [_operator(step, ids) for step in steps]
     return {**tensor, **changes}
 
 

@@ -17,7 +17,7 @@ from infrastructure.inference.packages.strict_yaml import YamlLimits, load_yaml
 from infrastructure.inference.version_digest import version_digest
 from tests.adversaries import onnx_files as onnx
 from tests.archives import zip_of
-from tests.infrastructure.inference.packages.making import SIZE, files, network, value, zipped
+from tests.infrastructure.inference.packages.making import SIZE, files, manifest, network, value, zipped
 
 EXAMPLES = Path(__file__).parents[4] / "examples" / "models"
 SIMPLE = ("granules", "vesicles", "cell-count")
@@ -189,6 +189,22 @@ def test_a_package_in_a_folder_is_exported_without_the_folder(archive, tmp_path)
 def test_a_version_whose_record_cannot_be_read_is_exported_as_it_is(record):
     archive = plain()
     assert export_package(msgspec.structs.replace(version_of(archive), record=record), io.BytesIO(archive)) is None
+
+
+def test_what_a_record_may_leave_out_is_no_error():
+    document = manifest()
+    del document["inputs"][0]["id"], document["outputs"][0]["id"], document["version"], document["license"]
+    version = msgspec.structs.replace(version_of(plain()), record=msgspec.json.encode(document).decode())
+    found = manifest_of(b"".join(export_package(version, io.BytesIO(plain()))))
+    assert (found["inputs"][0]["id"], found["outputs"][0]["id"]) == ("input", "output")
+    assert found["config"] == {"bioscope": {}}
+
+
+@pytest.mark.parametrize("record", ["", "[", "7", '{"inputs": 7}', '{"inputs": [7], "outputs": null}', "[" * 10_000])
+def test_a_version_of_an_earlier_release_is_exported_whatever_its_record_is(record):
+    weights = io.BytesIO(b"weights")
+    version = msgspec.structs.replace(version_of(plain()), package="", record=record)
+    assert contents(b"".join(export_package(version, weights)))["model.onnx"] == b"weights"
 
 
 def test_what_is_no_archive_is_exported_as_it_is():
