@@ -249,14 +249,17 @@ class Models(PackageUpload):
 
     @get("/{name:str}/versions/{number:int}/package", operation_id="modelsPackage", media_type=ZIP, summary="Download a model package")
     async def download_package(self, context: NamedDependency[RequestContext], name: FromPath[str], number: FromPath[int]) -> Stream:
-        """The zip file of a version, as it was uploaded. Needs the role analyst.
+        """The zip file of a version, with an `rdf.yaml` that tools of bioimage.io read. Needs the role analyst.
 
-        A version of an earlier release has no package. Its weights and its manifest are packed, without test tensors.
+        A package whose manifest is an `rdf.yaml` is sent as it was uploaded; the `ETag` is its sha256 then. One in the simple form has an
+        `rdf.yaml` besides. Added again, it is the same version. A version of an earlier release has no package. Its weights and its
+        manifest are packed, without test tensors.
         """
-        package = await context.read_log(model_packages.download, name, number, actor=context.actor, blobs=context.services.blobs)
-        length = {"Content-Length": str(package.size)} if package.size is not None else {}
+        blobs, export = context.services.blobs, context.services.export_package
+        package = await context.read_log(model_packages.download, name, number, actor=context.actor, blobs=blobs, export=export)
+        stored = {} if package.sha256 is None else {"Content-Length": str(package.size), "ETag": f'"{package.sha256}"'}
         headers = {"Content-Disposition": content_disposition(package.filename, inline=False), "X-Content-Type-Options": "nosniff"}
-        return Stream(_in_thread(package.pieces), media_type=ZIP, headers=headers | length)
+        return Stream(_in_thread(package.pieces), media_type=ZIP, headers=headers | stored)
 
 
 def _change(change: models.ModelChange, usernames: Mapping[UUID, str]) -> ModelChange:

@@ -1,15 +1,15 @@
 """Use cases of model checks: upload a package, test a version again, and record the answer of a worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.models import check_version, load_model
-from application.ports import Command, EventStore
-from domain import model, model_check
+from application.ports import Command, EventStore, StreamPrecondition
+from domain import model, model_check, user
 from domain.access import Role, require_role
-from domain.errors import Conflict, NotFound, Refused, TooMany
+from domain.errors import Conflict, Forbidden, NotFound, Refused, TooMany
 from domain.events import Event
 from domain.model import CANDIDATE, Model, Version
 from domain.model_check import CheckReport, Environment, ModelCheck
@@ -91,15 +91,17 @@ def unanswered(check: UUID, *, log: EventStore) -> ModelCheck | None:
 def record_passed(check: UUID, found: CheckedModel, *, command: Command, log: EventStore) -> bool:
     """Add the version to its model, unless it is known, and record that the check passed. Done by the system.
 
-    The person who uploaded the package is the author of the version. False if the check has an answer. Raises Conflict if the model is
-    retired, Invalid for a version that cannot be used, Unavailable.
+    The person who uploaded the package is the author of the version. False if the check has an answer. Raises Forbidden if that person
+    may add no models any more, Conflict if the model is retired, Invalid for a version that cannot be used, Unavailable.
     """
     stream = model_id(found.name)
+    guards: list[StreamPrecondition] = []
 
     def decide(state: Model | None, asked: ModelCheck) -> list[Event]:
         if asked.retested is not None:
             number = asked.retested[1]
             return [_passed(asked, stream, found, number, command)]
+        guards[:] = [_unchanged_uploader(asked, log)]
         if state is not None and state.retired:
             raise Conflict(f"The model {found.name} is retired")
         check_version(found.version)
@@ -118,7 +120,7 @@ def record_passed(check: UUID, found: CheckedModel, *, command: Command, log: Ev
         number = known.number if known else len(state.versions) + 1 if state else 1
         return [*added, _passed(asked, stream, found, number, command)]
 
-    return _record(check, lambda asked: decide(log.load(stream, model.evolve), asked), command=command, log=log)
+    return _record(check, lambda asked: decide(log.load(stream, model.evolve), asked), guards=guards, command=command, log=log)
 
 
 def record_failed(check: UUID, why: PackageRefusal, environment: Environment | None, *, command: Command, log: EventStore) -> bool:
@@ -145,13 +147,28 @@ def _passed(asked: ModelCheck, stream: UUID, found: CheckedModel, number: int, c
     return model_check.passed(asked, model=stream, name=found.name, number=number, report=found.report, by=command.actor.id, at=command.at)
 
 
-def _record(check: UUID, decide: Callable[[ModelCheck], list[Event]], *, command: Command, log: EventStore) -> bool:
-    """A concurrent change of the model or the check leads to a new decision."""
+def _unchanged_uploader(asked: ModelCheck, log: EventStore) -> StreamPrecondition:
+    """That the account stays as it is, with the right to add models. Raises Forbidden."""
+    account = log.load(asked.requested_by, user.evolve)
+    if account is None or not account.acts_as(Role.RESEARCHER):
+        raise Forbidden("The account that uploaded the package may add no models any more: it is not active, or no researcher")
+    return StreamPrecondition(stream=account.id, version=account.version)
+
+
+def _record(
+    check: UUID,
+    decide: Callable[[ModelCheck], list[Event]],
+    *,
+    guards: Sequence[StreamPrecondition] = (),
+    command: Command,
+    log: EventStore,
+) -> bool:
+    """A concurrent change of the model, the check or the account leads to a new decision, which may fill `guards`."""
 
     def load() -> ModelCheck:
         return load_existing(log, check, model_check.evolve, what="Check", closed=lambda state: state.answered)
 
     try:
-        return execute(log, command, load, decide).position > 0
+        return execute(log, command, load, decide, guards=lambda *_: guards).position > 0
     except (NotFound, Refused):
         return False

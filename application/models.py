@@ -14,6 +14,7 @@ from domain.access import Actor, Role, require_role
 from domain.errors import NotFound
 from domain.events import Event
 from domain.model import (
+    MAX_LABELS,
     Model,
     ModelAliasMoved,
     ModelPromoterAdded,
@@ -26,7 +27,6 @@ from domain.model import (
 from domain.values import MAX_LABEL, invalid, model_id, text
 
 MAX_CHANGES = 200
-MAX_LABELS = 300  # the scores of a whole chunk must fit into one event
 MAX_VERSION_BYTES = 200 * 1024  # with its manifest, as JSON: an event has at most 256 KiB
 
 
@@ -62,7 +62,7 @@ def add_version(*, name: str, description: str, version: Version, command: Comma
 def move_alias(
     *, name: str, alias: str, number: int, reason: str | None = None, expected: int | None = None, command: Command, log: EventStore
 ) -> CommandResult:
-    """Let `alias` point to version `number`. New jobs use it; running jobs and existing results keep their version.
+    """Move `alias` to version `number`. New jobs use it; running jobs and existing results keep their version.
 
     Nothing changes (position 0) if it points there already. Raises Forbidden, Invalid, NotFound, Conflict.
     """

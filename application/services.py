@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from application.limits.sign_in_attempts import SignInLimits
+from application.model_packages import ExportPackage
 from application.ports import BlobStore, EventStore, InputCheck, LastSeen, PasswordHasher, RefreshTokens
 from application.signed_downloads import LocalAddress
 from domain.access import Role
@@ -105,7 +106,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     `live_reads` serves WebSockets only. `upload_validator()` makes a validator for one upload. `request_digests` returns the keyed hashes
     under which a request's payload may be stored, the newest first. `unseal_address` reads the token of a signed address; it raises
-    Forbidden for a wrong or expired one. `input_check` says before a job whether its image fits the model. `head_keys` are the Ed25519
+    Forbidden for a wrong or expired one. `input_check` says before a job whether its image fits the model. `export_package`
+    makes the zip file of a version. `head_keys` are the Ed25519
     public keys of signed heads, the newest first. `metrics` is the text of `/metrics`; `observe_request(method, route, status, seconds)`
     counts a request. `lifespan()` opens connections and runs the background work until it ends.
     """
@@ -126,6 +128,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     request_digests: Callable[[bytes], tuple[bytes, ...]]
     unseal_address: Callable[[str], LocalAddress]
     input_check: InputCheck
+    export_package: ExportPackage
     head_keys: tuple[bytes, ...]
     metrics: Callable[[], bytes]
     observe_request: Callable[[str, str, int, float], None]

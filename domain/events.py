@@ -37,6 +37,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     by: UUID
 
+    @property
+    def written_version(self) -> int:
+        """The schema version in which the event is stored: an earlier one where that says everything, so that older releases read it."""
+        return self.schema_version
+
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """The result of the first `version` events of a stream."""

@@ -21,6 +21,8 @@ MAX_REASON: Final = 1000
 NONE_APPLIES: Final = "none"
 """The label of an image of a `multi_label` model to which no label applies."""
 MAX_VERSIONS: Final = 200
+MAX_LABELS: Final = 300
+"""The scores of a whole chunk must fit into one event."""
 
 
 class OutputKind(StrEnum):
@@ -246,10 +248,16 @@ def add_version(
 def violation_of(added: ModelVersionAdded, model: Model | None) -> str | None:
     """The first rule that a version which passed a check breaks, as a text; None if it breaks none.
 
-    `model` is the state before the version was added. Migration 0023 contains the same rules.
+    `model` is the state before the version was added. Migration 0024 contains the same rules.
     """
     if not SHA256.fullmatch(added.version.digest):
         return "the digest is no SHA-256 in hexadecimal"
+    if not SHA256.fullmatch(added.version.sha256):
+        return "the sha256 of the weights is none"
+    if not _may_be_labels(added.version.labels):
+        return "the labels are missing, too many, empty or double"
+    if not _is_json_object(added.version.record):
+        return "the record is no manifest"
     if added.originator_id != model_id(added.name):
         return "the name is not that of the model"
     if model is not None and model.retired:
@@ -257,6 +265,18 @@ def violation_of(added: ModelVersionAdded, model: Model | None) -> str | None:
     if added.version.number != (len(model.versions) + 1 if model else 1):
         return "the number is not the next one"
     return None
+
+
+def _may_be_labels(labels: tuple[str, ...]) -> bool:
+    return 1 <= len(labels) <= MAX_LABELS and "" not in labels and len(set(labels)) == len(labels)
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def move_alias(model: Model, *, alias: str, number: int, reason: str | None = None, by: UUID, at: datetime) -> list[ModelAliasMoved]:

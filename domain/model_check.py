@@ -23,7 +23,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a check measured. `largest_difference` is that of the test outputs, within `tolerance`; None where there is no test tensor.
 
     `load_seconds` and `run_seconds` are those of one image; `memory_bytes` is what the network added to its process. `opset` is the
-    version of ai.onnx. `files` is the number of files in the package, `size` their bytes.
+    version of ai.onnx. `files` is the number of files in the package, `size` their bytes. `notes` are sentences about what is worth a
+    second look.
     """
 
     environment: Environment
@@ -36,6 +37,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     opset: int
     files: int
     size: int
+    notes: tuple[str, ...] = ()
 
 
 class ModelPackageUploaded(Event, frozen=True, kw_only=True):
@@ -131,7 +133,7 @@ def violation_of(answer: ModelCheckPassed | ModelCheckFailed, asked: ModelCheck 
     """The first rule that an answer breaks, as a text; None if it breaks none.
 
     `asked` is the state of the check before the answer. `numbers` are those of the versions that the named model has; one that the check
-    adds is added before the answer. Migration 0023 contains the same rules.
+    adds is added before the answer. Migration 0024 contains the same rules.
     """
     if asked is None:
         return "nobody asked for the check"

@@ -99,7 +99,11 @@ class User(State, frozen=True, kw_only=True):
 
     @property
     def is_active_admin(self) -> bool:
-        return self.role is Role.ADMIN and self.may_sign_in
+        return self.acts_as(Role.ADMIN)
+
+    def acts_as(self, role: Role) -> bool:
+        """Whether the account may sign in, and has at least `role`."""
+        return self.may_sign_in and self.role.level >= role.level
 
 
 def commitment(user: UUID, password_hash: bytes) -> str:

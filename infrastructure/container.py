@@ -24,6 +24,7 @@ from infrastructure.eventstore.capabilities import Capabilities, capabilities_of
 from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, ImageUploadValidator
 from infrastructure.inference.input_check import check_input
+from infrastructure.inference.packages.export import export_package
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
@@ -127,6 +128,7 @@ def services(settings: Settings) -> Services:
         request_digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
         unseal_address=partial(unseal, keys),
         input_check=check_input,
+        export_package=export_package,
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=partial(exposition, "api"),
         observe_request=observe_request,

@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from application import models
-from application.ports import Command
+from application.ports import Command, EventStore
+from domain import user
 from domain.access import Actor, Role
 from domain.events import Event
 from domain.model import Version
@@ -21,6 +22,15 @@ def actor(role: Role | None = Role.RESEARCHER, *, id: UUID | None = None, kind: 
 
 def command(by: Actor | None = None, *, id: UUID | None = None, at: datetime = NOW, digest: bytes | None = None) -> Command:  # noqa: A002
     return Command(id=id or uuid4(), actor=by or actor(), at=at, digest=digest)
+
+
+def register(who: Actor, *, log: EventStore) -> Actor:
+    """The account of a person, with the role of the actor. Twice is once."""
+    if log.load(who.id, user.evolve) is None:
+        names = {"email": f"{who.id}@example.org", "username": "somebody", "first_name": "Some", "last_name": "Body"}
+        assert who.role is not None
+        log.append(command(who), user.register(who.id, **names, role=who.role, by=who.id, at=NOW))
+    return who
 
 
 def state_after(evolve: Callable[[Any, Event], Any], events: Iterable[Event], state: Any = None) -> Any:

@@ -31,6 +31,7 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
       bioscope users create-admin you@example.org  create an administrator
       bioscope login                               sign in
       bioscope classify examples/micrographs       classify a folder of images
+      bioscope models add FOLDER                   add a model of your own
 
     `bioscope COMMAND --help` explains a command and gives an example. Settings are BIOSCOPE_* variables: `bioscope config show` prints
     them, .env.example explains each.

@@ -60,9 +60,9 @@ def _rules() -> tuple[Rule, ...]:
     """The first one that fits applies. Imported here, because a command that succeeds needs none of these modules."""
     import httpx
 
-    from api.cli.client.api_client import NotVisible, RequestRefused
+    from api.cli.client.api_client import DamagedDownload, NotVisible, RequestRefused
     from api.cli.client.http_connection import UnusableEnvironment
-    from api.cli.client.registry import DamagedDownload, NothingNamed
+    from api.cli.client.registry import NothingNamed
     from domain.errors import DomainError, Unavailable
     from infrastructure.configuration.settings import WrongSetting
     from infrastructure.embedded.supervisor import AlreadyRunning, CannotStart, NotRunning

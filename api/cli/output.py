@@ -33,12 +33,12 @@ class Column(NamedTuple):
     wraps: bool = False
 
 
-def line_width(console: Console) -> int | None:
-    """None where lines may have any length."""
+def line_width(console: Console, most: int | None = None) -> int | None:
+    """That of the terminal. In a file or a pipe, `most`; None where lines may have any length."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
-    return console.width if console.is_terminal else None
+    return console.width if console.is_terminal else most
 
 
 def fitted(text: str, width: int | None, *, indent: str = "") -> str:
@@ -52,9 +52,9 @@ def fitted(text: str, width: int | None, *, indent: str = "") -> str:
     return "\n".join(part for parts in lines for part in parts)
 
 
-def print_message(message: str, *, prefix: str = "", style: str = "", console: Console = err) -> None:
-    """`style` colours the prefix on a terminal."""
-    text = Text(fitted(prefix + message, line_width(console)))
+def print_message(message: str, *, prefix: str = "", style: str = "", most: int | None = None, console: Console = err) -> None:
+    """`style` colours the prefix on a terminal. `most` is the width in a file or a pipe; any by default."""
+    text = Text(fitted(prefix + message, line_width(console, most)))
     text.stylize(style, 0, len(prefix))
     console.print(text, highlight=False, soft_wrap=True)
 
@@ -68,21 +68,26 @@ def print_json(value: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], *, console: Console = out) -> None:
-    """A table if all cells fit whole; otherwise a block of lines for each row."""
+def print_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], *, most: int | None = None, console: Console = out
+) -> None:
+    """A table if all cells fit whole; otherwise a block of lines for each row. `most` as above."""
     cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
-    widths = _column_widths(columns, cells, line_width(console))
+    width = line_width(console, most)
+    widths = _column_widths(columns, cells, width)
     if widths is None:
-        _print_blocks(columns, cells, console)
+        _print_blocks(columns, cells, width, console)
         return
     for row in ([Text(column.title, "bold") for column in columns], *cells):
         for line in _table_lines(columns, widths, row):
             console.print(line, highlight=False, soft_wrap=True)
 
 
-def print_fields(fields: Sequence[tuple[str, str]], *, console: Console = out) -> None:
-    """A name and a value on each line."""
-    _print_blocks([Column(name) for name, _ in fields], [[Text(printable(value)) for _, value in fields]], console)
+def print_fields(fields: Sequence[tuple[str, str]], *, most: int | None = None, console: Console = out) -> None:
+    """A name and a value on each line. `most` as above."""
+    _print_blocks(
+        [Column(name) for name, _ in fields], [[Text(printable(value)) for _, value in fields]], line_width(console, most), console
+    )
 
 
 def _column_widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], available: int | None) -> list[int] | None:
@@ -119,13 +124,13 @@ def _table_lines(columns: Sequence[Column], widths: Sequence[int], row: Sequence
         yield line
 
 
-def _print_blocks(columns: Sequence[Column], rows: Sequence[Sequence[Text]], console: Console) -> None:
+def _print_blocks(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None, console: Console) -> None:
     indent = max((len(column.title) for column in columns), default=0) + GAP
     for number, row in enumerate(rows):
         if number:
             console.print()
         for column, cell in zip(columns, row, strict=True):
-            line = Text(fitted(f"{column.title:{indent}}{cell.plain}", line_width(console), indent=" " * indent).rstrip())
+            line = Text(fitted(f"{column.title:{indent}}{cell.plain}", width, indent=" " * indent).rstrip())
             line.stylize("bold", 0, len(column.title))
             line.stylize(cell.style, indent)
             console.print(line, highlight=False, soft_wrap=True)

@@ -138,6 +138,7 @@ class CheckedModel(msgspec.Struct, frozen=True, kw_only=True):
     version: Annotated[int | None, Described(description="number of the version; null if the package was refused")]
     is_new: Annotated[bool, Described(description="false if the version was known before")]
     differences: Annotated[tuple[str, ...], Described(description="of its kind and labels from those in production, as sentences")]
+    notes: Annotated[tuple[str, ...], Described(description="what is worth a second look in the package, as sentences")]
     largest_difference: Annotated[float | None, Described(description="from the test outputs; null without test tensors")]
     tolerance: Annotated[float | None, Described(description="the difference that the manifest allows")]
     seconds: Annotated[float | None, Described(description="time of one image")]

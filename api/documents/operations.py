@@ -44,6 +44,7 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "imagesBlob": ("ETag",),
     "modelsAdd": ("Location",),
     "modelsTest": ("Location",),
+    "modelsPackage": ("ETag",),
     "modelsHistory": ("X-Next-Cursor",),
     "policiesHistory": ("X-Next-Cursor",),
     "sessionsLogin": ("Set-Cookie",),

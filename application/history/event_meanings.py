@@ -212,6 +212,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "opset": "Version of the operator set ai.onnx.",
         "files": "Number of files in the package.",
         "size": "Bytes of these files.",
+        "notes": "Sentences about what is worth a second look in the package.",
     },
     "Environment": {
         "cpu": "Processor, with the flags that decide which arithmetic is used.",

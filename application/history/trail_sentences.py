@@ -198,7 +198,7 @@ def _moved(event: model.ModelAliasMoved, scene: Scene) -> str:
     of_model = f"of {scene.name(event.originator_id, 'a model')}"
     if event.alias == model.PRODUCTION:
         return f"{scene.who} put version {event.number} {of_model} into production{_because(event)}"
-    return f"{scene.who} let {event.alias} point to version {event.number} {of_model}{_because(event)}"
+    return f"{scene.who} moved the alias {event.alias} to version {event.number} {of_model}{_because(event)}"
 
 
 def _retired(event: model.ModelRetired, scene: Scene) -> str:

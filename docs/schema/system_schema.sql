@@ -1547,8 +1547,8 @@ begin
       then 'the version is not added for the person who uploaded it'
     when topic = 'ModelVersionAdded' and (event #>> '{version,package}') is distinct from (asked.state ->> 'sha256')
       then 'the package is not the uploaded one'
-    when topic = 'ModelVersionAdded' and (event #>> '{version,digest}' ~ '^[0-9a-f]{64}$') is not true
-      then 'the digest is no SHA-256 in hexadecimal'
+    when topic = 'ModelVersionAdded' and not ops.may_add_models((event ->> 'by')::uuid) then 'the person who uploaded it may add no models'
+    when topic = 'ModelVersionAdded' and ops.check_version(event -> 'version') is not null then ops.check_version(event -> 'version')
     when topic = 'ModelVersionAdded' and ops.model_stream(event ->> 'name') is distinct from stream then 'the name is not that of the model'
     when topic = 'ModelVersionAdded' and es.stream_holds(model, '{ModelRetired}') then 'the model is retired'
     when topic = 'ModelVersionAdded' and (event #>> '{version,number}') is distinct from (versions + 1)::text
@@ -1558,6 +1558,38 @@ begin
     when topic = 'ModelVersionAdded' and cardinality(array_positions(topics, 'ModelVersionAdded')) > 1 then 'a check adds one version'
   end;
 end $function$;
+
+CREATE OR REPLACE FUNCTION ops.may_add_models(account uuid)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(
+    (array_agg(k.state ->> 'role' order by k.version desc) filter (where k.topic in ('UserRegistered', 'UserRoleChanged')))[1]
+      in ('researcher', 'admin')
+    and (array_agg(k.state ->> 'status' order by k.version desc) filter (where k.topic in ('UserRegistered', 'UserStatusChanged')))[1]
+      = 'active'
+    and not bool_or(k.topic in ('UserDeleted', 'UserErased')), false)
+  from (select e.topic, e.originator_version as version, ops.as_json(e.state) as state from es.stream_events(account, 0) e) as k;
+$function$;
+
+CREATE OR REPLACE FUNCTION ops.check_version(version json)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case
+    when (version ->> 'digest' ~ '^[0-9a-f]{64}$') is not true then 'the digest is no SHA-256 in hexadecimal'
+    when (version ->> 'sha256' ~ '^[0-9a-f]{64}$') is not true then 'the sha256 of the weights is none'
+    when json_typeof(version -> 'labels') is distinct from 'array'
+      or (select count(*) between 1 and 300 and count(*) = count(distinct l.label) and bool_and(l.label <> '')
+        from json_array_elements_text(version -> 'labels') as l (label)) is not true
+      then 'the labels are missing, too many, empty or double'
+    when (version ->> 'record' is json object) is not true then 'the record is no manifest'
+  end;
+$function$;
 
 revoke execute on function es.refuse() from public;
 revoke execute on function es.framed(bytea) from public;
@@ -1597,6 +1629,8 @@ revoke execute on function es.prune_refresh_tokens(bigint) from public;
 revoke execute on procedure ops.create_read_models(text) from public;
 revoke execute on function ops.model_stream(text) from public;
 revoke execute on function ops.check_model_answer(uuid,integer,text,bytea,uuid[],text[],bytea[]) from public;
+revoke execute on function ops.may_add_models(uuid) from public;
+revoke execute on function ops.check_version(json) from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;

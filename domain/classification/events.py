@@ -77,7 +77,7 @@ class ClassificationRequested(Event, frozen=True, kw_only=True):
     `external`: a program outside of the system classifies. `top_k` is the number of scores that results show; None shows all. `fresh`: no
     earlier result is reused. `retry_of` is the job whose failed images this one classifies again.
 
-    Schema version 1 had none of the fields after `planes`. A process that does not know them would classify the wrong images.
+    Readers of schema version 1 ignore all fields from `planes` on: they would classify other pixels or images.
     """
 
     schema_version: ClassVar[int] = 2
@@ -99,6 +99,11 @@ class ClassificationRequested(Event, frozen=True, kw_only=True):
     top_k: int | None = None
     fresh: bool = False
     retry_of: UUID | None = None
+
+    @property
+    def written_version(self) -> int:
+        chosen = self.planes, self.filter, self.path, self.deadline
+        return 1 if not self.images and not self.external and chosen == (None,) * len(chosen) else 2
 
 
 class ClassificationPlanned(Event, frozen=True, kw_only=True):

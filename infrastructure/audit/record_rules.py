@@ -7,7 +7,8 @@ from uuid import UUID
 
 from application.jobs.chunk_results import JobPlans
 from application.ports import EventStore, RecordedEvent
-from domain import classification, image, model, model_check
+from domain import classification, image, model, model_check, user
+from domain.access import Role
 from domain.classification import ChunkJudged
 from domain.errors import UpgradeNeeded
 from domain.events import Event, State
@@ -62,9 +63,17 @@ class RecordAudit:
                     return None
                 check = self._before(event.check_id, position, model_check.evolve)
                 violation = model_check.violation_of_addition(check, package=event.version.package, by=event.by)
-                return violation or model.violation_of(event, self._before(event.originator_id, position, model.evolve))
+                return (
+                    violation
+                    or self._of_author(event, position)
+                    or model.violation_of(event, self._before(event.originator_id, position, model.evolve))
+                )
             case _:
                 return self._of_image(event)
+
+    def _of_author(self, added: ModelVersionAdded, position: int) -> str | None:
+        author = self._before(added.by, position, user.evolve)
+        return None if author and author.acts_as(Role.RESEARCHER) else "the person who uploaded it may add no models"
 
     def _before(self, stream: UUID, position: int, evolve: Callable[[S | None, Event], S | None]) -> S | None:
         """A stream as it was before the event at `position`."""

@@ -28,9 +28,9 @@ SEALED_MARK = b'"sealed:'
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
-    ("ClassificationRequested", 1): lambda content: content,
     ("DeviceRegistered", 1): lambda content: content,
     ("DeviceDescribed", 1): lambda content: content,
+    ("ClassificationRequested", 1): lambda content: content,
 }
 """Pure functions that convert data of (type, schema version) to the next version."""
 
@@ -95,7 +95,7 @@ class Codec:
             stream=event.originator_id,
             version=event.originator_version,
             type=kind.__name__,
-            schema_version=kind.schema_version,
+            schema_version=event.written_version,
             event_id=event_id,
             data=msgspec.json.encode(content),
             new_keys=new_keys,

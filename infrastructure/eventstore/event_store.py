@@ -119,7 +119,7 @@ class RecorderEventStore:
 
         Raises UpgradeUnderWay, Unavailable.
         """
-        for type_name, schema_version in {(type(event).__name__, event.schema_version) for event in events} - self._written:
+        for type_name, schema_version in {(type(event).__name__, event.written_version) for event in events} - self._written:
             lacking = self.recorder.begin_to_write(type_name, schema_version)
             if lacking is not None:
                 raise UpgradeUnderWay(printable(lacking), type_name, schema_version)

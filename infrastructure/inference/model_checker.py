@@ -12,7 +12,7 @@ from application.jobs.tasks import Task
 from application.model_checks import CheckedModel, PackageRefusal
 from application.models import MAX_VERSION_BYTES
 from application.ports import BlobStore, Command, EventStore
-from domain.errors import Conflict, CorruptBlob, Invalid, NotFound
+from domain.errors import Conflict, CorruptBlob, Forbidden, Invalid, NotFound
 from domain.model_check import CheckReport, Environment, ModelCheck
 from domain.values import model_id, printable
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
@@ -113,6 +113,8 @@ class ModelChecker:
         found = CheckedModel(answer.model, _plain(answer.description), version_of(answer, package=asked.sha256), self._report(answer))
         try:
             return model_checks.record_passed(asked.id, found, command=self._command(), log=self._log)
+        except Forbidden as error:
+            return self._refuse(asked.id, PackageRefusal(RefusalCode.UPLOADER_NOT_PERMITTED, error.detail), environment)
         except Conflict as error:
             return self._refuse(asked.id, PackageRefusal(RefusalCode.MODEL_RETIRED, f"{error.detail}. Choose another name"), environment)
         except Invalid as error:
@@ -137,6 +139,7 @@ class ModelChecker:
             opset=answer.opset,
             files=answer.files,
             size=answer.package_size,
+            notes=answer.notes,
         )
 
     def _command(self) -> Command:

@@ -18,6 +18,7 @@ MAX_RECORD_LENGTH: Final = 128 * 1024
 MAX_LABELS: Final = 10_000
 """As many as a package may have. `application.models.check_version` allows fewer, and refuses the others with a reason."""
 MAX_CHECK_SECONDS: Final = 600.0
+MAX_NOTES: Final = 10
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 ModelName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
@@ -51,6 +52,7 @@ class CheckedPackage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     package_size: Count
     runtime: Sentence
     provider: Sentence
+    notes: Annotated[tuple[Sentence, ...], Meta(max_length=MAX_NOTES)] = ()
 
 
 class RefusedPackage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -95,7 +97,7 @@ def check_answer(answer: CheckedPackage | RefusedPackage) -> None:
     _require("the test", holds=(answer.largest_difference is None) == (answer.tolerance is None))
     _require("the difference", holds=(answer.largest_difference or 0.0) <= (answer.tolerance or 0.0) or answer.largest_difference is None)
     _require("the labels in words", holds=answer.label_texts.keys() <= set(answer.labels))
-    _require_printable(answer.release, answer.runtime, answer.provider, *answer.label_texts.values())
+    _require_printable(answer.release, answer.runtime, answer.provider, *answer.label_texts.values(), *answer.notes)
     result_rules(version_of(answer, package=answer.sha256))
 
 

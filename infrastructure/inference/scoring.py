@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from application.result_rules import DECIMALS, MAX_ROUNDING, MAX_SUM_DIFFERENCE, within
-from domain.model import NONE_APPLIES
+from domain.model import NONE_APPLIES, OutputKind
 from infrastructure.inference.models.manifest import OutOfDomainGates, scores
 from infrastructure.inference.packages.package_manifest import PackageManifest
 from infrastructure.inference.preprocessing import Preprocessing, Tensor, colours
@@ -34,7 +34,7 @@ class NotOfItsKind(ValueError):
 
 def result_labels(manifest: PackageManifest) -> tuple[str, ...]:
     """The labels of results: those of the manifest, and for `multi_label` that of an image to which none of them applies."""
-    return (*manifest.labels, NONE_APPLIES) if manifest.kind == "multi_label" else manifest.labels
+    return (*manifest.labels, NONE_APPLIES) if manifest.kind is OutputKind.MULTI_LABEL else manifest.labels
 
 
 def interpret(outputs: Mapping[str, NDArray[Any]], manifest: PackageManifest, *, picture: Mapping[str, float]) -> Interpretation:
@@ -46,7 +46,7 @@ def interpret(outputs: Mapping[str, NDArray[Any]], manifest: PackageManifest, *,
     _require(f"gives {len(values)} numbers for {len(manifest.labels)} labels", holds=len(values) == len(manifest.labels))
     _require("gives numbers that are not finite", holds=bool(np.isfinite(values).all()))
     signals = dict(picture)
-    if manifest.kind == "logits":
+    if manifest.kind is OutputKind.LOGITS:
         signals["energy"] = energy(values)
     if manifest.distance_output is not None:
         signals["distance"] = _first_number(outputs[manifest.distance_output])
@@ -72,16 +72,16 @@ class _Result(NamedTuple):
 
 def _result(values: NDArray[np.float64], manifest: PackageManifest) -> _Result:
     match manifest.kind:
-        case "logits":
+        case OutputKind.LOGITS:
             return _most_probable(scores(values, manifest.temperature), manifest.labels)
-        case "softmax":
+        case OutputKind.SOFTMAX:
             probabilities = _within_0_and_1(values)
             total = float(values.sum())
             _require(f"gives probabilities that add up to {total:.6g} instead of 1", holds=abs(total - 1) <= MAX_SUM_DIFFERENCE)
             return _most_probable(probabilities, manifest.labels)
-        case "multi_label":
+        case OutputKind.MULTI_LABEL:
             return _applying(_within_0_and_1(values), manifest)
-        case "regression":
+        case OutputKind.REGRESSION:
             assert manifest.range is not None
             return _number(float(values[0]), manifest.labels[0], manifest.range)
         case _:

@@ -8,7 +8,7 @@ import pytest
 
 from application import model_checks, models
 from application.ports import Command
-from domain import model, model_check
+from domain import model, model_check, user
 from domain.access import Actor, Role
 from domain.errors import ConcurrencyConflict, Refused
 from domain.model import ModelAliasMoved, ModelVersionAdded, Version
@@ -17,7 +17,7 @@ from domain.values import model_id, system_actor
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.adversaries.test_worker import ROOT, WORKER, lied_to, log_as
-from tests.given import NOW, actor, command
+from tests.given import NOW, actor, command, register
 from tests.rigs.scenario import REPORT
 from tests.twins.event_store import MemoryRecorder
 
@@ -43,7 +43,9 @@ def open_as(postgres, database):
 @pytest.fixture
 def record(open_as):
     """The log, as the processes that behave see it."""
-    return open_as("bioscope_app")
+    log = open_as("bioscope_app")
+    register(ADA, log=log)
+    return log
 
 
 @pytest.fixture
@@ -168,6 +170,17 @@ LIES = {
         passed(log, check),
     ],
     "with a digest of another length": lambda log, check: [*_version(log, check, digest="ab"), passed(log, check)],
+    "with weights that are not named by a sha256": lambda log, check: [*_version(log, check, sha256="../../etc"), passed(log, check)],
+    "with a sha256 in capitals": lambda log, check: [*_version(log, check, sha256="AB" * 32), passed(log, check)],
+    "without labels": lambda log, check: [*_version(log, check, labels=()), passed(log, check)],
+    "with more labels than results can have": lambda log, check: [
+        *_version(log, check, labels=tuple(map(str, range(301)))),
+        passed(log, check),
+    ],
+    "with a label twice": lambda log, check: [*_version(log, check, labels=("round", "round")), passed(log, check)],
+    "with an empty label": lambda log, check: [*_version(log, check, labels=("round", "")), passed(log, check)],
+    "with a record that is no JSON": lambda log, check: [*_version(log, check, record="model: cells"), passed(log, check)],
+    "with a record that is no mapping": lambda log, check: [*_version(log, check, record="[]"), passed(log, check)],
     "with a number that is taken or skipped": lambda log, check: [*_version(log, check, number=2), passed(log, check, number=2)],
     "in the stream of another model": lambda log, check: [*added(log, check, name="others", originator_id=CELLS)[:1], passed(log, check)],
     "under the name of another model": lambda log, check: [*added(log, check, name="others"), passed(log, check, number=1, model_id=CELLS)],
@@ -201,6 +214,75 @@ def test_a_version_that_was_not_uploaded_so_is_refused(record, worker, lie):
     assert not takes(worker, *events)
     assert (record.head(), forged_from >= head) == (forged_from, True)
     assert takes(worker, *added(record, check), passed(record, check)), "the truth is taken"
+
+
+CHANGES = {
+    "a viewer": [lambda state: user.change_role(state, Role.VIEWER, by=ADA.id, at=NOW)],
+    "an analyst after an administrator": [
+        lambda state: user.change_role(state, Role.ADMIN, by=ADA.id, at=NOW),
+        lambda state: user.change_role(state, Role.ANALYST, by=ADA.id, at=NOW),
+    ],
+    "suspended": [lambda state: user.change_status(state, user.Status.SUSPENDED, by=ADA.id, at=NOW)],
+    "deleted": [lambda state: user.delete(state, by=WORKER.id, at=NOW)],
+    "erased": [lambda state: user.erase(state, by=WORKER.id, at=NOW)],
+}
+
+
+def change_account(log, changes):
+    for change in changes:
+        log.append(command(ADA), *change(log.load(ADA.id, user.evolve)))
+
+
+@pytest.mark.parametrize("account", CHANGES)
+def test_no_version_is_added_for_an_account_that_may_add_none(record, worker, account):
+    check = uploaded(record)
+    change_account(record, CHANGES[account])
+    assert not takes(worker, *added(record, check), passed(record, check))
+    assert takes(worker, failed(check))
+
+
+def test_a_version_is_added_for_an_account_that_may_add_some_again(record, worker):
+    check = uploaded(record)
+    back = [
+        lambda state: user.change_role(state, Role.VIEWER, by=ADA.id, at=NOW),
+        lambda state: user.change_status(state, user.Status.SUSPENDED, by=ADA.id, at=NOW),
+        lambda state: user.change_role(state, Role.ADMIN, by=ADA.id, at=NOW),
+        lambda state: user.change_status(state, user.Status.ACTIVE, by=ADA.id, at=NOW),
+    ]
+    change_account(record, back)
+    assert takes(worker, *added(record, check), passed(record, check))
+
+
+@pytest.mark.parametrize("account", CHANGES)
+def test_an_audit_finds_a_version_for_an_account_that_could_add_none(account):
+    log = lied_to(RecorderEventStore(MemoryRecorder(ROOT), ROOT))
+    register(ADA, log=log)
+    check = uploaded(log)
+    change_account(log, CHANGES[account])
+    log.append(work(), *added(log, check), passed(log, check))
+    assert [found for one in log.read(0, 100) if (found := RecordAudit(log).violation_of(one))] == [
+        "the person who uploaded it may add no models"
+    ]
+
+
+SHAPES = {
+    "no mapping": "7",
+    "no fields": "{}",
+    "labels that are a mapping": '{"labels": {"round": 1}}',
+    "labels that are a text": '{"labels": "round"}',
+    "labels that are null": '{"labels": [null]}',
+    "a record that is null": '{"labels": ["a"], "record": null}',
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_version_of_any_shape_is_refused_without_an_error(postgres, database, shape):
+    good = {"digest": PACKAGE, "sha256": PACKAGE, "labels": ["a"], "record": "{}"}
+    given = msgspec.json.decode(SHAPES[shape])
+    version = good | given if isinstance(given, dict) and given else given
+    with psycopg.connect(postgres.url(user="postgres", database=database)) as owner:
+        assert owner.execute("select ops.check_version(%s)", (msgspec.json.encode(good).decode(),)).fetchone() == (None,)
+        assert owner.execute("select ops.check_version(%s)", (msgspec.json.encode(version).decode(),)).fetchone() != (None,)
 
 
 def test_an_answered_check_adds_no_other_version(record, worker):
@@ -335,6 +417,7 @@ AUDITED = [lie for lie in LIES if lie not in OF_COMMANDS]
 @pytest.mark.parametrize("lie", AUDITED)
 def test_an_audit_finds_a_version_that_was_not_uploaded_so(lie):
     log = lied_to(RecorderEventStore(MemoryRecorder(ROOT), ROOT))
+    register(ADA, log=log)
     check = uploaded(log)
     audit = RecordAudit(log)
     assert [audit.violation_of(one) for one in log.read(0, 100)] == [None] * log.head()

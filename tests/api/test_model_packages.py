@@ -187,6 +187,14 @@ def test_other_labels_than_those_in_production_are_noted(package):
     assert "note: labels differ from those of version 1 in production: " in done.stderr
 
 
+def test_what_is_worth_a_second_look_is_noted(package):
+    noted = PASSED | {"report": REPORT | {"notes": ["The network gets numbers as images store them"]}}
+    with server_of(answers(noted)) as url:
+        done = bioscope(url, "add", str(package))
+        assert json.loads(bioscope(url, "add", str(package), "--json").stdout)["notes"] == noted["report"]["notes"]
+    assert (done.exit_code, "note: The network gets numbers as images store them" in done.stderr) == (0, True)
+
+
 def test_a_known_version_is_shown_as_such(package):
     known = MODEL | {"versions": [one | {"added_at": "2026-01-01T00:00:00Z"} for one in MODEL["versions"]]}
     with server_of(answers(model=known)) as url:

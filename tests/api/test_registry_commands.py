@@ -1,6 +1,7 @@
 """`bioscope models`: what is registered is shown, promoted, retired and saved through the API, by the person who is signed in."""
 
 import asyncio
+import copy
 import json
 from hashlib import sha256
 from uuid import UUID, uuid4
@@ -13,8 +14,9 @@ from click.testing import CliRunner
 
 from api.cli import main
 from api.cli.client.credentials import Credentials, store_credentials
-from api.cli.client.registry import differences, split_reference
+from api.cli.client.registry import differences, print_model, split_reference
 from api.cli.shapes import RegisteredModel, RegisteredVersion
+from api.documents import examples
 from application import accounts
 from domain import model
 from domain.values import model_id
@@ -135,6 +137,23 @@ async def test_a_model_is_shown_with_versions_labels_in_words_and_checks(bioscop
     assert json.loads(printed)["versions"][1]["label_texts"] == {"round": "without edges"}
 
 
+@pytest.mark.parametrize(("columns", "most"), [("80", 80), ("100", 100), ("", 100)], ids=["narrow", "wide", "file"])
+def test_a_model_is_never_shown_wider_than_the_terminal_or_100_columns(columns, most, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    model = copy.deepcopy(examples.SCHEMAS["Model"])
+    version = model["versions"][0]
+    version |= {
+        "description": "words " * 100,
+        "release": "a-long-name " * 8,
+        "added_by_username": "ada.of.a.distant.laboratory@example",
+    }
+    version["label_texts"] = {version["labels"][0]: "words " * 50}
+    version["checks"][0]["environment"]["cpu"] = "Intel(R) Xeon(R) Processor @ 2.90GHz (avx2, avx512_vnni, amx_int8)"
+    print_model(msgspec.convert(model, RegisteredModel), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert most - 20 < max(map(len, lines)) <= most
+
+
 async def test_a_failed_check_is_shown_with_its_reason(api, bioscope, sign_in, registered):
     workers, asked = WorkerEvents(api), await sign_in("researcher")
     await workers.failed_test("cells", asked.id)
@@ -161,7 +180,8 @@ async def test_a_model_is_shown_as_it_was(api, bioscope, sign_in, registered):
         then = json.loads((await bioscope("show", "shapes", "--as-of", as_of, "--json")).stdout)
         assert then["production"] == 1
     assert "aliases production: 2" in in_one_line((await bioscope("show", "shapes", "--as-of", now().isoformat())).stdout)
-    assert "as_of must be a time" in (await bioscope("show", "shapes", "--as-of", "yesterday", code=1)).stderr
+    assert "as_of must be a time" in (await bioscope("show", "shapes", "--as-of", "yesterday", code=2)).stderr
+    assert "beyond the end of the log" in (await bioscope("show", "shapes", "--as-of", "999999", code=2)).stderr
     assert "There was no model shapes" in (await bioscope("show", "shapes", "--as-of", "1", code=1)).stderr
 
 
@@ -202,7 +222,7 @@ async def test_other_labels_go_into_production_only_if_somebody_agrees(api, bios
         assert KIND_DIFFERS in printed
         assert printed.endswith(end)
         assert state(api).aliases == {"production": 1, "candidate": 2}
-    assert "point to version" not in (await bioscope(*asked, "--alias", "stable")).stderr, "another alias"
+    assert LABELS_DIFFER not in in_one_line((await bioscope(*asked, "--alias", "stable")).stderr), "another alias"
     assert (await bioscope(*asked, input="y\n")).stderr.endswith(PROMOTED)
     assert state(api).aliases == {"production": 2, "stable": 2}
 
@@ -280,7 +300,7 @@ async def test_the_history_says_when_who_what_and_why(bioscope, sign_in, registe
         "the system added version 1",
         "the system put version 1 into production",
         f"{registered} added version 2",
-        f"{registered} let candidate point to version 2",
+        f"{registered} moved the alias candidate to version 2",
         f"{admin.username} put version 2 into production {WHY}",
         f"{admin.username} retired the model Replaced",
     ]
@@ -311,7 +331,7 @@ async def test_a_package_that_cannot_be_saved_leaves_no_file(api, bioscope, sign
     ):
         assert sentence in (await bioscope("export", *arguments, code=code)).stderr
     with monkeypatch.context() as changed:
-        changed.setattr("api.cli.client.api_client.Client.download", lambda *_: iter([b"another"]))
+        changed.setattr("api.cli.client.api_client.sha256", lambda: sha256(b"other bytes before"))
         assert "did not arrive as it is stored" in (await bioscope("export", "shapes@2", "x.zip", code=1)).stderr
     await sign_in("viewer")
     assert "needs the role analyst" in (await bioscope("export", "shapes@2", "x.zip", code=1)).stderr

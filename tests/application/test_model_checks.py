@@ -7,13 +7,13 @@ import pytest
 
 from application import model_checks, models
 from application.model_checks import CheckedModel, PackageRefusal
-from domain import model, model_check
+from domain import model, model_check, user
 from domain.access import Role
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, TooMany
-from domain.model import Version
+from domain.model import ModelVersionAdded, Version
 from domain.model_check import ModelCheckFailed, ModelCheckPassed
 from domain.values import model_id
-from tests.given import actor, add_model, command
+from tests.given import NOW, actor, add_model, command, register
 from tests.rigs.scenario import REPORT
 
 ADMIN, RESEARCHER = actor(Role.ADMIN), actor(Role.RESEARCHER)
@@ -30,6 +30,7 @@ def found(sha256="a" * 64, name="shapes", **changes):
 @pytest.fixture
 def upload(log):
     def upload(by=RESEARCHER):
+        register(by, log=log)
         return model_checks.upload(filename="shapes.zip", sha256="c" * 64, size=1000, command=command(by), log=log).id
 
     return upload
@@ -70,6 +71,57 @@ def test_a_package_that_passes_becomes_a_candidate_of_the_person_who_uploaded_it
     assert isinstance(passed, ModelCheckPassed)
     assert (passed.model_id, passed.model_name, passed.number, passed.report) == (model_id("shapes"), "shapes", 1, REPORT)
     assert model_checks.unanswered(check, log=log) is None
+
+
+CHANGES = {
+    "demoted": lambda state: user.change_role(state, Role.ANALYST, by=ADMIN.id, at=NOW),
+    "suspended": lambda state: user.change_status(state, user.Status.SUSPENDED, by=ADMIN.id, at=NOW),
+    "deactivated": lambda state: user.change_status(state, user.Status.INACTIVE, by=ADMIN.id, at=NOW),
+    "deleted": lambda state: user.delete(state, by=ADMIN.id, at=NOW),
+}
+
+
+def change_account(log, which, who=RESEARCHER):
+    log.append(command(ADMIN), *CHANGES[which](log.load(who.id, user.evolve)))
+
+
+@pytest.mark.parametrize("which", CHANGES)
+def test_a_person_who_may_add_no_models_any_more_gets_no_version(log, upload, accept, refuse, which):
+    check = upload()
+    change_account(log, which)
+    with pytest.raises(Forbidden, match="may add no models any more"):
+        accept(check)
+    assert shapes(log) is None
+    assert refuse(check)
+
+
+def test_an_account_that_changes_while_the_answer_is_recorded_is_looked_at_again(upload, accept, log):
+    class Overtaken:
+        def append(self, given, *events, **how):
+            if isinstance(events[0], ModelVersionAdded) and log.load(RESEARCHER.id, user.evolve).role is Role.RESEARCHER:
+                change_account(log, "demoted")
+            return log.append(given, *events, **how)
+
+        def __getattr__(self, name):
+            return getattr(log, name)
+
+    check = upload()
+    with pytest.raises(Forbidden):
+        model_checks.record_passed(check, found(), command=command(SYSTEM), log=Overtaken())
+    assert shapes(log) is None
+
+
+def test_a_promoted_person_still_gets_a_version(log, upload, accept):
+    check = upload()
+    log.append(command(ADMIN), *user.change_role(log.load(RESEARCHER.id, user.evolve), Role.ADMIN, by=ADMIN.id, at=NOW))
+    assert accept(check)
+
+
+def test_a_version_is_tested_again_also_if_its_author_may_add_none_any_more(log, upload, accept):
+    accept(upload())
+    again = model_checks.request_test(name="shapes", number=1, command=command(RESEARCHER), log=log).id
+    change_account(log, "demoted")
+    assert accept(again)
 
 
 def test_a_later_package_is_the_next_version_and_the_same_package_is_no_new_version(log, upload, accept):

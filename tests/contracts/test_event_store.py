@@ -9,8 +9,9 @@ import pytest
 
 from application import datasets
 from application.ports import ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
-from domain import dataset
+from domain import classification, dataset
 from domain.access import Role
+from domain.classification import PlaneSelection
 from domain.dataset import DatasetCreated
 from domain.errors import ConcurrencyConflict, KeyReused, NotFound, StreamClosed, Taken, UpgradeNeeded, UpgradeUnderWay, VersionMismatch
 from domain.user import UserRegistered
@@ -19,7 +20,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from tests.contracts.conftest import ROOT
 from tests.given import LATER, NOW, actor, command
-from tests.older_release import without
+from tests.older_release import at_version, without
 from tests.twins.event_store import MemoryRecorder
 
 RESEARCHER = actor(Role.RESEARCHER)
@@ -309,7 +310,7 @@ class Releases:
 
     def never_wrote(self, *types):
         if self._owner is None:
-            self._recorder._written -= {(name, 1) for name in types}
+            self._recorder._written = {one for one in self._recorder._written if one[0] not in types}
         else:
             self._owner.execute("delete from ops.written_types where topic = any(%s)", (list(types),))
 
@@ -362,6 +363,34 @@ def test_a_newer_schema_version_is_written_once_every_running_process_understand
     releases.ends("inference")
     releases.runs("inference", DatasetCreated=3)
     assert log.recorder.begin_to_write("DatasetCreated", 2) is None
+
+
+def requested(log, planes):
+    about = {"model_id": uuid4(), "model_name": "cells", "model_version": 1, "model_sha256": "ab" * 32, "threshold": 0.5}
+    by = actor(Role.RESEARCHER)
+    events = classification.request(uuid4(), dataset=uuid4(), image=None, **about, planes=planes, by=by.id, at=NOW)
+    return events[0].originator_id, log.append(command(by), *events)
+
+
+def test_a_job_that_chooses_planes_waits_until_no_worker_would_ignore_the_choice(log, releases):
+    """Such a worker would run the model on other planes."""
+    releases.never_wrote("ClassificationRequested")
+    releases.runs("inference", ClassificationRequested=1)
+    requested(log, None)
+    with pytest.raises(UpgradeUnderWay, match=r"^inference.* does not understand ClassificationRequested version 2 yet"):
+        requested(log, PlaneSelection(z=1))
+    releases.ends("inference")
+    job, _ = requested(log, PlaneSelection(z=1))
+    with at_version("ClassificationRequested", 1), pytest.raises(UpgradeNeeded, match="ClassificationRequested version 2"):
+        log.load(job, classification.evolve)
+    assert log.load(job, classification.evolve).planes == PlaneSelection(z=1)
+
+
+def test_a_job_whose_model_chooses_is_readable_by_older_releases(log):
+    job, _ = requested(log, None)
+    with at_version("ClassificationRequested", 1):
+        assert log.load(job, classification.evolve).planes is None
+    assert [one.schema_version for one in log.history(job)] == [1]
 
 
 def test_a_stream_with_an_event_of_a_newer_release_is_not_folded_and_the_process_is_paused(log):

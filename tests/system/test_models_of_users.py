@@ -430,14 +430,25 @@ def exported(client, which, folder):
     return path
 
 
-def test_an_export_is_the_package_that_was_added(added, researcher, archive, tmp_path):
-    assert exported(researcher, "vesicles@1", tmp_path).read_bytes() == archive.read_bytes()
-    answer = researcher.call("GET", "/api/models/vesicles/versions/1/package")
+def test_an_export_is_the_package_that_was_added(added, researcher, tmp_path):
+    path = exported(researcher, "nuclei-marker@1", tmp_path)
+    answer = researcher.call("GET", "/api/models/nuclei-marker/versions/1/package")
     assert answer.headers["content-type"].startswith("application/zip")
-    assert sha256(answer.content).hexdigest() == researcher.get("/api/models/vesicles")["versions"][0]["package"]
+    assert answer.content == path.read_bytes()
+    assert sha256(answer.content).hexdigest() == researcher.get("/api/models/nuclei-marker")["versions"][0]["package"]
 
 
-@pytest.mark.parametrize("name", ["nuclei-marker", "pbc8", "bccd3"])
+def test_an_export_of_the_simple_form_is_the_same_version_when_it_is_added_again(added, researcher, archive, tmp_path):
+    path = exported(researcher, "vesicles@1", tmp_path)
+    with zipfile.ZipFile(archive) as before, zipfile.ZipFile(path) as after:
+        assert set(after.namelist()) == {*before.namelist(), "rdf.yaml"}
+        assert all(after.read(name) == before.read(name) for name in before.namelist())
+    check = upload(researcher, path.read_bytes(), "again.zip")
+    assert (check["status"], check["model_name"], check["number"]) == ("passed", "vesicles", 1)
+    assert len(researcher.get("/api/models/vesicles")["versions"]) == 1
+
+
+@pytest.mark.parametrize("name", [*KINDS, "pbc8", "bccd3"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # the validator's own
 def test_an_export_is_valid_by_the_specification(name, added, researcher, tmp_path):
     path = exported(researcher, f"{name}@1", tmp_path)
@@ -447,14 +458,15 @@ def test_an_export_is_valid_by_the_specification(name, added, researcher, tmp_pa
 
 
 @pytest.mark.long
-def test_an_export_gives_the_same_results_in_another_installation(in_production, researcher, own_stack, tmp_path):
-    here = classified(researcher, IMAGES / "nuclei-marker", "--model", "nuclei-marker@1")
-    path = exported(researcher, "nuclei-marker@1", tmp_path)
+@pytest.mark.parametrize("name", ["nuclei-marker", "vesicles"])
+def test_an_export_gives_the_same_results_in_another_installation(name, in_production, researcher, own_stack, tmp_path):
+    here = classified(researcher, IMAGES / name, "--model", f"{name}@1")
+    path = exported(researcher, f"{name}@1", tmp_path)
     with own_stack() as settings, signed_in(settings, "researcher") as other:
         succeeded(other, "models", "add", str(path))
-        versions = [client.get("/api/models/nuclei-marker")["versions"][0] for client in (researcher, other)]
+        versions = [client.get(f"/api/models/{name}")["versions"][0] for client in (researcher, other)]
         assert versions[0]["digest"] == versions[1]["digest"]
-        there = classified(other, IMAGES / "nuclei-marker", "--model", "nuclei-marker@candidate")
+        there = classified(other, IMAGES / name, "--model", f"{name}@candidate")
         scores = [
             {file: result["scores"] for file, result in results(client, report).items()}
             for client, report in ((researcher, here), (other, there))

@@ -58,7 +58,7 @@ class MemoryRecorder:
         return None
 
     def _ruled(self, events: Sequence[EncodedEvent]) -> Outcome | None:
-        """The rules of migrations 0010 and 0023. No twin is a worker that adds versions of others."""
+        """The rules of migrations 0010 and 0024. No twin is a worker that adds versions of others."""
         for place, event in enumerate(events):
             violation = None
             if event.type == ChunkJudged.__name__:

@@ -155,6 +155,7 @@ def _checked(answered: dict[str, Any], model: RegisteredModel | None) -> Checked
             "version": answered["number"] if passed else None,
             "is_new": is_new,
             "differences": differences,
+            "notes": report.get("notes", ()),
             "largest_difference": report.get("largest_difference"),
             "tolerance": report.get("tolerance"),
             "seconds": report.get("run_seconds"),
@@ -178,5 +179,5 @@ def _print_version(checked: CheckedModel, *, is_in_production: bool) -> None:
             *([] if is_in_production else [("promote it", f"bioscope models promote {checked.model} {checked.version} --reason TEXT")]),
         ]
     )
-    for difference in checked.differences:
-        print_message(difference, prefix="note: ")
+    for note in (*checked.differences, *checked.notes):
+        print_message(note, prefix="note: ")

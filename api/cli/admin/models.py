@@ -1,5 +1,6 @@
 """Commands for models, through the API: what is registered, which version is in production, and who decided that."""
 
+from http import HTTPStatus
 from pathlib import Path
 
 import click
@@ -74,11 +75,17 @@ def show(reference: str, as_of: str | None, url: str | None, *, as_json: bool) -
     With --as-of, as it was then: which version was in production, and who could promote. Checks are then left out.
     """
     from api.cli.client import registry
+    from api.cli.client.api_client import RequestRefused
     from api.cli.client.sign_in import open_client
 
     name, wanted = registry.split_reference(reference)
     with open_client(url) as client:
-        found = registry.read_model(client, name, as_of=as_of)
+        try:
+            found = registry.read_model(client, name, as_of=as_of)
+        except RequestRefused as refused:
+            if refused.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            fail(str(refused), WRONG_USE)
     version = registry.find_version(found, wanted) if wanted is not None else None
     if as_json:
         print_json(found)
@@ -159,8 +166,8 @@ def retire(name: str, reason: str, url: str | None) -> None:
 def export(reference: str, file: Path, url: str | None) -> None:
     """Save the package of a version as a zip file.
 
-    A package is saved as it was uploaded. A version of an earlier release has none: its weights and its manifest are saved, without test
-    tensors.
+    It holds all files of the package, and an rdf.yaml for tools of bioimage.io. Added again, it is the same version. A version of an
+    earlier release has no package: its weights and its manifest are saved, without test tensors.
     """
     from api.cli.client import registry
     from api.cli.client.sign_in import open_client

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -26,6 +28,7 @@ VISIBLE_TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 200
 UPLOAD_PIECE_BYTES = 256 * 1024
 OUTAGES = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
+DIGEST_TAG = re.compile('"([0-9a-f]{64})"')
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -35,6 +38,10 @@ class RequestRefused(Exception):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
+
+
+class DamagedDownload(Exception):
+    """The bytes that arrived are not those of the file."""
 
 
 class NotVisible(Exception):
@@ -127,11 +134,17 @@ class Client:
         return self.call("POST", path, json=body).json()
 
     def download(self, path: str, **query: object) -> Iterator[bytes]:
-        """A file, piece by piece. Raises RequestRefused."""
+        """A file, piece by piece, compared with its sha256 where the ETag is one. Raises RequestRefused, DamagedDownload."""
+        digest = sha256()
         with self._http.stream("GET", path, params=_given(query), headers=self._headers("GET")) as answer:
             if not answer.is_success:
                 answer.read()
-            yield from _checked(answer).iter_bytes()
+            for piece in _checked(answer).iter_bytes():
+                digest.update(piece)
+                yield piece
+            expected = DIGEST_TAG.fullmatch(answer.headers.get("etag", ""))
+        if expected and digest.hexdigest() != expected[1]:
+            raise DamagedDownload("the file did not arrive as it is stored: try again")
 
     def create_dataset(self, name: str) -> str:
         return str(self.post("/api/datasets", {"name": name})["id"])

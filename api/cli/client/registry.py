@@ -1,7 +1,6 @@
 """Models as the API knows them: read for the command line, and printed."""
 
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import Final
 from urllib.parse import quote
 
@@ -18,14 +17,12 @@ MODELS: Final = "/api/models"
 PAGE_SIZE: Final = 200
 MAX_SUMMARY_LABELS: Final = 4
 NONE: Final = "-"
+PAGE_WIDTH: Final = 100
+"""Of a model in a file or a pipe: it is prose for people, and scripts read it as JSON."""
 
 
 class NothingNamed(Exception):
     """A model or version that does not exist; the text names those that do."""
-
-
-class DamagedDownload(Exception):
-    """The bytes that arrived are not those of the package."""
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------------------------
@@ -113,13 +110,8 @@ def retire(client: Client, name: str, reason: str) -> None:
 
 
 def download_package(client: Client, name: str, version: RegisteredVersion) -> Iterator[bytes]:
-    """The zip file of a version, compared with the sha256 of its package if it has one. Raises RequestRefused, DamagedDownload."""
-    digest = sha256()
-    for piece in client.download(f"{MODELS}/{_quoted(name)}/versions/{version.number}/package"):
-        digest.update(piece)
-        yield piece
-    if version.package and digest.hexdigest() != version.package:
-        raise DamagedDownload(f"the package of {name} version {version.number} did not arrive as it is stored: try again")
+    """The zip file of a version. Raises RequestRefused, DamagedDownload."""
+    return client.download(f"{MODELS}/{_quoted(name)}/versions/{version.number}/package")
 
 
 # ---- printing ----------------------------------------------------------------------------------------------------------------------
@@ -151,7 +143,8 @@ def print_model(model: RegisteredModel, shown: RegisteredVersion | None) -> None
             ("id", str(model.id)),
             ("aliases", ", ".join(f"{alias}: {number}" for alias, number in sorted(model.aliases.items())) or NONE),
             ("promoters", ", ".join(one.username or str(one.user_id) for one in model.promoters) or "administrators only"),
-        ]
+        ],
+        most=PAGE_WIDTH,
     )
     out.print()
     print_table(
@@ -167,13 +160,14 @@ def print_model(model: RegisteredModel, shown: RegisteredVersion | None) -> None
             )
             for version in model.versions
         ],
+        most=PAGE_WIDTH,
     )
     out.print()
     unit = f", in {shown.unit}" if shown.unit else ""
-    print_message(f"Labels of version {shown.number}{unit}:", console=out)
+    print_message(f"Labels of version {shown.number}{unit}:", most=PAGE_WIDTH, console=out)
     for label in shown.labels:
         words = shown.label_texts.get(label)
-        print_message(printable(f"  {label}: {words}" if words else f"  {label}"), console=out)
+        print_message(printable(f"  {label}: {words}" if words else f"  {label}"), most=PAGE_WIDTH, console=out)
     _print_checks(model)
 
 
@@ -192,6 +186,7 @@ def _print_checks(model: RegisteredModel) -> None:
     print_table(
         [Column("version", right=True), Column("checked (UTC)"), Column("environment", wraps=True), Column("check", wraps=True)],
         [(str(version.number), f"{check.at:%Y-%m-%d %H:%M}", _environment(check), _outcome(check)) for version, check in checks],
+        most=PAGE_WIDTH,
     )
 
 
@@ -218,7 +213,7 @@ def _sentence(change: ModelChange) -> str:
         case "ModelAliasMoved" if change.alias == PRODUCTION:
             return f"put version {change.number} into production"
         case "ModelAliasMoved":
-            return f"let {change.alias} point to version {change.number}"
+            return f"moved the alias {change.alias} to version {change.number}"
         case "ModelRetired":
             return "retired the model"
         case "ModelPromoterAdded":

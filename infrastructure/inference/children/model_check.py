@@ -20,6 +20,7 @@ from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 from infrastructure.inference.package_answers import MAX_RECORD_LENGTH, CheckedPackage, RefusedPackage, version_of
 from infrastructure.inference.packages.input_fitting import InputMismatch, noise_image, preprocessed
 from infrastructure.inference.packages.manifest_reader import parse_record
+from infrastructure.inference.packages.notes import notes_on
 from infrastructure.inference.packages.operators import NamedArray, OperatorFailed
 from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_files import Archive
@@ -92,7 +93,7 @@ class _Check:
             sha256=weights.sha256,
             size=weights.size,
             digest=version_digest(weights.sha256, package.document),
-            kind=OutputKind(manifest.kind),
+            kind=manifest.kind,
             labels=result_labels(manifest),
             label_texts={label: printable(words) for label, words in manifest.label_texts.items()},
             review_below=manifest.review_below,
@@ -107,6 +108,7 @@ class _Check:
             package_size=package_size,
             runtime=RUNTIME,
             provider=self._provider,
+            notes=notes_on(manifest),
         )
         _require_usable(checked)
         return checked
@@ -158,7 +160,7 @@ class _Check:
             assert self._manifest.input is not None
             image = noise_image(self._manifest.input)
             found = _outputs(network, image, ())
-            if self._manifest.kind != "regression":  # whose range holds for real images
+            if self._manifest.kind is not OutputKind.REGRESSION:  # whose range holds for real images
                 interpret(found, self._manifest, picture={})
         return _timed(lambda: _outputs(network, image, ()))[1]
 
@@ -206,9 +208,9 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
 
 # ---- what the manifest says --------------------------------------------------------------------------------------------------------
 def _require_runnable(manifest: PackageManifest) -> None:
-    if manifest.kind == "external":
+    if manifest.kind is OutputKind.EXTERNAL:
         raise PackageRefused(RefusalCode.OUTPUT_KIND, "external classifiers cannot be run yet", field="config.bioscope.output.kind")
-    if manifest.kind == "multi_label" and NONE_APPLIES in manifest.labels:
+    if manifest.kind is OutputKind.MULTI_LABEL and NONE_APPLIES in manifest.labels:
         detail = f"has the label `{NONE_APPLIES}`, which an image gets to which no label applies: name it otherwise"
         raise PackageRefused(RefusalCode.LABELS, detail)
 

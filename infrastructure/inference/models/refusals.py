@@ -67,6 +67,7 @@ class RefusalCode(StrEnum):
     PACKAGE_CORRUPTED = "package_corrupted"
     MODEL_RETIRED = "model_retired"
     MODEL_FULL = "model_full"
+    UPLOADER_NOT_PERMITTED = "uploader_not_permitted"
 
 
 class PackageRefused(Exception):

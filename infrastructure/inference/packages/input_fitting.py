@@ -1,6 +1,5 @@
 """From an image to the input tensor that a manifest describes: channels, sizes, numbers and the order of axes."""
 
-from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +17,6 @@ MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
 NOISE_SEED: Final = 0
 MAX_NOISE: Final = 255
 PICTURE: Final = ("y", "x")
-PROJECTIONS: Final[dict[str, Callable[..., Any]]] = {"max": np.max, "mean": np.mean}
-
 
 AXIS_WORDS: Final = {
     **{axis: plural for axis, (_, plural) in NAMES.items()},
@@ -93,16 +90,11 @@ def mismatches(image: ImageFacts, tensor: InputTensor) -> tuple[InputMismatch, .
     return tuple(found)
 
 
-def network_input(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | None = None) -> Array:
-    """What the network is fed with: `fit`, the preprocessing of the manifest, and one row of numbers where it asks for that.
-
-    Raises InputMismatch, OperatorFailed.
-    """
-    return preprocessed(fit(image, tensor, channels=channels), tensor)
-
-
 def preprocessed(fitted: NamedArray, tensor: InputTensor) -> Array:
-    """What the network is fed with, of an image that was fitted. Raises OperatorFailed."""
+    """What the network is fed with, of an image that was fitted: one row of numbers where the manifest asks for that.
+
+    Raises OperatorFailed.
+    """
     values = np.ascontiguousarray(apply(tensor.preprocessing, fitted, {tensor.id: fitted}).values)
     return values.reshape(1, -1) if tensor.rules.flatten else values
 
@@ -124,16 +116,13 @@ def noise_image(tensor: InputTensor) -> NamedArray:
     return NamedArray(cast(noise * np.float32(scale), tensor.dtype), tensor.axis_ids)
 
 
-def fit(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | None = None) -> NamedArray:
-    """`image` with the axes, sizes and type of `tensor`; its own axes are y and x, and any of channel, z, time and index.
+def fit(image: NamedArray, tensor: InputTensor) -> NamedArray:
+    """`image` with the axes, sizes and type of `tensor`; its own axes are y and x, and any of channel and the stacks of the tensor.
 
-    `channels` chooses from those of the image, in their order. Without it the numbers of channels must agree. A resized picture of
-    whole numbers is rounded to the nearest. Raises InputMismatch.
+    A resized picture of whole numbers is rounded to the nearest. Raises InputMismatch.
     """
-    if not set(PICTURE) <= set(image.axes):
-        raise InputMismatch("axes", expected="y and x", found=", ".join(image.axes))
-    image = _with_channels(image, tensor, channels)
-    image = _without_stack(image, tensor)
+    _check_axes(image, tensor)
+    image = _with_channels(image, tensor)
     target = _target_sizes(image, tensor)
     image = _resized(image, tensor.rules, (target["y"], target["x"]))
     arranged = _arranged(image, tensor.axes, target)
@@ -199,36 +188,22 @@ def _check_pixel_size(image: ImageFacts, tensor: InputTensor) -> None:
 
 
 # ---- axes --------------------------------------------------------------------------------------------------------------------------
-def _with_channels(image: NamedArray, tensor: InputTensor, channels: Sequence[int] | None) -> NamedArray:
+def _check_axes(image: NamedArray, tensor: InputTensor) -> None:
+    if not set(PICTURE) <= set(image.axes):
+        raise InputMismatch("axes", expected="y and x", found=", ".join(image.axes))
+    for axis, size in zip(image.axes, image.values.shape, strict=True):
+        if axis not in {*tensor.axis_ids, "channel"}:
+            raise InputMismatch(axis, expected="none", found=str(size))
+
+
+def _with_channels(image: NamedArray, tensor: InputTensor) -> NamedArray:
     """With as many channels as the manifest has, last axis; one where it has no such axis."""
     values = np.moveaxis(image.values, image.axes.index("channel"), -1) if "channel" in image.axes else image.values[..., None]
     axes = (*(axis for axis in image.axes if axis != "channel"), "channel")
-    if channels is not None:
-        if not all(0 <= channel < values.shape[-1] for channel in channels):
-            raise InputMismatch("channel", expected=f"channels {', '.join(map(str, channels))}", found=str(values.shape[-1]))
-        values = values[..., list(channels)]
     _check_channel_count(values.shape[-1], tensor)
     if values.shape[-1] == 1:
         values = np.repeat(values, _channel_count(tensor), axis=-1)
     return NamedArray(values, axes)
-
-
-def _without_stack(image: NamedArray, tensor: InputTensor) -> NamedArray:
-    """One plane where the manifest has no axis for a stack."""
-    for axis in image.axes:
-        if axis in tensor.axis_ids or axis == "channel":
-            continue
-        dimension = image.axes.index(axis)
-        count = image.values.shape[dimension]
-        if axis == "z" and count > 1 and tensor.rules.projection != "first":
-            values = PROJECTIONS[tensor.rules.projection](image.values, axis=dimension)
-            values = _rounded(values, image.values.dtype)
-        elif axis == "z" or count == 1:
-            values = np.take(image.values, 0, axis=dimension)
-        else:
-            raise InputMismatch(axis, expected="1", found=str(count))
-        image = NamedArray(values, tuple(other for other in image.axes if other != axis))
-    return image
 
 
 def _target_sizes(image: NamedArray, tensor: InputTensor) -> dict[str, int]:

@@ -6,10 +6,12 @@ from typing import Any, Final
 
 import msgspec
 
+from domain.model import OutputKind
 from domain.values import is_id
 from infrastructure.inference.models.manifest import OutOfDomainGates
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.packages.manifest_fields import AxisFields, RdfFields, SizeFields, TensorFields, read_fields
+from infrastructure.inference.packages.manifest_place import MANIFEST_FILE
 from infrastructure.inference.packages.operators import (
     DataType,
     Operator,
@@ -25,7 +27,6 @@ from infrastructure.inference.packages.package_manifest import (
     Axis,
     InputRules,
     InputTensor,
-    OutputKind,
     OutputTensor,
     PackageFile,
     PackageManifest,
@@ -34,13 +35,15 @@ from infrastructure.inference.packages.package_manifest import (
     Weights,
 )
 
-MANIFEST_FILE: Final = "rdf.yaml"
 IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
 SPACE: Final = ("x", "y", "z")
 DEFAULT_IDS: Final = {"batch": "batch", "channel": "channel", "space": "x", "time": "time", "index": "index"}
 EXACT: Final = Tolerance(absolute=0.0, relative=0.0, mismatches_per_million=1000)
-CONTRADICTED_KINDS: Final = {"softmax": {"logits", "multi_label", "regression"}, "multi_label": {"softmax", "logits"}}
+CONTRADICTED_KINDS: Final = {
+    OutputKind.SOFTMAX: {OutputKind.LOGITS, OutputKind.MULTI_LABEL, OutputKind.REGRESSION},
+    OutputKind.MULTI_LABEL: {OutputKind.SOFTMAX, OutputKind.LOGITS},
+}
 """Kinds that an output is not, by what its postprocessing makes it."""
 
 
@@ -129,7 +132,7 @@ class _Reader:
     def _weights(self, kind: OutputKind) -> Weights | None:
         onnx = self._rdf.weights.onnx
         if onnx is None:
-            if kind == "external":
+            if kind is OutputKind.EXTERNAL:
                 return None
             raise self._refused(RefusalCode.WEIGHTS_UNSUPPORTED, "weights.onnx", "is missing; only ONNX weights are run: export them")
         if onnx.external_data is not None:
@@ -344,7 +347,7 @@ class _Reader:
         """As declared, or as the last operator of the output says."""
         declared, implied = self._bioscope.output.kind, _implied_kind(output)
         if self._bioscope.preprocessing is not None and declared is None:
-            return "logits"
+            return OutputKind.LOGITS
         if declared is None and implied is None:
             raise self._refused(
                 RefusalCode.OUTPUT_KIND, "config.bioscope.output.kind", "is missing: softmax, logits, multi_label or regression"
@@ -353,21 +356,23 @@ class _Reader:
             raise self._refused(
                 RefusalCode.OUTPUT_KIND, "config.bioscope.output.kind", f"is {declared}, but the postprocessing makes it {implied}"
             )
-        return declared or implied or "softmax"
+        return declared or implied or OutputKind.SOFTMAX
 
     def _check_kind(self, kind: OutputKind, input_tensor: InputTensor | None) -> None:
         bioscope = self._bioscope
         place = "config.bioscope"
-        if input_tensor is None and kind != "external":
+        if input_tensor is None and kind is not OutputKind.EXTERNAL:
             raise self._refused(RefusalCode.MANIFEST_FIELD, "inputs", "is missing")
-        if (kind == "regression") != (bioscope.output.range is not None):
-            detail = "is missing: the numbers that a result may be" if kind == "regression" else f"is for regression, not for {kind}"
+        if (kind is OutputKind.REGRESSION) != (bioscope.output.range is not None):
+            detail = (
+                "is missing: the numbers that a result may be" if kind is OutputKind.REGRESSION else f"is for regression, not for {kind}"
+            )
             raise self._refused(RefusalCode.OUTPUT_KIND, f"{place}.output.range", detail)
-        if bioscope.review_outside is not None and kind != "regression":
+        if bioscope.review_outside is not None and kind is not OutputKind.REGRESSION:
             raise self._refused(RefusalCode.OUTPUT_KIND, f"{place}.review_outside", f"is for regression, not for {kind}")
-        if bioscope.temperature != 1.0 and kind != "logits":
+        if bioscope.temperature != 1.0 and kind is not OutputKind.LOGITS:
             raise self._refused(RefusalCode.OUTPUT_KIND, f"{place}.temperature", f"is for logits, not for {kind}")
-        if kind == "external" and (bioscope.gates != OutOfDomainGates() or self._rdf.weights.onnx is not None):
+        if kind is OutputKind.EXTERNAL and (bioscope.gates != OutOfDomainGates() or self._rdf.weights.onnx is not None):
             raise self._refused(
                 RefusalCode.OUTPUT_KIND, f"{place}.output.kind", "is external: another program answers, without weights and gates"
             )
@@ -377,7 +382,7 @@ class _Reader:
         gates = self._bioscope.gates
         if gates.distance_below is not None and self._distance(outputs) is None:
             raise self._refused(RefusalCode.MANIFEST_FIELD, "config.bioscope.gates.distance_below", "needs `output.distance`")
-        if gates.energy_above is not None and kind != "logits":
+        if gates.energy_above is not None and kind is not OutputKind.LOGITS:
             raise self._refused(RefusalCode.OUTPUT_KIND, "config.bioscope.gates.energy_above", f"is for logits, not for {kind}")
 
     def _labels(self, output: OutputTensor, index: int, kind: OutputKind) -> tuple[str, ...]:
@@ -402,9 +407,9 @@ class _Reader:
             raise self._refused(RefusalCode.LABELS, place, f"has the label `{shown(double)}` twice")
         if any(not label.isprintable() or label != label.strip() for label in labels):
             raise self._refused(RefusalCode.LABELS, place, "has a label that cannot be shown, or that begins or ends with a blank")
-        if kind == "regression" and len(labels) != 1:
+        if kind is OutputKind.REGRESSION and len(labels) != 1:
             raise self._refused(RefusalCode.LABELS, place, f"has {len(labels)} names; a regression gives one number")
-        if kind in {"softmax", "logits"} and len(labels) < 2:
+        if kind in {OutputKind.SOFTMAX, OutputKind.LOGITS} and len(labels) < 2:
             raise self._refused(RefusalCode.LABELS, place, f"has one label; {kind} needs two or more, multi_label one or more")
 
     def _only_labels(self, values: dict[str, Any], labels: tuple[str, ...], field: str) -> dict[str, Any]:
@@ -437,4 +442,6 @@ def _implied_kind(output: OutputTensor) -> OutputKind | None:
     """By the last operator before the casts at the end."""
     computing = [operator for operator in output.postprocessing if isinstance(operator, Softmax | Sigmoid)]
     last = computing[-1] if computing else None
-    return "softmax" if isinstance(last, Softmax) else "multi_label" if isinstance(last, Sigmoid) else None
+    if isinstance(last, Softmax):
+        return OutputKind.SOFTMAX
+    return OutputKind.MULTI_LABEL if isinstance(last, Sigmoid) else None

@@ -11,15 +11,19 @@ from infrastructure.inference.models.onnx_validation import PACKAGE_LIMITS, Mode
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.packages.consistency import NetworkNames, check_test_input, check_test_output, match_network
 from infrastructure.inference.packages.manifest_fields import convert_fields
-from infrastructure.inference.packages.manifest_reader import MANIFEST_FILE, parse_manifest
+from infrastructure.inference.packages.manifest_place import (
+    ALL_MANIFEST_FILES,
+    MANIFEST_FILE,
+    PLAIN_MANIFEST_FILE,
+    folder_of_manifest,
+)
+from infrastructure.inference.packages.manifest_reader import parse_manifest
 from infrastructure.inference.packages.package_files import Archive, FileLimits, PackageFiles, open_files, open_named_files
 from infrastructure.inference.packages.package_manifest import PackageFile, PackageManifest
-from infrastructure.inference.packages.plain_model import LABELS_FILE, PLAIN_MANIFEST_FILE, PlainManifest, as_rdf, read_labels
+from infrastructure.inference.packages.plain_model import LABELS_FILE, PlainManifest, as_rdf, read_labels
 from infrastructure.inference.packages.strict_yaml import YamlLimits, load_yaml
 from infrastructure.inference.packages.tensor_file import read_layout, read_tensor
 
-MANIFEST_FILES: Final = (MANIFEST_FILE, "bioimageio.yaml")
-"""Names that the specification gives the manifest."""
 ONNX_SUFFIX: Final = ".onnx"
 
 
@@ -85,7 +89,7 @@ class Package:
 
     # ---- manifest
     def _manifest_file(self) -> str:
-        return next((name for name in (*MANIFEST_FILES, PLAIN_MANIFEST_FILE) if name in self.files), MANIFEST_FILE)
+        return next((name for name in ALL_MANIFEST_FILES if name in self.files), MANIFEST_FILE)
 
     def _described(self) -> tuple[Any, PackageManifest]:
         name = self._manifest_file()
@@ -177,30 +181,17 @@ def open_package(source: Path | Archive, limits: PackageLimits = DEFAULT_LIMITS)
         files = open_named_files(paths, limits.files)
     else:
         files = open_files(source, limits.files)
-    return Package(files, _folder_of_manifest(files), limits)
+    return Package(files, folder_of_manifest(files.sizes), limits)
 
 
 def read_weights(archive: Archive, manifest: PackageManifest, limits: PackageLimits = DEFAULT_LIMITS) -> bytes:
     """The network of a package that was checked before, whose archive is known by its sha256. Raises PackageRefused."""
     assert manifest.weights is not None
     files = open_files(archive, limits.files)
-    name = _folder_of_manifest(files) + manifest.weights.source
+    name = folder_of_manifest(files.sizes) + manifest.weights.source
     if name not in files.sizes:
         raise PackageRefused(RefusalCode.FILE_MISSING, "is not in the package", file=name)
     return b"".join(files.stream(name))
-
-
-def _folder_of_manifest(files: PackageFiles) -> str:
-    """Empty where the manifest lies at the top. Raises PackageRefused where there is none, or more than one."""
-    manifests = (*MANIFEST_FILES, PLAIN_MANIFEST_FILE)
-    if any(name in files.sizes for name in manifests):
-        return ""
-    folders = {folder for folder, _, name in (name.rpartition("/") for name in files.sizes) if name in manifests and "/" not in folder}
-    if len(folders) != 1:
-        raise PackageRefused(
-            RefusalCode.MANIFEST_MISSING, f"the package needs its manifest, {MANIFEST_FILE}, or {PLAIN_MANIFEST_FILE} of the simple form"
-        )
-    return f"{folders.pop()}/"
 
 
 def _plain_field(field: str) -> str:

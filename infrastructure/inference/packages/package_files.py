@@ -10,6 +10,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
 
@@ -56,6 +57,11 @@ def open_files(source: Path | Archive, limits: FileLimits) -> PackageFiles:
     if not isinstance(source, Path):
         return _Archive(lambda: io.BufferedReader(_BytesFile(source)), limits)
     return _Folder(_walk(source, limits), limits) if source.is_dir() else _Archive(lambda: source.open("rb"), limits)
+
+
+def open_archive(file: BinaryIO, limits: FileLimits) -> PackageFiles:
+    """Of a zip archive in a seekable file, which stays open. Raises PackageRefused."""
+    return _Archive(lambda: nullcontext(file), limits)
 
 
 def open_named_files(paths: Mapping[str, Path], limits: FileLimits) -> PackageFiles:
@@ -200,7 +206,7 @@ class _BytesFile(io.RawIOBase):
 
 
 class _Archive:
-    def __init__(self, opened: Callable[[], BinaryIO], limits: FileLimits) -> None:
+    def __init__(self, opened: Callable[[], AbstractContextManager[BinaryIO]], limits: FileLimits) -> None:
         self._opened = opened
         with opened() as file:
             end = _find_end(file, limits)

@@ -4,16 +4,16 @@
 """
 
 from hashlib import sha256
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from domain.model import OutputKind
 from infrastructure.inference.models.manifest import OutOfDomainGates
 from infrastructure.inference.packages.operators import DataType, Finite, Operator
 from infrastructure.inference.preprocessing import CODE_VERSION, Preprocessing, digest
 
-OutputKind: TypeAlias = Literal["softmax", "logits", "multi_label", "regression", "external"]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Positive = Annotated[float, Meta(gt=0, le=1e12)]

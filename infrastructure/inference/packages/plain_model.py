@@ -9,10 +9,11 @@ from msgspec import Meta
 from infrastructure.inference.models.onnx_validation import ModelSummary, ValueSignature
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.packages.consistency import EXPORT_HINT
+from infrastructure.inference.packages.manifest_place import PLAIN_MANIFEST_FILE
 from infrastructure.inference.packages.operators import DataType
 from infrastructure.inference.packages.package_manifest import Name, Size
+from infrastructure.inference.packages.zoo_manifest import LOWEST_OPSET
 
-PLAIN_MANIFEST_FILE: Final = "bioscope.yaml"
 LABELS_FILE: Final = "labels.txt"
 FORMAT_VERSION: Final = "0.5.14"
 AXIS_TYPES: Final = {"b": "batch", "c": "channel", "y": "space", "x": "space", "z": "space"}
@@ -98,8 +99,13 @@ def as_rdf(
     if plain.input_tensor is not None:
         fields["inputs"] = [_input(plain.input_tensor, summary)]
     if summary is not None:
-        fields["weights"] = {"onnx": {"source": weights}}
+        fields["weights"] = {"onnx": {"source": weights, **_opset(summary)}}
     return fields
+
+
+def _opset(summary: ModelSummary) -> dict[str, int]:
+    """Empty where the network states none, or one that the specification does not have."""
+    return {"opset_version": summary.opset} if summary.opset >= LOWEST_OPSET else {}
 
 
 def _input(tensor: PlainInput, summary: ModelSummary | None) -> dict[str, Any]:

@@ -63,6 +63,92 @@ begin
 end $$;
 
 
+-- As `domain.user.User.acts_as`: whether an account is active, and a researcher or an administrator.
+create function ops.may_add_models(account uuid) returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(
+    (array_agg(k.state ->> 'role' order by k.version desc) filter (where k.topic in ('UserRegistered', 'UserRoleChanged')))[1]
+      in ('researcher', 'admin')
+    and (array_agg(k.state ->> 'status' order by k.version desc) filter (where k.topic in ('UserRegistered', 'UserStatusChanged')))[1]
+      = 'active'
+    and not bool_or(k.topic in ('UserDeleted', 'UserErased')), false)
+  from (select e.topic, e.originator_version as version, ops.as_json(e.state) as state from es.stream_events(account, 0) e) as k;
+$$;
+
+-- The first rule of its shape that a version breaks; null where it is in order. That it is what the package says is not known here.
+create function ops.check_version(version json) returns text language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when (version ->> 'digest' ~ '^[0-9a-f]{64}$') is not true then 'the digest is no SHA-256 in hexadecimal'
+    when (version ->> 'sha256' ~ '^[0-9a-f]{64}$') is not true then 'the sha256 of the weights is none'
+    when json_typeof(version -> 'labels') is distinct from 'array'
+      or (select count(*) between 1 and 300 and count(*) = count(distinct l.label) and bool_and(l.label <> '')
+        from json_array_elements_text(version -> 'labels') as l (label)) is not true
+      then 'the labels are missing, too many, empty or double'
+    when (version ->> 'record' is json object) is not true then 'the record is no manifest'
+  end;
+$$;
+
+-- As in migration 0023, with the rights of the person who uploaded the package, and the shape of the version.
+-- The first rule that an answer to a check breaks; null where it is in order. `streams`, `topics` and `states` are those of the same
+-- command.
+create or replace function ops.check_model_answer(
+  stream uuid, version integer, topic text, state bytea, streams uuid[], topics text[], states bytea[]
+) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  event    json := ops.as_json(state);
+  "check"  uuid;
+  asked    record;
+  model    es.streams;
+  versions bigint;                                     -- of the model before the command
+begin
+  if topic = 'ModelAliasMoved' then
+    return case
+      when event ->> 'alias' is distinct from 'candidate' then 'a worker may only move the alias candidate'
+      when event ->> 'reason' is not null then 'a worker gives no reason for an alias'
+      when not exists (select from unnest(streams, topics, states) as n (stream, topic, state) where n.topic = 'ModelVersionAdded'
+        and n.stream = check_model_answer.stream and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number'
+        and ops.as_json(n.state) ->> 'by' = event ->> 'by')
+        then 'a worker may only move the alias to a version that it adds, for the same person'
+    end;
+  end if;
+  "check" := case when topic = 'ModelVersionAdded' then (event ->> 'check_id')::uuid else stream end;
+  select s.version, e.topic, ops.as_json(e.state) as state into asked
+    from es.streams s cross join lateral es.event_at(s.first) e where s.stream = "check";
+  select * into model from es.streams s
+    where s.stream = case when topic = 'ModelVersionAdded' then check_model_answer.stream else (event ->> 'model_id')::uuid end;
+  versions := (select count(*) from es.stream_events(model.stream, 0) e where e.topic = 'ModelVersionAdded');
+  return case
+    when asked.topic is null or asked.topic not in ('ModelPackageUploaded', 'ModelTestRequested') then 'nobody asked for the check'
+    when asked.version <> 1 then 'the check has an answer already'
+    when topic <> 'ModelVersionAdded' and version <> 2 then 'the check has an answer already'
+    when (topic = 'ModelCheckFailed' or (topic = 'ModelCheckPassed' and asked.topic = 'ModelTestRequested'))
+      and (asked.state ->> 'model_id', asked.state ->> 'number') is distinct from (event ->> 'model_id', event ->> 'number')
+      then 'the check was of another version'
+    when topic = 'ModelCheckPassed' and ops.model_stream(event ->> 'model_name') is distinct from (event ->> 'model_id')::uuid
+      then 'the name is not that of the model'
+    when topic = 'ModelCheckPassed' and ((event ->> 'number')::integer between 1 and versions) is not true
+      and not exists (select from unnest(streams, topics, states) with ordinality as n (stream, topic, state, place)
+        where n.topic = 'ModelVersionAdded' and n.stream = (event ->> 'model_id')::uuid
+          and ops.as_json(n.state) #>> '{version,number}' = event ->> 'number' and n.place < array_position(streams, "check"))
+      then 'the model has no such version'
+    when topic = 'ModelVersionAdded' and asked.topic <> 'ModelPackageUploaded' then 'nobody uploaded the package'
+    when topic = 'ModelVersionAdded' and (event ->> 'by') is distinct from (asked.state ->> 'by')
+      then 'the version is not added for the person who uploaded it'
+    when topic = 'ModelVersionAdded' and (event #>> '{version,package}') is distinct from (asked.state ->> 'sha256')
+      then 'the package is not the uploaded one'
+    when topic = 'ModelVersionAdded' and not ops.may_add_models((event ->> 'by')::uuid) then 'the person who uploaded it may add no models'
+    when topic = 'ModelVersionAdded' and ops.check_version(event -> 'version') is not null then ops.check_version(event -> 'version')
+    when topic = 'ModelVersionAdded' and ops.model_stream(event ->> 'name') is distinct from stream then 'the name is not that of the model'
+    when topic = 'ModelVersionAdded' and es.stream_holds(model, '{ModelRetired}') then 'the model is retired'
+    when topic = 'ModelVersionAdded' and (event #>> '{version,number}') is distinct from (versions + 1)::text
+      then 'the number is not the next one'
+    when topic = 'ModelVersionAdded' and not exists (select from unnest(streams, topics) as n (stream, topic)
+      where n.stream = "check" and n.topic = 'ModelCheckPassed') then 'a version is added only when its check has passed'
+    when topic = 'ModelVersionAdded' and cardinality(array_positions(topics, 'ModelVersionAdded')) > 1 then 'a check adds one version'
+  end;
+end $$;
+revoke execute on function ops.check_version, ops.may_add_models from public;
+
 -- As in migration 0023.
 create or replace function es.append(
   k_id uuid[], k_digest bytea[], k_subject uuid[], k_meta bytea[],

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from application.jobs.chunk_results import JobPlans
 from application.jobs.tasks import Kind, Task
 from domain import classification, image, model
-from domain.classification import MIN_CHUNK_IMAGES, TARGET_CHUNKS, PlannedImage, Verdict
-from domain.errors import Unavailable
+from domain.classification import MIN_CHUNK_IMAGES, TARGET_CHUNKS, PlaneSelection, PlannedImage, Verdict
+from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id, model_id
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
@@ -30,6 +30,7 @@ from infrastructure.inference.models.manifest import load_manifest, manifest_as_
 from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, add_model, command
+from tests.older_release import at_version
 from tests.process_tree import children
 from tests.rigs.waiting import wait_until_async
 from tests.twins.blobs import MemoryBlobs
@@ -58,13 +59,15 @@ class ChunkClassifierRig:
         add_model(**about, review_below=0.5, record=manifest_as_json(PBC8), command=command(SYSTEM), log=log)
         self.version = log.load(model_id("pbc8"), model.evolve).production
 
-    def job(self, pictures, *, threshold=0.5):
+    def job(self, pictures, *, threshold=0.5, planes=None):
         """A planned job whose first chunk covers pictures that are in the store."""
         chunk = [PlannedImage(uuid4(), self.blobs.keep(data)) for data in pictures]
         other_chunks = [] if len(chunk) <= MIN_CHUNK_IMAGES else (TARGET_CHUNKS - 1) * chunk
         planned = [*chunk, *(PlannedImage(uuid4(), image.sha256) for image in other_chunks)]
         about = {"model_id": model_id("pbc8"), "model_name": "pbc8", "model_version": 1, "model_sha256": self.version.sha256}
-        requested = classification.request(uuid4(), dataset=uuid4(), image=None, **about, threshold=threshold, by=SYSTEM.id, at=NOW)
+        requested = classification.request(
+            uuid4(), dataset=uuid4(), image=None, **about, threshold=threshold, planes=planes, by=SYSTEM.id, at=NOW
+        )
         self.log.append(command(SYSTEM), *requested)
         state = self.log.load(requested[0].originator_id, classification.evolve)
         self.log.append(command(SYSTEM), *classification.plan(state, planned, by=SYSTEM.id, at=NOW))
@@ -330,6 +333,16 @@ class Moody(MemoryBlobs):
             self.away -= 1
             raise Unavailable("The blob store is unavailable", retry_after=5)
         return super().read(sha256)
+
+
+async def test_a_worker_of_an_older_release_keeps_the_task_of_a_job_that_chooses_planes():
+    async with started_rig() as rig:
+        task = rig.job(PICTURES[:1], planes=PlaneSelection(t=0))
+        with at_version("ClassificationRequested", 1), pytest.raises(UpgradeNeeded):
+            await rig.worker.classify(task)
+        assert rig.said(task) is None
+        await rig.worker.classify(task)
+        assert rig.said(task).results
 
 
 async def test_a_store_that_comes_back_is_waited_for():

@@ -92,10 +92,11 @@ def test_focal_planes_can_be_projected(how, dtype):
     assert found.values.values.dtype == dtype
 
 
-def test_the_projection_of_the_manifest_holds_until_the_job_chooses_another():
+@pytest.mark.parametrize("projection", ["max", "mean"])
+def test_the_projection_of_the_manifest_holds_until_the_job_chooses_another(projection):
     values = hyperstack(t=1)
-    tensor = wanted(projection="max")
-    assert np.array_equal(selected(stack_file(values), tensor).values.values, values[0].max(axis=0))
+    tensor = wanted(projection=projection)
+    assert np.array_equal(selected(stack_file(values), tensor).values.values, getattr(values[0], projection)(axis=0))
     assert np.array_equal(selected(stack_file(values), tensor, z=1).values.values, values[0, 1])
     assert selected(stack_file(values), tensor).warnings == ()
 

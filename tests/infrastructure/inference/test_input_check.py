@@ -386,16 +386,22 @@ def as_uploaded(data):
     return image(msgspec.convert(about, Inspection, from_attributes=True), about.media_type)
 
 
-def as_chosen(array, planes):
-    """The first time, and the plane that is chosen or the projection of all. Raises IndexError."""
+def as_chosen(array, planes, tensor):
+    """The first time, and the channels and the plane that are chosen, or the projection of all. Raises IndexError."""
     if "time" in array.axes:
         array = without("time", array, np.take(array.values, 0, axis=array.axes.index("time")))
-    if planes.z is None:
+    if planes.c is not None:
+        if "channel" not in array.axes:
+            array = NamedArray(array.values[..., None], (*array.axes, "channel"))
+        array = NamedArray(np.take(array.values, planes.c, axis=array.axes.index("channel")), array.axes)
+    if planes.z is None and ("z" not in array.axes or "z" in tensor.axis_ids):
         return array
     if "z" not in array.axes:
         array = NamedArray(array.values[None], ("z", *array.axes))
     dimension = array.axes.index("z")
-    return without("z", array, array.values.max(dimension) if planes.z is Projection.MAX else np.take(array.values, planes.z, dimension))
+    return without(
+        "z", array, array.values.max(dimension) if planes.z is Projection.MAX else np.take(array.values, planes.z or 0, dimension)
+    )
 
 
 def without(axis, array, values):
@@ -407,8 +413,9 @@ def without(axis, array, values):
 def test_an_image_that_fits_when_it_is_decoded_is_never_refused(pair):
     data, pixels, planes, document = pair
     refused = check_input(version(document), as_uploaded(data), planes)
+    tensor = parse_manifest(document).input
     try:
-        fit(as_chosen(pixels, planes), parse_manifest(document).input, channels=planes.c)
+        fit(as_chosen(pixels, planes, tensor), tensor)
     except (InputMismatch, IndexError):
         return
     assert list(refused) == []

@@ -12,6 +12,8 @@ from infrastructure.inference.children.child_process import ChildFailed, ChildHu
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage, check_answer, version_of
 from infrastructure.inference.packages.manifest_reader import parse_manifest
+from infrastructure.inference.packages.notes import NOT_SCALED, notes_on
+from infrastructure.inference.packages.package import open_package
 from tests.adversaries.hostile_packages import RUN, STATIC
 from tests.adversaries.onnx_files import FLOAT, field, graph, model, node
 from tests.adversaries.pools import a_pool, child_of, still_works
@@ -106,6 +108,34 @@ async def test_a_network_without_test_tensors_passes_without_a_difference():
     assert isinstance(answer, CheckedPackage)
     assert answer.largest_difference is answer.tolerance is None
     assert answer.label_texts == {"alpha": "the first"}
+
+
+async def test_a_network_of_fractions_that_gets_stored_numbers_is_noted():
+    answer = await checked(zipped({"model.onnx": files()["model.onnx"], **PLAIN_FORM}))
+    assert answer.notes == (NOT_SCALED,)
+
+
+def unscaled(**config):
+    return without_tests(manifest(config={"bioscope": config}))
+
+
+@pytest.mark.parametrize(
+    ("document", "is_noted"),
+    [
+        (unscaled(), True),
+        (unscaled(input={"values": "unit"}), False),
+        (changed(unscaled(), "inputs", 0, "preprocessing", to=[{"id": "scale_range", "kwargs": {}}]), False),
+        (changed(unscaled(), "inputs", 0, "preprocessing", to=[{"id": "clip", "kwargs": {"min": 0}}]), True),
+        (changed(unscaled(), "inputs", 0, "data", to={"type": "uint8"}), False),
+    ],
+)
+def test_only_numbers_that_nothing_scales_are_noted(document, is_noted):
+    assert notes_on(parse_manifest(document)) == ((NOT_SCALED,) if is_noted else ())
+
+
+@pytest.mark.parametrize("name", ["pbc8", "bccd3"])
+def test_nothing_is_noted_of_the_shipped_models(name):
+    assert notes_on(open_package(models() / name).manifest) == ()
 
 
 async def test_a_version_of_many_labels_has_another_one_for_none_of_them():

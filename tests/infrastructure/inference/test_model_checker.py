@@ -13,7 +13,7 @@ import pytest
 
 from application import model_checks, models
 from application.jobs.tasks import Kind, Task
-from domain import model
+from domain import model, user
 from domain.access import Role
 from domain.errors import Unavailable
 from domain.model import CANDIDATE, ModelAliasMoved, ModelVersionAdded, OutputKind
@@ -30,7 +30,7 @@ from infrastructure.inference.package_answers import CheckedPackage, RefusedPack
 from infrastructure.inference.packages.package_files import FileLimits
 from infrastructure.retry import Retry
 from infrastructure.security.keys import RootKey
-from tests.given import actor, command
+from tests.given import NOW, actor, command, register
 from tests.infrastructure.inference.checking_child_functions import BUGGY, DEADLY, GREEDY, LYING, STUCK
 from tests.infrastructure.inference.packages.making import entry, files, zipped
 from tests.rigs.scenario import REPORT
@@ -76,7 +76,7 @@ def another(**changed):
 
 class ModelCheckerRig:
     def __init__(self, log, blobs, pool, threads, delays, function):
-        self.log, self.blobs, self.ada = log, blobs, actor(Role.RESEARCHER)
+        self.log, self.blobs, self.ada = log, blobs, register(actor(Role.RESEARCHER), log=log)
         retry = Retry(threads, delays_seconds=delays)
         self.checker = ModelChecker(log=log, blobs=blobs, pool=pool, retry=retry, cpu=CPU, function=function)
 
@@ -237,6 +237,17 @@ async def test_a_retired_model_takes_no_version():
     assert (refused.code, len(rig.model().versions)) == ("model_retired", 1)
 
 
+async def test_a_package_of_a_person_who_may_add_none_any_more_is_refused_with_the_reason():
+    async with started_rig() as rig:
+        check = rig.uploaded(GOOD)
+        demoted = user.change_role(rig.log.load(rig.ada.id, user.evolve), Role.ANALYST, by=rig.ada.id, at=NOW)
+        rig.log.append(command(), *demoted)
+        await rig.check(check)
+        refused = rig.answer(check)
+    assert (refused.code, rig.model()) == ("uploader_not_permitted", None)
+    assert "may add no models any more" in refused.detail
+
+
 async def test_a_model_with_many_versions_takes_no_more(monkeypatch):
     monkeypatch.setattr(model, "MAX_VERSIONS", 1)
     async with started_rig() as rig:
@@ -367,6 +378,7 @@ def peak_bytes(whose):
         {"label_texts": {"flat": "fl\x00at"}},
         {"release": "1\n2"},
         {"runtime": "onnx\x1b[31m"},
+        {"notes": ("look\x1b[31m",)},
         {"record": "{"},
         pytest.param({"record": '{"other": %s}' % ("[" * 100_000 + "]" * 100_000)}, id="a record that is nested too deeply"),
     ],

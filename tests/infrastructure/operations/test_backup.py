@@ -26,7 +26,7 @@ from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import RootKey
 from tests.adversaries.test_worker import a_job, judged
 from tests.conftest import TEMPLATE
-from tests.given import NOW, actor, add_model, command
+from tests.given import NOW, actor, add_model, command, register
 from tests.partitions import made_small
 from tests.rigs.scenario import REPORT
 from tests.twins.blobs import MemoryBlobs
@@ -140,6 +140,7 @@ def test_a_second_backup_into_the_folder_copies_only_what_is_new(made, owner_url
 def add_package(log, store, data):
     """A package is uploaded; returns its check."""
     sha256 = store.keep(data)
+    register(RESEARCHER, log=log)
     done = model_checks.upload(filename="cells.zip", sha256=sha256, size=len(data), command=command(RESEARCHER), log=log)
     return sha256, done.id
 

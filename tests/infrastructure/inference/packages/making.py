@@ -9,6 +9,7 @@ from hashlib import sha256
 import numpy as np
 import yaml
 
+from infrastructure.inference.packages.input_fitting import fit, preprocessed
 from tests.adversaries import onnx_files as onnx
 from tests.adversaries.onnx_files import attribute, field, graph, model, node, tensor
 
@@ -32,6 +33,11 @@ def network(*, dims=("N", 3, SIZE, SIZE), labels=3, kind=onnx.FLOAT, more_inputs
             outputs=[value("scores", onnx.FLOAT, ("N", labels))] if outputs is None else outputs,
         )
     )
+
+
+def fed(image, tensor):
+    """What the network gets of the planes of an image."""
+    return preprocessed(fit(image, tensor), tensor)
 
 
 def npy(array):

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from infrastructure.inference.packages.input_fitting import ImageFacts, InputMismatch, fit, mismatches, network_input
+from infrastructure.inference.packages.input_fitting import ImageFacts, InputMismatch, fit, mismatches
 from infrastructure.inference.packages.manifest_reader import parse_manifest
 from infrastructure.inference.packages.operators import NamedArray
 from infrastructure.inference.preprocessing import Preprocessing, resized
-from tests.infrastructure.inference.packages.making import manifest
+from tests.infrastructure.inference.packages.making import fed, manifest
 
 PLANES = ("y", "x", "channel")
 DTYPES = st.sampled_from(["uint8", "int8", "uint16", "int16", "float32"])
@@ -134,13 +134,6 @@ def test_a_picture_that_covers_loses_its_ends():
     assert fitted.tolist() == [[50, 50]] * 2
 
 
-def test_channels_are_chosen_in_the_order_that_is_given():
-    image = picture(channels=4)
-    fitted = fit(image, described(channels=2, dtype="uint8"), channels=[3, 1]).values[0]
-    assert np.array_equal(fitted, image.values.transpose(2, 0, 1)[[3, 1]])
-    assert np.array_equal(fit(image, described(axes="yx", dtype="uint8"), channels=[2]).values, image.values[:, :, 2])
-
-
 def test_grey_is_repeated_only_where_the_manifest_says_so():
     grey = NamedArray(picture(channels=1).values[:, :, 0], ("y", "x"))
     fitted = fit(grey, described(dtype="uint8", repeat_grey=True)).values[0]
@@ -148,13 +141,6 @@ def test_grey_is_repeated_only_where_the_manifest_says_so():
     with pytest.raises(InputMismatch) as mismatch:
         fit(grey, described(dtype="uint8"))
     assert (mismatch.value.axis, mismatch.value.expected, mismatch.value.found) == ("channel", "3 (c0, c1, c2)", "1")
-
-
-@pytest.mark.parametrize(("projection", "expected"), [("first", 1), ("max", 9), ("mean", 5)])
-def test_a_stack_becomes_one_plane_as_the_manifest_says(projection, expected):
-    stack = NamedArray(np.stack([np.full((8, 8), value, "uint8") for value in (1, 9, 5)]), ("z", "y", "x"))
-    fitted = fit(stack, described(channels=1, dtype="uint8", projection=projection)).values
-    assert set(fitted.ravel().tolist()) == {expected}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +153,7 @@ def test_a_stack_becomes_one_plane_as_the_manifest_says(projection, expected):
         (picture(dtype="float32"), {"dtype": "uint16"}, "dtype"),
         (picture(dtype="float32"), {"dtype": "uint8", "values": "full_range"}, "dtype"),
         (NamedArray(np.zeros((2, 8, 8, 3)), ("time", *PLANES)), {}, "time"),
+        (NamedArray(np.zeros((2, 8, 8, 3)), ("z", *PLANES)), {}, "z"),
         (NamedArray(np.zeros((2, 8, 8, 3)), ("z", *PLANES)), {"axes": "bczyx"}, "z"),
         (NamedArray(np.zeros((8, 3)), ("y", "channel")), {}, "axes"),
     ],
@@ -182,7 +169,7 @@ def test_an_image_that_does_not_fit_is_refused_with_what_was_expected(image, ten
 def test_the_network_gets_the_preprocessed_tensor_as_the_manifest_orders_it():
     steps = [{"id": "scale_linear", "kwargs": {"gain": 2.0}}, {"id": "ensure_dtype", "kwargs": {"dtype": "uint16"}}]
     image = picture()
-    given_to_it = network_input(image, described(axes="byxc", dtype="float32", preprocessing=steps))
+    given_to_it = fed(image, described(axes="byxc", dtype="float32", preprocessing=steps))
     assert given_to_it.dtype == np.uint16
     assert given_to_it.flags.c_contiguous
     assert np.array_equal(given_to_it[0], image.values.astype(int) * 2)
@@ -190,7 +177,7 @@ def test_the_network_gets_the_preprocessed_tensor_as_the_manifest_orders_it():
 
 def test_one_row_of_numbers_is_given_where_the_network_wants_it():
     image = picture(2, 3, 1)
-    row = network_input(image, described(axes="byx", height=2, width=3, flatten=True))
+    row = fed(image, described(axes="byx", height=2, width=3, flatten=True))
     assert row.tolist() == [image.values.ravel().tolist()]
 
 

@@ -10,7 +10,6 @@ import yaml
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.onnx_validation import ModelLimits, summarize_model
 from infrastructure.inference.models.refusals import PackageRefused
-from infrastructure.inference.packages.input_fitting import network_input
 from infrastructure.inference.packages.operators import NamedArray, apply
 from infrastructure.inference.packages.package import PackageLimits, open_package
 from infrastructure.inference.packages.package_files import FileLimits
@@ -24,6 +23,7 @@ from tests.infrastructure.inference.packages.making import (
     changed,
     classifier_of_trees,
     entry,
+    fed,
     files,
     manifest,
     network,
@@ -193,7 +193,7 @@ def test_an_export_of_scikit_learn_is_opened_and_gives_probabilities(name, opene
     package = opened(plain(PLAIN | rules, weights=weights))
     session = onnxruntime.InferenceSession(package.read("model.onnx"), providers=["CPUExecutionProvider"])
     image = NamedArray(np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8), ("y", "x", "channel"))
-    row = network_input(image, package.manifest.input)
+    row = fed(image, package.manifest.input)
     (probabilities,) = session.run([package.names.outputs["probabilities"]], {package.names.input: row})
     assert probabilities.shape == (1, 3)
     assert probabilities.sum() == pytest.approx(1, abs=1e-4)
@@ -315,7 +315,7 @@ def test_a_good_package_gives_its_test_output(opened):
     package = opened(files())
     session = onnxruntime.InferenceSession(package.read("model.onnx"), providers=["CPUExecutionProvider"])
     image = NamedArray(read_tensor(package.read("test_input.npy"), name="test_input.npy")[0], ("channel", "y", "x"))
-    raw = session.run(list(package.names.outputs.values()), {package.names.input: network_input(image, package.manifest.input)})
+    raw = session.run(list(package.names.outputs.values()), {package.names.input: fed(image, package.manifest.input)})
     scored = package.manifest.output(package.manifest.scored_output)
     scores = apply(scored.postprocessing, NamedArray(raw[0], tuple(axis.id for axis in scored.axes))).values
     assert np.abs(scores - read_tensor(package.read("test_output.npy"), name="test_output.npy")).max() < 1e-6
