@@ -17,6 +17,7 @@ from api.models import Models
 from api.previews import Previews
 from api.results import Results
 from api.sessions import Sessions
+from api.statistics import Statistics
 
 ROUTES: tuple[Any, ...] = (
     health.live,
@@ -33,6 +34,7 @@ ROUTES: tuple[Any, ...] = (
     ModelChecks,
     Classifications,
     Results,
+    Statistics,
     Events,
     Audit,
     live,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import processes, remote, stack
+from api.cli import processes, remote, stack, statistics
 from api.cli.admin import audit, backup, config, documents, images, keys, model_packages, models, users
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
@@ -48,7 +48,7 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
 
 for checking in (model_packages.add, model_packages.test, model_packages.checks):
     models.models.add_command(checking)
-main.add_section("Everyday commands", stack.demo, stack.up, remote.login, remote.classify, audit.audit)
+main.add_section("Everyday commands", stack.demo, stack.up, remote.login, remote.classify, statistics.stats, audit.audit)
 main.add_section(
     "Administration",
     users.users,

@@ -46,6 +46,7 @@ TAGS: Final = {
     "models": "Models that images can be classified with",
     "classifications": "Jobs: run a model over an image or a dataset",
     "results": "What the models found",
+    "statistics": "Figures of the results, in groups",
     "devices": "Microscopes and cameras",
     "events": "The event stream, and the schemas of its events",
     "users": "Accounts and roles",

@@ -78,6 +78,7 @@ GET    /api/classification-results/classification/{job_id}  !! ++++++ ++++++ +++
 GET    /api/classification-results/image/{image_id}         !! ++++++ ++++++ ++++++ ++++++ -- --
 GET    /api/classification-results/today/statistics         !  +      +      +      +      -  -
 GET    /api/classification-results/{result_id}              !! ++++.. ++++.. ++++.. +++++. -- --
+GET    /api/statistics/results                              !  +      +      +      +      -  -
 GET    /api/events                                          !  -      -      -      +      -  +
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +

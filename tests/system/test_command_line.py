@@ -22,6 +22,7 @@ DAY = [
     "bioscope users create-admin",
     "bioscope login",
     "bioscope classify",
+    "bioscope stats",
     "bioscope audit verify",
     "bioscope audit trail",
     "bioscope audit state",

@@ -195,11 +195,11 @@ class Client:
             yield state
 
     def results(self, job: str) -> list[dict[str, Any]]:
-        return self._all(f"/api/classification-results/classification/{job}")
+        return self.all(f"/api/classification-results/classification/{job}")
 
     def failures(self, job: str) -> list[dict[str, Any]]:
         """The images that the job covers and has no result for."""
-        return self._all(f"/api/classifications/{job}/failures")
+        return self.all(f"/api/classifications/{job}/failures")
 
     def model_version(self, model: str, number: int) -> dict[str, Any]:
         """A version of the model with this id; empty if the server does not show it."""
@@ -207,9 +207,9 @@ class Client:
         return next((version for version in versions if version["number"] == number), {})
 
     def images(self, dataset: str) -> list[dict[str, Any]]:
-        return self._all("/api/images/", dataset_id=dataset)
+        return self.all("/api/images/", dataset_id=dataset)
 
-    def _all(self, path: str, **query: str) -> list[dict[str, Any]]:
+    def all(self, path: str, **query: str) -> list[dict[str, Any]]:
         """All items of a list, page by page."""
         answer = self.call("GET", path, params={**query, "page_size": PAGE_SIZE})
         items: list[dict[str, Any]] = answer.json()
