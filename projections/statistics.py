@@ -112,7 +112,7 @@ class Dimension(StrEnum):
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which results to count: those of the days from `first` to `last`, both included (UTC). Other fields without a value do not restrict."""
+    """Which results to count: those of the days from `first` to `last`, both included (UTC). A field that is None does not restrict."""
 
     first: date
     last: date
@@ -198,7 +198,7 @@ async def grouped(db: QueryDatabase, actor: Actor, *, where: Filter, by: Collect
 
 
 def days_of(first: date | None, last: date | None, *, today: date) -> tuple[date, date]:
-    """The first and the last day that a caller chose. By default `last` is today, and `first` is the first of the DEFAULT_DAYS days up to `last`.
+    """The first and the last day that a caller chose: by default today, and DEFAULT_DAYS days that end with the last day.
 
     Raises Invalid if `first` is after `last`, or if there are more than MAX_DAYS.
     """
