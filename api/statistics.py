@@ -13,8 +13,8 @@ from api.clock import utc_now
 from api.request import RequestContext, from_row
 from projections import statistics
 
-From = Annotated[date | None, QueryParameter(query="from")]
-To = Annotated[date | None, QueryParameter(query="to")]
+From = Annotated[str | None, QueryParameter(name="from", format="date")]
+To = Annotated[str | None, QueryParameter(name="to", format="date")]
 Version = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1)]
 
 
@@ -66,8 +66,8 @@ class Statistics(Controller):
     async def count_results(
         self,
         context: NamedDependency[RequestContext],
-        first: From = None,
-        last: To = None,
+        from_day: From = None,
+        to_day: To = None,
         dataset_id: FromQuery[UUID | None] = None,
         model_name: FromQuery[str | None] = None,
         model_version: Version = None,
@@ -80,7 +80,7 @@ class Statistics(Controller):
         those of deleted jobs and images. Groups without results are left out; without `group_by`, all results are one group. At most
         1,000 groups are answered: more are refused.
         """
-        first, last = statistics.days_of(first, last, today=utc_now().date())
+        first, last = statistics.days_of(from_day, to_day, today=utc_now().date())
         where = statistics.Filter(
             first=first, last=last, dataset_id=dataset_id, model_name=model_name, model_version=model_version, device_id=device_id
         )

@@ -3,7 +3,9 @@
 Triggers on results keep the tables `tallies` and `statistics` (migration 0024).
 """
 
+import re
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -95,6 +97,7 @@ BINS: Final = 20
 DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 366
 MAX_GROUPS: Final = 1000
+DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 NO_DEVICE: Final = UUID(int=0)
 """The device of results whose image names none."""
 
@@ -197,18 +200,25 @@ async def grouped(db: QueryDatabase, actor: Actor, *, where: Filter, by: Collect
     return found
 
 
-def days_of(first: date | None, last: date | None, *, today: date) -> tuple[date, date]:
+def days_of(first: str | None, last: str | None, *, today: date) -> tuple[date, date]:
     """The first and the last day that a caller chose: by default today, and DEFAULT_DAYS days that end with the last day.
 
-    Raises Invalid if `first` is after `last`, or if there are more than MAX_DAYS.
+    Raises Invalid for a text that is no day, if `first` is after `last`, or if there are more than MAX_DAYS.
     """
-    last = last or today
-    first = first or date.fromordinal(max(date.min.toordinal(), last.toordinal() - DEFAULT_DAYS + 1))
-    if first > last:
+    until = _day("to", last) if last else today
+    since = _day("from", first) if first else date.fromordinal(max(date.min.toordinal(), until.toordinal() - DEFAULT_DAYS + 1))
+    if since > until:
         raise _invalid("from", "must not be after `to`")
-    if (last - first).days >= MAX_DAYS:
+    if (until - since).days >= MAX_DAYS:
         raise _invalid("from", f"must be at most {MAX_DAYS - 1} days before `to`")
-    return first, last
+    return since, until
+
+
+def _day(parameter: str, text: str) -> date:
+    if DAY.fullmatch(text):
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    raise _invalid(parameter, "must be a day such as 2026-03-01")
 
 
 def dimensions_of(text: str | None) -> tuple[Dimension, ...]:

@@ -277,8 +277,10 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope models list",
     "bioscope models show",
     "bioscope models history",
+    "bioscope stats",
 }
-"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py and test_registry_commands.py."""
+"""tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py and
+test_statistics.py."""
 
 
 def test_every_json_is_tested():

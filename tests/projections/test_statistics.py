@@ -296,12 +296,26 @@ def test_columns_are_a_list_of_known_words():
 
 
 def test_days_default_to_the_last_30():
-    assert days_of(None, None, today=TODAY) == (TODAY - timedelta(days=29), TODAY)
-    assert days_of(TODAY, TODAY, today=TODAY + timedelta(days=400)) == (TODAY, TODAY)
-    assert days_of(None, date.min, today=TODAY) == (date.min, date.min)
-    last = TODAY + timedelta(days=MAX_DAYS - 1)
-    assert days_of(TODAY, last, today=TODAY) == (TODAY, last)
-    for first, wrong in ((TODAY, TODAY - timedelta(days=1)), (TODAY, last + timedelta(days=1)), (date.min, date.max)):
-        with pytest.raises(Invalid) as refused:
-            days_of(first, wrong, today=TODAY)
-        assert refused.value.errors[0]["loc"] == ["query", "from"]
+    today = date(2026, 3, 1)
+    assert days_of(None, None, today=today) == (date(2026, 1, 31), today)
+    assert days_of("2025-01-01", "2025-01-01", today=today) == (date(2025, 1, 1), date(2025, 1, 1))
+    assert days_of(None, "0001-01-02", today=today) == (date.min, date(1, 1, 2))
+    assert days_of("2024-01-01", "2024-12-31", today=today) == (date(2024, 1, 1), date(2024, 12, 31))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "parameter", "advice"),
+    [
+        ("2026-03-02", None, "from", "must not be after `to`"),
+        ("2024-01-01", "2025-01-01", "from", f"must be at most {MAX_DAYS - 1} days before `to`"),
+        ("0001-01-01", "9999-12-31", "from", "days before `to`"),
+        ("yesterday", None, "from", "must be a day such as 2026-03-01"),
+        ("20260301", None, "from", "must be a day such as"),
+        (None, "2026-02-30", "to", "must be a day such as"),
+        (None, "2026-02-01T00:00:00Z", "to", "must be a day such as"),
+    ],
+)
+def test_other_days_are_refused_with_what_is_right(first, last, parameter, advice):
+    with pytest.raises(Invalid, match=advice) as refused:
+        days_of(first, last, today=date(2026, 3, 1))
+    assert refused.value.errors[0]["loc"] == ["query", parameter]
