@@ -883,7 +883,7 @@ begin
   insert into tallies as t (dataset_id, minute, count, micros, measured)
     select dataset_id, date_bin('1 minute', created_at, '2000-01-01 00:00Z'), way * count(*),
       way * sum(round(confidence * 1000000)::bigint), way * count(value)
-    from changed where not hidden and reused is null group by 1, 2 order by 1, 2
+    from changed where not hidden and reused is null group by 1, 2
     on conflict (dataset_id, minute) do update
       set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured;
   with counted as materialized (
@@ -904,7 +904,7 @@ begin
         way * count(*) filter (where bin = 15), way * count(*) filter (where bin = 16), way * count(*) filter (where bin = 17),
         way * count(*) filter (where bin = 18), way * count(*) filter (where bin = 19)
       ]
-    from counted group by 1, 2, 3, 4, 5, 6, 7 order by 1, 2, 3, 4, 5, 6, 7
+    from counted group by 1, 2, 3, 4, 5, 6, 7
     on conflict (dataset_id, day, model_name, model_version, device_id, label, verdict) do update
       set count = s.count + excluded.count, micros = s.micros + excluded.micros, measured = s.measured + excluded.measured,
         total = trim_scale(s.total + excluded.total), bins = array[
