@@ -181,7 +181,7 @@ GROUPED = f"""select g.*, d.name as dataset_name from (
       and (%(model_name)s::text is null or s.model_name = %(model_name)s::text)
       and (%(model_version)s::integer is null or s.model_version = %(model_version)s::integer)
       and (%(device_id)s::uuid is null or s.device_id = %(device_id)s::uuid)
-    group by 1, 2, 3, 4, 5, 6, 7 having sum(s.count) > 0 order by 5, 1, 2, 3, 4, 6, 7 limit %(maximum)s
+    group by 1, 2, 3, 4, 5, 6, 7 having sum(s.count) > 0 limit %(maximum)s
   ) g left join datasets d on d.id = g.dataset_id order by g.day, g.model_name, g.model_version, d.name, g.dataset_id, g.device_id, g.label,
     g.verdict"""  # noqa: S608 - constants
 

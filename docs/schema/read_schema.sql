@@ -277,18 +277,18 @@ create trigger tally_uncounted after update on read.results referencing old tabl
 
 -- Results of each day, by all that they can be grouped by. Triggers on results write it.
 create table read.statistics (
-  dataset_id    uuid not null,       -- Refers to datasets.
-  day           date not null,       -- Day of the results, in UTC.
+  dataset_id    uuid not null,      -- Refers to datasets.
+  day           date not null,      -- Day of the results, in UTC.
   model_name    text not null,
-  model_version integer not null,    -- Number of the model version.
-  device_id     uuid not null,       -- Device of the image when it was classified; all zeros if it names none. Refers to devices.
-  label         text not null,       -- Label in force, or the name of a measured quantity.
-  verdict       text not null,       -- Verdict in force: clear, needs_review or out_of_domain.
-  count         bigint not null,     -- Results that are not hidden and repeat no earlier one.
-  micros        bigint not null,     -- Sum of their confidence, in millionths.
-  measured      bigint not null,     -- How many of them are numbers, which have no confidence.
-  total         numeric not null,    -- Sum of these numbers.
-  bins          integer[] not null,  -- How many of the others have a confidence from 0 to 0.05, from 0.05 to 0.1, and so on: 20 bins.
+  model_version integer not null,   -- Number of the model version.
+  device_id     uuid not null,      -- Device of the image when it was classified; all zeros if it names none. Refers to devices.
+  label         text not null,      -- Label in force, or the name of a measured quantity.
+  verdict       text not null,      -- Verdict in force: clear, needs_review or out_of_domain.
+  count         bigint not null,    -- Results that are not hidden and repeat no earlier one.
+  micros        bigint not null,    -- Sum of their confidence, in millionths.
+  measured      bigint not null,    -- How many of them are numbers, which have no confidence.
+  total         numeric not null,   -- Sum of these numbers.
+  bins          bigint[] not null,  -- How many of the others have a confidence from 0 to 0.05, from 0.05 to 0.1, and so on: 20 bins.
   primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
 ) with (fillfactor=50);
 create index statistics_of_day on read.statistics using btree (day);

@@ -1467,7 +1467,7 @@ begin
     micros        bigint    not null,
     measured      bigint    not null,
     total         numeric   not null,
-    bins          integer[] not null,
+    bins          bigint[]  not null,
     primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
   ) with (fillfactor = 50);
   create index statistics_of_day on statistics (day);

@@ -737,7 +737,7 @@ begin
     micros        bigint    not null,
     measured      bigint    not null,
     total         numeric   not null,
-    bins          integer[] not null,
+    bins          bigint[]  not null,
     primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
   ) with (fillfactor = 50);
   create index statistics_of_day on statistics (day);
@@ -935,7 +935,7 @@ create table read.statistics (
   micros        bigint    not null,
   measured      bigint    not null,
   total         numeric   not null,
-  bins          integer[] not null,
+  bins          bigint[]  not null,
   primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
 ) with (fillfactor = 50);
 create index statistics_of_day on read.statistics (day);
