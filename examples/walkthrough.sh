@@ -192,8 +192,8 @@ call GET "/api/classification-results/$RESULT" | python3 -m json.tool
 same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 2
 call GET "/api/classification-results?classification_id=$ONE" > /dev/null
 call GET /api/classification-results/today/statistics > /dev/null
-COUNTED=$(call GET "/api/statistics/results?dataset_id=$DATASET&group_by=model")
-same "$(field groups.0.model_name <<< "$COUNTED") $(field groups.0.count <<< "$COUNTED")" "$MODEL 4"
+same "$(call GET "/api/statistics/results?dataset_id=$DATASET&model_name=$MODEL&group_by=day,verdict" | field groups.0.measured)" 0
+same "$(call GET "/api/statistics/results?dataset_id=$DATASET&model_name=$MODEL" | field groups.0.count)" 3
 refused 422 GET "/api/statistics/results?group_by=colour"
 
 chapter "Cancel a job (409 if it has already ended)"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 STATISTICS = "/api/statistics/results"
 
 
-class Laboratory:
+class StatisticsClient:
     """A researcher with a dataset, and results of two models in it: three labels today, one yesterday, and a number."""
 
     def __init__(self, api, http, workers, cells):
@@ -39,11 +39,11 @@ class Laboratory:
 
 
 @pytest.fixture
-async def laboratory(api):
+async def client(api):
     workers, http = WorkerEvents(api), await api.client()
     await workers.model()
     await workers.model("cells", sha256="cd" * 32)
-    made = Laboratory(api, http, workers, await dataset(http))
+    made = StatisticsClient(api, http, workers, await dataset(http))
     await made.judge(confidence=0.75)
     await made.judge(confidence=1.0)
     await made.judge(confidence=0.5, model="cells")
@@ -53,8 +53,8 @@ async def laboratory(api):
     return made
 
 
-async def test_all_results_of_the_last_30_days_are_one_group(laboratory):
-    body = await laboratory.counted()
+async def test_all_results_of_the_last_30_days_are_one_group(client):
+    body = await client.counted()
     today = now().date()
     assert (body["from"], body["to"], body["group_by"]) == (str(today - timedelta(days=29)), str(today), [])
     [group] = body["groups"]
@@ -69,35 +69,35 @@ async def test_all_results_of_the_last_30_days_are_one_group(laboratory):
     }
 
 
-async def test_results_are_grouped_and_filtered(laboratory):
+async def test_results_are_grouped_and_filtered(client):
     today = str(now().date())
-    by_version = await laboratory.counted(group_by="version")
+    by_version = await client.counted(group_by="version")
     assert by_version["group_by"] == ["version"]
     assert [(one["model_name"], one["model_version"], one["count"]) for one in by_version["groups"]] == [("cells", 1, 1), ("shapes", 1, 4)]
-    by_label = await laboratory.counted(group_by="model,label", model_name="shapes")
+    by_label = await client.counted(group_by="model,label", model_name="shapes")
     assert [(one["label"], one["count"], one["average_value"]) for one in by_label["groups"]] == [
         ("round", 3, None),
         ("viability", 1, 87.5),
     ]
-    by_day = await laboratory.counted(group_by="day,dataset", **{"from": today, "to": today})
+    by_day = await client.counted(group_by="day,dataset", **{"from": today, "to": today})
     assert [(one["day"], one["dataset_name"], one["count"]) for one in by_day["groups"]] == [(today, "cells", 4)]
     for nothing in ({"model_version": 2}, {"device_id": str(uuid4())}, {"dataset_id": str(uuid4())}, {"to": "2020-01-01"}):
-        assert (await laboratory.counted(**nothing))["groups"] == []
+        assert (await client.counted(**nothing))["groups"] == []
 
 
-async def test_what_is_deleted_is_not_counted(laboratory):
-    image = await image_in(laboratory.http, laboratory.cells)
-    await laboratory.judge(image=image)
-    position = (await laboratory.http.delete(f"/api/images/{image}")).headers["X-Event-Position"]
-    assert (await laboratory.counted(min_position=position))["groups"][0]["count"] == 5
+async def test_what_is_deleted_is_not_counted(client):
+    image = await image_in(client.http, client.cells)
+    await client.judge(image=image)
+    position = (await client.http.delete(f"/api/images/{image}")).headers["X-Event-Position"]
+    assert (await client.counted(min_position=position))["groups"][0]["count"] == 5
 
 
-async def test_only_those_who_may_read_the_dataset_count_its_results(laboratory, api):
+async def test_only_those_who_may_read_the_dataset_count_its_results(client, api):
     viewer, stranger, admin = [await api.client(role) for role in ("viewer", "researcher", "admin")]
-    await share(laboratory.http, laboratory.cells, viewer)
-    seen = [(await laboratory.counted(http))["groups"] for http in (viewer, stranger, admin)]
+    await share(client.http, client.cells, viewer)
+    seen = [(await client.counted(http))["groups"] for http in (viewer, stranger, admin)]
     assert [sum(group["count"] for group in groups) for groups in seen] == [5, 0, 5]
-    assert (await laboratory.counted(stranger, dataset_id=laboratory.cells))["groups"] == []
+    assert (await client.counted(stranger, dataset_id=client.cells))["groups"] == []
     assert_refused(await api.anonymous().get(STATISTICS), 401)
 
 
@@ -126,12 +126,12 @@ async def test_wrong_parameters_are_refused_with_what_is_right(api, query, param
 
 # ---- the command -------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def stats(url, laboratory, monkeypatch, tmp_path):
+def stats(url, client, monkeypatch, tmp_path):
     """Runs `bioscope stats` for the researcher, or for somebody else with the tokens of `as_`."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
 
-    async def run(*arguments, code=0, as_=laboratory.http):
+    async def run(*arguments, code=0, as_=client.http):
         store_credentials(Credentials(url, as_.headers["Authorization"].split()[1], ""))
         ended = await asyncio.to_thread(CliRunner().invoke, main, ["stats", *arguments])
         assert ended.exit_code == code, ended.output + repr(ended.exception)
@@ -160,7 +160,7 @@ async def test_the_terminal_shows_a_table_and_a_histogram(stats):
     assert histogram[-1] == ["95-100%", "1", "#" * 40]
 
 
-async def test_options_choose_what_is_counted(stats, laboratory):
+async def test_options_choose_what_is_counted(stats, client):
     yesterday = str((now() - timedelta(days=1)).date())
     printed = (
         await stats("--from", yesterday, "--to", yesterday, "--by", "day,dataset,version,device", "--dataset", "cells", "--json")
@@ -168,23 +168,23 @@ async def test_options_choose_what_is_counted(stats, laboratory):
     assert_shape(shapes()["bioscope stats"], printed)
     [group] = json.loads(printed)["groups"]
     assert (group["day"], group["dataset_name"], group["model_name"], group["count"]) == (yesterday, "cells", "shapes", 1)
-    assert lines(await stats("--dataset", laboratory.cells, "--model", "cells@1"))[3] == ["cells", "1", "1", "1", "0", "0", "50.0%"]
+    assert lines(await stats("--dataset", client.cells, "--model", "cells@1"))[3] == ["cells", "1", "1", "1", "0", "0", "50.0%"]
     assert "There are no results" in (await stats("--to", "2020-01-01")).stdout
 
 
-async def test_devices_have_host_names_for_those_who_may_read_them(stats, laboratory, api):
+async def test_devices_have_host_names_for_those_who_may_read_them(stats, client, api):
     admin, viewer = await api.client("admin"), await api.client("viewer")
     device = (await admin.post("/api/devices", json={"name": "Scope", "hostname": "scope-1"})).json()["id"]
-    await share(laboratory.http, laboratory.cells, viewer)
-    await laboratory.judge(image=await image_in(laboratory.http, laboratory.cells, device_id=device))
+    await share(client.http, client.cells, viewer)
+    await client.judge(image=await image_in(client.http, client.cells, device_id=device))
     assert [row[0] for row in lines(await stats("--by", "device"))[3:5]] == ["scope-1", "-"]
     assert [row[0] for row in lines(await stats("--by", "device", as_=viewer))[3:5]] == [device, "-"]
     assert lines(await stats("--device", "scope-1"))[3][2] == "1"
 
 
-async def test_what_does_not_exist_is_named_with_a_way_out(stats, laboratory):
-    await dataset(laboratory.http, "twice")
-    await dataset(laboratory.http, "twice")
+async def test_what_does_not_exist_is_named_with_a_way_out(stats, client):
+    await dataset(client.http, "twice")
+    await dataset(client.http, "twice")
     assert "there is no dataset 'none'" in (await stats("--dataset", "none", code=2)).stderr
     assert "give an id, which is one of" in " ".join((await stats("--dataset", "twice", code=2)).stderr.split())
     assert "there is no device 'none'" in (await stats("--device", "none", code=2)).stderr

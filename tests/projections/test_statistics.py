@@ -161,7 +161,7 @@ async def db(app_url):
     await db.close()
 
 
-class Laboratory:
+class TwoDays:
     """Results of two datasets on two days: `ada` owns both, `eve` may read the first one."""
 
     def __init__(self, scenario):
@@ -190,16 +190,16 @@ class Laboratory:
 
 
 @pytest.fixture
-def laboratory(scenario):
-    return Laboratory(scenario)
+def two_days(scenario):
+    return TwoDays(scenario)
 
 
-TWO_DAYS = Filter(first=TODAY, last=TODAY + timedelta(days=1))
+BOTH_DAYS = Filter(first=TODAY, last=TODAY + timedelta(days=1))
 
 
 @pytest.mark.anyio
-async def test_without_columns_all_results_are_one_group(db, laboratory):
-    (found,) = await statistics.grouped(db, laboratory.ada, where=TWO_DAYS)
+async def test_without_columns_all_results_are_one_group(db, two_days):
+    (found,) = await statistics.grouped(db, two_days.ada, where=BOTH_DAYS)
     assert (found.count, found.measured, found.clear, found.needs_review) == (6, 2, 6, 0)
     assert found.average_confidence == pytest.approx((0.9 + 0.5 + 0.7 + 0.04) / 4)
     assert {number: count for number, count in enumerate(found.bins) if count} == {0: 1, 10: 1, 14: 1, 18: 1}
@@ -208,21 +208,21 @@ async def test_without_columns_all_results_are_one_group(db, laboratory):
 
 
 @pytest.mark.anyio
-async def test_results_are_grouped_by_any_columns(db, laboratory):
+async def test_results_are_grouped_by_any_columns(db, two_days):
     async def counts(*by, **where):
-        found = await statistics.grouped(db, laboratory.ada, where=msgspec.structs.replace(TWO_DAYS, **where), by=by)
+        found = await statistics.grouped(db, two_days.ada, where=msgspec.structs.replace(BOTH_DAYS, **where), by=by)
         return [tuple(getattr(one, name) for name in NAMES[by]) for one in found]
 
     tomorrow = TODAY + timedelta(days=1)
     assert await counts(Dimension.DAY) == [(TODAY, 2), (tomorrow, 4)]
     assert await counts(Dimension.VERSION) == [("cells", 1, 1), ("shapes", 1, 5)]
-    assert await counts(Dimension.DATASET) == [("first", laboratory.first, 3), ("second", laboratory.second, 3)]
-    assert sorted(await counts(Dimension.DEVICE), key=str) == sorted([(None, 3), (laboratory.scope, 3)], key=str)
-    assert await counts(Dimension.DAY, dataset_id=laboratory.first) == [(TODAY, 2), (tomorrow, 1)]
-    assert await counts(Dimension.DAY, device_id=laboratory.scope, model_name="cells", model_version=1) == [(TODAY, 1)]
+    assert await counts(Dimension.DATASET) == [("first", two_days.first, 3), ("second", two_days.second, 3)]
+    assert sorted(await counts(Dimension.DEVICE), key=str) == sorted([(None, 3), (two_days.scope, 3)], key=str)
+    assert await counts(Dimension.DAY, dataset_id=two_days.first) == [(TODAY, 2), (tomorrow, 1)]
+    assert await counts(Dimension.DAY, device_id=two_days.scope, model_name="cells", model_version=1) == [(TODAY, 1)]
     assert await counts(Dimension.DAY, model_name="cells", model_version=2) == []
     assert await counts(Dimension.DAY, last=TODAY) == [(TODAY, 2)]
-    (label,) = await statistics.grouped(db, laboratory.ada, where=TWO_DAYS, by=[Dimension.VERDICT])
+    (label,) = await statistics.grouped(db, two_days.ada, where=BOTH_DAYS, by=[Dimension.VERDICT])
     assert (label.verdict, label.count) == ("clear", 6)
 
 
@@ -235,53 +235,53 @@ NAMES = {
 
 
 @pytest.mark.anyio
-async def test_numbers_have_a_mean_where_they_are_of_one_quantity(db, laboratory):
-    found = await statistics.grouped(db, laboratory.ada, where=TWO_DAYS, by=[Dimension.MODEL, Dimension.LABEL])
+async def test_numbers_have_a_mean_where_they_are_of_one_quantity(db, two_days):
+    found = await statistics.grouped(db, two_days.ada, where=BOTH_DAYS, by=[Dimension.MODEL, Dimension.LABEL])
     assert {one.model_name: (one.measured, one.average_value) for one in found} == {"cells": (0, None), "shapes": (2, 5.25)}
 
 
 @pytest.mark.anyio
-async def test_readers_count_only_what_they_may_see(db, laboratory):
+async def test_readers_count_only_what_they_may_see(db, two_days):
     nobody, service = Actor(id=uuid4(), role=Role.RESEARCHER), Actor(id=uuid4(), kind="service", scopes=frozenset({"images:read"}))
-    readers = (laboratory.ada, laboratory.admin, laboratory.eve, nobody, service)
-    seen = [sum(one.count for one in await statistics.grouped(db, reader, where=TWO_DAYS)) for reader in readers]
+    readers = (two_days.ada, two_days.admin, two_days.eve, nobody, service)
+    seen = [sum(one.count for one in await statistics.grouped(db, reader, where=BOTH_DAYS)) for reader in readers]
     assert seen == [6, 6, 3, 0, 0]
-    foreign = msgspec.structs.replace(TWO_DAYS, dataset_id=laboratory.second)
-    assert await statistics.grouped(db, laboratory.eve, where=foreign) == []
+    foreign = msgspec.structs.replace(BOTH_DAYS, dataset_id=two_days.second)
+    assert await statistics.grouped(db, two_days.eve, where=foreign) == []
 
 
 @pytest.mark.anyio
-async def test_deleted_jobs_images_and_datasets_are_taken_out(db, scenario, laboratory):
+async def test_deleted_jobs_images_and_datasets_are_taken_out(db, scenario, two_days):
     async def count():
         scenario.follow()
-        return sum(one.count for one in await statistics.grouped(db, laboratory.ada, where=TWO_DAYS))
+        return sum(one.count for one in await statistics.grouped(db, two_days.ada, where=BOTH_DAYS))
 
-    scenario.delete_job(laboratory.ada, laboratory.job)
+    scenario.delete_job(two_days.ada, two_days.job)
     assert await count() == 5
-    scenario.delete_image(laboratory.ada, laboratory.image)
+    scenario.delete_image(two_days.ada, two_days.image)
     assert await count() == 3
-    scenario.delete_dataset(laboratory.ada, laboratory.second)
+    scenario.delete_dataset(two_days.ada, two_days.second)
     assert await count() == 0
 
 
 @pytest.mark.anyio
-async def test_a_policy_moves_the_counts_to_the_labels_and_verdicts_in_force(db, connection, laboratory):
+async def test_a_policy_moves_the_counts_to_the_labels_and_verdicts_in_force(db, connection, two_days):
     connection.execute("update results set label = 'flat', confidence = 0.3, verdict = 'needs_review' where value is null")
-    found = await statistics.grouped(db, laboratory.ada, where=TWO_DAYS, by=[Dimension.LABEL])
+    found = await statistics.grouped(db, two_days.ada, where=BOTH_DAYS, by=[Dimension.LABEL])
     assert {one.label: (one.count, one.clear, one.needs_review) for one in found} == {"flat": (4, 0, 4), "round": (2, 2, 0)}
     assert found[0].average_confidence == pytest.approx(0.3)
 
 
 @pytest.mark.anyio
-async def test_too_many_groups_are_refused_with_a_way_out(db, connection, laboratory):
+async def test_too_many_groups_are_refused_with_a_way_out(db, connection, two_days):
     connection.execute(
         """insert into statistics select %s, %s::date, 'm' || n, 1, %s, 'round', 'clear', 1, 1, 0, 0, array_fill(0, array[20])
         from generate_series(1, %s) n""",
-        (laboratory.first, TODAY, NO_DEVICE, MAX_GROUPS),
+        (two_days.first, TODAY, NO_DEVICE, MAX_GROUPS),
     )
     with pytest.raises(Invalid, match="choose fewer days"):
-        await statistics.grouped(db, laboratory.ada, where=TWO_DAYS, by=[Dimension.MODEL])
-    (found,) = await statistics.grouped(db, laboratory.ada, where=TWO_DAYS)
+        await statistics.grouped(db, two_days.ada, where=BOTH_DAYS, by=[Dimension.MODEL])
+    (found,) = await statistics.grouped(db, two_days.ada, where=BOTH_DAYS)
     assert found.count == 6 + MAX_GROUPS
 
 
