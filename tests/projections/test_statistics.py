@@ -273,6 +273,19 @@ async def test_a_policy_moves_the_counts_to_the_labels_and_verdicts_in_force(db,
 
 
 @pytest.mark.anyio
+async def test_a_result_that_repeats_an_earlier_one_counts_nowhere(db, scenario, connection, two_days):
+    """Nor in the partial minute with which the last 24 hours begin, whose results are counted one by one."""
+    in_that_minute = scenario.now + timedelta(days=1, microseconds=-1)
+    for repeated in (0, 1):
+        if repeated:
+            connection.execute("update results set reused = %s", (uuid4(),))
+        today = [await statistics.today(db, two_days.ada, now=now) for now in (scenario.now, in_that_minute)]
+        assert [one.classified_last_24_hours for one in today] == ([0, 0] if repeated else [4, 4])
+        found = await statistics.grouped(db, two_days.ada, where=BOTH_DAYS)
+        assert [one.count for one in found] == ([] if repeated else [6])
+
+
+@pytest.mark.anyio
 async def test_too_many_groups_are_refused_with_a_way_out(db, connection, two_days):
     connection.execute(
         """insert into statistics select %s, %s::date, 'm' || n, 1, %s, 'round', 'clear', 1, 1, 0, 0, array_fill(0, array[20])
