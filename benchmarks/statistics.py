@@ -30,7 +30,7 @@ FILL: Final = """insert into read.results (id, classification_id, image_id, data
   from generate_series(%(first)s::integer, %(last)s::integer) n"""
 GROUPINGS: Final[Mapping[str, Sequence[Dimension]]] = {
     "together": (),
-    "by model version": (Dimension.VERSION,),
+    "by model version": (Dimension.MODEL, Dimension.VERSION),
     "by dataset and verdict": (Dimension.DATASET, Dimension.VERDICT),
     "by label": (Dimension.LABEL,),
 }

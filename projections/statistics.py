@@ -103,7 +103,7 @@ NO_DEVICE: Final = UUID(int=0)
 
 
 class Dimension(StrEnum):
-    """What results can be grouped by. A version belongs to its model, so `version` includes `model`."""
+    """What results can be grouped by."""
 
     MODEL = "model"
     VERSION = "version"
@@ -191,8 +191,7 @@ async def grouped(db: QueryDatabase, actor: Actor, *, where: Filter, by: Collect
 
     Raises Invalid if there are more than MAX_GROUPS groups.
     """
-    chosen = {*by, Dimension.MODEL} if Dimension.VERSION in by else by
-    grouping = {f"by_{dimension}": dimension in chosen for dimension in Dimension}
+    grouping = {f"by_{dimension}": dimension in by for dimension in Dimension}
     parameters = {"subject": subject_of(actor), "no_device": NO_DEVICE, "maximum": MAX_GROUPS + 1, **grouping}
     found = await db.rows(GROUPED, parameters | msgspec.structs.asdict(where), into=Group)
     if len(found) > MAX_GROUPS:
@@ -222,11 +221,12 @@ def _day(parameter: str, text: str) -> date:
 
 
 def dimensions_of(text: str | None) -> tuple[Dimension, ...]:
-    """The dimensions in a list such as `model,day`. Raises Invalid."""
+    """The dimensions in a list such as `model,day`. A version belongs to its model, so `version` includes `model`. Raises Invalid."""
     words = [word.strip() for word in text.split(",")] if text else []
     if unknown := set(words) - set(Dimension):
         raise _invalid("group_by", f"must be a list of {', '.join(Dimension)}, separated by commas; {len(unknown)} of these are unknown")
-    return tuple(dimension for dimension in Dimension if dimension in words)
+    chosen = {*words, Dimension.MODEL} if Dimension.VERSION in words else words
+    return tuple(dimension for dimension in Dimension if dimension in chosen)
 
 
 def _invalid(parameter: str, message: str) -> Invalid:

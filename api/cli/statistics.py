@@ -47,7 +47,7 @@ def stats(
     from api.cli.client import statistics
     from api.cli.client.sign_in import open_client
 
-    days = {name: f"{day:%Y-%m-%d}" for name, day in (("from", first), ("to", last)) if day is not None}
+    days = {name: str(day.date()) for name, day in (("from", first), ("to", last)) if day is not None}
     with open_client(url) as client:
         found = statistics.read_statistics(client, dataset=dataset, model=model, device=device, group_by=group_by, **days)
         devices = {} if as_json else statistics.device_names(client, found)

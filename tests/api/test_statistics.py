@@ -72,7 +72,7 @@ async def test_all_results_of_the_last_30_days_are_one_group(client):
 async def test_results_are_grouped_and_filtered(client):
     today = str(now().date())
     by_version = await client.counted(group_by="version")
-    assert by_version["group_by"] == ["version"]
+    assert by_version["group_by"] == ["model", "version"]
     assert [(one["model_name"], one["model_version"], one["count"]) for one in by_version["groups"]] == [("cells", 1, 1), ("shapes", 1, 4)]
     by_label = await client.counted(group_by="model,label", model_name="shapes")
     assert [(one["label"], one["count"], one["average_value"]) for one in by_label["groups"]] == [

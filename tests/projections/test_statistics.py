@@ -215,7 +215,7 @@ async def test_results_are_grouped_by_any_columns(db, two_days):
 
     tomorrow = TODAY + timedelta(days=1)
     assert await counts(Dimension.DAY) == [(TODAY, 2), (tomorrow, 4)]
-    assert await counts(Dimension.VERSION) == [("cells", 1, 1), ("shapes", 1, 5)]
+    assert await counts(Dimension.MODEL, Dimension.VERSION) == [("cells", 1, 1), ("shapes", 1, 5)]
     assert await counts(Dimension.DATASET) == [("first", two_days.first, 3), ("second", two_days.second, 3)]
     assert sorted(await counts(Dimension.DEVICE), key=str) == sorted([(None, 3), (two_days.scope, 3)], key=str)
     assert await counts(Dimension.DAY, dataset_id=two_days.first) == [(TODAY, 2), (tomorrow, 1)]
@@ -228,7 +228,7 @@ async def test_results_are_grouped_by_any_columns(db, two_days):
 
 NAMES = {
     (Dimension.DAY,): ("day", "count"),
-    (Dimension.VERSION,): ("model_name", "model_version", "count"),
+    (Dimension.MODEL, Dimension.VERSION): ("model_name", "model_version", "count"),
     (Dimension.DATASET,): ("dataset_name", "dataset_id", "count"),
     (Dimension.DEVICE,): ("device_id", "count"),
 }
@@ -301,6 +301,7 @@ async def test_too_many_groups_are_refused_with_a_way_out(db, connection, two_da
 # ---- what callers choose -----------------------------------------------------------------------------------------------------------
 def test_columns_are_a_list_of_known_words():
     assert dimensions_of(None) == dimensions_of("") == ()
+    assert dimensions_of("version") == (Dimension.MODEL, Dimension.VERSION)
     assert dimensions_of("verdict, model,model") == (Dimension.MODEL, Dimension.VERDICT)
     for wrong in ("colour", "model,", "model;day", "MODEL"):
         with pytest.raises(Invalid, match="must be a list of model, version, dataset, device, day, label, verdict") as refused:
