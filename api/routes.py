@@ -18,6 +18,7 @@ from api.policies import Policies, PoliciesOfResults
 from api.previews import Previews
 from api.results import Results
 from api.sessions import Sessions
+from api.statistics import Statistics
 
 ROUTES: tuple[Any, ...] = (
     health.live,
@@ -36,6 +37,7 @@ ROUTES: tuple[Any, ...] = (
     Results,
     Policies,
     PoliciesOfResults,
+    Statistics,
     Events,
     Audit,
     live,

@@ -1,8 +1,7 @@
-"""`python -m benchmarks [append commits projection inference latency lists policies uploads footprint idle]`: compares figures with
-their goals.
+"""`python -m benchmarks [append commits projection inference latency lists policies statistics uploads footprint idle]`.
 
-It prints a table, and writes it to docs/performance.md, results.json and chart.png. Figures with a limit are measured alternately with
-it, in the same run.
+It compares figures with their goals, prints a table, and writes it to docs/performance.md, results.json and chart.png. Figures with a
+limit are measured alternately with it, in the same run.
 """
 
 import importlib
@@ -22,7 +21,7 @@ from benchmarks.measure import Row, shown
 from benchmarks.page import PAGE, refreshed
 
 HERE = Path(__file__).parent
-ALL = ("append", "commits", "projection", "inference", "latency", "lists", "policies", "uploads", "footprint", "idle")
+ALL = ("append", "commits", "projection", "inference", "latency", "lists", "policies", "statistics", "uploads", "footprint", "idle")
 
 
 def main(names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Pages of 25 images out of ten thousand and out of a million, compared with a bare handler; daily statistics over a million results."""
+"""Pages of 25 images out of ten thousand and out of a million, compared with a bare handler."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -8,7 +8,6 @@ import httpx
 import msgspec
 
 from benchmarks.bare import CapturedQuery
-from benchmarks.filled_log import LABELS
 from benchmarks.latency import timed
 from benchmarks.measure import Row, measure_alternately, percentile
 from benchmarks.served import bare_server
@@ -22,10 +21,6 @@ FILL_IMAGES = """insert into read.images (id, version, dataset_id, filename, sha
     pages, axes, uploaded_by, uploaded_at, analyzed, accepted, deleted, position)
   select gen_random_uuid(), 2, %(dataset)s, 'cell ' || n || '.jpg', encode(sha256(n::text::bytea), 'hex'), 16000, 'image/jpeg', 360, 363,
     3, 'uint8', 1, 'YXC', %(owner)s, now() - n * interval '1 second', false, true, false, n from generate_series(1, %(count)s) n"""
-FILL_RESULTS = """insert into read.results (id, classification_id, image_id, dataset_id, label, confidence, verdict, model_name,
-    model_version, scores, created_at, hidden)
-  select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), %(dataset)s, %(label)s, 0.9, 'clear', 'pbc8', 1, '{}',
-    now() - n * interval '86 milliseconds', false from generate_series(1, %(count)s) n"""
 
 
 def rows() -> Iterator[Row]:
@@ -46,7 +41,6 @@ def rows() -> Iterator[Row]:
             at_least=False,
         )
         yield beside_bare(bench, few)
-        yield today(bench, few)
 
 
 def filled(bench: BenchmarkSystem, count: int) -> str:
@@ -101,11 +95,3 @@ def cost(pid: int, ask: Callable[[], httpx.Response]) -> float:
     for _ in range(REQUESTS):
         ask().raise_for_status()
     return (cpu_seconds(pid) - before) / REQUESTS
-
-
-def today(bench: BenchmarkSystem, dataset: str) -> Row:
-    with owner_connection(bench) as connection:
-        connection.execute(FILL_RESULTS, {"dataset": dataset, "label": LABELS[0], "count": MANY})
-        connection.execute("vacuum analyze read.results, read.tallies")
-    found = [timed(lambda: bench.http.get("/api/classification-results/today/statistics")) for _ in range(60)]
-    return Row(name="statistics of today over 1,000,000 results, p50", value=percentile(found, 0.5), unit="ms", goal=5, at_least=False)

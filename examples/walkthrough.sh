@@ -194,6 +194,9 @@ same "$(call GET "/api/classification-results/image/$IMAGE?versions=all" | field
 call GET "/api/classification-results/export?classification_id=$ALL" > /dev/null
 call GET "/api/classification-results?classification_id=$ONE" > /dev/null
 call GET /api/classification-results/today/statistics > /dev/null
+same "$(call GET "/api/statistics/results?dataset_id=$DATASET&model_name=$MODEL&group_by=day,verdict" | field groups.0.measured)" 0
+same "$(call GET "/api/statistics/results?dataset_id=$DATASET&model_name=$MODEL" | field groups.0.count)" 3
+refused 422 GET "/api/statistics/results?group_by=colour"
 
 chapter "Set a policy: results get another verdict without a new run, and what the model said stays"
 POLICY=/api/policies/dataset/$DATASET

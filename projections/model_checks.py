@@ -101,7 +101,14 @@ def _requested(event: Event, sha256: str) -> ModelCheck:
     )
 
 
-TABLE = Table("model_checks", ModelCheck, (ModelPackageUploaded, ModelTestRequested, ModelCheckPassed, ModelCheckFailed), stream_key, fold
+TABLE = Table(
+    "model_checks",
+    ModelCheck,
+    (ModelPackageUploaded, ModelTestRequested, ModelCheckPassed, ModelCheckFailed),
+    stream_key,
+    fold,
+    fold_version=2,
+)
 
 LISTED = """select * from model_checks where %(all)s or requested_by = %(by)s
   order by requested_at desc, id limit %(maximum)s"""

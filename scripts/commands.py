@@ -175,6 +175,7 @@ NAMES: Final = {
     inspect.AnyType: "any",
     inspect.BoolType: "true or false",
     inspect.DateTimeType: "time",
+    inspect.DateType: "date",
     inspect.FloatType: "number",
     inspect.IntType: "integer",
     inspect.NoneType: "null",

@@ -22,7 +22,7 @@ from infrastructure.observability import crash_counts, heartbeat
 from infrastructure.operations import log_ranges
 from infrastructure.postgres.schema import migrations
 from infrastructure.security import refresh_tokens
-from projections import pagination
+from projections import pagination, statistics
 from projections.engine.subscription import DEFAULT_LIMITS as SUBSCRIPTION
 from projections.process.background import DEFAULT_LIMITS as BACKGROUND
 
@@ -62,6 +62,8 @@ LONG_STREAM = in_sql(r"where originator_version = (\d+)") - 1
 STATED = (
     # ---- HTTP
     stated("api.md", "has # checks without an answer", model_checks.MAX_PENDING),
+    stated("statistics.md", "on the last # days", statistics.DEFAULT_DAYS),
+    stated("statistics.md", "gives more than # groups, or that is about more than # days", statistics.MAX_GROUPS, statistics.MAX_DAYS),
     stated("models/format.md", "the model has # versions", model.MAX_VERSIONS),
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
     stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import jobs, processes, remote, results, stack
+from api.cli import jobs, processes, remote, results, stack, statistics
 from api.cli.admin import audit, backup, config, documents, images, keys, model_packages, models, policies, users
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
@@ -49,7 +49,17 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
 
 for checking in (model_packages.add, model_packages.test, model_packages.checks):
     models.models.add_command(checking)
-main.add_section("Everyday commands", stack.demo, stack.up, remote.login, remote.classify, jobs.jobs, results.results, audit.audit)
+main.add_section(
+    "Everyday commands",
+    stack.demo,
+    stack.up,
+    remote.login,
+    remote.classify,
+    jobs.jobs,
+    results.results,
+    statistics.stats,
+    audit.audit,
+)
 main.add_section(
     "Administration",
     users.users,

@@ -3,7 +3,7 @@
 docs/commands.md shows these types, with their descriptions.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -399,6 +399,42 @@ class PolicyPreview(msgspec.Struct, frozen=True, kw_only=True):
     changed: Annotated[int, Described(description="results that would get another label or verdict")]
     before: tuple[AnswerCount, ...]
     after: tuple[AnswerCount, ...]
+
+
+class VerdictCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many results have each verdict."""
+
+    clear: int
+    needs_review: int
+    out_of_domain: int
+
+
+class ResultGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of some results. Fields by which the results are not grouped are null."""
+
+    model_name: str | None
+    model_version: Annotated[int | None, Described(description="number of the version")]
+    dataset_id: UUID | None
+    dataset_name: str | None
+    device_id: Annotated[UUID | None, Described(description="null also if the images name no device")]
+    day: Annotated[date | None, Described(description="on which the results were recorded, in UTC")]
+    label: str | None
+    verdict: str | None
+    count: Annotated[int, Described(description="number of results, more than 0")]
+    verdicts: VerdictCounts
+    average_confidence: Annotated[float | None, Described(description="from 0 to 1; null if all results are numbers")]
+    confidence_histogram: Annotated[tuple[int, ...], Described(description="20 numbers of results, each for 0.05 of confidence")]
+    measured: Annotated[int, Described(description="how many results are numbers, which have no confidence")]
+    average_value: Annotated[float | None, Described(description="mean of these numbers; null unless grouped by model and label")]
+
+
+class ResultStatistics(msgspec.Struct, frozen=True, kw_only=True, rename={"first": "from", "last": "to"}):
+    """Figures of the results of some days, in groups."""
+
+    first: Annotated[date, Described(description="first day, in UTC")]
+    last: Annotated[date, Described(description="last day, in UTC")]
+    group_by: tuple[str, ...]
+    groups: Annotated[tuple[ResultGroup, ...], Described(description="those that have results")]
 
 
 class ConfigValue(msgspec.Struct, frozen=True, kw_only=True):

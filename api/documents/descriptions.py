@@ -8,6 +8,7 @@ from domain.classification import JobStatus, Verdict
 from domain.classification.selection import MAX_DEADLINE, MAX_LISTED, MAX_TOP_K
 from domain.model import MAX_REASON
 from domain.values import MAX_DESCRIPTION, MAX_FILENAME, MAX_NAME, MAX_PASSWORD_CHARACTERS, MAX_PATH_LENGTH, MIN_PASSWORD_CHARACTERS
+from projections.statistics import BINS, DEFAULT_DAYS, MAX_DAYS, Dimension
 
 Texts = Mapping[str, str]
 
@@ -32,6 +33,8 @@ PARAMETERS: Final[Texts] = {
     "device_id": "Id of the device",
     "expires_in": "For how many seconds the address must work. Less may be granted",
     "filename": "Name of the file, as the check shows it",
+    "from": f"First day (UTC), such as `2026-03-01`, at most {MAX_DAYS - 1} days before `to`. Default: {DEFAULT_DAYS - 1} days before it",
+    "group_by": f"Any of {', '.join(f'`{dimension}`' for dimension in Dimension)}, separated by commas. `version` includes `model`",
     "image_id": "Id of the image",
     "is_online": "Only devices that are online, or only those that are not",
     "job_id": "Id of the classification",
@@ -51,6 +54,7 @@ PARAMETERS: Final[Texts] = {
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "target_id": "Id of the job, dataset or model",
+    "to": "Last day (UTC). Default: today",
     "token": "The last part of a signed address",
     "uploaded_by": "Only images that this account uploaded",
     "user_id": "Id of the account",
@@ -89,6 +93,12 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
     "imagesListed": {"dataset_id": "Only images in this dataset", "device_id": "Only images from this device"},
     "resultsExport": {**RESULT_FILTER, "format": "`csv` or `json`"},
     "resultsListed": RESULT_FILTER,
+    "statisticsResults": {
+        "dataset_id": "Only results of this dataset",
+        "device_id": "Only results of images from this device",
+        "model_name": "Only results of this model",
+        "model_version": "Only results of the version with this number",
+    },
 }
 """By operation id."""
 
@@ -118,6 +128,7 @@ SCHEMAS: Final[Texts] = {
     "RefreshToken": "A refresh token, unless it is sent as a header or cookie.",
     "Registered": "The new account.",
     "Registration": "A new account.",
+    "Dimension": "What results can be grouped by.",
     "Role": "What an account may do in the whole installation. Each role includes those before it.",
     "Share": "What an account may do with a dataset.",
     "Versions": "Which results of an image and a model are listed.",
@@ -354,6 +365,11 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "file": "File of the package that is at fault, if it is one",
         "field": "Field of that file, such as `inputs[0].axes[2].size`",
     },
+    "VerdictCounts": {
+        "clear": "Results that are `clear`",
+        "needs_review": "Results that need a review",
+        "out_of_domain": "Results of images that differ from those of the training",
+    },
     "VersionCheck": {
         "environment": "Where it ran; null if it failed before the network ran",
         "at": "When it passed or failed (UTC)",
@@ -487,6 +503,29 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "fresh": "Run the model for every image, although an earlier result could be reused",
     },
     "SetPolicy": {"rules": "The rules from now on", "reason": f"Why, 1 to {MAX_REASON} characters"},
+    "ResultGroup": {
+        "model_name": "Name of the model",
+        "model_version": "Number of the model version",
+        "dataset_id": "Dataset that holds the images",
+        "dataset_name": "Name of this dataset",
+        "device_id": "Device of the images when they were classified; null also if they have none",
+        "day": "Day on which the results were recorded (UTC)",
+        "label": "Label that is in force, or the name of a quantity that was measured",
+        "verdict": "Verdict that is in force",
+        "count": "Number of results, more than 0",
+        "verdicts": "How many of them have each verdict",
+        "average_confidence": "Mean confidence of those that have a label, not a quantity; null if there are none",
+        "confidence_histogram": f"How many of those have a confidence from 0 to 0.05, from 0.05 to 0.1, and so on: {BINS} numbers. A limit "
+        "belongs to the bin above it, and 1 to the last one",
+        "measured": "How many results are numbers of a quantity, without a confidence",
+        "average_value": "Mean of these numbers; null unless the results are grouped by model and label",
+    },
+    "ResultStatistics": {
+        "from": "First day (UTC)",
+        "to": "Last day (UTC)",
+        "group_by": "What the results are grouped by",
+        "groups": "The groups that have results, by day, model, version, dataset, device, label and verdict",
+    },
     "Share": {"user_id": "Id of the account", "username": "User name, if the account exists", "grant": "What the account may do"},
     "ShareDataset": {"grant": "What the account may do"},
     "Statistics": {

@@ -370,6 +370,29 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "SetPolicy": {"rules": RULES, "reason": "Neutrophils are to be seen by a person"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
+    "ResultStatistics": {
+        "from": "2026-03-02",
+        "to": "2026-03-02",
+        "group_by": ["model", "label"],
+        "groups": [
+            {
+                "model_name": "pbc8",
+                "model_version": None,
+                "dataset_id": None,
+                "dataset_name": None,
+                "device_id": None,
+                "day": None,
+                "label": "lymphocyte",
+                "verdict": None,
+                "count": 1,
+                "verdicts": {"clear": 1, "needs_review": 0, "out_of_domain": 0},
+                "average_confidence": 0.94,
+                "confidence_histogram": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+                "measured": 0,
+                "average_value": None,
+            }
+        ],
+    },
     "Statistics": {
         "classified_last_24_hours": 1,
         "average_confidence": 0.94,

@@ -47,6 +47,7 @@ TAGS: Final = {
     "classifications": "Jobs: run a model over an image or a dataset",
     "results": "What the models found",
     "policies": "Rules by which labels and verdicts follow from scores, without a new run",
+    "statistics": "Figures of the results, in groups",
     "devices": "Microscopes and cameras",
     "events": "The event stream, and the schemas of its events",
     "users": "Accounts and roles",

@@ -282,15 +282,34 @@ create index results_of_job on read.results using btree (classification_id, crea
 create index results_of_label on read.results using btree (dataset_id, label, created_at, id) where (not hidden);
 create index results_of_model on read.results using btree (dataset_id, model_name, model_version) where (not hidden);
 create index results_of_verdict on read.results using btree (dataset_id, verdict, created_at, id) where ((not hidden) and (verdict <> 'clear'::text));
-create trigger tally_added after insert on read.results referencing new table as added for each statement execute function ops.tally();
-create trigger tally_changed after update on read.results referencing old table as gone new table as added for each statement execute function ops.tally();
-create trigger tally_gone after delete on read.results referencing old table as gone for each statement execute function ops.tally();
+create trigger tally_added after insert on read.results referencing new table as changed for each statement execute function ops.tally('1');
+create trigger tally_counted after update on read.results referencing new table as changed for each statement execute function ops.tally('1');
+create trigger tally_removed after delete on read.results referencing old table as changed for each statement execute function ops.tally('-1');
+create trigger tally_uncounted after update on read.results referencing old table as changed for each statement execute function ops.tally('-1');
+
+-- Results of each day, by all that they can be grouped by. Triggers on results write it.
+create table read.statistics (
+  dataset_id    uuid not null,      -- Refers to datasets.
+  day           date not null,      -- Day of the results, in UTC.
+  model_name    text not null,
+  model_version integer not null,   -- Number of the model version.
+  device_id     uuid not null,      -- Device of the image when it was classified; all zeros if it names none. Refers to devices.
+  label         text not null,      -- Label in force, or the name of a measured quantity.
+  verdict       text not null,      -- Verdict in force: clear, needs_review or out_of_domain.
+  count         bigint not null,    -- Results that are not hidden and repeat no earlier one.
+  micros        bigint not null,    -- Sum of their confidence, in millionths.
+  measured      bigint not null,    -- How many of them are numbers, which have no confidence.
+  total         numeric not null,   -- Sum of these numbers.
+  bins          bigint[] not null,  -- How many of the others have a confidence from 0 to 0.05, from 0.05 to 0.1, and so on: 20 bins.
+  primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
+) with (fillfactor=50);
+create index statistics_of_day on read.statistics using btree (day);
 
 -- Results of each dataset and minute. Triggers on results write it.
 create table read.tallies (
   dataset_id uuid not null,              -- Refers to datasets.
   minute     timestamptz not null,
-  count      bigint not null,            -- Results that are not hidden.
+  count      bigint not null,            -- Results that are not hidden and repeat no earlier one.
   micros     bigint not null,            -- Sum of their confidence, in millionths.
   measured   bigint not null default 0,  -- How many of them are numbers, which have no confidence.
   primary key (dataset_id, minute)
@@ -375,6 +394,8 @@ grant delete, insert, select, update on table read.policy_applications to biosco
 grant select on table read.policy_applications to bioscope_api;
 grant delete, insert, select, update on table read.results to bioscope_app, bioscope_projector;
 grant select on table read.results to bioscope_api;
+grant delete, insert, select, update on table read.statistics to bioscope_app, bioscope_projector;
+grant select on table read.statistics to bioscope_api;
 grant delete, insert, select, update on table read.tallies to bioscope_app, bioscope_projector;
 grant select on table read.tallies to bioscope_api;
 grant delete, insert, select, update on table read.users to bioscope_app, bioscope_projector;

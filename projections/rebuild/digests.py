@@ -35,9 +35,11 @@ class ComparedTable(NamedTuple):
     counts: str = "true"
 
 
+STATISTICS_KEY: Final = ("dataset_id", "day", "model_name", "model_version", "device_id", "label", "verdict")
 TABLES_COMPARED: Final = (
     *(ComparedTable(table.name, table.key) for table in TABLES),
-    ComparedTable("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # an empty tally may exist or not
+    ComparedTable("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # an empty row may exist or not, also of statistics
+    ComparedTable("statistics", STATISTICS_KEY, counts="count <> 0"),
 )
 
 

@@ -88,6 +88,7 @@ PUT    /api/policies/{policy_scope}/{target_id}             !! ------ ------ ++-
 DELETE /api/policies/{policy_scope}/{target_id}             !! ------ ------ ++--.. +++++. -- --
 GET    /api/policies/{policy_scope}/{target_id}/history     !! ++++.. ++++.. ++++.. +++++. -- --
 POST   /api/policies/{policy_scope}/{target_id}/preview     !! ------ ------ ++--.. +++++. -- --
+GET    /api/statistics/results                              !  +      +      +      +      -  -
 GET    /api/events                                          !  -      -      -      +      -  +
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +

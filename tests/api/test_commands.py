@@ -291,9 +291,10 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope jobs retry",
     "bioscope results list",
     "bioscope results show",
+    "bioscope stats",
 }
 """tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py,
-test_job_commands.py and test_result_commands.py."""
+test_policy_commands.py, test_job_commands.py, test_result_commands.py and test_statistics.py."""
 
 
 def test_every_json_is_tested():

@@ -13,7 +13,7 @@ FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.
 """The log's position, and models, which belong to the installation."""
 
 BELONGS_TO_A_DATASET = re.compile(
-    r"\b(?:from|join) (?:datasets|images|classifications|results|outdated_results|failures|activity|dataset_access)\b"
+    r"\b(?:from|join) (?:datasets|images|classifications|results|outdated_results|failures|activity|dataset_access|tallies|statistics)\b"
 )
 
 

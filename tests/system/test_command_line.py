@@ -28,6 +28,7 @@ DAY = [
     "bioscope results list",
     "bioscope results show",
     "bioscope results export",
+    "bioscope stats",
     "bioscope audit verify",
     "bioscope audit trail",
     "bioscope audit state",

@@ -821,15 +821,48 @@ begin
     measured   bigint      not null default 0,
     primary key (dataset_id, minute)
   ) with (fillfactor = 70);
-  create trigger tally_added after insert on results referencing new table as added for each statement execute function ops.tally();
-  create trigger tally_changed after update on results
-    referencing old table as gone new table as added for each statement execute function ops.tally();
-  create trigger tally_gone after delete on results referencing old table as gone for each statement execute function ops.tally();
   comment on table tallies is 'Results of each dataset and minute. Triggers on results write it.';
   comment on column tallies.dataset_id is 'Refers to datasets.';
-  comment on column tallies.count is 'Results that are not hidden.';
+  comment on column tallies.count is 'Results that are not hidden and repeat no earlier one.';
   comment on column tallies.micros is 'Sum of their confidence, in millionths.';
   comment on column tallies.measured is 'How many of them are numbers, which have no confidence.';
+
+  create table statistics (
+    dataset_id    uuid      not null,
+    day           date      not null,
+    model_name    text      not null,
+    model_version integer   not null,
+    device_id     uuid      not null,
+    label         text      not null,
+    verdict       text      not null,
+    count         bigint    not null,
+    micros        bigint    not null,
+    measured      bigint    not null,
+    total         numeric   not null,
+    bins          bigint[]  not null,
+    primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
+  ) with (fillfactor = 50);
+  create index statistics_of_day on statistics (day);
+  create trigger tally_added after insert on results
+    referencing new table as changed for each statement execute function ops.tally('1');
+  create trigger tally_counted after update on results
+    referencing new table as changed for each statement execute function ops.tally('1');
+  create trigger tally_uncounted after update on results
+    referencing old table as changed for each statement execute function ops.tally('-1');
+  create trigger tally_removed after delete on results
+    referencing old table as changed for each statement execute function ops.tally('-1');
+  comment on table statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
+  comment on column statistics.dataset_id is 'Refers to datasets.';
+  comment on column statistics.day is 'Day of the results, in UTC.';
+  comment on column statistics.model_version is 'Number of the model version.';
+  comment on column statistics.device_id is 'Device of the image when it was classified; all zeros if it names none. Refers to devices.';
+  comment on column statistics.label is 'Label in force, or the name of a measured quantity.';
+  comment on column statistics.verdict is 'Verdict in force: clear, needs_review or out_of_domain.';
+  comment on column statistics.count is 'Results that are not hidden and repeat no earlier one.';
+  comment on column statistics.micros is 'Sum of their confidence, in millionths.';
+  comment on column statistics.measured is 'How many of them are numbers, which have no confidence.';
+  comment on column statistics.total is 'Sum of these numbers.';
+  comment on column statistics.bins is 'How many of the others have a confidence from 0 to 0.05, from 0.05 to 0.1, and so on: 20 bins.';
 
   create table outdated_results (
     id       uuid    primary key,
@@ -958,3 +991,96 @@ grant select on read.policies, read.policy_applications to bioscope_api;
 insert into read.folds (name, version) select 'policies', 1 from read.checkpoint where projection = 'main' and position > 0;
 
 -- ---- the live read models: statistics -----------------------------------------------------------------------------------------------
+-- The argument is 1 for rows that are added, -1 for rows that are taken away. Results that repeat an earlier one do not count. Postgres
+-- keeps the plans of these statements, since they name no schema: planning them each time would take longer than a single row does.
+-- The search path leads to the results' own schema, where the projector works in any case.
+create or replace function ops.tally() returns trigger language plpgsql as $$
+declare
+  way  constant integer := tg_argv[0];
+  path constant text    := current_setting('search_path');
+begin
+  if current_schema() is distinct from tg_table_schema then
+    perform set_config('search_path', quote_ident(tg_table_schema), true);
+  end if;
+  insert into tallies as t (dataset_id, minute, count, micros, measured)
+    select dataset_id, date_bin('1 minute', created_at, '2000-01-01 00:00Z'), way * count(*),
+      way * sum(round(confidence * 1000000)::bigint), way * count(value)
+    from changed where not hidden and reused is null group by 1, 2
+    on conflict (dataset_id, minute) do update
+      set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured;
+  with counted as materialized (
+    select dataset_id, (created_at at time zone 'UTC')::date as day, model_name, model_version,
+      coalesce(device_id, '00000000-0000-0000-0000-000000000000') as device_id, label, verdict, value,
+      round(confidence * 1000000)::bigint as micros,
+      case when value is null then least(round(confidence * 1000000)::bigint / 50000, 19) end as bin
+    from changed where not hidden and reused is null
+  )
+  insert into statistics as s (dataset_id, day, model_name, model_version, device_id, label, verdict, count, micros, measured, total, bins)
+    select dataset_id, day, model_name, model_version, device_id, label, verdict, way * count(*), way * sum(micros), way * count(value),
+      trim_scale(way * coalesce(sum(value::numeric), 0)), array[
+        way * count(*) filter (where bin = 0), way * count(*) filter (where bin = 1), way * count(*) filter (where bin = 2),
+        way * count(*) filter (where bin = 3), way * count(*) filter (where bin = 4), way * count(*) filter (where bin = 5),
+        way * count(*) filter (where bin = 6), way * count(*) filter (where bin = 7), way * count(*) filter (where bin = 8),
+        way * count(*) filter (where bin = 9), way * count(*) filter (where bin = 10), way * count(*) filter (where bin = 11),
+        way * count(*) filter (where bin = 12), way * count(*) filter (where bin = 13), way * count(*) filter (where bin = 14),
+        way * count(*) filter (where bin = 15), way * count(*) filter (where bin = 16), way * count(*) filter (where bin = 17),
+        way * count(*) filter (where bin = 18), way * count(*) filter (where bin = 19)
+      ]
+    from counted group by 1, 2, 3, 4, 5, 6, 7
+    on conflict (dataset_id, day, model_name, model_version, device_id, label, verdict) do update
+      set count = s.count + excluded.count, micros = s.micros + excluded.micros, measured = s.measured + excluded.measured,
+        total = trim_scale(s.total + excluded.total), bins = array[
+          s.bins[1] + excluded.bins[1], s.bins[2] + excluded.bins[2], s.bins[3] + excluded.bins[3], s.bins[4] + excluded.bins[4],
+          s.bins[5] + excluded.bins[5], s.bins[6] + excluded.bins[6], s.bins[7] + excluded.bins[7], s.bins[8] + excluded.bins[8],
+          s.bins[9] + excluded.bins[9], s.bins[10] + excluded.bins[10], s.bins[11] + excluded.bins[11], s.bins[12] + excluded.bins[12],
+          s.bins[13] + excluded.bins[13], s.bins[14] + excluded.bins[14], s.bins[15] + excluded.bins[15], s.bins[16] + excluded.bins[16],
+          s.bins[17] + excluded.bins[17], s.bins[18] + excluded.bins[18], s.bins[19] + excluded.bins[19], s.bins[20] + excluded.bins[20]
+        ];
+  if current_setting('search_path') <> path then
+    perform set_config('search_path', path, true);
+  end if;
+  return null;
+end $$;
+
+drop trigger tally_added on read.results;
+drop trigger tally_changed on read.results;
+drop trigger tally_gone on read.results;
+create table read.statistics (
+  dataset_id    uuid      not null,
+  day           date      not null,
+  model_name    text      not null,
+  model_version integer   not null,
+  device_id     uuid      not null,
+  label         text      not null,
+  verdict       text      not null,
+  count         bigint    not null,
+  micros        bigint    not null,
+  measured      bigint    not null,
+  total         numeric   not null,
+  bins          bigint[]  not null,
+  primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
+) with (fillfactor = 50);
+create index statistics_of_day on read.statistics (day);
+create trigger tally_added after insert on read.results
+  referencing new table as changed for each statement execute function ops.tally('1');
+create trigger tally_counted after update on read.results
+  referencing new table as changed for each statement execute function ops.tally('1');
+create trigger tally_uncounted after update on read.results
+  referencing old table as changed for each statement execute function ops.tally('-1');
+create trigger tally_removed after delete on read.results
+  referencing old table as changed for each statement execute function ops.tally('-1');
+comment on table read.statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
+comment on column read.statistics.dataset_id is 'Refers to datasets.';
+comment on column read.statistics.day is 'Day of the results, in UTC.';
+comment on column read.statistics.model_version is 'Number of the model version.';
+comment on column read.statistics.device_id is 'Device of the image when it was classified; all zeros if it names none. Refers to devices.';
+comment on column read.statistics.label is 'Label in force, or the name of a measured quantity.';
+comment on column read.statistics.verdict is 'Verdict in force: clear, needs_review or out_of_domain.';
+comment on column read.statistics.count is 'Results that are not hidden and repeat no earlier one.';
+comment on column read.statistics.micros is 'Sum of their confidence, in millionths.';
+comment on column read.statistics.measured is 'How many of them are numbers, which have no confidence.';
+comment on column read.statistics.total is 'Sum of these numbers.';
+comment on column read.statistics.bins is 'How many of the others have a confidence from 0 to 0.05, from 0.05 to 0.1, and so on: 20 bins.';
+grant select, insert, update, delete on read.statistics to bioscope_app, bioscope_projector;
+grant select on read.statistics to bioscope_api;
+comment on column read.tallies.count is 'Results that are not hidden and repeat no earlier one.';

@@ -63,7 +63,7 @@ def test_a_schema_file_is_what_make_schema_writes(migrated, file):
         "create or replace function es.partition_size() returns bigint language sql immutable parallel safe return 5",
         "grant select on read.users to bioscope_relay",
         "revoke select (id) on ops.releases from bioscope_inference",
-        "drop trigger tally_gone on read.results",
+        "drop trigger tally_removed on read.results",
     ],
 )
 def test_a_difference_is_noticed(migrated, change):
