@@ -268,8 +268,8 @@ create table read.results (
   hidden            boolean not null,                    -- The job or the image was deleted.
   warnings          jsonb not null default '[]'::jsonb,  -- Warnings of the image when it was classified.
   value             double precision,                    -- Number that a regression gave; null for labels.
-  position          bigint not null,                     -- Position of the event.
-  sha256            text not null,                       -- SHA-256 of the image in hexadecimal.
+  position          bigint not null default 0,           -- Position of the event.
+  sha256            text not null default ''::text,      -- SHA-256 of the image in hexadecimal.
   device_id         uuid,                                -- Device that took the image. Refers to devices.
   reused            uuid,                                -- Earlier result that this one repeats; null if the model was run. Refers to results.
   original          jsonb,                               -- What the model said: {label, confidence, verdict}; null while no policy changed it.

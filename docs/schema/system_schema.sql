@@ -1390,8 +1390,8 @@ begin
     hidden            boolean          not null,
     warnings          jsonb            not null default '[]',
     value             double precision,
-    position          bigint           not null,
-    sha256            text             not null,
+    position          bigint           not null default 0,
+    sha256            text             not null default '',
     device_id         uuid,
     reused            uuid,
     original          jsonb

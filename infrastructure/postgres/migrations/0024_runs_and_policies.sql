@@ -746,8 +746,8 @@ begin
     hidden            boolean          not null,
     warnings          jsonb            not null default '[]',
     value             double precision,
-    position          bigint           not null,
-    sha256            text             not null,
+    position          bigint           not null default 0,
+    sha256            text             not null default '',
     device_id         uuid,
     reused            uuid,
     original          jsonb
@@ -933,8 +933,6 @@ comment on column read.classifications.last_result_at is 'Time of the newest res
 -- Rows of earlier releases have no position and no sha256 of the image until `bioscope migrate` has rebuilt the read models.
 alter table read.results add column position bigint not null default 0;
 alter table read.results add column sha256 text not null default '';
-alter table read.results alter column position drop default;
-alter table read.results alter column sha256 drop default;
 alter table read.results add column device_id uuid;
 alter table read.results add column reused uuid;
 alter table read.results add column original jsonb;
