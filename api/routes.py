@@ -11,7 +11,7 @@ from api.datasets import Datasets
 from api.devices import Devices
 from api.events import Events
 from api.images import Images
-from api.live.hub import live
+from api.live import hub
 from api.model_checks import ModelChecks
 from api.models import Models
 from api.previews import Previews
@@ -35,5 +35,6 @@ ROUTES: tuple[Any, ...] = (
     Results,
     Events,
     Audit,
-    live,
+    hub.live,
+    hub.stream,
 )

@@ -28,7 +28,7 @@ PREFLIGHT_MAX_AGE_SECONDS = b"600"
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 KNOWN_METHODS = frozenset(METHODS.decode().split(", "))
-ACCEPTED_HEADERS = b"authorization, content-type, if-match, idempotency-key, prefer, traceparent, x-request-id"
+ACCEPTED_HEADERS = b"authorization, content-type, if-match, idempotency-key, last-event-id, prefer, traceparent, x-request-id"
 EXPOSED_HEADERS = b"etag, link, location, retry-after, content-disposition, x-event-position, x-next-cursor, x-total-count, x-request-id"
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
