@@ -230,6 +230,10 @@ say "GET /api/events, until the last position: $AFTER"
 TOKEN=$MY_TOKEN refused 403 GET /api/events
 call GET /api/events/heads > /dev/null
 call GET "/api/events?after=$AFTER&wait=1" > /dev/null
+say "GET /api/live"
+LAST=$({ curl --silent --no-buffer --max-time 10 -H "Authorization: Bearer $TOKEN" -H "Last-Event-ID: $((AFTER - 1))" "$URL/api/live" || true; } |
+  grep --max-count 1 '^id: ')
+same "$LAST" "id: $AFTER"
 
 chapter "Refresh the tokens, and sign out"
 TOKEN=''

@@ -43,7 +43,7 @@ the same, of all accounts from one address; refused refresh tokens | {logins_per
 registrations from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
 changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
 passwords being hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one caller {hashes_of_one} | 503 with `Retry-After`
-WebSockets | {websockets}; of one account {websockets_per_account} | closed with 4429
+WebSockets and event streams | {websockets}; of one account {websockets_per_account} | closed with 4429; 429 with `Retry-After`
 WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest is closed: 4429
 message of a WebSocket | {websocket_max_bytes}; before the first `auth` {anonymous_body_max_bytes} | closed with 1009, unread
 messages of one WebSocket | {messages} a second | closed with 4429

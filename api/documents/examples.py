@@ -394,6 +394,20 @@ OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """By operation id."""
 
+EVENT_STREAM: Final = f"""\
+retry: 1000
+
+data: {{"type":"authenticated","user":"{USER}","expires_at":"2026-03-02T10:30:00Z"}}
+
+id: 21
+data: {{"type":"event","position":21,"at":"{UPLOADED}","event":"ImageUploaded","stream":"{IMAGE}","actor":"{USER}",\
+"dataset":"{DATASET}","subjects":["{IMAGE}","{DATASET}"]}}
+
+id: 21
+data: {{"type":"caught_up","position":21}}
+
+"""
+
 UPLOAD: Final[Mapping[str, str]] = {"dataset_id": DATASET, "path": PATH}
 """The parts of an upload beside the file and the parts that are rarely needed."""
 

@@ -36,7 +36,8 @@ wait for a change.
 
 **Errors** are problems (RFC 9457): `code` is stable, `detail` is a sentence for people, `errors` names the fields.
 
-**Events.** The WebSocket `/api/ws` sends the events of the datasets that you may see, and `GET /api/events` returns the whole log.
+**Events.** The WebSocket `/api/ws` and the stream `GET /api/live` send the events of the datasets that you may see, and
+`GET /api/events` returns the whole log.
 [/api/asyncapi.json](asyncapi.json) describes the messages of the WebSocket and of Kafka (AsyncAPI 3.0)."""
 
 TAGS: Final = {

@@ -159,6 +159,8 @@ def _other_answers(operation: Operation, success: Json) -> Json:
         success["content"] = {"application/zip": {"schema": BINARY}}
     if operation.tag == "health" and operation.handler.handler_name == "ready":
         return {"503": success | {"description": "Postgres is unavailable, so that nothing works"}}
+    if operation.id == "eventsLive":
+        success["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": examples.EVENT_STREAM}}
     if operation.id == "eventsSchema":
         success["content"] = {"application/schema+json": next(iter(success["content"].values()))}
     return {}

@@ -30,6 +30,7 @@ WITH_TOKEN: Final = {401, 403}
 WITH_BODY: Final = {400, 408, 413, 415}
 OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
     "classificationsRun": {404},
+    "eventsLive": {429},
     "imagesBlob": {403, 416},
     "imagesUpload": {404},
     "modelsAdd": {429},

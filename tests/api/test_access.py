@@ -116,7 +116,7 @@ OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
 NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
 FOR_PROMOTERS = {"PUT /api/models/{name}/aliases/{alias}", "POST /api/models/{name}/retire"}
-ELSEWHERE = {"WS /api/ws"}  # tests/api/test_live.py
+ELSEWHERE = {"WS /api/ws", "GET /api/live"}  # tests/api/test_live.py, test_live_stream.py
 numbers = count(1)
 
 

@@ -29,6 +29,7 @@ DOCUMENTED_HEADERS = {name.lower() for name in HEADERS}
 CREATE = {"imagesPreview", "resultsListed"}  # beside every POST: their answers name what later requests are about
 LAST = {"sessionsLogout", "classificationsCancel", "modelsRetire"}  # they end what others need
 NEEDS_NO_JSON = {"imagesBlob", "modelsPackage"}
+ENDLESS = {"eventsLive"}  # tests/api/test_live_stream.py
 
 
 class Story:
@@ -181,7 +182,7 @@ async def test_every_request_succeeds_as_it_stands_and_is_answered_as_described(
     await story.begin()
     ending = [one for one in operations() if one[1] == "delete" or one[2]["operationId"] in LAST]
     for path, method, operation in operations():
-        if (path, method, operation) not in ending:
+        if (path, method, operation) not in ending and operation["operationId"] not in ENDLESS:
             await story.tell(path, method, operation)
             if method == "get":
                 waits = (await story.request(path, method, operation, min_position="x")).status_code == 422
