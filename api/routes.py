@@ -11,6 +11,7 @@ from api.datasets import Datasets
 from api.devices import Devices
 from api.events import Events
 from api.images import Images
+from api.kserve.routes import Inference
 from api.live import hub
 from api.model_checks import ModelChecks
 from api.models import Models
@@ -33,6 +34,7 @@ ROUTES: tuple[Any, ...] = (
     ModelChecks,
     Classifications,
     Results,
+    Inference,
     Events,
     Audit,
     hub.live,

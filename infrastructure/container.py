@@ -11,6 +11,7 @@ import structlog
 
 from application.cancellation import cancel_and_wait
 from application.limits.change_limits import ChangeLimit
+from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits, SignInRates
 from application.ports import BlobStore
 from application.services import Services
@@ -24,6 +25,7 @@ from infrastructure.eventstore.capabilities import Capabilities, capabilities_of
 from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, ImageUploadValidator
 from infrastructure.inference.input_check import check_input
+from infrastructure.inference.predictor import SandboxedPredictor
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
@@ -98,6 +100,7 @@ def services(settings: Settings) -> Services:
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
     health = DependencyChecks(settings, reads=reads, blobs=store)
+    predictor = SandboxedPredictor(settings, store)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
     adapters = Adapters(
@@ -107,6 +110,7 @@ def services(settings: Settings) -> Services:
         notifications=notifications,
         health=health,
         capabilities=capabilities,
+        predictor=predictor,
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
         blocking=(event_log, tokens, known_addresses, limits),
     )
@@ -128,6 +132,8 @@ def services(settings: Settings) -> Services:
         unseal_address=partial(unseal, keys),
         input_check=check_input,
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
+        predictor=predictor,
+        prediction_limit=PredictionLimit(limits=limits, per_minute=settings.kserve_requests_per_minute),
         metrics=partial(exposition, "api"),
         observe_request=observe_request,
         lifespan=partial(lifespan, adapters),
@@ -147,6 +153,7 @@ class Adapters(NamedTuple):
     notifications: RedisNotifications
     health: DependencyChecks
     capabilities: Capabilities
+    predictor: SandboxedPredictor
     reconciler: Reconciler
     blocking: tuple[Closable, ...]
 
@@ -163,6 +170,7 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
             await database.open()
             stack.push_async_callback(database.close)
         stack.push_async_callback(adapters.health.close)
+        stack.callback(adapters.predictor.close)
         for listener in (adapters.position_waiter, adapters.notifications):
             await listener.start()
             stack.push_async_callback(listener.stop)

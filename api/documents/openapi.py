@@ -20,7 +20,7 @@ from api.documents.operation import METHODS, Operation
 from api.documents.operations import complete, components, described_schemas
 from api.routes import ROUTES
 
-DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "check_slots", "live_hub", "past_models")
+DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "check_slots", "live_hub", "past_models", "prediction_slots")
 TOKEN_PATH: Final = "/api/auth/login-swagger"  # noqa: S105 - a path
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, follow the results, and prove later what was found.
@@ -47,6 +47,7 @@ TAGS: Final = {
     "models": "Models that images can be classified with",
     "classifications": "Jobs: run a model over an image or a dataset",
     "results": "What the models found",
+    "inference": 'Predictions by the Open Inference Protocol (KServe v2), which are not recorded. Their errors are `{"error": ...}`',
     "devices": "Microscopes and cameras",
     "events": "The event stream, and the schemas of its events",
     "users": "Accounts and roles",

@@ -7,7 +7,6 @@ from threading import Lock
 from typing import Final
 from uuid import UUID, uuid5
 
-import msgspec
 import structlog
 from cachetools import LRUCache
 
@@ -15,7 +14,7 @@ from application.jobs.chunk_results import ChunkAnswers, JobPlans, PlannedChunk,
 from application.jobs.tasks import Task
 from application.ports import BlobStore, Command, EventStore
 from domain import model
-from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
+from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance
 from domain.errors import NotFound
 from domain.model import Version
 from domain.values import chunk_id
@@ -24,7 +23,7 @@ from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import ACTOR
 from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
-from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
+from infrastructure.inference.predictions import ImageRefusal, ModelPrediction, verdict_of
 from infrastructure.inference.result_rules import ResultRules, result_rules
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import Retry
@@ -119,8 +118,7 @@ class ChunkClassifier:
         )
         if not answers:
             answers = [(image, IMAGE_DELETED) for image in chunk.images]
-        rules = result_rules(version)
-        rules = msgspec.structs.replace(rules, review=rules.review.with_threshold(chunk.job.threshold))
+        rules = result_rules(version).with_threshold(chunk.job.threshold)
         return ChunkAnswers(
             labels=version.labels,
             results=tuple(_result(image, one, rules) for image, one in answers if isinstance(one, ModelPrediction)),
@@ -172,14 +170,7 @@ def _result(image: PlannedImage, prediction: ModelPrediction, rules: ResultRules
         sha256=image.sha256,
         label=prediction.label,
         confidence=prediction.confidence,
-        verdict=verdict_on(
-            prediction.label,
-            prediction.confidence,
-            scores=rules.judged_scores(prediction.scores),
-            value=prediction.value,
-            out_of_domain=prediction.out_of_domain,
-            rules=rules.review,
-        ),
+        verdict=verdict_of(prediction, rules),
         scores=prediction.scores,
         signals=prediction.signals,
         warnings=prediction.warnings,

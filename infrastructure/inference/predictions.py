@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from domain.classification import Verdict, verdict_on
 from domain.image import Inspection
 from domain.model import NONE_APPLIES, OutputKind
 from domain.values import ImageWarning, printable
@@ -87,6 +88,17 @@ def check_batch(batch: BatchPrediction, *, images: int, rules: ResultRules) -> N
             _check_prediction(answer, rules)
         else:
             _check_texts(answer.detail)
+
+
+def verdict_of(prediction: ModelPrediction, rules: ResultRules) -> Verdict:
+    return verdict_on(
+        prediction.label,
+        prediction.confidence,
+        scores=rules.judged_scores(prediction.scores),
+        value=prediction.value,
+        out_of_domain=prediction.out_of_domain,
+        rules=rules.review,
+    )
 
 
 def check_inspected(found: InspectedUpload | ImageRefusal, limits: ImageLimits) -> None:
