@@ -14,7 +14,7 @@ from domain.errors import DomainError, FieldError, Invalid
 log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
-PROTOCOL_PATH = "/api/v2"
+PROTOCOL_PATH = "/api/v2"  # of the Open Inference Protocol
 STATUS = {
     "malformed": 400,
     "not_authenticated": 401,
@@ -83,6 +83,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
+class ProtocolError(msgspec.Struct, frozen=True):
+    """The body of an error response of the Open Inference Protocol: a sentence for people."""
+
+    error: str
+
+
 class Malformed(DomainError):
     """The body cannot be parsed."""
 
@@ -145,9 +151,9 @@ def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[
 
 
 def encoded(body: Problem, path: str) -> tuple[Any, str]:
-    """An error as the body of a response to `path`, and its media type. The Open Inference Protocol has its own form."""
+    """The body of the response to `path` with this error, and its media type."""
     if path == PROTOCOL_PATH or path.startswith(f"{PROTOCOL_PATH}/"):
-        return {"error": body.detail}, "application/json"
+        return ProtocolError(body.detail), "application/json"
     return body, MEDIA_TYPE
 
 

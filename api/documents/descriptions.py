@@ -53,7 +53,7 @@ PARAMETERS: Final[Texts] = {
     "token": "The last part of a signed address",
     "uploaded_by": "Only images that this account uploaded",
     "user_id": "Id of the account",
-    "version": "Version of the schema. Default: the newest one",
+    "version": "Number of the version, or an alias such as `production`",
     "wait": "For how many seconds to wait if there are no events yet",
 }
 """By name, on all operations that take the parameter and are not in OTHER_PARAMETERS."""
@@ -66,7 +66,10 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
         "image_id": "Only jobs over this single image",
     },
     "eventsLive": {"after": "Position in the log. Only what follows it is sent. Default: from now on"},
-    "eventsSchema": {"sealed": "Whether private fields are described as encrypted"},
+    "eventsSchema": {
+        "sealed": "Whether private fields are described as encrypted",
+        "version": "Version of the schema. Default: the newest one",
+    },
     "imagesListed": {"dataset_id": "Only images in this dataset", "device_id": "Only images from this device"},
     "resultsListed": {"classification_id": "Only results of this job", "image_id": "Only results of this image"},
 }
@@ -343,6 +346,34 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "username": "User name of that account",
         "reason": "Why an alias was moved or the model retired, in the words of that account",
     },
+    "InferenceRequest": {
+        "id": "Any text. The answer repeats it",
+        "inputs": "One tensor: the images",
+        "outputs": "The outputs to answer. Default: all",
+        "parameters": "`z`, `c` (such as `2,0`) and `t`: the planes of each image. `threshold`: a confidence below it needs review. "
+        "`binary_data_output`: all outputs as raw tensors",
+    },
+    "InferenceResponse": {
+        "id": "That of the request",
+        "model_name": "Name of the model",
+        "model_version": "Number of the version",
+        "outputs": "The outputs",
+    },
+    "InputTensor": {
+        "name": "Always `image`",
+        "datatype": "Always `BYTES`",
+        "shape": "Number of images, or that and 1",
+        "parameters": "`binary_data_size`: length in bytes of the raw tensor after the JSON, instead of `data`",
+        "data": "The file of each image, as base64",
+    },
+    "ModelMetadata": {
+        "name": "Name of the model",
+        "versions": "Numbers of its versions",
+        "platform": "Always `onnxruntime_onnx`",
+        "inputs": "The input",
+        "outputs": "The outputs",
+    },
+    "ModelReady": {"name": "Name of the model", "ready": "Whether predictions are answered"},
     "MoveAlias": {"version": "Number of the version", "reason": f"Why, 1 to {MAX_REASON} characters"},
     "Named": {"id": "Its id", "name": "Its name"},
     "Planes": {
@@ -351,8 +382,28 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "t": "Point in time",
     },
     "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
+    "OutputTensor": {
+        "name": "Name of the output",
+        "datatype": "`FP32`, `FP64` or `BYTES` (text)",
+        "shape": "Number of images, and of `scores` also the number of labels",
+        "parameters": "`binary_data_size`: length in bytes of the raw tensor after the JSON, instead of `data`",
+        "data": "The values, image by image",
+    },
+    "ProtocolError": {"error": "What is wrong, as a sentence"},
     "Ready": {"status": "`ok`, or `degraded` if a dependency is unavailable", "dependencies": "Each dependency"},
     "RefreshToken": {"refresh_token": "Refresh token of the last answer"},
+    "RequestedOutput": {
+        "name": "`label`, `confidence`, `verdict`, `scores`, `warnings`, or `value` of a regression",
+        "parameters": "`binary_data`: this output as a raw tensor",
+    },
+    "ServerLive": {"live": "Always true"},
+    "ServerMetadata": {"name": "Name of the server", "version": "Its version", "extensions": "Extensions of the protocol that it has"},
+    "ServerReady": {"ready": "Whether predictions are answered"},
+    "TensorMetadata": {
+        "name": "Name of the tensor",
+        "datatype": "Type of its elements in the Open Inference Protocol",
+        "shape": "Its size; -1 is the number of images",
+    },
     "RegisterDevice": DEVICE,
     "Registered": {"id": "Id of the account", "email": "E-mail address"},
     "Registration": {

@@ -172,6 +172,7 @@ PENDING_CHECK: Final = {
     for name, value in PASSED_CHECK.items()
 } | {"status": "pending"}
 
+TINY_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
 SCHEMAS: Final[Mapping[str, Any]] = {
     "Address": {"url": f"http://127.0.0.1:8000/api/blobs/{SIGNED_TOKEN}", "expires_in": 3600, "filename": FILENAME},
     "Alive": {"status": "ok"},
@@ -284,12 +285,40 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "username": None,
         "reason": "Validated on the slides of March",
     },
+    "InferenceRequest": {
+        "id": "A1-7",
+        "parameters": {"threshold": 0.8},
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [TINY_PNG]}],
+        "outputs": [{"name": "label"}, {"name": "confidence"}, {"name": "verdict"}],
+    },
+    "InferenceResponse": {
+        "model_name": "pbc8",
+        "model_version": "1",
+        "id": "A1-7",
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [1], "parameters": {}, "data": ["lymphocyte"]},
+            {"name": "confidence", "datatype": "FP32", "shape": [1], "parameters": {}, "data": [0.94]},
+            {"name": "verdict", "datatype": "BYTES", "shape": [1], "parameters": {}, "data": ["clear"]},
+        ],
+    },
+    "ModelMetadata": {
+        "name": "pbc8",
+        "versions": ["1"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}, {"name": "scores", "datatype": "FP32", "shape": [-1, 9]}],
+    },
+    "ModelReady": {"name": "pbc8", "ready": True},
     "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
+    "ProtocolError": {"error": "Model cells not found"},
     "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None}]},
     "RefreshToken": {"refresh_token": REFRESH_TOKEN},
     "RegisterDevice": {"name": "Slide scanner", "hostname": "scanner-1.example.org", "location": "Room 2.16", "firmware_version": "4.2.0"},
     "Registered": {"id": USER, "email": EMAIL},
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
+    "ServerLive": {"live": True},
+    "ServerMetadata": {"name": "bioscope", "version": "0.2.0", "extensions": ["binary_tensor_data"]},
+    "ServerReady": {"ready": True},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
     "RetireModel": {"reason": "Replaced by another model"},
@@ -381,6 +410,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "result_id": RESULT,
     "token": SIGNED_TOKEN,
     "user_id": USER,
+    "version": "production",
 }
 """Of parameters in a path, by name."""
 

@@ -52,8 +52,8 @@ class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     datatype: str
     shape: list[int]
-    parameters: dict[str, Parameter] | UnsetType = UNSET
-    data: list[float] | list[str] | UnsetType = UNSET
+    parameters: dict[str, Parameter] = {}
+    data: list[float | str] | UnsetType = UNSET
 
 
 class InferenceResponse(msgspec.Struct, frozen=True, kw_only=True):

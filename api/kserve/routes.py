@@ -68,8 +68,8 @@ class Inference(Controller):
         is_ready = context.services.predictor.is_enabled
         return Response(ServerReady(ready=is_ready), status_code=200 if is_ready else 503)
 
-    @get([MODEL, VERSION], operation_id="inferenceModel", summary="Describe the tensors of a model")
-    async def describe_model(
+    @get([MODEL, VERSION], summary="Describe the tensors of a model")
+    async def model(
         self, context: NamedDependency[RequestContext], name: FromPath[str], version: FromPath[str] = PRODUCTION
     ) -> ModelMetadata:
         """The input and the outputs of a version, by default the one in production. `version` is a number or an alias.
@@ -85,7 +85,7 @@ class Inference(Controller):
             outputs=list(outputs_of(chosen).values()),
         )
 
-    @get([f"{MODEL}/ready", f"{VERSION}/ready"], operation_id="inferenceModelReady", summary="Check a model")
+    @get([f"{MODEL}/ready", f"{VERSION}/ready"], summary="Check a model")
     async def model_ready(
         self, context: NamedDependency[RequestContext], name: FromPath[str], version: FromPath[str] = PRODUCTION
     ) -> Response[ModelReady]:
@@ -98,7 +98,6 @@ class Inference(Controller):
         [f"{MODEL}/infer", f"{VERSION}/infer"],
         status_code=200,
         opt={"body": "stream"},
-        operation_id="inferenceInfer",
         summary="Predict images",
     )
     async def infer(

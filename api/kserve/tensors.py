@@ -56,7 +56,7 @@ def decode(body: bytes, json_bytes: int | None) -> InferenceRequest:
         return DECODER.decode(memoryview(body)[:json_bytes])
     except msgspec.ValidationError as error:
         raise Invalid(f"The request is invalid: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise Malformed("The body is not valid JSON in UTF-8") from None
 
 

@@ -16,6 +16,7 @@ from tests.api.declared import find, operations, parameters_of, strict
 from tests.api.http_calls import PICTURE
 from tests.api.worker_events import WorkerEvents, now
 from tests.given import NOW
+from tests.twins.predictor import MemoryPredictor
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +102,8 @@ class Story:
 
     def learn(self, operation, response):
         for content in operation["responses"][str(response.status_code)].get("content", {}).values():
-            self._compare(content["example"], response.json())
+            if "example" in content:
+                self._compare(content["example"], response.json())
 
     def _compare(self, example, real):
         match example:
@@ -178,7 +180,7 @@ def test_every_body_has_an_example_that_its_schema_allows():
 
 
 async def test_every_request_succeeds_as_it_stands_and_is_answered_as_described(api):
-    story = Story(api)
+    story = Story(api.with_services(predictor=MemoryPredictor()))
     await story.begin()
     ending = [one for one in operations() if one[1] == "delete" or one[2]["operationId"] in LAST]
     for path, method, operation in operations():
