@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from api.kserve import routes
 from api.middleware import body_limits, outer
 from api.options import WebOptions
 from infrastructure.configuration.settings import Settings, variable
@@ -35,6 +36,10 @@ JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
 image in one request | {upload_max_bytes} | 413
 model package in one request | {model_max_bytes} | 413
 image | {image_max_pixels} pixels, {image_max_bands} bands, {image_max_pages} pages | refused or rejected, with the reason
+images in one request for predictions | {kserve_max_images}, each as above | 422
+body of a request for predictions | {prediction_bytes} more than the largest image as base64, within {prediction_seconds} s | 413, 408
+requests for predictions in progress | {predictions}; of one account {predictions_of_one} | 503; 429 with `Retry-After`
+requests for predictions of one account | {kserve_requests_per_minute} a minute | 429 with `Retry-After`
 entries in a page | {page} | 422
 requests for previews that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once
 failed passwords of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
@@ -58,6 +63,10 @@ CONSTANTS: Final = {
     "requests": OPTIONS.admission.normal,
     "json_bytes": body_limits.MAX_JSON_BYTES,
     "json_depth": body_limits.MAX_DEPTH,
+    "prediction_bytes": routes.MAX_BYTES_BESIDE_IMAGES,
+    "prediction_seconds": OPTIONS.predictions.body_seconds,
+    "predictions": OPTIONS.predictions.max_requests,
+    "predictions_of_one": OPTIONS.predictions.max_requests_per_account,
     "page": pagination.MAX_PAGE,
     "previews": OPTIONS.max_preview_waits,
     "preview_seconds": OPTIONS.preview_wait_seconds,
