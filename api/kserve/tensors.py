@@ -26,6 +26,9 @@ from application.ports import Prediction
 from domain.errors import Invalid
 
 LENGTH: Final = struct.Struct("<I")  # before each element of a raw BYTES tensor
+NUMBERS: Final = {FP32: "f", FP64: "d"}
+MAX_SEPARATORS: Final = 10_000
+"""Of the JSON of a request. Base64 has none, and each value takes far more memory than its bytes."""
 OF_INPUT: Final = frozenset({BINARY_SIZE, "content_type"})
 DECODER: Final = msgspec.json.Decoder(InferenceRequest)
 VALUES: Final[Mapping[str, Callable[[Prediction], Any]]] = {
@@ -52,8 +55,11 @@ def decode(body: bytes, json_bytes: int | None) -> InferenceRequest:
     """
     if json_bytes is not None and not 0 < json_bytes <= len(body):
         raise Malformed("Inference-Header-Content-Length must be the length of the JSON at the beginning of the body")
+    text = body if json_bytes is None else body[:json_bytes]
+    if text.count(b",") + text.count(b"[") > MAX_SEPARATORS:
+        raise Malformed("The JSON has too many values: send fewer images, as base64")
     try:
-        return DECODER.decode(memoryview(body)[:json_bytes])
+        return DECODER.decode(text)
     except msgspec.ValidationError as error:
         raise Invalid(f"The request is invalid: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -147,9 +153,7 @@ def _elements(raw: bytes) -> Iterator[bytes]:
 
 
 def _raw(values: Sequence[Any], datatype: str) -> bytes:
-    match datatype:
-        case "FP32" | "FP64":
-            return struct.pack(f"<{len(values)}{ {FP32: 'f', FP64: 'd'}[datatype] }", *values)
-        case _:
-            encoded = [str(value).encode() for value in values]
-            return b"".join(LENGTH.pack(len(one)) + one for one in encoded)
+    if (code := NUMBERS.get(datatype)) is not None:
+        return struct.pack(f"<{len(values)}{code}", *values)
+    texts = [str(value).encode() for value in values]
+    return b"".join(LENGTH.pack(len(text)) + text for text in texts)

@@ -290,6 +290,11 @@ async def test_what_is_no_json_is_malformed(http, sent):
     refused(await http.post(INFER, content=sent), 400)
 
 
+async def test_a_body_of_many_small_values_is_not_read(http):
+    sent = b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":[' + b"[]," * 1_000_000 + b"[]]}]}"
+    assert "too many values" in refused(await http.post(INFER, content=sent), 400)
+
+
 @pytest.mark.parametrize("length", ["0", "-1", "x", "99999999", "1e3", "٣", "9" * 30])
 async def test_a_wrong_length_of_the_json_is_malformed(http, length):
     request = raw_body(PICTURE)

@@ -2,12 +2,15 @@
 
 import base64
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from api.cli.client.api_client import Client
 from tests.system.conftest import PASSWORD, email, made_account
 
 ROOT = Path(__file__).parents[2]
@@ -84,8 +87,8 @@ print(json.dumps({
 """
 
 
-def run(*argv, cwd, timeout):
-    done = subprocess.run([str(one) for one in argv], cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout)
+def run(*argv, cwd, timeout, env=None):
+    done = subprocess.run([str(one) for one in argv], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=timeout)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -100,14 +103,27 @@ def python(tmp_path_factory):
     return python
 
 
-@pytest.mark.long
-def test_a_public_client_library_predicts(python, stack, tmp_path):
-    """NVIDIA's client for Triton, as a user installs it."""
-    from api.cli.client.api_client import Client
+@pytest.fixture
+def token(stack):
+    with Client.sign_in(stack.base_url, made_account(stack, "analyst", email("triton")), PASSWORD) as signed_in:
+        return signed_in.credentials.access_token
 
-    account = made_account(stack, "analyst", email("triton"))
-    with Client.sign_in(stack.base_url, account, PASSWORD) as signed_in:
-        token = signed_in.credentials.access_token
+
+@pytest.mark.long
+def test_the_examples_of_the_page_work(python, stack, token, tmp_path):
+    page = (ROOT / "docs" / "kserve.md").read_text()
+    environment = os.environ | {"URL": stack.base_url, "TOKEN": token}
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    printed = run(python, "-W", "ignore", "-c", program, cwd=ROOT, env=environment, timeout=PROGRAM_TIMEOUT_SECONDS)
+    assert [line.split()[1] for line in printed.splitlines()] == ["basophil"] * 4
+    (script,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    printed = run("bash", "-c", script, cwd=ROOT, env=environment, timeout=PROGRAM_TIMEOUT_SECONDS)
+    assert json.loads(printed)["outputs"][0]["data"] == ["basophil"]
+
+
+@pytest.mark.long
+def test_a_public_client_library_predicts(python, stack, token, tmp_path):
+    """NVIDIA's client for Triton, as a user installs it."""
     (tmp_path / "program.py").write_text(PROGRAM)
     address = stack.base_url.removeprefix("http://")
     printed = json.loads(
