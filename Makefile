@@ -150,6 +150,7 @@ lock: setup  ## Update the locked requirements, and check that each package has 
 	$(BIN)/$(LOCK) pyproject.toml -o requirements/production.txt
 	$(BIN)/$(LOCK) pyproject.toml --extra train -o requirements/train.txt
 	$(BIN)/$(LOCK) --group sdk -o requirements/sdk.txt
-	@for version in 3.11 3.12 3.13 3.14; do for lock in dev production train sdk; do \
+	$(BIN)/$(LOCK) --group kserve -o requirements/kserve.txt
+	@for version in 3.11 3.12 3.13 3.14; do for lock in dev production train sdk kserve; do \
 	  echo "wheels for Python $$version: $$lock"; $(BIN)/$(WHEELS) --python-version $$version requirements/$$lock.txt || exit; \
 	done; done

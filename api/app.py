@@ -1,7 +1,7 @@
 """Assembles the web application."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +14,7 @@ from litestar.middleware import DefineMiddleware
 from api.check_slots import CheckSlots
 from api.documents import pages
 from api.events import FeedSlots
+from api.kserve.slots import PredictionSlots
 from api.live.hub import LiveHub
 from api.middleware.admission import Admission
 from api.middleware.authentication import Authentication, has_credential
@@ -36,14 +37,20 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     identities = IdentityCache(services.log)
     admission = Admission(options.admission)
     wait_slots = WaitSlots(services.read_position, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
+    live_hub = LiveHub(services, options, identities, admission)
     shared = {
         "wait_slots": wait_slots,
         "feed_slots": FeedSlots(options.feed),
         "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
         "check_slots": CheckSlots(),
-        "live_hub": LiveHub(services, options, identities),
+        "live_hub": live_hub,
+        "prediction_slots": PredictionSlots(options.predictions, admission),
         "past_models": PastModels(services.log),
     }
+
+    def drain() -> None:
+        wait_slots.close()
+        live_hub.stopping.set()
 
     async def context(request: Request[Any, Any, Any]) -> RequestContext:
         return RequestContext(request, services, options, identities, request.scope.get("auth"))
@@ -57,7 +64,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
             DefineMiddleware(BodyLimits, options=options),
         ],
         exception_handlers=HANDLERS,
-        lifespan=[partial(_lifespan, services, wait_slots)],
+        lifespan=[partial(_lifespan, services, drain)],
         openapi_config=None,
         logging_config=None,  # the process configures its logging itself
         request_max_body_size=None,
@@ -69,7 +76,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         lifespan=app.lifespan,
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services),
-        drain=wait_slots.close,
+        drain=drain,
     )
 
 
@@ -78,11 +85,11 @@ def _provide(value: object) -> Provide:
 
 
 @asynccontextmanager
-async def _lifespan(services: Services, wait_slots: WaitSlots, _: Litestar) -> AsyncIterator[None]:
+async def _lifespan(services: Services, drain: Callable[[], None], _: Litestar) -> AsyncIterator[None]:
     threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
     asyncio.get_running_loop().set_default_executor(threads)
     async with services.lifespan():
         try:
             yield
         finally:
-            wait_slots.close()
+            drain()

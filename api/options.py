@@ -52,6 +52,18 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval_seconds: float = 1.0
 
 
+class PredictionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of `POST /api/v2/models/NAME/infer`. Each request holds its images in memory, so that few are served at the same time.
+
+    A request has at most `max_images`, whose bodies arrive within `body_seconds`.
+    """
+
+    max_images: int = 16
+    max_requests: int = 8  # at the same time; further ones get 503
+    max_requests_per_account: int = 4
+    body_seconds: float = 30.0
+
+
 class LiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of a live connection. A client that sends nothing for `max_silence_seconds` is disconnected."""
 
@@ -96,6 +108,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     uploads: UploadLimits = UploadLimits()
     feed: FeedLimits = FeedLimits()
     live: LiveLimits = LiveLimits()
+    predictions: PredictionLimits = PredictionLimits()
 
     @property
     def origin(self) -> str:

@@ -14,6 +14,7 @@ from domain.errors import DomainError, FieldError, Invalid
 log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL_PATH = "/api/v2"  # of the Open Inference Protocol
 STATUS = {
     "malformed": 400,
     "not_authenticated": 401,
@@ -82,6 +83,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
+class ProtocolError(msgspec.Struct, frozen=True):
+    """The body of an error response of the Open Inference Protocol: a sentence for people."""
+
+    error: str
+
+
 class Malformed(DomainError):
     """The body cannot be parsed."""
 
@@ -143,16 +150,24 @@ def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[
     return problem(status, error.detail, code=error.code, request_id=request_id, errors=errors, reason=error.reason), headers
 
 
+def encoded(body: Problem, path: str) -> tuple[Any, str]:
+    """The body of the response to `path` with this error, and its media type."""
+    if path == PROTOCOL_PATH or path.startswith(f"{PROTOCOL_PATH}/"):
+        return ProtocolError(body.detail), "application/json"
+    return body, MEDIA_TYPE
+
+
 def request_id_of(request: Request[Any, Any, Any]) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
-def _respond(body: Problem, headers: dict[str, str] | None = None) -> Response[Any]:
-    return Response(body, status_code=body.status, media_type=MEDIA_TYPE, headers=headers or {})
+def _respond(request: Request[Any, Any, Any], body: Problem, headers: dict[str, str] | None = None) -> Response[Any]:
+    content, media_type = encoded(body, request.scope["path"])
+    return Response(content, status_code=body.status, media_type=media_type, headers=headers or {})
 
 
 def _on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
-    return _respond(*of_domain_error(error, request_id_of(request)))
+    return _respond(request, *of_domain_error(error, request_id_of(request)))
 
 
 def _on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
@@ -181,13 +196,13 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() in {"allow", "retry-after"}}
     details = {404: "Not Found", 405: "Method Not Allowed", 400: "The body is not valid JSON"}
     detail = details.get(error.status_code, TITLES.get(error.status_code, TITLES[400])[1])
-    return _respond(problem(error.status_code, detail, request_id=request_id_of(request)), headers)
+    return _respond(request, problem(error.status_code, detail, request_id=request_id_of(request)), headers)
 
 
 def _on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     request_id = request_id_of(request)
     log.error("unexpected error", request_id=request_id, exc_info=error)
-    return _respond(problem(500, "Internal error. The server's log has details under this request's id", request_id=request_id))
+    return _respond(request, problem(500, "Internal error. The server's log has details under this request's id", request_id=request_id))
 
 
 HANDLERS: ExceptionHandlersMap = {

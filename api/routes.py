@@ -11,7 +11,8 @@ from api.datasets import Datasets
 from api.devices import Devices
 from api.events import Events
 from api.images import Images
-from api.live.hub import live
+from api.kserve.routes import Inference
+from api.live import hub
 from api.model_checks import ModelChecks
 from api.models import Models
 from api.policies import Policies, PoliciesOfResults
@@ -38,7 +39,9 @@ ROUTES: tuple[Any, ...] = (
     Policies,
     PoliciesOfResults,
     Statistics,
+    Inference,
     Events,
     Audit,
-    live,
+    hub.live,
+    hub.stream,
 )

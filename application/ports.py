@@ -9,11 +9,12 @@ import msgspec
 
 from application.signed_downloads import Holder
 from domain.access import Actor
-from domain.classification import PlaneSelection
+from domain.classification import PlaneSelection, Verdict
 from domain.errors import CorruptBlob, NotFound
 from domain.events import Event, State
 from domain.image import Image
 from domain.model import Version
+from domain.values import ImageWarning
 
 S = TypeVar("S", bound=State)
 Evolve = Callable[[S | None, Event], S | None]
@@ -128,6 +129,41 @@ class InputCheck(Protocol):
 
     def __call__(self, version: Version, image: Image | None, planes: PlaneSelection | None) -> Sequence[Mismatch]:
         """Every mismatch that is certain. With None for `image`, or one that was not inspected yet: those of `planes` alone."""
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model version says of one image. `scores` are in the order of its labels; `value` is the number of a regression."""
+
+    label: str
+    confidence: float
+    verdict: Verdict
+    scores: tuple[float, ...]
+    value: float | None = None
+    warnings: tuple[ImageWarning, ...] = ()
+
+
+class PredictionFailure(NamedTuple):
+    """Why an image has no prediction: a stable `reason`, and a sentence. `is_ours`: the image is not at fault."""
+
+    reason: str
+    detail: str
+    is_ours: bool = False
+
+
+class Predictor(Protocol):
+    """Runs models at once, in sandboxed processes of this machine. Nothing is stored."""
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether this installation has such processes."""
+
+    async def predict(
+        self, images: Sequence[bytes], version: Version, *, planes: PlaneSelection, threshold: float | None
+    ) -> list[Prediction | PredictionFailure]:
+        """The answer for each encoded image, in order. None for `threshold`: that of the version.
+
+        Raises Unavailable.
+        """
 
 
 class EventStore(Protocol):

@@ -32,6 +32,10 @@ class ResultRules(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float = 0.5
     range: tuple[float, float] = (0.0, 1.0)
 
+    def with_threshold(self, threshold: float) -> "ResultRules":
+        """For a caller who gave `threshold`, below which a confidence needs review."""
+        return msgspec.structs.replace(self, review=self.review.with_threshold(threshold))
+
     def judged_scores(self, scores: Sequence[float]) -> Mapping[str, float]:
         """By label, without the label that follows from the others."""
         return {label: score for label, score in zip(self.labels, scores, strict=True) if not (self.has_none and label == NONE_APPLIES)}
@@ -86,8 +90,7 @@ class _RecordFields(msgspec.Struct, frozen=True):
 
 def rules_of_job(version: Version, threshold: float) -> ResultRules:
     """As `result_rules`, for a job with this threshold."""
-    rules = result_rules(version)
-    return msgspec.structs.replace(rules, review=rules.review.with_threshold(threshold))
+    return result_rules(version).with_threshold(threshold)
 
 
 def result_rules(version: Version) -> ResultRules:

@@ -8,9 +8,10 @@ from uuid import UUID
 
 import msgspec
 
+from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits
 from application.model_packages import ExportPackage
-from application.ports import BlobStore, EventStore, InputCheck, LastSeen, PasswordHasher, RefreshTokens
+from application.ports import BlobStore, EventStore, InputCheck, LastSeen, PasswordHasher, Predictor, RefreshTokens
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 
@@ -104,12 +105,12 @@ class HealthChecks(Protocol):
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """All ports of the API process.
 
-    `live_reads` serves WebSockets only. `upload_validator()` makes a validator for one upload. `request_digests` returns the keyed hashes
-    under which a request's payload may be stored, the newest first. `unseal_address` reads the token of a signed address; it raises
-    Forbidden for a wrong or expired one. `input_check` says before a job whether its image fits the model. `export_package`
-    makes the zip file of a version. `head_keys` are the Ed25519
-    public keys of signed heads, the newest first. `metrics` is the text of `/metrics`; `observe_request(method, route, status, seconds)`
-    counts a request. `lifespan()` opens connections and runs the background work until it ends.
+    `live_reads` serves live connections only. `upload_validator()` makes a validator for one upload. `request_digests` returns the keyed
+    hashes under which a request's payload may be stored, the newest first. `unseal_address` reads the token of a signed address; it raises
+    Forbidden for a wrong or expired one. `input_check` says before a job whether its image fits the model. `export_package` makes
+    the zip file of a version. `head_keys` are the Ed25519 public keys of signed heads, the newest first. `predictor` runs models at once,
+    as often as `prediction_limit` allows. `metrics` is the text of `/metrics`; `observe_request(method, route, status, seconds)` counts a
+    request. `lifespan()` opens connections and runs the background work until it ends.
     """
 
     log: EventStore
@@ -130,6 +131,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     input_check: InputCheck
     export_package: ExportPackage
     head_keys: tuple[bytes, ...]
+    predictor: Predictor
+    prediction_limit: PredictionLimit
     metrics: Callable[[], bytes]
     observe_request: Callable[[str, str, int, float], None]
     lifespan: Callable[[], AbstractAsyncContextManager[Any]]

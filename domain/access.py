@@ -42,6 +42,7 @@ class Scope(StrEnum):
 
     IMAGES_READ = "images:read"
     EVENTS_READ = "events:read"
+    MODELS_RUN = "models:run"
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +72,13 @@ def require_role(actor: Actor, minimum: Role) -> None:
         return
     if actor.role is None or actor.role.level < minimum.level:
         raise Forbidden(f"Insufficient permissions: this needs the role {minimum.value} or higher")
+
+
+def require_role_or_scope(actor: Actor, minimum: Role, scope: Scope) -> None:
+    """Raises Forbidden unless `actor` is a service with `scope`, or passes `require_role`."""
+    if actor.kind == "service" and scope in actor.scopes:
+        return
+    require_role(actor, minimum)
 
 
 def require_grant(actor: Actor, grants: dict[UUID, Grant], minimum: Grant, *, what: str) -> None:

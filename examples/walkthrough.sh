@@ -132,6 +132,22 @@ MODEL=$(call GET /api/models | field 0.name)
 VERSION=$(call GET "/api/models/$MODEL" | field production)
 same "$(call GET "/api/models/$MODEL?as_of=$CHANGED_AT" | field production)" "$VERSION"
 
+chapter "Ask a model directly, by the Open Inference Protocol; nothing is recorded"
+for path in health/live health/ready; do
+  TOKEN='' call GET "/api/v2/$path" > /dev/null
+done
+same "$(call GET /api/v2 | field name)" bioscope
+tensor() { python3 -c '
+import base64, json, sys
+data = [base64.b64encode(open(name, "rb").read()).decode() for name in sys.argv[1:]]
+print(json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": data}], "outputs": [{"name": "label"}]}))' "$@"; }
+for path in "/api/v2/models/$MODEL" "/api/v2/models/$MODEL/versions/production"; do
+  same "$(call GET "$path" | field inputs.0.name)" image
+  same "$(call GET "$path/ready" | field ready)" True
+  same "$(call POST "$path/infer" --data-binary @- <<< "$(tensor "${PICTURES[@]:0:2}")" | field outputs.0.data.#)" 2
+done
+same "$(TOKEN='' refused 401 POST "/api/v2/models/$MODEL/infer" && field error < "$TMP/refusal")" "Not authenticated"
+
 chapter "Choose promoters of a model, and the version in production, as an administrator; save its package"
 TOKEN=$ADMIN_TOKEN
 call PUT "/api/models/$MODEL/promoters/$YOUR_ID"
@@ -253,6 +269,10 @@ say "GET /api/events, until the last position: $AFTER"
 TOKEN=$MY_TOKEN refused 403 GET /api/events
 call GET /api/events/heads > /dev/null
 call GET "/api/events?after=$AFTER&wait=1" > /dev/null
+say "GET /api/live"
+LAST=$({ curl --silent --no-buffer --max-time 10 -H "Authorization: Bearer $TOKEN" -H "Last-Event-ID: $((AFTER - 1))" "$URL/api/live" || true; } |
+  grep --max-count 1 '^id: ')
+same "$LAST" "id: $AFTER"
 
 chapter "Refresh the tokens, and sign out"
 TOKEN=''

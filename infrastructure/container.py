@@ -11,6 +11,7 @@ import structlog
 
 from application.cancellation import cancel_and_wait
 from application.limits.change_limits import ChangeLimit
+from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits, SignInRates
 from application.ports import BlobStore
 from application.services import Services
@@ -25,6 +26,7 @@ from infrastructure.eventstore.event_store import PostgresEventStore, postgres_e
 from infrastructure.images.validation import ImageLimits, ImageUploadValidator
 from infrastructure.inference.input_check import check_input
 from infrastructure.inference.packages.export import export_package
+from infrastructure.inference.predictor import SandboxedPredictor
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
@@ -99,6 +101,7 @@ def services(settings: Settings) -> Services:
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
     health = DependencyChecks(settings, reads=reads, blobs=store)
+    predictor = SandboxedPredictor(settings, store)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
     adapters = Adapters(
@@ -108,6 +111,7 @@ def services(settings: Settings) -> Services:
         notifications=notifications,
         health=health,
         capabilities=capabilities,
+        predictor=predictor,
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
         blocking=(event_log, tokens, known_addresses, limits),
     )
@@ -130,6 +134,8 @@ def services(settings: Settings) -> Services:
         input_check=check_input,
         export_package=export_package,
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
+        predictor=predictor,
+        prediction_limit=PredictionLimit(limits=limits, per_minute=settings.kserve_requests_per_minute),
         metrics=partial(exposition, "api"),
         observe_request=observe_request,
         lifespan=partial(lifespan, adapters),
@@ -149,6 +155,7 @@ class Adapters(NamedTuple):
     notifications: RedisNotifications
     health: DependencyChecks
     capabilities: Capabilities
+    predictor: SandboxedPredictor
     reconciler: Reconciler
     blocking: tuple[Closable, ...]
 
@@ -165,6 +172,7 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
             await database.open()
             stack.push_async_callback(database.close)
         stack.push_async_callback(adapters.health.close)
+        stack.callback(adapters.predictor.close)
         for listener in (adapters.position_waiter, adapters.notifications):
             await listener.start()
             stack.push_async_callback(listener.stop)

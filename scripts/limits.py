@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from api.kserve import routes
 from api.middleware import body_limits, outer
 from api.options import WebOptions
 from infrastructure.configuration.settings import Settings, variable
@@ -35,6 +36,10 @@ JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
 image in one request | {upload_max_bytes} | 413
 model package in one request | {model_max_bytes} | 413
 image | {image_max_pixels} pixels, {image_max_bands} bands, {image_max_pages} pages | refused or rejected, with the reason
+images in one request for predictions | {kserve_max_images}, each as above | 422
+body of a request for predictions | {prediction_bytes} more than the largest image as base64, within {prediction_seconds} s | 413, 408
+requests for predictions in progress | {predictions}; of one account {predictions_of_one} | 503; 429 with `Retry-After`
+requests for predictions of one account | {kserve_requests_per_minute} a minute | 429 with `Retry-After`
 entries in a page | {page} | 422
 requests for previews that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once
 failed passwords of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
@@ -43,7 +48,7 @@ the same, of all accounts from one address; refused refresh tokens | {logins_per
 registrations from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
 changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
 passwords being hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one caller {hashes_of_one} | 503 with `Retry-After`
-WebSockets | {websockets}; of one account {websockets_per_account} | closed with 4429
+WebSockets and event streams | {websockets}; of one account {websockets_per_account} | closed with 4429; 429 with `Retry-After`
 WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest is closed: 4429
 message of a WebSocket | {websocket_max_bytes}; before the first `auth` {anonymous_body_max_bytes} | closed with 1009, unread
 messages of one WebSocket | {messages} a second | closed with 4429
@@ -58,6 +63,10 @@ CONSTANTS: Final = {
     "requests": OPTIONS.admission.normal,
     "json_bytes": body_limits.MAX_JSON_BYTES,
     "json_depth": body_limits.MAX_DEPTH,
+    "prediction_bytes": routes.MAX_BYTES_BESIDE_IMAGES,
+    "prediction_seconds": OPTIONS.predictions.body_seconds,
+    "predictions": OPTIONS.predictions.max_requests,
+    "predictions_of_one": OPTIONS.predictions.max_requests_per_account,
     "page": pagination.MAX_PAGE,
     "previews": OPTIONS.max_preview_waits,
     "preview_seconds": OPTIONS.preview_wait_seconds,

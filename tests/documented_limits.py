@@ -82,6 +82,7 @@ STATED = (
     stated("api.md", "a body may pause for # minute", WEB.body_timeouts.idle_seconds / 60),
     stated("api.md", "within # seconds\n  // both", LIVE.authenticate_timeout_seconds),
     stated("api.md", "sent every # seconds. Answer with any message", LIVE.ping_interval_seconds),
+    stated("api.md", "(`: ping`) comes every # seconds", LIVE.ping_interval_seconds),
     stated("api.md", "rows a second (#)", GIVEN.live_rows_per_second),
     stated("api.md", "has ended (within # seconds)", LIVE.session_check_interval_seconds + authentication.CACHE_SECONDS),
     stated("api.md", "did not read for # seconds", LIVE.send_timeout_seconds),

@@ -245,7 +245,7 @@ def test_a_wrong_setting_is_named_with_what_it_expects(variable, value, said):
 
 def test_the_locks_pin_every_package_with_hashes_and_name_no_index():
     locks = list((ROOT / "requirements").glob("*.txt"))
-    assert {lock.stem for lock in locks} == {"dev", "production", "sdk", "train"}
+    assert {lock.stem for lock in locks} == {"dev", "kserve", "production", "sdk", "train"}
     for lock in locks:
         text = lock.read_text()
         pinned = re.findall(r"^([a-zA-Z0-9_.\[\]-]+)==", text, re.MULTILINE)

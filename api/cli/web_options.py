@@ -1,6 +1,6 @@
 """The options of the web layer, from the settings of the installation."""
 
-from api.options import WebOptions
+from api.options import PredictionLimits, WebOptions
 from infrastructure.configuration.settings import Settings, networks
 
 
@@ -25,4 +25,5 @@ def web_options(settings: Settings) -> WebOptions:
         model_max_bytes=settings.model_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
         live_rows_per_second=settings.live_rows_per_second,
+        predictions=PredictionLimits(max_images=settings.kserve_max_images),
     )

@@ -1,4 +1,4 @@
-"""The AsyncAPI document: the events on Kafka, and the messages of the live WebSocket."""
+"""The AsyncAPI document: the events on Kafka, and the messages of live connections: the WebSocket, and server-sent events."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 PATH: Final = "/api/ws"
+STREAM_PATH: Final = "/api/live"
 SCHEMAS: Final = "#/components/schemas/"
 WEBSOCKET_DESCRIPTION: Final = """\
 The events of the datasets that you may see, as they happen. Each message is a JSON text with a `type`.
@@ -23,6 +24,10 @@ event is lost or repeated.
 
 The server closes the connection with 4400 (unknown message), 4401 (token missing, invalid or expired), 4403 (origin or scope not allowed),
 4408 (the client did not read or sent nothing for too long) or 4429 (too many messages or connections)."""
+
+STREAM_DESCRIPTION: Final = """\
+The same events as server-sent events (`text/event-stream`). Each message is the `data` of one event, and its `position` is the
+`id`. Connect again with `Last-Event-ID`: no event is lost or repeated. `GET /api/live` in the OpenAPI document has the parameters."""
 
 JOB: Final = {
     "id": "7c6d5e4f-1a2b-4c3d-8e9f-0a1b2c3d4e07",
@@ -51,12 +56,13 @@ EVENT_EXAMPLE: Final = {
 
 
 class Message:
-    """A message of the WebSocket: its name in the document, its struct, its meaning, and an example."""
+    """A message of a live connection: its name in the document, its struct, its meaning, and an example."""
 
     def __init__(self, name: str, struct: type[msgspec.Struct], summary: str, example: Mapping[str, Any]) -> None:
         self.name, self.struct, self.summary, self.example = name, struct, summary, example
 
 
+STREAMED: Final = {messages.Authenticated, messages.EventMessage, messages.CaughtUp}
 FROM_CLIENT: Final = (
     Message(
         "LiveAuth",
@@ -85,6 +91,14 @@ FROM_SERVER: Final = (
     Message("LiveServerPing", messages.ServerPing, "Answer with any message", {"type": "ping", "position": 21}),
     Message("LiveServerPong", messages.ServerPong, "The answer to a ping", {"type": "pong"}),
 )
+LAST_OF_STREAM: Final = Message(
+    "LiveClosed",
+    messages.Closed,
+    "The stream ends; `code` is the one with which a WebSocket is closed",
+    {"type": "closed", "code": messages.UNAUTHENTICATED, "reason": "the token has expired"},
+)
+OF_STREAM: Final = (*(one for one in FROM_SERVER if one.struct in STREAMED), LAST_OF_STREAM)
+MESSAGES: Final = (*FROM_CLIENT, *FROM_SERVER, LAST_OF_STREAM)
 
 PROPERTIES: Final[Mapping[str, Mapping[str, str]]] = {
     "Auth": {"token": "An access token, or a service's token with the scope `events:read`"},
@@ -93,6 +107,7 @@ PROPERTIES: Final[Mapping[str, Mapping[str, str]]] = {
         "expires_at": "When the connection ends (UTC), unless a newer token is sent before",
     },
     "CaughtUp": {"position": "Position of the last event. Resume after it"},
+    "Closed": {"code": "Why: a close code of the WebSocket", "reason": "The same in words"},
     "EventMessage": {
         "position": "Position of the event in the log",
         "at": "When it happened (UTC)",
@@ -133,11 +148,11 @@ def document(base_url: str = DEFAULT_URL) -> Json:
     """AsyncAPI 3.0 of a server at `base_url`. Callers must not change it."""
     events = event_schemas.document()
     channel = events["channels"]["events"] | {"servers": [{"$ref": "#/servers/kafka"}]}
-    live_messages = {message.name: _message(message) for message in (*FROM_CLIENT, *FROM_SERVER)}
+    live_messages = {message.name: _message(message) for message in MESSAGES}
     components = events["components"]
     return events | {
-        "servers": {"kafka": _kafka(), "websocket": _websocket(base_url)},
-        "channels": {"events": channel, "live": _live_channel()},
+        "servers": {"kafka": _kafka(), "websocket": _server(base_url, "ws"), "http": _server(base_url, "http")},
+        "channels": {"events": channel, "live": _live_channel(), "liveStream": _stream_channel()},
         "operations": events["operations"] | _live_operations(),
         "components": components | {"messages": components["messages"] | live_messages, "schemas": components["schemas"] | _live_schemas()},
     }
@@ -152,12 +167,13 @@ def _kafka() -> Json:
     }
 
 
-def _websocket(base_url: str) -> Json:
+def _server(base_url: str, protocol: str) -> Json:
+    """The API, by "ws" or "http"."""
     address = urlsplit(base_url)
     return {
         "host": "{host}",
-        "protocol": "wss" if address.scheme == "https" else "ws",
-        "description": "The API. Authentication is the first message",
+        "protocol": f"{protocol}s" if address.scheme == "https" else protocol,
+        "description": "The API. Authentication is the first message" if protocol == "ws" else "The API. Authentication is a header",
         "variables": {"host": {"default": address.netloc, "description": "Host and port of the API"}},
     } | ({"pathname": address.path} if address.path else {})
 
@@ -173,20 +189,31 @@ def _live_channel() -> Json:
     }
 
 
-def _live_operations() -> Json:
-    """As the server sees them."""
+def _stream_channel() -> Json:
     return {
-        "receiveLive": _operation("receive", "Messages from a client", FROM_CLIENT),
-        "sendLive": _operation("send", "Messages to a client", FROM_SERVER),
+        "address": STREAM_PATH,
+        "title": "Live events as server-sent events",
+        "description": STREAM_DESCRIPTION,
+        "servers": [{"$ref": "#/servers/http"}],
+        "messages": {message.name: {"$ref": f"#/components/messages/{message.name}"} for message in OF_STREAM},
     }
 
 
-def _operation(action: str, summary: str, exchanged: tuple[Message, ...]) -> Json:
+def _live_operations() -> Json:
+    """As the server sees them."""
+    return {
+        "receiveLive": _operation("receive", "live", "Messages from a client", FROM_CLIENT),
+        "sendLive": _operation("send", "live", "Messages to a client", FROM_SERVER),
+        "sendLiveStream": _operation("send", "liveStream", "Messages of a stream", OF_STREAM),
+    }
+
+
+def _operation(action: str, channel: str, summary: str, exchanged: tuple[Message, ...]) -> Json:
     return {
         "action": action,
-        "channel": {"$ref": "#/channels/live"},
+        "channel": {"$ref": f"#/channels/{channel}"},
         "summary": summary,
-        "messages": [{"$ref": f"#/channels/live/messages/{message.name}"} for message in exchanged],
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message.name}"} for message in exchanged],
     }
 
 
@@ -202,7 +229,7 @@ def _message(message: Message) -> Json:
 
 
 def _live_schemas() -> Json:
-    structs = [message.struct for message in (*FROM_CLIENT, *FROM_SERVER)]
+    structs = [message.struct for message in MESSAGES]
     _, found = msgspec.json.schema_components(structs, ref_template=SCHEMAS + _schema_name("{name}"))
     return {_schema_name(name): _described(name, schema) for name, schema in sorted(found.items())}
 

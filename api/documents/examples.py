@@ -221,6 +221,7 @@ PENDING_CHECK: Final = {
     for name, value in PASSED_CHECK.items()
 } | {"status": "pending"}
 
+TINY_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
 SCHEMAS: Final[Mapping[str, Any]] = {
     "Address": {"url": f"http://127.0.0.1:8000/api/blobs/{SIGNED_TOKEN}", "expires_in": 3600, "filename": FILENAME},
     "Alive": {"status": "ok"},
@@ -335,6 +336,30 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "username": None,
         "reason": "Validated on the slides of March",
     },
+    "InferenceRequest": {
+        "id": "A1-7",
+        "parameters": {"threshold": 0.8},
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [TINY_PNG]}],
+        "outputs": [{"name": "label"}, {"name": "confidence"}, {"name": "verdict"}],
+    },
+    "InferenceResponse": {
+        "model_name": "pbc8",
+        "model_version": "1",
+        "id": "A1-7",
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [1], "parameters": {}, "data": ["lymphocyte"]},
+            {"name": "confidence", "datatype": "FP32", "shape": [1], "parameters": {}, "data": [0.94]},
+            {"name": "verdict", "datatype": "BYTES", "shape": [1], "parameters": {}, "data": ["clear"]},
+        ],
+    },
+    "ModelMetadata": {
+        "name": "pbc8",
+        "versions": ["1"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}, {"name": "scores", "datatype": "FP32", "shape": [-1, 9]}],
+    },
+    "ModelReady": {"name": "pbc8", "ready": True},
     "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
     "AnswerCount": {"label": "lymphocyte", "verdict": "clear", "count": 1},
     "Policy": POLICY,
@@ -354,11 +379,15 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "after": [{"label": "lymphocyte", "verdict": "clear", "count": 1}],
     },
     "PreviewPolicy": {"rules": RULES},
+    "ProtocolError": {"error": "Model cells not found"},
     "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None}]},
     "RefreshToken": {"refresh_token": REFRESH_TOKEN},
     "RegisterDevice": {"name": "Slide scanner", "hostname": "scanner-1.example.org", "location": "Room 2.16", "firmware_version": "4.2.0"},
     "Registered": {"id": USER, "email": EMAIL},
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
+    "ServerLive": {"live": True},
+    "ServerMetadata": {"name": "bioscope", "version": "0.2.0", "extensions": ["binary_tensor_data"]},
+    "ServerReady": {"ready": True},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
     "ResultAnswer": CLEAR,
@@ -481,6 +510,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "target_id": DATASET,
     "token": SIGNED_TOKEN,
     "user_id": USER,
+    "version": "production",
 }
 """Of parameters in a path, by name."""
 
@@ -493,6 +523,20 @@ OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "usersRemove": {"user_id": COLLEAGUE},
 }
 """By operation id."""
+
+EVENT_STREAM: Final = f"""\
+retry: 1000
+
+data: {{"type":"authenticated","user":"{USER}","expires_at":"2026-03-02T10:30:00Z"}}
+
+id: 21
+data: {{"type":"event","position":21,"at":"{UPLOADED}","event":"ImageUploaded","stream":"{IMAGE}","actor":"{USER}",\
+"dataset":"{DATASET}","subjects":["{IMAGE}","{DATASET}"]}}
+
+id: 21
+data: {{"type":"caught_up","position":21}}
+
+"""
 
 UPLOAD: Final[Mapping[str, str]] = {"dataset_id": DATASET, "path": PATH}
 """The parts of an upload beside the file and the parts that are rarely needed."""

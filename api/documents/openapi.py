@@ -17,10 +17,12 @@ from litestar.openapi.spec import Contact, License
 from litestar.routes import HTTPRoute
 
 from api.documents.operation import METHODS, Operation
-from api.documents.operations import complete, components, described_schemas
+from api.documents.operations import SCHEMA_REFERENCE, complete, components, described_schemas
+from api.kserve import messages
+from api.problems import ProtocolError
 from api.routes import ROUTES
 
-DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "check_slots", "live_hub", "past_models")
+DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "check_slots", "live_hub", "past_models", "prediction_slots")
 TOKEN_PATH: Final = "/api/auth/login-swagger"  # noqa: S105 - a path
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, follow the results, and prove later what was found.
@@ -36,7 +38,8 @@ wait for a change.
 
 **Errors** are problems (RFC 9457): `code` is stable, `detail` is a sentence for people, `errors` names the fields.
 
-**Events.** The WebSocket `/api/ws` sends the events of the datasets that you may see, and `GET /api/events` returns the whole log.
+**Events.** The WebSocket `/api/ws` and the stream `GET /api/live` send the events of the datasets that you may see, and
+`GET /api/events` returns the whole log.
 [/api/asyncapi.json](asyncapi.json) describes the messages of the WebSocket and of Kafka (AsyncAPI 3.0)."""
 
 TAGS: Final = {
@@ -48,6 +51,7 @@ TAGS: Final = {
     "results": "What the models found",
     "policies": "Rules by which labels and verdicts follow from scores, without a new run",
     "statistics": "Figures of the results, in groups",
+    "inference": 'Predictions by the Open Inference Protocol (KServe v2), which are not recorded. Their errors are `{"error": ...}`',
     "devices": "Microscopes and cameras",
     "events": "The event stream, and the schemas of its events",
     "users": "Accounts and roles",
@@ -107,6 +111,7 @@ def _described_operations() -> tuple[dict[str, Any], list[Operation]]:
         logging_config=None,
     )
     schema = _with_published_names(app.openapi_schema.to_schema())
+    schema["components"]["schemas"] |= _protocol_schemas()
     found = list(_operations(app, schema["paths"]))
     for operation in found:
         complete(operation)
@@ -135,6 +140,13 @@ def _security_schemes(base_path: str) -> dict[str, Any]:
             "description": "An access token from `POST /api/auth/login`, or the token of a service (`bioscope tokens create`).",
         },
     }
+
+
+def _protocol_schemas() -> dict[str, Any]:
+    """Of the Open Inference Protocol, what no handler names: requests, which may be partly binary, and errors."""
+    structs = (messages.InferenceRequest, ProtocolError)
+    _, found = msgspec.json.schema_components(structs, ref_template=f"{SCHEMA_REFERENCE}{{name}}")
+    return found
 
 
 def _with_published_names(schema: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +200,7 @@ def _place(operation: Operation) -> tuple[int, int, int]:
 def _docstrings() -> dict[str, str]:
     """Those of the structs and enumerations beside the routes, under both names that Litestar may give to a schema."""
     found: dict[str, str] = {}
-    for module in _modules():
+    for module in (*_modules(), messages.__name__, ProtocolError.__module__):
         for name, member in vars(sys.modules[module]).items():
             if isinstance(member, type) and member.__module__ == module and issubclass(member, msgspec.Struct | Enum):
                 found |= dict.fromkeys((name, f"{module}_{name}".replace(".", "_")), member.__doc__ or "")

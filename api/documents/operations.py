@@ -11,13 +11,21 @@ SCHEMA_REFERENCE: Final = "#/components/schemas/"
 BINARY: Final = {"type": "string", "format": "binary"}
 FORM: Final = "multipart/form-data"
 ZIP: Final = "application/zip"
+JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
 DESCRIPTIONS: Final = "api/documents/descriptions.py"
 EXAMPLES: Final = "api/documents/examples.py"
 
 SUCCESS: Final = {200: "Success", 201: "Created", 202: "Accepted: the work goes on", 204: "Done"}
+INFER: Final = {"inferenceInfer", "inferenceInfer2"}
+INFERENCE_READY: Final = {"inferenceReady", "inferenceModelReady", "inferenceModelReady2"}
 HEADERS: Final = {
     "Content-Range": {"description": "Which bytes of the file these are", "schema": {"type": "string"}},
     "ETag": {"description": "Version of the resource, for `If-Match`", "schema": {"type": "string"}},
+    "Inference-Header-Content-Length": {
+        "description": "Length of the JSON at the beginning of the body, if raw tensors follow it",
+        "schema": {"type": "integer"},
+    },
     "Location": {"description": "Path at which the work can be followed", "schema": {"type": "string"}},
     "Link": {"description": 'Address of the next page, with `rel="next"`', "schema": {"type": "string"}},
     "Set-Cookie": {"description": "The refresh token, for browsers of the same site", "schema": {"type": "string"}},
@@ -42,6 +50,7 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
     "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),
     "imagesBlob": ("ETag",),
+    **dict.fromkeys(INFER, ("Inference-Header-Content-Length",)),
     "modelsAdd": ("Location",),
     "modelsTest": ("Location",),
     "modelsPackage": ("ETag",),
@@ -96,6 +105,9 @@ def _header(name: str, description: str, **schema: Any) -> Json:
 SHARED_PARAMETERS: Final = {
     "IdempotencyKey": _header("Idempotency-Key", "A repeat with the same key is the same command", minLength=1, maxLength=255),
     "IfMatch": _header("If-Match", 'The `ETag` of the version to change, such as `"3"`. If there is a newer version, the answer is 412'),
+    "JsonLength": _header(
+        "Inference-Header-Content-Length", "Length of the JSON at the beginning of the body, if raw tensors follow it", type="integer"
+    ),
     "Prefer": _header("Prefer", "`respond-async`: answer before queries show the change"),
     "MinPosition": {
         "name": "min_position",
@@ -114,6 +126,8 @@ def _shared_parameters(operation: Operation) -> list[Json]:
         "Prefer": operation.is_command,
         "MinPosition": operation.takes_min_position,
     }
+    if operation.id in INFER:
+        return [{"$ref": "#/components/parameters/JsonLength"}]
     return [{"$ref": f"#/components/parameters/{name}"} for name, is_taken in names.items() if is_taken]
 
 
@@ -137,7 +151,10 @@ def _complete_request(operation: Operation) -> None:
         operation.body["requestBody"] = {"required": True, "content": {FORM: content}}
     elif operation.id == "modelsAdd":
         content = {"schema": BINARY}
-        operation.body["requestBody"] = {"required": True, "content": {"application/octet-stream": content, ZIP: content}}
+        operation.body["requestBody"] = {"required": True, "content": {OCTETS: content, ZIP: content}}
+    elif operation.id in INFER:
+        content = {"schema": {"$ref": f"{SCHEMA_REFERENCE}InferenceRequest"}, "example": examples.SCHEMAS["InferenceRequest"]}
+        operation.body["requestBody"] = {"required": True, "content": {JSON: content, OCTETS: {"schema": BINARY}}}
     elif (request := operation.body.get("requestBody")) is not None:
         request["required"] = not operation.handler.parsed_fn_signature.parameters["data"].has_default
         for content in request["content"].values():
@@ -164,15 +181,21 @@ def _complete_responses(operation: Operation) -> None:
 
 def _other_answers(operation: Operation, success: Json) -> Json:
     if operation.id == "imagesBlob":
-        success["content"] = {media_type: {"schema": BINARY} for media_type in ("image/*", "application/octet-stream")}
+        success["content"] = {media_type: {"schema": BINARY} for media_type in ("image/*", OCTETS)}
         part = success | {"description": "The part that `Range` names", "headers": success["headers"] | _headers("Content-Range")}
         return {"206": part, "304": {"description": "The client has the file already", "headers": success["headers"]}}
     if operation.id == "modelsPackage":
         success["content"] = {"application/zip": {"schema": BINARY}}
     if operation.id == "resultsExport":
         success["content"] |= {"text/csv": {"schema": BINARY}}
+    if operation.id in INFER:
+        success["content"][OCTETS] = {"schema": BINARY}
+    if operation.id in INFERENCE_READY:
+        return {"503": success | {"description": "This installation answers no predictions"}}
     if operation.tag == "health" and operation.handler.handler_name == "ready":
         return {"503": success | {"description": "Postgres is unavailable, so that nothing works"}}
+    if operation.id == "eventsLive":
+        success["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": examples.EVENT_STREAM}}
     if operation.id == "eventsSchema":
         success["content"] = {"application/schema+json": next(iter(success["content"].values()))}
     return {}

@@ -24,13 +24,21 @@ REFUSALS: Final = {
 """The 4xx answers of single operations: the name and description of each component."""
 
 BEFORE_ROUTES: Final = "Refused before the operation: 414 (long query), 415 (`Content-Encoding`), 421 (unknown host) or 431 (long headers)."
+PROTOCOL_ERROR: Final = "Refused, in the form of the Open Inference Protocol. After 429 and 503, `Retry-After` says when to try again."
 OTHERS: Final = "Any other error, such as 500 and 503"
 EVERY_OPERATION: Final = {422}  # `as_of`, where it is not supported
 WITH_TOKEN: Final = {401, 403}
 WITH_BODY: Final = {400, 408, 413, 415}
 OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
     "classificationsRun": {404},
+    "eventsLive": {429},
     "imagesBlob": {403, 416},
+    "inferenceInfer": {409, 429},
+    "inferenceInfer2": {409, 429},
+    "inferenceModel": {409},
+    "inferenceModel2": {409},
+    "inferenceModelReady": {409},
+    "inferenceModelReady2": {409},
     "imagesUpload": {404},
     "modelsAdd": {429},
     "modelsTest": {429},
@@ -104,6 +112,9 @@ def refusals_of(operation: Operation) -> set[int]:
 
 def references_of(operation: Operation) -> Json:
     """The error responses of an operation, by status."""
+    if operation.tag == "inference":
+        refused = {"$ref": "#/components/responses/ProtocolError"}
+        return {str(status): refused for status in sorted(refusals_of(operation))} | {"4XX": refused, "default": refused}
     own = {str(status): {"$ref": f"#/components/responses/{REFUSALS[status][0]}"} for status in sorted(refusals_of(operation))}
     return own | {"4XX": {"$ref": "#/components/responses/RefusedBefore"}, "default": {"$ref": "#/components/responses/Problem"}}
 
@@ -114,6 +125,8 @@ def responses() -> Json:
         "Problem": {"description": OTHERS, "content": {MEDIA_TYPE: content | {"example": examples.problem_example(503)}}},
         "RefusedBefore": {"description": BEFORE_ROUTES, "content": {MEDIA_TYPE: content | {"example": examples.problem_example(421)}}},
     }
+    protocol = {"schema": {"$ref": "#/components/schemas/ProtocolError"}, "example": examples.SCHEMAS["ProtocolError"]}
+    common["ProtocolError"] = {"description": PROTOCOL_ERROR, "content": {"application/json": protocol}}
     return common | {
         name: {
             "description": description,

@@ -1,4 +1,4 @@
-"""Messages and close codes of the live WebSocket."""
+"""Messages and close codes of live connections: WebSockets and event streams."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -10,6 +10,7 @@ from msgspec import Meta
 from projections import activity, classifications
 
 MALFORMED, UNAUTHENTICATED, FORBIDDEN, TOO_SLOW, TOO_MANY, INTERNAL_ERROR = 4400, 4401, 4403, 4408, 4429, 1011
+RESTARTING: Final = 1012
 MAX_DATASETS: Final = 100
 MAX_POSITION: Final = 2**53  # the largest integer that every JSON reader represents exactly
 
@@ -75,6 +76,13 @@ class ServerPing(ServerMessage, frozen=True, kw_only=True, tag="ping"):
 
 class ServerPong(ServerMessage, frozen=True, kw_only=True, tag="pong"):
     pass
+
+
+class Closed(ServerMessage, frozen=True, kw_only=True, tag="closed"):
+    """The last message of an event stream. A WebSocket ends with the same code and reason."""
+
+    code: int
+    reason: str
 
 
 IncomingMessage = Auth | Subscribe | Ping | Pong

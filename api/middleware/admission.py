@@ -3,7 +3,8 @@
 A share of the limit is reserved for requests with a credential, so that anonymous clients cannot use it up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from api.options import AdmissionLimits
@@ -45,3 +46,12 @@ class Admission:
 
     def __exit__(self, *_: object) -> None:
         self.count += 1
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the request again, for work within a wait."""
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1

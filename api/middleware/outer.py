@@ -14,7 +14,7 @@ from api.middleware.admission import Admission
 from api.middleware.allowed_hosts import REFUSED, AllowedHosts, is_under
 from api.middleware.body_timeout import BodyTimeout, Message, Receive
 from api.options import WebOptions
-from api.problems import MEDIA_TYPE, problem
+from api.problems import encoded, problem
 
 log = structlog.get_logger()
 
@@ -28,7 +28,7 @@ PREFLIGHT_MAX_AGE_SECONDS = b"600"
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 KNOWN_METHODS = frozenset(METHODS.decode().split(", "))
-ACCEPTED_HEADERS = b"authorization, content-type, if-match, idempotency-key, prefer, traceparent, x-request-id"
+ACCEPTED_HEADERS = b"authorization, content-type, if-match, idempotency-key, last-event-id, prefer, traceparent, x-request-id"
 EXPOSED_HEADERS = b"etag, link, location, retry-after, content-disposition, x-event-position, x-next-cursor, x-total-count, x-request-id"
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -93,14 +93,14 @@ class OuterMiddleware:
         request.status = rejection[0]
         await receive()
         if "websocket.http.response" in (scope.get("extensions") or {}):
-            await _send_problem(send, *rejection, request.id, kind="websocket.http.response")
+            await _send_problem(send, *rejection, request, kind="websocket.http.response")
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": rejection[1]})
         self._log_request(request)
 
     async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
         if (rejection := self._rejection(request)) is not None:
-            await _send_problem(send, *rejection, request.id)
+            await _send_problem(send, *rejection, request)
             return
         if request.is_preflight:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
@@ -112,7 +112,7 @@ class OuterMiddleware:
         except Exception:
             log.exception("unexpected error", request_id=request.id)
             if not request.has_response:
-                await _send_problem(send, 500, "Internal error. The server's log has details under this request's id", request.id)
+                await _send_problem(send, 500, "Internal error. The server's log has details under this request's id", request)
         finally:
             body.stop()
 
@@ -224,9 +224,10 @@ class _Request:
         return self.status != CLIENT_DISCONNECTED
 
 
-async def _send_problem(send: Send, status: int, detail: str, request_id: str, *, kind: str = "http.response") -> None:
-    body = msgspec.json.encode(problem(status, detail, request_id=request_id))
-    headers: Headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+async def _send_problem(send: Send, status: int, detail: str, request: "_Request", *, kind: str = "http.response") -> None:
+    content, media_type = encoded(problem(status, detail, request_id=request.id), request.path)
+    body = msgspec.json.encode(content)
+    headers: Headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
     if status == 503:
         headers.append((b"retry-after", b"1"))
     await send({"type": f"{kind}.start", "status": status, "headers": headers})

@@ -112,7 +112,7 @@ def request(
         model_version=model_version,
         model_sha256=model_sha256,
         threshold=threshold,
-        planes=_checked_planes(planes),
+        planes=checked_planes(planes),
         images=images,
         filter=filter,
         path=path,
@@ -130,7 +130,7 @@ def request(
     return [requested, *plan(state, [image], by=by, at=at)]
 
 
-def _checked_planes(planes: PlaneSelection | None) -> PlaneSelection | None:
+def checked_planes(planes: PlaneSelection | None) -> PlaneSelection | None:
     """None for a selection that leaves everything to the model. Raises Invalid."""
     if planes is None or planes == PlaneSelection():
         return None

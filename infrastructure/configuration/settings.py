@@ -102,6 +102,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     image_max_bands: Positive = 32
     image_max_pages: Positive = 256
 
+    kserve_processes: Count = 1
+    kserve_max_images: Positive = 16
+    kserve_requests_per_minute: Positive = 600
+
     inference_processes: Count = 0
     inference_memory_bytes: Positive = 1024**3
     inference_hang_seconds: Seconds = 15.0

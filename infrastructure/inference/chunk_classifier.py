@@ -21,7 +21,7 @@ from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import ACTOR
 from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
-from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
+from infrastructure.inference.predictions import ImageRefusal, ModelPrediction, verdict_of
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import Retry
 
@@ -151,9 +151,7 @@ def _result(image: PlannedImage, prediction: ModelPrediction, rules: ResultRules
         sha256=image.sha256,
         label=prediction.label,
         confidence=prediction.confidence,
-        verdict=rules.verdict_on(
-            prediction.label, prediction.confidence, prediction.scores, value=prediction.value, out_of_domain=prediction.out_of_domain
-        ),
+        verdict=verdict_of(prediction, rules),
         scores=prediction.scores,
         signals=prediction.signals,
         warnings=prediction.warnings,

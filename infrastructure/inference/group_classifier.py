@@ -1,9 +1,9 @@
-"""Classification of a chunk's images in groups: reads the files and runs the model on each group in a child."""
+"""Classification of images in groups: reads the files, unless they are given, and runs the model on each group in a child."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import structlog
 
@@ -17,14 +17,18 @@ from infrastructure.inference.children.child_process import ChildFailed, ChildLo
 from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import read_images, refusal_for
 from infrastructure.inference.model_reference import reference_to
-from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.models.refusals import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch
 from infrastructure.retry import Retry
 
 log = structlog.get_logger()
+T = TypeVar("T")
+_Read = Callable[[Sequence[T]], Awaitable[Sequence[bytes | ImageRefusal]]]
+"""The file of each image of a group, or its failure."""
 
-CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
-WARM: Final = "infrastructure.inference.children.child_functions:warm"
+CHILD_FUNCTIONS: Final = "infrastructure.inference.children.child_functions"
+CLASSIFY: Final = f"{CHILD_FUNCTIONS}:classify"
+WARM: Final = f"{CHILD_FUNCTIONS}:warm"
 
 MODEL_FAILED: Final = ImageRefusal("model_failed", "The model failed on this image")
 MODEL_UNUSABLE: Final = ImageRefusal(
@@ -73,24 +77,33 @@ class GroupClassifier:
 
     async def classify(self, images: Sequence[PlannedImage], version: Version, planes: PlaneSelection | None = None) -> list[GroupResult]:
         """Group results whose answers are in the order of `images`. Without `planes` the model chooses. Raises Unavailable."""
+        return await self._classify(images, self._stored_files, version, planes)
+
+    async def classify_files(self, files: Sequence[bytes], version: Version, planes: PlaneSelection | None = None) -> list[GroupResult]:
+        """As `classify`, for files that are not stored. Raises Unavailable."""
+        return await self._classify(files, _given, version, planes)
+
+    async def _classify(self, images: Sequence[T], read: _Read[T], version: Version, planes: PlaneSelection | None) -> list[GroupResult]:
         size = self._limits.group_images
         groups = [images[start : start + size] for start in range(0, len(images), size)]
         call = _ModelCall(version, planes or PlaneSelection(), result_rules(version))
-        results = await asyncio.gather(*(self._classify_group(group, call) for group in groups))
+        results = await asyncio.gather(*(self._classify_group(group, read, call) for group in groups))
         return [result for group in results for result in group]
 
     async def warm(self, version: Version) -> None:
         """Load the model in a child. Raises ChildFailed, ChildLost, NotFound, CorruptBlob, Unavailable."""
         await self._pool.run(WARM, reference_to(version, provider=self._provider), into=type(None), lend=self._file(version))
 
-    async def _classify_group(self, images: Sequence[PlannedImage], model: "_ModelCall") -> list[GroupResult]:
+    async def _classify_group(self, images: Sequence[T], read: _Read[T], model: "_ModelCall") -> list[GroupResult]:
         """Read the images of a group and classify them, in as many calls as their size requires."""
         async with self._slots:
-            files = await self._retry(read_images, self._blobs, [image.sha256 for image in images])
             return [
                 GroupResult([call], None) if isinstance(call, ImageRefusal) else await self._classify_files(call, model)
-                for call in _calls(files, self._limits.call_bytes)
+                for call in _calls(await read(images), self._limits.call_bytes)
             ]
+
+    async def _stored_files(self, images: Sequence[PlannedImage]) -> Sequence[bytes | ImageRefusal]:
+        return await self._retry(read_images, self._blobs, [image.sha256 for image in images])
 
     async def _classify_files(self, files: list[bytes], model: "_ModelCall", *, may_divide: bool = True) -> GroupResult:
         """Classify files in one call. If it fails, classify them one by one, so that only the faulty one has no result."""
@@ -126,6 +139,10 @@ class GroupClassifier:
             return await self._retry(self._blobs.open_locally, version.file)
 
         return {version.file: file}
+
+
+async def _given(files: Sequence[bytes]) -> Sequence[bytes | ImageRefusal]:
+    return files
 
 
 class _ModelCall(NamedTuple):

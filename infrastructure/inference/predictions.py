@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from application.result_rules import MAX_ROUNDING, MAX_SUM_DIFFERENCE, ResultRules
+from domain.classification import Verdict
 from domain.image import Inspection
 from domain.model import NONE_APPLIES, OutputKind
 from domain.values import ImageWarning, printable
@@ -87,6 +88,12 @@ def check_batch(batch: BatchPrediction, *, images: int, rules: ResultRules) -> N
             _check_prediction(answer, rules)
         else:
             _check_texts(answer.detail)
+
+
+def verdict_of(prediction: ModelPrediction, rules: ResultRules) -> Verdict:
+    return rules.verdict_on(
+        prediction.label, prediction.confidence, prediction.scores, value=prediction.value, out_of_domain=prediction.out_of_domain
+    )
 
 
 def check_inspected(found: InspectedUpload | ImageRefusal, limits: ImageLimits) -> None:

@@ -23,6 +23,7 @@ from infrastructure.configuration.settings import Settings, variable
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.chunk_classifier import ChunkClassifier
+from infrastructure.inference.group_classifier import CHILD_FUNCTIONS
 from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.inference.model_checker import ModelChecker
@@ -34,7 +35,6 @@ from infrastructure.retry import Retry
 
 log = structlog.get_logger()
 
-CHILD_FUNCTIONS: Final = "infrastructure.inference.children.child_functions"
 CHECKS_AT_ONCE: Final = 1  # a model package takes as much memory as a child may have
 PROVIDERS: Final = f"{CHILD_FUNCTIONS}:providers"
 CPU_FLAGS: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, summarize_model, validate_model
+from infrastructure.inference.models.onnx_validation import ModelLimits, summarize_model, validate_model
+from infrastructure.inference.models.refusals import ModelRefused
 from tests.adversaries import onnx_files as onnx
 from tests.adversaries.hostile_packages import growing
 from tests.adversaries.onnx_files import attribute, external, field, graph, identity, model, nested, node, tensor

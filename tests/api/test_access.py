@@ -1,5 +1,6 @@
 """Access rights: every route, with every role, on own, shared, foreign and absent things. Each cell of the table is executed."""
 
+from base64 import b64encode
 from itertools import count
 from types import SimpleNamespace
 from uuid import uuid4
@@ -19,6 +20,7 @@ from domain.values import model_id, result_id, system_actor
 from tests.api.conftest import PASSWORD
 from tests.api.http_calls import PICTURE
 from tests.api.worker_events import LABELS, SHA256
+from tests.twins.predictor import MemoryPredictor
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +91,15 @@ DELETE /api/policies/{policy_scope}/{target_id}             !! ------ ------ ++-
 GET    /api/policies/{policy_scope}/{target_id}/history     !! ++++.. ++++.. ++++.. +++++. -- --
 POST   /api/policies/{policy_scope}/{target_id}/preview     !! ------ ------ ++--.. +++++. -- --
 GET    /api/statistics/results                              !  +      +      +      +      -  -
+GET    /api/v2                                              !  +      +      +      +      -  -
+GET    /api/v2/health/live                                  +  +      +      +      +      +  +
+GET    /api/v2/health/ready                                 +  +      +      +      +      +  +
+GET    /api/v2/models/{name}                                !! +.     +.     +.     +.     -- --
+GET    /api/v2/models/{name}/ready                          !! +.     +.     +.     +.     -- --
+POST   /api/v2/models/{name}/infer                          !! --     +.     +.     +.     -- --
+GET    /api/v2/models/{name}/versions/{version}             !! +.     +.     +.     +.     -- --
+GET    /api/v2/models/{name}/versions/{version}/ready       !! +.     +.     +.     +.     -- --
+POST   /api/v2/models/{name}/versions/{version}/infer       !! --     +.     +.     +.     -- --
 GET    /api/events                                          !  -      -      -      +      -  +
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +
@@ -127,7 +138,7 @@ OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
 NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
 FOR_PROMOTERS = {"PUT /api/models/{name}/aliases/{alias}", "POST /api/models/{name}/retire"}
-ELSEWHERE = {"WS /api/ws"}  # tests/api/test_live.py
+ELSEWHERE = {"WS /api/ws", "GET /api/live"}  # tests/api/test_live.py, test_live_stream.py
 numbers = count(1)
 
 
@@ -185,11 +196,11 @@ class World:
     def model(self, person, mode):
         """What a route of one model needs: a new model, whose weights are stored. `how` the person stands to it."""
         if mode == "absent":
-            return {"name": "none", "alias": "stable", "number": 1}
+            return {"name": "none", "alias": "stable", "number": 1, "version": "1"}
         made = self._model(f"model{next(numbers)}", self.blob)
         if mode == "promoted":
             self._append(model.add_promoter(made, user=person.id, by=self.owner.id, at=utc_now()))
-        return {"name": made.name, "alias": "stable", "number": 1}
+        return {"name": made.name, "alias": "stable", "number": 1, "version": "1"}
 
     def _append(self, events):
         system = Actor(id=system_actor("tests"), kind="system")
@@ -330,6 +341,8 @@ class World:
                 return {"json": {"reason": "Not needed"}}
             case "POST /api/policies/{policy_scope}/{target_id}/preview":
                 return {"json": {"rules": {"review_below": 0.8}}}
+            case _ if route.endswith("/infer"):
+                return {"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PICTURE).decode()]}]}}
             case _ if route.startswith("PUT") and "/shares/" in route:
                 return {"json": {"grant": "viewer"}}
             case _ if route.startswith("PATCH"):
@@ -393,7 +406,7 @@ class Asking:
 
 @pytest.fixture
 def world(api):
-    return World(api)
+    return World(api.with_services(predictor=MemoryPredictor()))
 
 
 async def test_every_cell_of_every_route_is_as_declared(world, capsys):
@@ -503,7 +516,7 @@ def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkey
     from infrastructure.security.keys import RootKey
 
     monkeypatch.setenv("BIOSCOPE_DATA", str(lab_settings.data))
-    query = ["tokens", "create", "classifier", "--scope", "images:read", "--scope", "events:read", "--days", "2"]
+    query = ["tokens", "create", "classifier", *(f"--scope={scope}" for scope in Scope), "--days", "2"]
     printed = CliRunner().invoke(main, query)
     assert printed.exit_code == 0, printed.output
     claims = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=1).verify(printed.output.strip(), at=utc_now())

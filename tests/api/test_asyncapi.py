@@ -30,6 +30,8 @@ SENT = {
     "LiveServerPing": [messages.ServerPing(), messages.ServerPing(position=7)],
     "LiveServerPong": [messages.ServerPong()],
 }
+ENDED = {"LiveClosed": [messages.Closed(code=messages.UNAUTHENTICATED, reason="the token has expired")]}
+STREAMED = {name: SENT[name] for name in ("LiveAuthenticated", "LiveEvent", "LiveCaughtUp")} | ENDED
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +61,37 @@ def test_every_reference_leads_somewhere(document):
 
 
 def test_each_channel_names_its_server(document):
-    assert document["servers"].keys() == {"kafka", "websocket"}
+    assert document["servers"].keys() == {"kafka", "websocket", "http"}
     assert document["channels"]["events"]["servers"] == [{"$ref": "#/servers/kafka"}]
     assert document["channels"]["live"]["servers"] == [{"$ref": "#/servers/websocket"}]
     assert document["channels"]["live"]["address"] == "/api/ws"
+    assert document["channels"]["liveStream"]["servers"] == [{"$ref": "#/servers/http"}]
+    assert document["channels"]["liveStream"]["address"] == "/api/live"
 
 
-def test_every_message_of_the_socket_is_described(document):
+def test_every_message_of_a_live_connection_is_described(document):
     assert set(document["channels"]["live"]["messages"]) == set(SENT)
+    assert set(document["channels"]["liveStream"]["messages"]) == set(STREAMED)
     structs = {*messages.ClientMessage.__subclasses__(), *messages.ServerMessage.__subclasses__()}
-    assert {type(one) for sent in SENT.values() for one in sent} == structs
+    assert {type(one) for sent in (SENT | ENDED).values() for one in sent} == structs
     operations = document["operations"]
     exchanged = [one["$ref"].split("/")[-1] for name in ("receiveLive", "sendLive") for one in operations[name]["messages"]]
     assert exchanged == list(SENT)
 
 
-@pytest.mark.parametrize("name", SENT)
-def test_what_the_socket_carries_fits_its_schema(document, name):
+@pytest.mark.parametrize("name", SENT | ENDED)
+def test_what_a_live_connection_carries_fits_its_schema(document, name):
     check = checker(document, name)
-    for message in SENT[name]:
+    for message in (SENT | ENDED)[name]:
         check.validate(msgspec.json.decode(msgspec.json.encode(message)))
     assert not check.is_valid({"type": "nothing"})
 
 
-@pytest.mark.parametrize("name", SENT)
+@pytest.mark.parametrize("name", SENT | ENDED)
 def test_an_example_is_such_a_message(document, name):
     (example,) = document["components"]["messages"][name]["examples"]
     checker(document, name).validate(example["payload"])
-    assert msgspec.convert(example["payload"], type(SENT[name][0]), strict=False)
+    assert msgspec.convert(example["payload"], type((SENT | ENDED)[name][0]), strict=False)
 
 
 def test_every_property_has_a_description(document):

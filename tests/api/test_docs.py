@@ -36,10 +36,11 @@ def test_what_holds_for_all_operations_is_declared_for_each():
     names = [body["operationId"] for _, _, body in operations()]
     assert len(set(names)) == len(names)
     for path, method, body in operations():
-        assert body["responses"]["default"] == {"$ref": "#/components/responses/Problem"}, path
+        error = "ProtocolError" if body["tags"] == ["inference"] else "Problem"
+        assert body["responses"]["default"] == {"$ref": f"#/components/responses/{error}"}, path
         assert ("400" in body["responses"]) == (method != "get")
         shared = {one["$ref"].split("/")[-1] for one in body["parameters"] if "$ref" in one}
-        is_command = method == "post" and body["tags"] != ["sessions"] and body["operationId"] != "policiesPreview"
+        is_command = method == "post" and body["tags"] not in (["sessions"], ["inference"]) and body["operationId"] != "policiesPreview"
         assert ("IdempotencyKey" in shared) == is_command
         assert body.get("security") in (None, [])
 
@@ -100,8 +101,8 @@ def test_an_error_says_where_a_schema_is_described(schema, docstrings, advice):
             "describe the parameter stain of datasetsCreate in api/documents/descriptions.py, PARAMETERS",
         ),
         (
-            {"parameters": [{"name": "version", "in": "path"}]},
-            "add an example of the parameter version of datasetsCreate in api/documents/examples.py, PARAMETERS",
+            {"parameters": [{"name": "cursor", "in": "path"}]},
+            "add an example of the parameter cursor of datasetsCreate in api/documents/examples.py, PARAMETERS",
         ),
         (
             {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Stain"}}}}},

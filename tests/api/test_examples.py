@@ -16,6 +16,7 @@ from tests.api.declared import find, operations, parameters_of, strict
 from tests.api.http_calls import PICTURE
 from tests.api.worker_events import WorkerEvents, now
 from tests.given import NOW
+from tests.twins.predictor import MemoryPredictor
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +30,7 @@ DOCUMENTED_HEADERS = {name.lower() for name in HEADERS}
 CREATE = {"imagesPreview", "resultsListed"}  # beside every POST: their answers name what later requests are about
 LAST = {"sessionsLogout", "classificationsCancel", "modelsRetire"}  # they end what others need
 NEEDS_NO_JSON = {"imagesBlob", "modelsPackage", "resultsExport"}
+ENDLESS = {"eventsLive"}  # tests/api/test_live_stream.py
 
 
 class Story:
@@ -100,7 +102,8 @@ class Story:
 
     def learn(self, operation, response):
         for content in operation["responses"][str(response.status_code)].get("content", {}).values():
-            self._compare(content["example"], response.json())
+            if "example" in content:
+                self._compare(content["example"], response.json())
 
     def _compare(self, example, real):
         match example:
@@ -180,11 +183,11 @@ def test_every_body_has_an_example_that_its_schema_allows():
 
 
 async def test_every_request_succeeds_as_it_stands_and_is_answered_as_described(api):
-    story = Story(api)
+    story = Story(api.with_services(predictor=MemoryPredictor()))
     await story.begin()
     ending = [one for one in operations() if one[1] == "delete" or one[2]["operationId"] in LAST]
     for path, method, operation in operations():
-        if (path, method, operation) not in ending:
+        if (path, method, operation) not in ending and operation["operationId"] not in ENDLESS:
             await story.tell(path, method, operation)
             if method == "get":
                 waits = (await story.request(path, method, operation, min_position="x")).status_code == 422

@@ -2,99 +2,33 @@
 
 import asyncio
 import json
-import os
 import random
 import socket
-import subprocess
-import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import httpx
 import psycopg
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from api.live.connection import OUTDATED
+from api.live.feed import OUTDATED
 from api.options import LiveLimits
 from application import models
 from domain import classification, session
 from domain.access import Grant, Role
-from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.installation import ensure_root_key, environment
-from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.security.access_tokens import SignedAccessTokens
-from infrastructure.security.keys import RootKey
-from projections.process.composition import projector_over
-from tests.conftest import TEMPLATE
-from tests.rigs.scenario import SYSTEM, Scenario
-from tests.rigs.waiting import wait_until
+from tests.api.live_messages import expected_events, receive, send
+from tests.api.live_server import ORIGIN, live_server
+from tests.rigs.scenario import SYSTEM
 
 pytestmark = pytest.mark.anyio
-ORIGIN = "http://web.example.org"
 DATABASE = "test_live"
-
-
-class Served(Scenario):
-    """The real API server over the log of a scenario. `follow` brings the read models to the head of the log."""
-
-    url = ""
-
-    def token(self, member, *, ttl=600):
-        """A token of a new session, and the session."""
-        started = self.session(member)
-        tokens = SignedAccessTokens(RootKey.read(self.settings.root_key_path), ttl=ttl)
-        return tokens.issue(user=member.id, session=started, role=member.role, at=datetime.now(UTC)), started
-
-    @asynccontextmanager
-    async def watching(self, member, *, ttl=600, **query):
-        async with self.connected() as watch:
-            await send(watch, type="auth", token=self.token(member, ttl=ttl)[0])
-            assert (await receive(watch))["type"] == "authenticated"
-            await send(watch, type="subscribe", **query)
-            yield watch
-
-    def connected(self, **mode):
-        return connect(self.url, compression=None, **mode)
 
 
 @pytest.fixture(scope="module")
 def served(postgres, redis_server, tmp_path_factory):
-    """One server for all: each test makes its own people and datasets."""
-    with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {DATABASE} template {TEMPLATE}")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = Settings(
-        data=tmp_path_factory.mktemp("live"),
-        port=port,
-        postgres_url=postgres.url(user="bioscope_app", database=DATABASE),
-        kafka_url="127.0.0.1:1",
-        redis_url=redis_server.url,
-        cors_origins=(ORIGIN,),
-    )
-    ensure_root_key(settings)
-    root = RootKey.read(settings.root_key_path)
-    log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
-    projector = projector_over(settings.postgres_url, log)
-    served = Served(log, projector)
-    served.owner_url = postgres.url(user="postgres", database=DATABASE)
-    served.settings, served.url = settings, f"ws://127.0.0.1:{port}/api/ws"
-    with subprocess.Popen([sys.executable, "-m", "api.cli", "api"], env=environment(settings, os.environ)) as server:
-        try:
-            until_it_serves(port)
-            yield served
-        finally:
-            server.terminate()
-            projector.close()
-            log.close()
-
-
-def until_it_serves(port):
-    wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/health/live").raise_for_status(), within=60, ignoring=[httpx.HTTPError])
+    with live_server(postgres, redis_server, tmp_path_factory.mktemp("live"), database=DATABASE) as served:
+        yield served
 
 
 async def test_a_socket_under_a_foreign_name_is_not_opened(served):
@@ -107,14 +41,6 @@ async def test_a_socket_under_a_foreign_name_is_not_opened(served):
     }
     url = served.url.replace("ws:", "http:")
     assert httpx.get(url, headers=handshake | {"Host": "evil.example"}).status_code in {403, 421}
-
-
-async def send(watch, **body):
-    await watch.send(json.dumps(body, default=str))
-
-
-async def receive(watch, within=10):
-    return json.loads(await asyncio.wait_for(watch.recv(), within))
 
 
 async def until_caught_up(watch):
@@ -145,16 +71,9 @@ async def all_within(watch, seconds):
     return [json.loads(text) for text in texts]
 
 
-def appended(served, what, *given, **mode):
-    """Do something, and let it be seen."""
-    found = what(*given, **mode)
-    served.follow()
-    return found
-
-
 async def test_a_resume_after_any_drop_is_complete_and_without_duplicates(served):
     ada = served.user()
-    cells = appended(served, served.dataset, ada)
+    cells = served.appended(served.dataset, ada)
     chance = random.Random(7)
 
     def write():
@@ -178,30 +97,17 @@ async def test_a_resume_after_any_drop_is_complete_and_without_duplicates(served
             watch.transport.abort()
             drops += 1
     assert drops > 5
-    assert observed == [
-        (one.position, one.type) for one in everything(served.log, until=after) if concerns(served.log.decode(one), ada, cells)
-    ]
-
-
-def everything(log, *, until):
-    return [one for start in range(0, until, 500) for one in log.read(start, 500) if one.position <= until]
-
-
-def concerns(event, member, dataset):
-    return dataset in {event.originator_id, getattr(event, "dataset_id", None)} or member.id in {
-        event.originator_id,
-        getattr(event, "user_id", None),
-    }
+    assert observed == expected_events(served, ada, cells, until=after)
 
 
 async def test_without_a_position_one_hears_from_now_on(served):
     ada = served.user()
-    cells = appended(served, served.dataset, ada)
+    cells = served.appended(served.dataset, ada)
     async with served.watching(ada) as watch:
         assert (await until_caught_up(watch))[0] == []
         served.follow()
         assert [event["event"] for event in (await until_caught_up(watch))[0]] == ["SessionStarted"]
-        uploaded = appended(served, served.image, ada, cells)
+        uploaded = served.appended(served.image, ada, cells)
         (event,), position = await until_caught_up(watch)
         assert (event["event"], event["stream"], event["dataset"]) == ("ImageUploaded", str(uploaded), str(cells))
         assert event["subjects"] == [str(uploaded), str(cells)]
@@ -210,22 +116,22 @@ async def test_without_a_position_one_hears_from_now_on(served):
 
 async def test_foreign_datasets_are_not_heard_of_until_they_are_shared_and_not_after(served):
     ada, bob = served.user(), served.user(Role.ANALYST, name="bob")
-    cells = appended(served, served.dataset, ada)
+    cells = served.appended(served.dataset, ada)
     async with served.watching(bob, after=0, datasets=[cells]) as watch:
         assert (await until_caught_up(watch))[0] == []
-        appended(served, served.image, ada, cells)
+        served.appended(served.image, ada, cells)
         assert await all_within(watch, 2) == []
-        appended(served, served.share, ada, cells, bob, Grant.VIEWER)
+        served.appended(served.share, ada, cells, bob, Grant.VIEWER)
         (shared,), _ = await until_caught_up(watch)
         assert shared["event"] == "DatasetShared"
-        appended(served, served.image, ada, cells)
+        served.appended(served.image, ada, cells)
         (uploaded,), _ = await until_caught_up(watch)
         assert uploaded["event"] == "ImageUploaded"
         from application import datasets
 
         datasets.withdraw(cells, user_id=bob.id, command=served.command(ada), log=served.log)
         served.follow()
-        appended(served, served.image, ada, cells)
+        served.appended(served.image, ada, cells)
         others = await all_within(watch, 3)
         assert [one["event"] for one in others if one["type"] == "event"] in ([], ["DatasetShareWithdrawn"])
 
@@ -254,11 +160,11 @@ async def test_an_event_of_a_job_carries_its_progress(served):
         await until_caught_up(watch)
         served.follow()
         await until_caught_up(watch)
-        job = appended(served, served.job, ada, dataset=cells)
+        job = served.appended(served.job, ada, dataset=cells)
         progress = [(await until_caught_up(watch))[0][-1]["job"]]
-        appended(served, served.plan, job, images)
+        served.appended(served.plan, job, images)
         progress.append((await until_caught_up(watch))[0][-1]["job"])
-        appended(served, served.judge, job, 0, images[:3], images[3:])
+        served.appended(served.judge, job, 0, images[:3], images[3:])
         (judged,), _ = await until_caught_up(watch)
         progress.append(judged["job"])
         served.change(job, classification, lambda it: classification.complete(it, succeeded=3, failed=1, by=SYSTEM.id, at=served.now))
@@ -282,7 +188,7 @@ HANGING = "select count(*) from pg_locks where relation = 'read.activity'::regcl
 async def test_subscriptions_take_no_connection_from_queries(served, postgres):
     """Their queries hang, since the table that only they read is locked."""
     ada = served.user()
-    cells = appended(served, served.dataset, ada)
+    cells = served.appended(served.dataset, ada)
     headers = {"Authorization": f"Bearer {served.token(ada)[0]}"}
     async with (
         httpx.AsyncClient(base_url=served.settings.base_url, headers=headers) as http,
@@ -347,11 +253,9 @@ async def test_who_does_not_say_who_he_is_hears_nothing(served):
 
 @pytest.mark.parametrize(("scope", "code"), [("events:read", None), ("images:read", 4403)])
 async def test_a_program_watches_everything_or_nothing(served, scope, code):
-    cells = appended(served, served.dataset, served.user())
-    tokens = SignedAccessTokens(RootKey.read(served.settings.root_key_path), ttl=600)
-    token = tokens.issue_service(name="wall", scopes=frozenset({scope}), seconds=600, at=datetime.now(UTC))
+    cells = served.appended(served.dataset, served.user())
     async with served.connected() as watch:
-        await send(watch, type="auth", token=token)
+        await send(watch, type="auth", token=served.service_token(scope))
         if code is not None:
             assert await closed(watch) == code
             return
@@ -409,7 +313,7 @@ MUCH = """insert into read.activity (position, at, type, stream, actor, dataset,
 async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(served, postgres):
     """Ten megabytes, more than the kernel keeps for a connection."""
     ada = served.user()
-    cells = appended(served, served.dataset, ada)
+    cells = served.appended(served.dataset, ada)
     with psycopg.connect(postgres.url(user="postgres", database=DATABASE)) as connection:
         connection.execute(MUCH, {"far": FAR, "cells": cells})
     narrow = socket.socket()

@@ -1,5 +1,6 @@
 """The composition root: every port opens, answers and closes, and the process stays small."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -22,7 +23,9 @@ async def test_everything_opens_answers_and_closes(settings):
         assert given.log.head() == 0
         assert await given.read_position.wait(0, 2)
         assert {one.name for one in await given.health.examine()} >= {"postgres", "kafka", "redis", "blobs"}
-        assert b"bioscope_log_events" in given.metrics()
+        async with asyncio.timeout(10):
+            while b"bioscope_log_events" not in given.metrics():  # a background task asks for it
+                await asyncio.sleep(0.01)
         assert not {*given.request_digests(b"a")} & {*given.request_digests(b"b")}
         given.upload_validator().feed(b"\xff\xd8\xff")
     with pytest.raises(Unavailable):

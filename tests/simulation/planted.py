@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from api.live.connection import LiveConnection
+from api.live.feed import LiveFeed
 from application import accounts, commands, datasets
 from application.blob_gc import sweep_orphans
 from application.jobs import job_scheduler
@@ -238,7 +238,7 @@ def notifications_believed() -> AbstractContextManager[None]:
                         self._subscription.position = msgspec.json.decode(self._services.notifications.said)["position"] - 1
                 self._wake_up.set()
 
-    return planted((LiveConnection, "_watch_notifications", ring))
+    return planted((LiveFeed, "watch_notifications", ring))
 
 
 FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (

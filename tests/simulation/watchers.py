@@ -11,6 +11,7 @@ import msgspec
 
 from api.live.connection import LiveConnection
 from api.live.hub import LiveHub
+from api.middleware.admission import Admission
 from api.options import WebOptions
 from application.authentication import Identity
 from application.services import CHANNEL, Claims
@@ -115,7 +116,7 @@ async def watcher(process: Process) -> None:
     identities: Any = SimpleNamespace(authenticate=lambda _: Identity(actor=WATCHER))
     options = WebOptions(base_url="http://localhost", live_rows_per_second=10**9)
     while True:
-        hub = LiveHub(services, options, identities, clock=world.clock.monotonic)
+        hub = LiveHub(services, options, identities, Admission(), clock=world.clock.monotonic)
         ended = await LiveConnection(Socket(world.heard), hub).run()  # type: ignore[arg-type]
         world.tell(f"the watcher's socket closed: {ended}")
         await asyncio.sleep(0.5)

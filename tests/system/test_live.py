@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from websockets.sync.client import connect
 
@@ -47,6 +48,26 @@ def test_a_job_is_heard_of_from_its_request_to_its_end(researcher, watch):
     assert [one["position"] for one in heard] == sorted({one["position"] for one in heard})
     assert heard[-1]["job"]["succeeded"] == len(PICTURES)
     assert images <= {subject for one in heard if one["event"] == "ChunkJudged" for subject in one["subjects"]}
+
+
+def test_a_stream_goes_on_where_it_was_cut(stack, researcher):
+    """Ten times during twenty changes, with the id of the last message."""
+    dataset = researcher.create_dataset("streamed")
+    heard, last = [], "0"
+    with httpx.Client(base_url=stack.base_url, timeout=20) as http:
+        for number in range(20):
+            researcher.call("PATCH", f"/api/datasets/{dataset}", json={"description": f"number {number}"})
+            headers = {"Authorization": f"Bearer {researcher.credentials.access_token}", "Last-Event-ID": last}
+            if number % 2:
+                with http.stream("GET", "/api/live", headers=headers, params={"datasets": dataset}) as response:
+                    for line in response.iter_lines():
+                        last = line.removeprefix("id: ") if line.startswith("id: ") else last
+                        if line.startswith("data: ") and (message := json.loads(line.removeprefix("data: ")))["type"] == "event":
+                            heard.append((message["position"], message["event"]))
+                        if line.startswith("data: ") and len(heard) == number + 2:
+                            break
+    assert [event for _, event in heard] == ["DatasetCreated", *["DatasetDescribed"] * 20]
+    assert [position for position, _ in heard] == sorted({position for position, _ in heard})
 
 
 def test_what_happens_is_heard_of_at_once(researcher, watch):

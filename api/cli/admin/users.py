@@ -116,7 +116,12 @@ def tokens() -> None:
 @tokens.command("create", example="bioscope tokens create archive --scope events:read --days 30")
 @argument("name", help="Name of the program.")
 @click.option(
-    "--scope", "scopes", multiple=True, required=True, type=Choice(["images:read", "events:read"]), help="What it may do; repeatable."
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=Choice(["images:read", "events:read", "models:run"]),
+    help="What it may do; repeatable.",
 )
 @click.option("--days", type=click.IntRange(1, 3650), metavar="NUMBER", default=90, show_default=True, help="Lifetime in days.")
 @DATA
@@ -127,6 +132,7 @@ def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | Non
     \b
       images:read   read any image, its preview and its download
       events:read   read the event feed
+      models:run    run models in production over its own images
 
     The token is shown once, is stored nowhere, and expires. It cannot be revoked before, except by a new root key.
     """

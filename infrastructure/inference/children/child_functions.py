@@ -26,7 +26,7 @@ from infrastructure.inference.children.networks import RUNTIME, Network, Network
 from infrastructure.inference.children.prediction import MODEL_TOO_LARGE, predict
 from infrastructure.inference.image_planes import EVERYTHING
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER, ModelReference
-from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.models.refusals import ModelRefused
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage
 from infrastructure.inference.packages.input_fitting import noise_image, preprocessed
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction

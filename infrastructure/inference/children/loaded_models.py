@@ -10,8 +10,8 @@ from typing import Final
 from infrastructure.inference.children.memory_use import allocated_bytes, allowed_bytes
 from infrastructure.inference.children.networks import Network, NetworkFailed, NetworkOutOfMemory
 from infrastructure.inference.model_reference import ModelReference
-from infrastructure.inference.models.onnx_validation import DEFAULT_LIMITS, PACKAGE_LIMITS, ModelRefused, summarize_model
-from infrastructure.inference.models.refusals import PackageRefused
+from infrastructure.inference.models.onnx_validation import DEFAULT_LIMITS, PACKAGE_LIMITS, summarize_model
+from infrastructure.inference.models.refusals import ModelRefused, PackageRefused
 from infrastructure.inference.packages.consistency import match_network
 from infrastructure.inference.packages.manifest_reader import parse_record
 from infrastructure.inference.packages.package import read_weights

@@ -23,7 +23,8 @@ from infrastructure.inference.children.process_pool import ForkServer, ProcessPo
 from infrastructure.inference.model_checker import CHECK_MODEL
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.models.manifest import FILE, ModelManifest, load_manifest, manifest_as_json
-from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
+from infrastructure.inference.models.onnx_validation import validate_model
+from infrastructure.inference.models.refusals import ModelRefused
 from infrastructure.inference.package_answers import CheckedPackage, RefusedPackage, check_answer, version_of
 from infrastructure.inference.packages.package import open_package
 from infrastructure.inference.version_digest import version_digest

@@ -17,7 +17,7 @@ import numpy as np
 
 from domain.values import printable
 from infrastructure.inference.models.protobuf_wire import EMPTY, Field, MalformedMessage, Wire, read_fields, read_varints
-from infrastructure.inference.models.refusals import RefusalCode
+from infrastructure.inference.models.refusals import ModelRefused, RefusalCode
 
 MAX_MODEL_BYTES: Final = 200 * 1024**2
 MAX_INITIALIZER_BYTES: Final = 512 * 1024**2
@@ -70,14 +70,6 @@ ELEMENT_BITS: Final = {
 FLOATS_WITH_NAN: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 """Of TensorProto.DataType; bfloat16 and eight-bit floats are not looked into."""
 VALUE_KINDS: Final = {1: "tensor", 4: "sequence", 5: "map", 7: "opaque", 8: "sparse tensor", 9: "optional"}
-
-
-class ModelRefused(Exception):
-    """The model must not be run, or does not match its manifest. The message is a sentence about "it"."""
-
-    def __init__(self, detail: str, code: RefusalCode = RefusalCode.MODEL_REFUSED) -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 class ValueSignature(msgspec.Struct, frozen=True, kw_only=True):

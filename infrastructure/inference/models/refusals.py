@@ -70,6 +70,14 @@ class RefusalCode(StrEnum):
     UPLOADER_NOT_PERMITTED = "uploader_not_permitted"
 
 
+class ModelRefused(Exception):
+    """The model must not be run, or does not match its manifest. The message is a sentence about "it"."""
+
+    def __init__(self, detail: str, code: RefusalCode = RefusalCode.MODEL_REFUSED) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
 class PackageRefused(Exception):
     """A package that cannot be used. `file` is its name in the package, `field` a path such as `inputs[0].axes[2].size`."""
 

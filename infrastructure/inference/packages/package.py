@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from infrastructure.inference.models.onnx_validation import PACKAGE_LIMITS, ModelLimits, ModelRefused, ModelSummary, summarize_model
-from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
+from infrastructure.inference.models.onnx_validation import PACKAGE_LIMITS, ModelLimits, ModelSummary, summarize_model
+from infrastructure.inference.models.refusals import ModelRefused, PackageRefused, RefusalCode, shown
 from infrastructure.inference.packages.consistency import NetworkNames, check_test_input, check_test_output, match_network
 from infrastructure.inference.packages.manifest_fields import convert_fields
 from infrastructure.inference.packages.manifest_place import (

@@ -9,7 +9,7 @@ from domain.classification import PlaneSelection
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children import child_functions
 from infrastructure.inference.model_reference import ModelReference
-from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.models.refusals import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"

@@ -9,7 +9,7 @@ import pytest
 from infrastructure.inference.children.loaded_models import LoadedModels
 from infrastructure.inference.children.networks import ProviderMissing
 from infrastructure.inference.model_reference import ModelReference
-from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.models.refusals import ModelRefused
 from tests.adversaries.onnx_files import FLOAT, external, graph, model, node, tensor
 from tests.infrastructure.inference.packages.making import files, manifest, network, value, with_network, zipped
 
