@@ -169,7 +169,7 @@ class WorkQueue(Protocol):
         """The position of the last upload among these images; 0 for none."""
 
     def reusable(self, wanted: Collection[Wanted]) -> Mapping[Wanted, EarlierResult]:
-        """The newest result that the job may repeat for each image: another job's, of the same file, model version and planes.
+        """A result that the job may repeat, for each image that has one: another job's, of the same file, model version and planes.
 
         The person who requested the job may read it. Hidden, outdated and reused results are left out, and those of external classifiers,
         whose weights are not known. A job that wants fresh results has none.

@@ -73,7 +73,7 @@ REUSABLE = """select w.job, w.sha256, e.id, e.image_id, e.position
       and not c.external and c.id <> j.id
     join visible v on v.dataset = r.dataset_id and v.subject = case when u.role = 'admin' then %(administrators)s else j.created_by end
     where i.sha256 = w.sha256 and not i.deleted and not exists (select from outdated_results o where o.id = r.id)
-    order by r.position desc, r.id limit 1
+    limit 1
   ) e"""
 DISPATCH = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
     from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
