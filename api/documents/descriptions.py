@@ -532,7 +532,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "original": "What the model said",
         "policy": "The policy in force. Null if there was none",
     },
-    "Retried": {"id": JOB, "status": "Status of the job", "retry_of": "Id of the earlier job"},
+    "Retry": {"id": JOB, "status": "Status of the job", "retry_of": "Id of the earlier job"},
     "RetireModel": {"reason": f"Why, 1 to {MAX_REASON} characters"},
     "Rules": {
         "review_below": "Results with a lower confidence need a review",

@@ -241,8 +241,18 @@ def _check_failed(event: model_check.ModelCheckFailed, _: Scene) -> str:
 
 
 def _requested(event: classification.ClassificationRequested, scene: Scene) -> str:
-    what = scene.name(event.image_id, "an image") if event.image_id else f"the dataset {scene.name(event.dataset_id, '')}".rstrip()
-    return f"{scene.who} asked {event.model_name} version {event.model_version} to classify {what}{_chosen(event.planes)}"
+    asked = f"{scene.who} asked {event.model_name} version {event.model_version} to classify"
+    return f"{asked} {_covered(event, scene)}{' again' if event.retry_of else ''}{_chosen(event.planes)}"
+
+
+def _covered(event: classification.ClassificationRequested, scene: Scene) -> str:
+    """Such as `3 images of the dataset cells`."""
+    if event.image_id:
+        return scene.name(event.image_id, "an image")
+    dataset = f"the dataset {scene.name(event.dataset_id, '')}".rstrip()
+    if event.images:
+        return f"{_count(len(event.images), 'image')} of {dataset}"
+    return f"a part of {dataset}" if event.filter or event.path or event.retry_of else dataset
 
 
 def _chosen(planes: classification.PlaneSelection | None) -> str:

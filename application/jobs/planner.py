@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from application.jobs.work_queue import ImagePage, ToPlan, Wanted, WorkQueue
+from application.jobs.work_queue import ImagePage, JobFile, ToPlan, WorkQueue
 from application.ports import Command, EventStore
 from domain import classification
 from domain.classification import MAX_PART_IMAGES, Classification, ClassificationPlanned, PlannedImage
@@ -105,6 +105,6 @@ def _split(job: Classification, images: Sequence[PlannedImage], work: WorkQueue)
     """The images with a result that the job may repeat, and the others."""
     if job.fresh or job.external or not images:
         return [], list(images)
-    found = work.reusable({Wanted(job.id, image.sha256) for image in images})
-    known = {wanted.sha256 for wanted in found}
+    found = work.reusable({JobFile(job.id, image.sha256) for image in images})
+    known = {file.sha256 for file in found}
     return [one for one in images if one.sha256 in known], [one for one in images if one.sha256 not in known]

@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.jobs.model_versions import ModelVersions
-from application.jobs.work_queue import EarlierResult, Wanted, WorkQueue
+from application.jobs.work_queue import EarlierResult, JobFile, WorkQueue
 from application.ports import Command, EventStore
 from application.result_rules import ResultRules, rules_of_job
 from domain.classification import ChunkJudged, Classification, ImageResult, PlannedImage, Verdict
@@ -30,8 +30,8 @@ class OpenChunk(NamedTuple):
         return chunk_id(self.job, self.number)
 
     @property
-    def wanted(self) -> set[Wanted]:
-        return {Wanted(self.job, image.sha256) for image in self.images}
+    def files(self) -> set[JobFile]:
+        return {JobFile(self.job, image.sha256) for image in self.images}
 
 
 class ReusedResults:
@@ -47,11 +47,11 @@ class ReusedResults:
 
         A plan puts such images into chunks of their own, so the first image tells whether it is worth looking for the others.
         """
-        begun = work.reusable({Wanted(chunk.job, chunk.images[0].sha256) for chunk in chunks})
-        likely = [chunk for chunk in chunks if Wanted(chunk.job, chunk.images[0].sha256) in begun]
-        found = work.reusable({wanted for chunk in likely for wanted in chunk.wanted})
-        complete = [chunk for chunk in likely if chunk.wanted <= found.keys()]
-        return [(chunk, {wanted.sha256: found[wanted] for wanted in chunk.wanted}) for chunk in complete]
+        begun = work.reusable({JobFile(chunk.job, chunk.images[0].sha256) for chunk in chunks})
+        likely = [chunk for chunk in chunks if JobFile(chunk.job, chunk.images[0].sha256) in begun]
+        found = work.reusable({file for chunk in likely for file in chunk.files})
+        complete = [chunk for chunk in likely if chunk.files <= found.keys()]
+        return [(chunk, {file.sha256: found[file] for file in chunk.files}) for chunk in complete]
 
     def record(self, chunk: OpenChunk, earlier: Mapping[str, EarlierResult], command: Command) -> bool:
         """Record the results of the chunk, unless it has some. False if the log does not confirm an earlier result."""

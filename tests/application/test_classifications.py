@@ -232,6 +232,11 @@ def test_a_list_is_recorded_with_the_dataset_of_its_images(log, scenario, ada, c
     assert (job.dataset_id, job.image_id, job.selected, job.phase) == (cells, None, (images[2], images[0]), JobStatus.PENDING)
 
 
+def test_several_images_are_loaded_in_the_order_in_which_they_are_named(log, scenario, ada, cells):
+    named = [scenario.image(ada, cells, filename=f"{number}.png") for number in range(3)][::-1]
+    assert [image.filename for image in images.load_images(log, named, command(ada), Grant.VIEWER)] == ["2.png", "1.png", "0.png"]
+
+
 def test_a_list_with_images_of_two_datasets_or_with_a_rejected_or_absent_one_is_refused(scenario, ada, cells, run):
     image, elsewhere, torn = scenario.image(ada, cells), scenario.image(ada, scenario.dataset(ada)), scenario.image(ada, cells)
     deleted, absent = scenario.image(ada, cells), uuid4()
@@ -281,7 +286,7 @@ def failed(scenario, ada, cells):
 def test_a_retry_runs_the_version_of_the_earlier_job_though_another_is_in_production_now(log, scenario, ada, failed):
     scenario.model(sha256="cd" * 32)
     models.move_alias(name="shapes", alias="production", number=2, command=command(actor(Role.ADMIN)), log=log)
-    retry = load_job(log, scenario.retry(ada, failed), command(ada), Grant.VIEWER)
+    retry = load_job(log, classifications.retry(failed, command=command(ada), log=log).id, command(ada), Grant.VIEWER)
     assert (retry.model_version, retry.retry_of, retry.images) == (1, failed, 1)
 
 

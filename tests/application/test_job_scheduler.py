@@ -154,7 +154,7 @@ class DeletedImages(Queue):
     def deleted(self, images):
         return set(images)
 
-    def reusable(self, wanted):
+    def reusable(self, files):
         return {}
 
 

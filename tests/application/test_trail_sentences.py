@@ -9,7 +9,7 @@ from application import datasets
 from application.history import audit
 from application.history.trail_sentences import SENTENCES, Scene, sentence
 from domain.access import Grant
-from domain.classification import PlaneSelection, Projection
+from domain.classification import ImageFilter, PlaneSelection, Projection
 from domain.registry import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.contracts.conftest import ROOT
@@ -102,3 +102,20 @@ def test_an_erased_person_reads_erased(scenario):
     scenario.erase(ada)
     scenario.log.codec.forget(ada.id)
     assert told(scenario, cells)[0].startswith("[erased] created the dataset")
+
+
+def test_a_request_names_what_the_job_covers(scenario):
+    ada = scenario.user(name="Ada")
+    scenario.model()
+    cells = scenario.dataset(ada)
+    images = tuple(scenario.image(ada, cells) for _ in range(2))
+    for covers, words in (
+        ({"images": images}, "2 images of the dataset cells"),
+        ({"dataset": cells, "path": "A*"}, "a part of the dataset cells"),
+        ({"dataset": cells, "where": ImageFilter(without_result=True)}, "a part of the dataset cells"),
+    ):
+        job = scenario.job(ada, **covers)
+        assert told(scenario, job) == [f"Ada Lab asked shapes version 1 to classify {words}"]
+    scenario.plan(job, images)
+    scenario.cancel(ada, job)
+    assert told(scenario, scenario.retry(ada, job)) == ["Ada Lab asked shapes version 1 to classify a part of the dataset cells again"]

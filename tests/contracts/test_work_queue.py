@@ -10,7 +10,7 @@ import pytest
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.planner import PlanningLimits
 from application.jobs.tasks import Kind
-from application.jobs.work_queue import Wanted
+from application.jobs.work_queue import JobFile
 from domain import classification
 from domain import image as image_of
 from domain.access import Grant, Role
@@ -299,7 +299,7 @@ def test_a_result_is_not_reused_where_another_one_could_come_out(scenario, work,
         case "external":
             job = external_job(scenario, ada, like=earlier)
     scenario.follow()
-    wanted = Wanted(job, sha256(7) if difference == "file" else state_sha256(scenario, image))
+    wanted = JobFile(job, sha256(7) if difference == "file" else state_sha256(scenario, image))
     assert work.reusable({wanted}) == {}
 
 
@@ -319,7 +319,7 @@ def test_only_results_that_the_person_may_read_are_reused(scenario, work, ada, c
     image, earlier = judged
     bob, root = scenario.user(name="bob"), scenario.user(Role.ADMIN, name="root")
     copies = {person: scenario.image(person, scenario.dataset(person)) for person in (bob, root)}
-    asked = {person: Wanted(scenario.job(person, image=copy), state_sha256(scenario, copy)) for person, copy in copies.items()}
+    asked = {person: JobFile(scenario.job(person, image=copy), state_sha256(scenario, copy)) for person, copy in copies.items()}
     scenario.follow()
     assert {person for person, wanted in asked.items() if work.reusable({wanted})} == {root}
     scenario.share(ada, cells, bob, Grant.VIEWER)
