@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 
 from api.cli.client.api_client import Client, RequestRefused
-from api.cli.client.job_progress import after_interruption, follow, how_to_watch, speed, progress_bars
+from api.cli.client.job_progress import after_interruption, follow, how_to_watch, progress_bars, speed
 from api.cli.client.lookups import dataset_id
 from api.cli.client.registry import NothingNamed
 from api.cli.output import Column, out, print_fields, print_message, print_table
