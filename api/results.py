@@ -135,8 +135,9 @@ class Results(Controller):
 
         In CSV, a text that a spreadsheet would read as a formula begins with an apostrophe; `scores` and `warnings` are in one cell each.
         """
+        known = ModelVersions(await context.read(lambda db, _: models.listed(db, retired=True)))
         first = await context.read(read_model.listed, where=where, versions=versions)
-        pages = _exported_pages(context, where, versions, first)
+        pages = _exported_pages(context, where, versions, known=known, page=first)
         disposition = content_disposition(f"results.{export_format}", inline=False)
         headers = {"Content-Disposition": disposition, "X-Content-Type-Options": "nosniff"}
         return Stream(exported(pages, export_format), media_type=MEDIA_TYPES[export_format], headers=headers)
@@ -185,10 +186,9 @@ class Results(Controller):
 
 
 async def _exported_pages(
-    context: RequestContext, where: Filter, versions: Versions | None, page: Page[ReadResult]
+    context: RequestContext, where: Filter, versions: Versions | None, *, known: ModelVersions, page: Page[ReadResult]
 ) -> AsyncIterator[list[ExportedResult]]:
     """All pages, beginning with `page`."""
-    known = ModelVersions(await context.read(lambda db, _: models.listed(db, retired=True)))
     while True:
         yield [known.exported(row) for row in page.items]
         if page.next_cursor is None:

@@ -210,7 +210,7 @@ same "$(until_ended "$PART")" completed
 chapter "Read the results"
 RESULT=$(call GET "/api/classification-results/classification/$ALL" | field 0.id)
 call GET "/api/classification-results/$RESULT" | python3 -m json.tool
-same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 1
+same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 2
 same "$(call GET "/api/classification-results/image/$IMAGE?versions=all" | field '#')" 4
 call GET "/api/classification-results/export?classification_id=$ALL" > /dev/null
 call GET "/api/classification-results?classification_id=$ONE" > /dev/null

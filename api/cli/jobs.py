@@ -119,7 +119,7 @@ def retry(job: UUID, url: str | None, *, watched: bool, as_json: bool) -> None:
             print_json(retried)
         if watched:
             _watch(client, retried.id, as_json=False)
-    print_message(f"The job {retried.id} classifies the failed images again. Watch it with: bioscope jobs watch {retried.id}")
+    print_message(f"The job {retried.id} classifies the failed images again.\nWatch it with: bioscope jobs watch {retried.id}")
 
 
 def _watch(client: object, job: UUID | None, *, as_json: bool) -> None:
@@ -130,7 +130,7 @@ def _watch(client: object, job: UUID | None, *, as_json: bool) -> None:
     if as_json:
         print_json(ended)
     print_message(jobs.outcome(ended))
-    print_message(f"Its results: bioscope results list --job {ended.id}")
+    print_message(f"Results: bioscope results list --job {ended.id}")
     if ended.failed:
-        print_message(f"Its failures: bioscope jobs show {ended.id}")
+        print_message(f"Failures: bioscope jobs show {ended.id}")
     sys.exit(0 if jobs.succeeded(ended) else FAILED)

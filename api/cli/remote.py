@@ -148,7 +148,7 @@ def classify(
             terminal.print_results(report)
     print_message(terminal.summary(report))
     if report.job_id:
-        print_message(f"List these results again: bioscope results list --job {report.job_id}")
+        print_message(f"Results: bioscope results list --job {report.job_id}")
     sys.exit(FAILED if report.failures or report.status != "completed" else 0)
 
 

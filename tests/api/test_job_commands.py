@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from api.cli import main
 from api.cli.client.credentials import Credentials, store_credentials
-from api.cli.client.job_progress import pace
+from api.cli.client.job_progress import speed
 from api.cli.shapes import Job
 from scripts.commands import shapes
 from tests.api.http_calls import dataset, image_in, run
@@ -130,9 +130,9 @@ async def test_a_watched_job_ends_the_command_with_its_outcome(api, bioscope, ht
     assert_shape(shapes()["bioscope jobs watch"], done.stdout)
     assert json.loads(done.stdout)["status"] == "completed"
     told = in_one_line(done.stderr)
-    assert f"Job {job} completed: 1 results, 0 failures. Its results: bioscope results list --job {job}" in told
+    assert f"Job {job} completed: 1 results, 0 failures. Results: bioscope results list --job {job}" in told
     failed, _, _ = await job_with_a_failure(api, http)
-    assert f"Its failures: bioscope jobs show {failed}" in in_one_line((await bioscope("jobs", "watch", failed, code=1)).stderr)
+    assert f"Failures: bioscope jobs show {failed}" in in_one_line((await bioscope("jobs", "watch", failed, code=1)).stderr)
 
 
 async def test_a_cancelled_job_keeps_its_results(bioscope, http):
@@ -171,5 +171,5 @@ def test_the_pace_of_a_job_is_shown_as_far_as_the_server_knows_it():
         (2.0, None, "2.0/s"),
         (2.0, 0.0, "2.0/s"),
     ):
-        assert pace({"rate": rate, "remaining_seconds": remaining}) == text
-    assert pace({}) == ""
+        assert speed({"rate": rate, "remaining_seconds": remaining}) == text
+    assert speed({}) == ""

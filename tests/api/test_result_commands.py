@@ -17,7 +17,7 @@ from tests.api.worker_events import WorkerEvents
 pytestmark = pytest.mark.anyio
 
 
-class Laboratory:
+class ResultsRig:
     def __init__(self, api, http, home):  # noqa: F811 - a fixture's name
         self.http, self.home, self.workers = http, home, WorkerEvents(api)
 
@@ -30,7 +30,7 @@ class Laboratory:
 
 @pytest.fixture
 async def lab(api, http):  # noqa: F811 - a fixture
-    return Laboratory(api, http, await dataset(http))
+    return ResultsRig(api, http, await dataset(http))
 
 
 async def test_results_are_listed_with_every_filter(bioscope, lab):  # noqa: F811 - a fixture

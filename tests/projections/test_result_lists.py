@@ -33,7 +33,7 @@ async def db(app_url):
     await db.close()
 
 
-class Laboratory:
+class ResultsRig:
     def __init__(self, scenario):
         self.scenario, self.ada = scenario, scenario.user()
         scenario.model()
@@ -53,7 +53,7 @@ class Laboratory:
 
 @pytest.fixture
 def lab(scenario):
-    return Laboratory(scenario)
+    return ResultsRig(scenario)
 
 
 async def jobs_listed(db, lab, where=results.NO_FILTER, *, actor=None, **options):

@@ -14,7 +14,7 @@ from api.cli.output import print_message
 
 
 def how_to_watch(job: str) -> str:
-    return f"The job {job} continues on the server. Watch it with: bioscope jobs watch {job}"
+    return f"The job {job} continues on the server.\nWatch it with: bioscope jobs watch {job}"
 
 
 @contextmanager
@@ -28,8 +28,8 @@ def after_interruption(message: str, console: Console) -> Iterator[None]:
 
 
 def progress_bars(console: Console) -> Progress:
-    """A bar for each task, whose field `pace` is shown behind it."""
-    texts = TextColumn("{task.description:<9}"), TextColumn("{task.fields[pace]}")
+    """A bar for each task, whose field `speed` is shown behind it."""
+    texts = TextColumn("{task.description:<9}"), TextColumn("{task.fields[speed]}")
     return Progress(texts[0], BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), texts[1], console=console)
 
 
@@ -39,15 +39,15 @@ def follow(client: Client, job: str, total: int, progress: Progress) -> dict[str
     def waits() -> None:
         print_message(f"The server does not answer. Waiting up to {duration(MAX_OUTAGE_SECONDS)} for it.", console=progress.console)
 
-    bar = progress.add_task("classify", total=total, pace="")
+    bar = progress.add_task("classify", total=total, speed="")
     state: dict[str, Any] = {}
     for state in client.watch(job, on_outage=waits):
         done = state["succeeded"] + state["failed"]
-        progress.update(bar, completed=done, total=state["images"] or total, pace=pace(state))
+        progress.update(bar, completed=done, total=state["images"] or total, speed=speed(state))
     return state
 
 
-def pace(state: Mapping[str, Any]) -> str:
+def speed(state: Mapping[str, Any]) -> str:
     """Images in a second, and how long the rest takes; empty as long as the server knows neither."""
     rate, remaining = state.get("rate"), state.get("remaining_seconds")
     parts = [f"{rate:.1f}/s"] if rate else []

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 
 from api.cli.client.api_client import Client, RequestRefused
-from api.cli.client.job_progress import after_interruption, follow, how_to_watch, pace, progress_bars
+from api.cli.client.job_progress import after_interruption, follow, how_to_watch, progress_bars, speed
 from api.cli.client.lookups import dataset_id
 from api.cli.client.registry import NothingNamed
 from api.cli.output import Column, out, print_fields, print_message, print_table
@@ -87,7 +87,7 @@ def print_job(client: Client, job: JobDetails) -> None:
     """With its failures; `client` reads the names of their files."""
     optional = [
         ("reason", job.reason),
-        ("pace", pace(msgspec.to_builtins(job))),
+        ("speed", speed(msgspec.to_builtins(job))),
         ("deadline (UTC)", job.deadline and f"{job.deadline:%Y-%m-%d %H:%M:%S}"),
         ("retry of", job.retry_of and str(job.retry_of)),
     ]

@@ -172,7 +172,7 @@ def _heading(report: RunReport) -> str:
 
 
 def _upload(client: Client, dataset: str, images: Sequence[ImageFile], progress: Progress) -> list[UploadResult]:
-    bar = progress.add_task("upload", total=len(images), pace="")
+    bar = progress.add_task("upload", total=len(images), speed="")
     uploaded = []
     for upload in client.upload_all(dataset, images):
         uploaded.append(upload)
