@@ -58,7 +58,7 @@ PENDING: Final = """select p.id, p.scope, p.target_id, p.dataset_id, p.position,
 BEGIN: Final = """insert into policy_applications as a (id, position, reached) values (%(id)s, %(position)s, %(reached)s::jsonb)
   on conflict (id) do update set position = excluded.position, reached = excluded.reached, applied_at = null
   where a.position <> excluded.position"""
-UNTIL: Final = "select {texts} from results where {condition} and {after} order by {key} offset %(skip)s limit 1"
+UNTIL: Final = "select {texts} from results r where {condition} and {after} order by {key} offset {skip} limit 1"
 ROWS: Final = """select row_to_json((select r from (select id, classification_id, dataset_id, model_name, model_version, label, confidence,
     verdict, original, scores, value) r))::text
   from results where {condition} and {wanted} and {after} and {until}"""
@@ -204,9 +204,9 @@ class PolicyApplication:
     # ---- one batch ----
     def _until(self, walk: Walk, key: Key, target: Parameters) -> Key | None:
         """The key of the last result of the batch that follows `key`; None for the last batch."""
-        clauses = {"texts": ", ".join(f"{one}::text" for one in walk.key), "key": ", ".join(walk.key)}
-        parameters = target | _parts("after", key) | {"skip": self._rows_per_batch - 1}
-        return self._execute(UNTIL, parameters, **clauses, **_bounds(walk, key)).fetchone()
+        clauses = {"texts": ", ".join(f"r.{one}::text" for one in walk.key), "key": ", ".join(f"r.{one}" for one in walk.key)}
+        clauses["skip"] = str(self._rows_per_batch - 1)  # a parameter would hide from the planner that these are few rows
+        return self._execute(UNTIL, target | _parts("after", key), **clauses, **_bounds(walk, key)).fetchone()
 
     def _rows(self, walk: Walk, key: Key, until: Key | None, target: Parameters) -> list[StoredResult]:
         clauses = {"wanted": walk.wanted, "until": "true" if until is None else walk.beyond("<=", "until")}
