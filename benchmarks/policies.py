@@ -16,6 +16,7 @@ from domain.policy import PolicyRules, PolicyScope, policy_id
 from infrastructure.embedded.postgres.server import Postgres
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.postgres.profiles import POLICIES
 from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
 from projections.engine.checkpoints import Checkpoint
@@ -63,7 +64,7 @@ def changed(server: Postgres, log: RecorderEventStore, scope: PolicyScope, targe
     """The seconds until all results follow the rules, and the delays of images that are uploaded meanwhile."""
     by, state = uuid4(), log.load(policy_id(scope, target), policy.evolve)
     about = {"scope": scope, "target": target, "dataset": None, "rules": rules, "reason": "benchmark", "by": by}
-    with closing(projector_over(server.app_url, log)) as projector, postgres_store.connect(server.app_url) as connection:
+    with closing(projector_over(server.app_url, log)) as projector, postgres_store.connect(server.app_url, profile=POLICIES) as connection:
 
         def follow() -> None:
             at = projector.checkpoint().position

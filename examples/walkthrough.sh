@@ -229,6 +229,7 @@ for _ in $(seq 100); do
   [ -z "$(call GET "$POLICY" 2> /dev/null | field applied_at)" ] || break
   sleep 0.1
 done
+same "$(call GET "$POLICY" | field applied_at | cut -c 1-2)" 20
 same "$(call GET "$POLICY" | field rules.review_below)" 1.0
 same "$(call GET "$POLICY?as_of=$SET_AT" | field scope)" dataset
 same "$(call GET "/api/policies?dataset_id=$DATASET" | field '#')" 1

@@ -20,18 +20,20 @@ from domain.values import model_id
 ROWS_PER_BATCH: Final = 2000  # the projector waits while one batch is written
 
 Parameters = dict[str, Any]
+Key = tuple[str, ...]
 
 
 class Walk(NamedTuple):
-    """An order of results that an index gives: those where `condition` holds, by the columns `key`."""
+    """An order of results that an index gives: of those where `condition` holds, by the columns `key`. Of these, `wanted` ones follow."""
 
     condition: str
     key: Sequence[str]
+    wanted: str = "true"
 
-    @property
-    def after(self) -> str:
-        values = ", ".join(f"%(key{index})s::{'timestamptz' if name == 'created_at' else 'uuid'}" for index, name in enumerate(self.key))
-        return f"({', '.join(self.key)}) > ({values})"
+    def beyond(self, sign: str, name: str) -> str:
+        """The condition that a result lies `sign` the key whose parts are the parameters `name0`, `name1`, ..."""
+        parts = (f"%({name}{index})s::{'timestamptz' if one == 'created_at' else 'uuid'}" for index, one in enumerate(self.key))
+        return f"({', '.join(self.key)}) {sign} ({', '.join(parts)})"
 
 
 BY_ID: Final = ("id",)
@@ -40,13 +42,13 @@ EVERYTHING: Final = Walk("true", BY_ID)
 WALKS: Final[dict[PolicyScope, Sequence[Walk]]] = {
     PolicyScope.JOB: (
         Walk("classification_id = %(target)s and not hidden", BY_TIME),
-        Walk("dataset_id = %(dataset)s and hidden and classification_id = %(target)s", BY_TIME),
+        Walk("dataset_id = %(dataset)s and hidden", BY_TIME, "classification_id = %(target)s"),
     ),
     PolicyScope.DATASET: (
         Walk("dataset_id = %(target)s and not hidden", BY_TIME),
         Walk("dataset_id = %(target)s and hidden", BY_TIME),
     ),
-    PolicyScope.MODEL: (Walk("model_name = (select m.name from models m where m.id = %(target)s)", BY_ID),),
+    PolicyScope.MODEL: (EVERYTHING._replace(wanted="model_name = (select m.name from models m where m.id = %(target)s)"),),
 }
 """The hidden results come last, so that one that becomes hidden meanwhile is not missed."""
 
@@ -56,12 +58,13 @@ PENDING: Final = """select p.id, p.scope, p.target_id, p.dataset_id, p.position,
 BEGIN: Final = """insert into policy_applications as a (id, position, reached) values (%(id)s, %(position)s, %(reached)s::jsonb)
   on conflict (id) do update set position = excluded.position, reached = excluded.reached, applied_at = null
   where a.position <> excluded.position"""
+UNTIL: Final = "select {texts} from results r where {condition} and {after} order by {key} offset {skip} limit 1"
 ROWS: Final = """select row_to_json((select r from (select id, classification_id, dataset_id, model_name, model_version, label, confidence,
-    verdict, original, scores, value, created_at::text as created_at) r))::text
-  from results where {condition} and {after} order by {key} limit %(maximum)s"""
+    verdict, original, scores, value) r))::text
+  from results where {condition} and {wanted} and {after} and {until}"""
 RULES: Final = "select id, rules::text from policies where id = any(%s) and rules is not null"
-KINDS: Final = """select m.name, (v ->> 'number')::integer, v ->> 'kind' from models m cross join jsonb_array_elements(m.versions) v
-  where m.name = any(%s) and v ->> 'kind' is not null"""
+KINDS: Final = """select m.name, (v ->> 'number')::integer, coalesce(v ->> 'kind', %s)
+  from models m cross join jsonb_array_elements(m.versions) v where m.name = any(%s)"""
 LOCK: Final = "select from checkpoint where projection = 'main' for update"
 CHANGE: Final = """update results r set label = n.label, confidence = n.confidence, verdict = n.verdict, original = n.original
   from json_to_recordset(%s::json) as n (id uuid, label text, confidence double precision, verdict text, original jsonb)
@@ -77,7 +80,7 @@ APPLIED: Final = """insert into policy_applications as a (id, position, reached,
 
 
 class Reached(msgspec.Struct, frozen=True):
-    """How far a policy was applied: `key` is that of the last result in the order of its walk number `walk`."""
+    """How far a policy was applied: up to the result with `key` in the order of its walk number `walk`."""
 
     walk: int = 0
     key: tuple[str, ...] = ()
@@ -111,7 +114,6 @@ class StoredResult(msgspec.Struct, frozen=True):
     original: Answer | None
     scores: dict[str, float]
     value: float | None
-    created_at: str
 
     @property
     def source(self) -> "Source":
@@ -142,15 +144,10 @@ class PolicyApplication:
     """
 
     def __init__(
-        self,
-        connection: psycopg.Connection,
-        *,
-        rows_per_batch: int = ROWS_PER_BATCH,
-        stopped: Callable[[], bool] = lambda: False,
+        self, connection: psycopg.Connection, *, rows_per_batch: int = ROWS_PER_BATCH, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self._connection, self._rows_per_batch, self._stopped = connection, rows_per_batch, stopped
         self._kinds: dict[tuple[str, int], OutputKind] = {}
-        self._known_models: set[str] = set()
 
     def run(self) -> int:
         """Apply all policies that were changed, the earliest change first. Returns the number of results that got another answer."""
@@ -163,16 +160,18 @@ class PolicyApplication:
         """As `run`, in one pass over all results, for read models that nothing else writes to."""
         if self._pending() is None:
             return 0
-        until, changed, reached = self._execute(NEWEST).fetchone(), 0, Reached()
+        (newest,) = self._execute(NEWEST).fetchone() or (0,)
+        changed = 0
+        key: Key = ()
         while True:
-            rows = self._rows(EVERYTHING, reached, {})
-            changes = self._changes(rows)
+            until = self._until(EVERYTHING, key, {})
+            changes = self._changes(self._rows(EVERYTHING, key, until, {}))
             self._change(changes)
             changed += len(changes)
-            if len(rows) < self._rows_per_batch:
+            if until is None:
                 break
-            reached = _reached_of(0, EVERYTHING, rows[-1])
-        self._execute(APPLIED, {"reached": _json(reached), "until": until[0] if until else 0})
+            key = until
+        self._execute(APPLIED, {"reached": _json(Reached(1)), "until": newest})
         return changed
 
     def is_done(self) -> bool:
@@ -190,12 +189,12 @@ class PolicyApplication:
         """Until all results follow the policy, it was changed again, or this process stops."""
         self._execute(BEGIN, {"id": pending.id, "position": pending.position, "reached": _json(Reached())})
         walks, reached, changed = WALKS[pending.scope], pending.reached, 0
+        target = {"target": pending.target, "dataset": pending.dataset}
         while not self._stopped() and reached.walk < len(walks):
             walk = walks[reached.walk]
-            rows = self._rows(walk, reached, {"target": pending.target, "dataset": pending.dataset})
-            is_last = len(rows) < self._rows_per_batch
-            following = Reached(reached.walk + 1) if is_last else _reached_of(reached.walk, walk, rows[-1])
-            changes = self._changes(rows)
+            until = self._until(walk, reached.key, target)
+            changes = self._changes(self._rows(walk, reached.key, until, target))
+            following = Reached(reached.walk + 1) if until is None else Reached(reached.walk, until)
             if not self._write(changes, pending, before=reached, after=following, done=following.walk == len(walks)):
                 break
             changed += len(changes)
@@ -203,16 +202,22 @@ class PolicyApplication:
         return changed
 
     # ---- one batch ----
-    def _rows(self, walk: Walk, reached: Reached, parameters: Parameters) -> list[StoredResult]:
-        clauses = {"condition": walk.condition, "after": walk.after if reached.key else "true", "key": ", ".join(walk.key)}
-        keys = {f"key{index}": value for index, value in enumerate(reached.key)}
-        found = self._execute(ROWS, parameters | keys | {"maximum": self._rows_per_batch}, **clauses).fetchall()
+    def _until(self, walk: Walk, key: Key, target: Parameters) -> Key | None:
+        """The key of the last result of the batch that follows `key`; None for the last batch."""
+        clauses = {"texts": ", ".join(f"r.{one}::text" for one in walk.key), "key": ", ".join(f"r.{one}" for one in walk.key)}
+        clauses["skip"] = str(self._rows_per_batch - 1)  # a parameter would hide from the planner that these are few rows
+        return self._execute(UNTIL, target | _parts("after", key), **clauses, **_bounds(walk, key)).fetchone()
+
+    def _rows(self, walk: Walk, key: Key, until: Key | None, target: Parameters) -> list[StoredResult]:
+        clauses = {"wanted": walk.wanted, "until": "true" if until is None else walk.beyond("<=", "until")}
+        parameters = target | _parts("after", key) | _parts("until", until or ())
+        found = self._execute(ROWS, parameters, **clauses, **_bounds(walk, key)).fetchall()
         return DECODER.decode(f"[{','.join(row for (row,) in found)}]")
 
     def _changes(self, rows: Sequence[StoredResult]) -> list[ChangedResult]:
         """The rows that get another answer. The policies are read after the rows: a later one derives these rows again."""
         rules = self._rules({row.source for row in rows})
-        self._learn_kinds({row.model_name for row in rows})
+        self._learn_kinds({(row.model_name, row.model_version) for row in rows})
         return [changed for row in rows if (changed := self._changed(row, rules.get(row.source))) is not None]
 
     def _changed(self, row: StoredResult, rules: PolicyRules | None) -> ChangedResult | None:
@@ -235,11 +240,10 @@ class PolicyApplication:
         in_force = {source: next((rules[one] for one in ids if one in rules), None) for source, ids in policies.items()}
         return {source: found for source, found in in_force.items() if found is not None}
 
-    def _learn_kinds(self, names: set[str]) -> None:
-        if unknown := names - self._known_models:
-            found = self._execute(KINDS, (list(unknown),)).fetchall()
+    def _learn_kinds(self, versions: set[tuple[str, int]]) -> None:
+        if unknown := {name for name, number in versions if (name, number) not in self._kinds}:
+            found = self._execute(KINDS, (OutputKind.LOGITS.value, list(unknown))).fetchall()
             self._kinds.update(((name, number), OutputKind(kind)) for name, number, kind in found)
-            self._known_models |= unknown
 
     def _write(self, changes: Sequence[ChangedResult], pending: Pending, *, before: Reached, after: Reached, done: bool) -> bool:
         """Whether the batch was written. It was not if the policy was changed, or if another process or schema took over."""
@@ -259,8 +263,12 @@ class PolicyApplication:
         return self._connection.execute(SQL(query).format(**{name: SQL(clause) for name, clause in clauses.items()}), parameters)
 
 
-def _reached_of(walk: int, order: Walk, row: StoredResult) -> Reached:
-    return Reached(walk, tuple(str(getattr(row, name)) for name in order.key))
+def _bounds(walk: Walk, key: Key) -> dict[str, str]:
+    return {"condition": walk.condition, "after": walk.beyond(">", "after") if key else "true"}
+
+
+def _parts(name: str, key: Key) -> Parameters:
+    return {f"{name}{index}": part for index, part in enumerate(key)}
 
 
 def _json(value: object) -> str:

@@ -121,6 +121,8 @@ READ_MODELS: Final = Profile(
     },
     {"connect_timeout": 3, "prepare_threshold": 2, "application_name": "bioscope projector"},
 )
+POLICIES: Final = READ_MODELS.having(plan_cache_mode="force_custom_plan", enable_seqscan="off", enable_bitmapscan="off")
+"""Reads many results, batch by batch in the order of an index, also while the planner's statistics are outdated."""
 SCHEDULER: Final = READ_MODELS.having(**ENDS_UNUSED)
 OWNER: Final = Profile({"timezone": "UTC"})
 """Long statements of the database owner: backups and rebuilds."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
+from infrastructure.postgres.profiles import POLICIES
 from projections.engine import postgres_store
 from projections.engine.postgres_store import PostgresReadModels
 from projections.policy_application import PolicyApplication
@@ -14,7 +15,7 @@ log = structlog.get_logger()
 
 def apply_policies(url: str, stopped: Callable[[], bool]) -> None:
     """Let all results follow the policies, unless another process does so. Raises FoldsDiffer, psycopg.Error."""
-    with postgres_store.connect(url, monitored=True) as connection:
+    with postgres_store.connect(url, monitored=True, profile=POLICIES) as connection:
         if not try_lock(connection, AdvisoryLock.POLICIES):
             return
         PostgresReadModels(connection).read_checkpoint()

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from application import policies
+from domain import model
 from domain.access import Actor, Role
 from domain.policy import PolicyRules, PolicyScope
 from domain.values import model_id
@@ -143,6 +144,52 @@ def test_results_that_arrive_later_follow_the_policies_from_the_start(scenario, 
     last, _ = judged(scenario, lab.ada, lab.cells, 9)
     scenario.follow(batch=batch)
     assert answers(last) == {ROUND}
+
+
+def test_rules_for_labels_that_apply_together_change_results_of_such_models_only(
+    scenario, log, lab, set_policy, apply, connection, same_again
+):
+    """In the fold and in the background, and for a version that is added while a policy is applied."""
+    set_policy(DATASET, lab.cells, STRICT)
+    apply()
+
+    def together(number):
+        version = model.Version(
+            number=number, sha256=f"{number:064}", size=10, labels=("round", "flat"), review_below=0.6, record="{}",
+            digest=f"{number:064}", kind=model.OutputKind.MULTI_LABEL,
+        )  # fmt: skip
+        about = {"name": "marks", "description": "", "version": version, "alias": "production", "by": lab.admin.id, "at": scenario.now}
+        known = log.load(model_id("marks"), model.evolve)
+        log.append(scenario.command(), *model.add_version(model_id("marks"), known, **about))
+        image = scenario.image(lab.ada, lab.cells, f"mark {number}.png")
+        job = scenario.job(lab.ada, dataset=lab.cells, model="marks")
+        scenario.plan(job, [image])
+        scenario.judge(job, 0, [image], confidence=0.75)
+        scenario.follow()
+
+    def verdicts(name):
+        found = connection.execute("select distinct verdict from results where model_name = %s and dataset_id = %s", (name, lab.cells))
+        return {verdict for (verdict,) in found}
+
+    together(1)
+    rules, about = PolicyRules(applies_at=0.8), {"reason": "A trial", "known_models": ["shapes", "marks"]}
+    policies.set_policy(DATASET, lab.cells, rules=rules, **about, command=scenario.command(lab.admin), log=log)
+    scenario.follow()
+
+    class Joined(PolicyApplication):
+        versions = 1
+
+        def _changes(self, rows):
+            if self.versions == 1:
+                self.versions = 2
+                together(2)
+            return super()._changes(rows)
+
+    Joined(connection, rows_per_batch=4).run()
+    assert (verdicts("shapes"), verdicts("marks")) == ({"clear"}, {"needs_review"})
+    together(3)
+    assert verdicts("marks") == {"needs_review"}
+    assert same_again()
 
 
 def test_hidden_results_follow_too_and_stay_hidden(scenario, lab, set_policy, apply, connection, same_again):

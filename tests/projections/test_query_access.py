@@ -5,10 +5,22 @@ import re
 
 import pytest
 
-from projections import activity, classifications, datasets, devices, images, models, results, statistics, users
+from projections import (
+    activity,
+    classifications,
+    datasets,
+    devices,
+    images,
+    models,
+    policies,
+    policy_preview,
+    results,
+    statistics,
+    users,
+)
 from projections.engine import checkpoints
 
-NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, results, statistics, users)
+NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, policies, policy_preview, results, statistics, users)
 FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.get"}
 """The log's position, and models, which belong to the installation."""
 
