@@ -49,22 +49,15 @@ class JobPlans:
 
     def chunk(self, job: UUID, number: int) -> PlannedChunk | None:
         """A chunk of a job, or None if there is no such job or chunk."""
-        requested = self._requested(job)
+        requested = self.requested(job)
         plan = None if requested is None or number < 0 else self._part_with(job, number)
         images = None if plan is None else classification.planned_images(plan, number)
         if requested is None or plan is None or images is None:
             return None
         return PlannedChunk(requested, number, plan, images)
 
-    def has_ended(self, job: UUID) -> bool:
-        return bool(self._log.having([job], *ENDING))
-
-    def remaining(self, images: Sequence[PlannedImage]) -> list[PlannedImage]:
-        """The images that were not deleted, in order."""
-        deleted = self._log.having([image.id for image in images], ImageDeleted)
-        return [image for image in images if image.id not in deleted]
-
-    def _requested(self, job: UUID) -> Classification | None:
+    def requested(self, job: UUID) -> Classification | None:
+        """The state of a job after its request, or None if there is no such job."""
         with self._lock:
             if job in self._jobs:
                 return self._jobs[job]
@@ -76,6 +69,14 @@ class JobPlans:
         with self._lock:
             self._jobs[job] = state
         return state
+
+    def has_ended(self, job: UUID) -> bool:
+        return bool(self._log.having([job], *ENDING))
+
+    def remaining(self, images: Sequence[PlannedImage]) -> list[PlannedImage]:
+        """The images that were not deleted, in order."""
+        deleted = self._log.having([image.id for image in images], ImageDeleted)
+        return [image for image in images if image.id not in deleted]
 
     def _part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
         """Find the part by binary search over chunk numbers. The first guess is right if all parts before it are full."""
