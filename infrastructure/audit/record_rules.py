@@ -7,7 +7,7 @@ from uuid import UUID
 
 from application.jobs.chunk_results import JobPlans
 from application.ports import EventStore, RecordedEvent
-from domain import classification, image, model, model_check
+from domain import classification, declaration, image, model, model_check
 from domain.classification import ChunkJudged
 from domain.errors import UpgradeNeeded
 from domain.events import Event, State
@@ -58,13 +58,20 @@ class RecordAudit:
                 named = self._before(event.model_id, position, model.evolve) if event.model_id else None
                 return model_check.violation_of(event, check, named.numbers if named else ())
             case ModelVersionAdded():
-                if event.check_id is None:
-                    return None
-                check = self._before(event.check_id, position, model_check.evolve)
-                violation = model_check.violation_of_addition(check, package=event.version.package, by=event.by)
-                return violation or model.violation_of(event, self._before(event.originator_id, position, model.evolve))
+                return self._of_addition(event, position)
             case _:
                 return self._of_image(event)
+
+    def _of_addition(self, added: ModelVersionAdded, position: int) -> str | None:
+        """The violation by a version that a user added. One that came with a release has no rules."""
+        if added.check_id is not None:
+            check = self._before(added.check_id, position, model_check.evolve)
+            violation = model_check.violation_of_addition(check, package=added.version.package, by=added.by)
+        elif added.version.is_external:
+            violation = declaration.violation_of(added)
+        else:
+            return None
+        return violation or model.violation_of(added, self._before(added.originator_id, position, model.evolve))
 
     def _before(self, stream: UUID, position: int, evolve: Callable[[S | None, Event], S | None]) -> S | None:
         """A stream as it was before the event at `position`."""
