@@ -20,6 +20,7 @@ SHA256: Final = re.compile("[0-9a-f]{64}")
 MAX_REASON: Final = 1000
 NONE_APPLIES: Final = "none"
 """The label of an image of a `multi_label` model to which no label applies."""
+RESERVED_NAMES: Final = frozenset({"external"})  # parts of paths of the API
 MAX_VERSIONS: Final = 200
 
 
@@ -236,6 +237,8 @@ def add_version(
     """
     if is_id(name):
         raise invalid("name", "must not look like an id")
+    if name in RESERVED_NAMES:
+        raise invalid("name", f"must not be {name}: choose another name")
     if state is not None and state.same_as(version) is not None:
         return []
     number = len(state.versions) + 1 if state else 1
