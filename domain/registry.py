@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from domain import classification, dataset, dead_letter, device, image, model, model_check, session, user
+from domain import classification, dataset, dead_letter, device, image, model, model_check, policy, session, user
 from domain.events import Event
 
 NOUNS: dict[str, ModuleType] = {
@@ -14,6 +14,7 @@ NOUNS: dict[str, ModuleType] = {
     "model": model,
     "model_check": model_check,
     "classification": classification,
+    "policy": policy,
     "dead_letter": dead_letter,
 }
 

@@ -18,6 +18,7 @@ from domain.events import Event
 from domain.image import ImageUploaded
 from domain.model import ModelPromoterAdded, ModelPromoterRemoved, ModelVersionAdded
 from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded, ModelTestRequested
+from domain.policy import PolicySet, PolicyWithdrawn
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
 from projections.access import ADMINISTRATORS, subject_of
@@ -63,6 +64,11 @@ def subjects_of(event: Event, lookup: RowLookup) -> tuple[UUID, ...]:
             touched = [event.originator_id, event.dataset_id, *([event.device_id] if event.device_id else [])]
         case DeadLetterDiscarded():
             touched = [event.originator_id, event.discarded_stream]
+        case PolicySet():
+            touched = [event.originator_id, event.target_id]
+        case PolicyWithdrawn():
+            policy = lookup("policies", event.originator_id)
+            touched = [event.originator_id, *([policy.target_id] if policy else [])]
         case ModelVersionAdded() if event.check_id:
             touched = [event.originator_id, event.check_id]
         case ModelPackageUploaded() | ModelTestRequested() | ModelCheckPassed() | ModelCheckFailed():
@@ -100,6 +106,8 @@ def _dataset_of(event: Event, lookup: RowLookup) -> UUID | None:
             host = lookup("images", event.originator_id)
         case "classification" if named is None:
             host = lookup("classifications", event.originator_id)
+        case "policy" if named is None:
+            host = lookup("policies", event.originator_id)
         case _:
             return named
     return host.dataset_id if host else None

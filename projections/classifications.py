@@ -16,8 +16,10 @@ from domain.classification import (
     ClassificationFailed,
     ClassificationPlanned,
     ClassificationRequested,
+    ImageFilter,
     JobStatus,
     PlaneSelection,
+    Priority,
     chunks_of,
 )
 from domain.errors import Invalid
@@ -40,7 +42,8 @@ OWN = (
 class Classification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job. `images` and `chunks` are planned numbers; `judged` counts chunks with results, `succeeded` and `failed` count images.
 
-    `planes` is what the caller chose; null where the model chooses.
+    `planes` is what the caller chose; null where the model chooses. `selected`, `filter` and `path` choose images of the dataset.
+    `started_at` is when the first part was planned, `last_result_at` the time of the newest results; both are null before.
     """
 
     id: UUID
@@ -65,7 +68,18 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reason: str | None
     deleted: bool
     position: int
+    external: bool
+    priority: Priority
+    fresh: bool
     planes: PlaneSelection | None = None
+    selected: tuple[UUID, ...] | None = None
+    filter: ImageFilter | None = None
+    path: str | None = None
+    deadline: datetime | None = None
+    top_k: int | None = None
+    retry_of: UUID | None = None
+    started_at: datetime | None = None
+    last_result_at: datetime | None = None
 
 
 def keys(positioned: PositionedEvent) -> Iterable[UUID]:
@@ -84,6 +98,7 @@ def fold(_: UUID, row: Classification | None, positioned: PositionedEvent, __: R
         return msgspec.structs.replace(
             row,
             updated_at=max(row.updated_at, event.at),
+            last_result_at=max(row.last_result_at or event.at, event.at),
             judged=row.judged + 1,
             succeeded=row.succeeded + len(event.results),
             failed=row.failed + len(event.failures),
@@ -116,6 +131,15 @@ def _requested(event: ClassificationRequested, position: int) -> Classification:
         deleted=False,
         position=position,
         planes=event.planes,
+        selected=event.images or None,
+        filter=event.filter,
+        path=event.path,
+        external=event.external,
+        priority=event.priority,
+        deadline=event.deadline,
+        top_k=event.top_k,
+        fresh=event.fresh,
+        retry_of=event.retry_of,
     )
 
 
@@ -125,6 +149,7 @@ def _changed(row: Classification, event: Event) -> Classification:
             return msgspec.structs.replace(
                 row,
                 status=JobStatus.RUNNING,
+                started_at=row.started_at or event.at,
                 planned=event.last,
                 images=row.images + len(event.images),
                 chunks=row.chunks + len(chunks_of(event.images)),
@@ -141,7 +166,7 @@ def _changed(row: Classification, event: Event) -> Classification:
             return row
 
 
-TABLE = Table("classifications", Classification, (*OWN, ChunkJudged), keys, fold)
+TABLE = Table("classifications", Classification, (*OWN, ChunkJudged), keys, fold, fold_version=2)
 
 
 # ---- failures ----------------------------------------------------------------------------------------------------------------------

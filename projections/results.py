@@ -16,10 +16,19 @@ from projections.engine.projection import PositionedEvent, RowLookup, Table
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What a model said of an image."""
+
+    label: str
+    confidence: float
+    verdict: Verdict
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The result for one image of a job. `confidence` and `scores` by label are from 0 to 1. `hidden`: job or image was deleted.
 
-    `value` is the number that a regression gave; null for labels.
+    `value` is the number that a regression gave; null for labels. `position` is that of the event, `sha256` and `device_id` are those of
+    the image. `reused` is the earlier result that this one repeats. `original` is what the model said; null while no policy changed it.
     """
 
     id: UUID
@@ -35,7 +44,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warnings: tuple[ImageWarning, ...]
     created_at: datetime
     hidden: bool
+    position: int
+    sha256: str
     value: float | None = None
+    device_id: UUID | None = None
+    reused: UUID | None = None
+    original: Answer | None = None
 
 
 def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
@@ -52,7 +66,7 @@ def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEven
     event = positioned.event
     assert isinstance(event, ChunkJudged)
     result = event.results[key[1]]
-    hosts = lookup("classifications", event.job_id), lookup("images", result.image_id)
+    job, image = lookup("classifications", event.job_id), lookup("images", result.image_id)
     return Result(
         id=key[0],
         classification_id=event.job_id,
@@ -66,12 +80,16 @@ def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEven
         scores=dict(zip(event.labels, result.scores, strict=False)),
         warnings=result.warnings,
         created_at=event.at,
-        hidden=any(host is not None and host.deleted for host in hosts),
+        hidden=any(host is not None and host.deleted for host in (job, image)),
+        position=positioned.position,
+        sha256=result.sha256,
         value=result.value,
+        device_id=None if image is None else image.device_id,
+        reused=result.reused,
     )
 
 
-TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False, first_stays=True)
+TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False, first_stays=True, fold_version=2)
 
 
 # ---- outdated results --------------------------------------------------------------------------------------------------------------

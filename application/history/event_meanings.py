@@ -40,13 +40,15 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ModelTestRequested": "A version of a model is to be checked again, for instance on a new machine.",
     "ModelCheckPassed": "A package passed its check. The version of an uploaded package was added with this event.",
     "ModelCheckFailed": "A package failed its check, and was not added.",
-    "ClassificationRequested": "A job was requested: one model version over one image or a whole dataset.",
+    "ClassificationRequested": "A job was requested: one model version over one image, a whole dataset or a part of it.",
     "ClassificationPlanned": "A part of the plan of a job was recorded, image by image.",
     "ClassificationCancelled": "A user stopped a job.",
     "ClassificationCompleted": "Every image of a job has a result or a failure.",
     "ClassificationFailed": "A job ended without any result.",
     "ClassificationDeleted": "A job was deleted; its results are hidden.",
     "ChunkJudged": "The model was run on a chunk of up to 64 images of a job.",
+    "PolicySet": "The labels and verdicts of a job, a dataset or a model follow these rules from now on; scores stay.",
+    "PolicyWithdrawn": "A policy applies no longer.",
     "DeadLetterDiscarded": "An administrator gave up an event that could not be applied; it stays in the log, and no read model shows it.",
 }
 
@@ -235,6 +237,23 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "model_sha256": "SHA-256 of the weights in hexadecimal.",
         "threshold": "Confidence below which a result is to be reviewed.",
         "planes": "Planes and channels that the caller chose; null if the model chooses.",
+        "images": "Images of the dataset that the caller listed; empty if the job has no list.",
+        "filter": "What holds for the images of the dataset that the job covers; null if nothing was asked.",
+        "path": "Pattern for the relative path of the images, with * and ?; null if nothing was asked.",
+        "external": "Whether a program outside of the system classifies.",
+        "priority": "Order among the jobs of the same person.",
+        "deadline": "Time at which the job ends; null if it has none.",
+        "top_k": "Number of scores that results show; null for all.",
+        "fresh": "Whether no earlier result is reused.",
+        "retry_of": "Job whose failed images this one classifies again; null for other jobs.",
+    },
+    "ImageFilter": {
+        "uploaded_from": "Time of the upload from which images are covered.",
+        "uploaded_before": "Time of the upload before which images are covered.",
+        "device_id": "Device that took the images.",
+        "label": "Label of the newest result by the same model.",
+        "verdict": "Verdict of the newest result by the same model.",
+        "without_result": "Whether only images without a result by the same model are covered.",
     },
     "PlaneSelection": {
         "z": "Focal plane, counted from 0, or `max` or `mean` of all.",
@@ -271,6 +290,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "signals": "Measures of how far the image is from the domain of the model, by name.",
         "warnings": "What in the file was ignored, assumed or converted.",
         "value": "Number that a regression gave; null for labels.",
+        "reused": "Earlier result that this one repeats; null if the model was run.",
     },
     "ImageFailure": {
         "image_id": "Id of the image.",
@@ -287,6 +307,20 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "worker": "Name of the worker.",
         "seconds": "Time that the whole chunk took.",
     },
+    # ---- policies
+    "PolicySet": {
+        "scope": "What the policy applies to: a job, a dataset or a model.",
+        "target_id": "Id of the job, dataset or model.",
+        "dataset_id": "Dataset of the job, or the dataset itself; null for a model.",
+        "rules": "The rules by which labels and verdicts follow from scores.",
+        "reason": "Why the policy was set.",
+    },
+    "PolicyRules": {
+        "review_below": "Confidence below which a result is to be reviewed; null leaves it to the job.",
+        "review_below_for": "The same for some labels.",
+        "label_at": "Score from which a label is chosen, by label.",
+    },
+    "PolicyWithdrawn": {"reason": "Why the policy was withdrawn."},
     # ---- dead letters
     "DeadLetterDiscarded": {
         "position": "Position of the event that was given up.",

@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import UNSET
 
 from application.ports import EventStore
-from domain import classification, dataset, dead_letter, device, image, model, model_check, session, user
+from domain import classification, dataset, dead_letter, device, image, model, model_check, policy, session, user
 from domain.events import ERASED, Event
 from domain.registry import NOUN_OF, is_known
 
@@ -216,6 +216,15 @@ def _promoter(words: str) -> Callable[[Any, Scene], str]:
     )
 
 
+def _policy_set(event: policy.PolicySet, scene: Scene) -> str:
+    name = "" if event.scope is policy.PolicyScope.JOB else scene.name(event.target_id, "")
+    return f"{scene.who} set a policy for the {event.scope} {name}".rstrip() + f": {event.reason}"
+
+
+def _policy_withdrawn(event: policy.PolicyWithdrawn, scene: Scene) -> str:
+    return f"{scene.who} withdrew a policy: {event.reason}"
+
+
 def _package_uploaded(event: model_check.ModelPackageUploaded, scene: Scene) -> str:
     return f"{scene.who} uploaded the model package {event.filename}"
 
@@ -334,6 +343,8 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     classification.ClassificationFailed: _failed,
     classification.ClassificationDeleted: _of_job("deleted"),
     classification.ChunkJudged: _chunk_judged,
+    policy.PolicySet: _policy_set,
+    policy.PolicyWithdrawn: _policy_withdrawn,
     dead_letter.DeadLetterDiscarded: _discarded,
 }
 """One sentence for each event type."""

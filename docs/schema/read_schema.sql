@@ -31,29 +31,40 @@ create table read.checkpoint (
 
 -- Jobs and their progress.
 create table read.classifications (
-  id            uuid not null,
-  version       integer not null,           -- Version of the stream.
-  dataset_id    uuid not null,              -- Dataset that the job covers, or that holds its image. Refers to datasets.
-  image_id      uuid,                       -- The only image of the job; null for a whole dataset. Refers to images.
-  model_id      uuid not null,              -- Refers to models.
-  model_name    text not null,
-  model_version integer not null,           -- Number of the model version.
-  model_sha256  text not null,
-  threshold     double precision not null,  -- Confidence below which a result is to be reviewed.
-  created_by    uuid not null,              -- Refers to users.
-  created_at    timestamptz not null,
-  updated_at    timestamptz not null,
-  status        text not null,              -- pending, running, completed, failed or cancelled.
-  planned       boolean not null,           -- All parts of the plan are recorded.
-  images        integer not null,           -- Images in the plan.
-  chunks        integer not null,           -- Chunks in the plan.
-  judged        integer not null,           -- Chunks that have results.
-  succeeded     integer not null,           -- Images with a result.
-  failed        integer not null,           -- Images with a failure.
-  reason        text,                       -- Why the job failed.
-  deleted       boolean not null,
-  position      bigint not null,            -- Position of the request.
-  planes        jsonb,                      -- Planes and channels that the caller chose: {z, c, t}; null if the model chooses.
+  id             uuid not null,
+  version        integer not null,                      -- Version of the stream.
+  dataset_id     uuid not null,                         -- Dataset that the job covers, or that holds its image. Refers to datasets.
+  image_id       uuid,                                  -- The only image of the job; null for a whole dataset. Refers to images.
+  model_id       uuid not null,                         -- Refers to models.
+  model_name     text not null,
+  model_version  integer not null,                      -- Number of the model version.
+  model_sha256   text not null,
+  threshold      double precision not null,             -- Confidence below which a result is to be reviewed.
+  created_by     uuid not null,                         -- Refers to users.
+  created_at     timestamptz not null,
+  updated_at     timestamptz not null,
+  status         text not null,                         -- pending, running, completed, failed or cancelled.
+  planned        boolean not null,                      -- All parts of the plan are recorded.
+  images         integer not null,                      -- Images in the plan.
+  chunks         integer not null,                      -- Chunks in the plan.
+  judged         integer not null,                      -- Chunks that have results.
+  succeeded      integer not null,                      -- Images with a result.
+  failed         integer not null,                      -- Images with a failure.
+  reason         text,                                  -- Why the job failed.
+  deleted        boolean not null,
+  position       bigint not null,                       -- Position of the request.
+  planes         jsonb,                                 -- Planes and channels that the caller chose: {z, c, t}; null if the model chooses.
+  selected       uuid[],                                -- Images of the dataset that the caller listed; null if there is no list. Refers to images.
+  filter         jsonb,                                 -- What holds for the images that the job covers; null if nothing was asked.
+  path           text,                                  -- Pattern for the relative path of the images; null if nothing was asked.
+  external       boolean not null default false,        -- A program outside of the system classifies.
+  priority       text not null default 'normal'::text,  -- low, normal or high: the order among the jobs of a person.
+  deadline       timestamptz,                           -- Time at which the job ends; null if it has none.
+  top_k          integer,                               -- Scores that results show; null for all.
+  fresh          boolean not null default false,        -- No earlier result is reused.
+  retry_of       uuid,                                  -- Job whose failed images this one classifies again. Refers to classifications.
+  started_at     timestamptz,                           -- Time of the first part of the plan.
+  last_result_at timestamptz,                           -- Time of the newest results.
   primary key (id)
 ) with (fillfactor=70);
 create index classifications_newest on read.classifications using btree (dataset_id, created_at, id) where (not deleted);
@@ -218,6 +229,21 @@ create table read.parked (
   primary key ("position")
 );
 
+-- Policies: the rules by which labels and verdicts follow from scores.
+create table read.policies (
+  id         uuid not null,
+  version    integer not null,  -- Version of the stream.
+  scope      text not null,     -- job, dataset or model.
+  target_id  uuid not null,     -- Id of the job, dataset or model.
+  dataset_id uuid,              -- Dataset of the job, or the dataset itself; null for a model. Refers to datasets.
+  rules      jsonb,             -- The rules; null for a policy that was withdrawn.
+  set_by     uuid not null,     -- Refers to users.
+  set_at     timestamptz not null,
+  position   bigint not null,   -- Position of the last change.
+  applied_at timestamptz,       -- When all results followed the last change; null while they are changed.
+  primary key (id)
+);
+
 -- Results: one for each image of a job.
 create table read.results (
   id                uuid not null,
@@ -234,6 +260,11 @@ create table read.results (
   hidden            boolean not null,                    -- The job or the image was deleted.
   warnings          jsonb not null default '[]'::jsonb,  -- Warnings of the image when it was classified.
   value             double precision,                    -- Number that a regression gave; null for labels.
+  position          bigint not null,                     -- Position of the event.
+  sha256            text not null,                       -- SHA-256 of the image in hexadecimal.
+  device_id         uuid,                                -- Device that took the image. Refers to devices.
+  reused            uuid,                                -- Earlier result that this one repeats; null if the model was run. Refers to results.
+  original          jsonb,                               -- What the model said: {label, confidence, verdict}; null while no policy changed it.
   primary key (id)
 );
 create index results_newest on read.results using btree (dataset_id, created_at, id) include (confidence) where (not hidden);
@@ -326,6 +357,8 @@ grant delete, insert, select, update on table read.outdated_results to bioscope_
 grant select on table read.outdated_results to bioscope_api;
 grant delete, insert, select, update on table read.parked to bioscope_app, bioscope_projector;
 grant select on table read.parked to bioscope_api;
+grant delete, insert, select, update on table read.policies to bioscope_app, bioscope_projector;
+grant select on table read.policies to bioscope_api;
 grant delete, insert, select, update on table read.results to bioscope_app, bioscope_projector;
 grant select on table read.results to bioscope_api;
 grant delete, insert, select, update on table read.tallies to bioscope_app, bioscope_projector;

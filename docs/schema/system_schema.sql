@@ -1259,7 +1259,18 @@ begin
     reason        text,
     deleted       boolean          not null,
     position      bigint           not null,
-    planes        jsonb
+    planes        jsonb,
+    selected      uuid[],
+    filter        jsonb,
+    path          text,
+    external      boolean          not null default false,
+    priority      text             not null default 'normal',
+    deadline      timestamptz,
+    top_k         integer,
+    fresh         boolean          not null default false,
+    retry_of      uuid,
+    started_at    timestamptz,
+    last_result_at timestamptz
   ) with (fillfactor = 70);
   create index classifications_newest_of_all on classifications (created_at, id) where not deleted;
   create index classifications_newest on classifications (dataset_id, created_at, id) where not deleted;
@@ -1283,6 +1294,17 @@ begin
   comment on column classifications.reason is 'Why the job failed.';
   comment on column classifications.position is 'Position of the request.';
   comment on column classifications.planes is 'Planes and channels that the caller chose: {z, c, t}; null if the model chooses.';
+  comment on column classifications.selected is 'Images of the dataset that the caller listed; null if there is no list. Refers to images.';
+  comment on column classifications.filter is 'What holds for the images that the job covers; null if nothing was asked.';
+  comment on column classifications.path is 'Pattern for the relative path of the images; null if nothing was asked.';
+  comment on column classifications.external is 'A program outside of the system classifies.';
+  comment on column classifications.priority is 'low, normal or high: the order among the jobs of a person.';
+  comment on column classifications.deadline is 'Time at which the job ends; null if it has none.';
+  comment on column classifications.top_k is 'Scores that results show; null for all.';
+  comment on column classifications.fresh is 'No earlier result is reused.';
+  comment on column classifications.retry_of is 'Job whose failed images this one classifies again. Refers to classifications.';
+  comment on column classifications.started_at is 'Time of the first part of the plan.';
+  comment on column classifications.last_result_at is 'Time of the newest results.';
 
   create table work (
     id         uuid    primary key,
@@ -1337,7 +1359,12 @@ begin
     created_at        timestamptz      not null,
     hidden            boolean          not null,
     warnings          jsonb            not null default '[]',
-    value             double precision
+    value             double precision,
+    position          bigint           not null,
+    sha256            text             not null,
+    device_id         uuid,
+    reused            uuid,
+    original          jsonb
   );
   create index results_newest on results (dataset_id, created_at, id) include (confidence) where not hidden;
   create index results_of_job on results (classification_id, created_at, id) where not hidden;
@@ -1353,6 +1380,36 @@ begin
   comment on column results.hidden is 'The job or the image was deleted.';
   comment on column results.warnings is 'Warnings of the image when it was classified.';
   comment on column results.value is 'Number that a regression gave; null for labels.';
+  comment on column results.position is 'Position of the event.';
+  comment on column results.sha256 is 'SHA-256 of the image in hexadecimal.';
+  comment on column results.device_id is 'Device that took the image. Refers to devices.';
+  comment on column results.reused is 'Earlier result that this one repeats; null if the model was run. Refers to results.';
+  comment on column results.original is 'What the model said: {label, confidence, verdict}; null while no policy changed it.';
+
+  -- ---- policies -------------------------------------------------------------------------------------------------------------------
+  create table policies (
+    id         uuid        primary key,
+    version    integer     not null,
+    scope      text        not null,
+    target_id  uuid        not null,
+    dataset_id uuid,
+    rules      jsonb,
+    set_by     uuid        not null,
+    set_at     timestamptz not null,
+    position   bigint      not null,
+    applied_at timestamptz
+  );
+  comment on table policies is 'Policies: the rules by which labels and verdicts follow from scores.';
+  comment on column policies.version is 'Version of the stream.';
+  comment on column policies.scope is 'job, dataset or model.';
+  comment on column policies.target_id is 'Id of the job, dataset or model.';
+  comment on column policies.dataset_id is 'Dataset of the job, or the dataset itself; null for a model. Refers to datasets.';
+  comment on column policies.rules is 'The rules; null for a policy that was withdrawn.';
+  comment on column policies.set_by is 'Refers to users.';
+  comment on column policies.position is 'Position of the last change.';
+  comment on column policies.applied_at is 'When all results followed the last change; null while they are changed.';
+
+  -- ---- statistics -----------------------------------------------------------------------------------------------------------------
 
   create table tallies (
     dataset_id uuid        not null,

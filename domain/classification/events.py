@@ -1,11 +1,13 @@
 """The events of jobs and of their chunks, and the values that they carry."""
 
+from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 from uuid import UUID
 
 import msgspec
 
-from domain.events import Event
+from domain.events import Event, PrivateText
 from domain.values import ImageWarning
 
 
@@ -39,11 +41,41 @@ class PlaneSelection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     t: int | None = None
 
 
-class ClassificationRequested(Event, frozen=True, kw_only=True):
-    """A job was requested for a whole dataset, or for the image `image_id` of it. The model version is fixed by this event.
+class Priority(StrEnum):
+    """The order of the jobs of one person. It takes no capacity from the jobs of others."""
 
-    `planes` is the choice of the caller; None where the model chooses.
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class ImageFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The images of a dataset that a job covers: those for which everything holds that is not None.
+
+    `uploaded_from` is included, `uploaded_before` is not. `label` and `verdict` are those of the image's newest result by the model of the
+    job; `without_result` selects images that have no result by it. All three are as of the position of the request.
     """
+
+    uploaded_from: datetime | None = None
+    uploaded_before: datetime | None = None
+    device_id: UUID | None = None
+    label: str | None = None
+    verdict: Verdict | None = None
+    without_result: bool = False
+
+
+class ClassificationRequested(Event, frozen=True, kw_only=True):
+    """A job was requested for a whole dataset, or for a part of it. The model version is fixed by this event.
+
+    The part is the image `image_id`, the list `images`, or the images that match `filter` and whose relative path matches the pattern
+    `path`, in which * stands for any characters and ? for one. `planes` is the choice of the caller; None where the model chooses.
+    `external`: a program outside of the system classifies. `top_k` is the number of scores that results show; None shows all. `fresh`: no
+    earlier result is reused. `retry_of` is the job whose failed images this one classifies again.
+
+    Schema version 1 had none of the fields after `planes`. A process that does not know them would classify the wrong images.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     dataset_id: UUID
     image_id: UUID | None
@@ -53,6 +85,15 @@ class ClassificationRequested(Event, frozen=True, kw_only=True):
     model_sha256: str
     threshold: float
     planes: PlaneSelection | None = None
+    images: tuple[UUID, ...] = ()
+    filter: ImageFilter | None = None
+    path: PrivateText | None = None
+    external: bool = False
+    priority: Priority = Priority.NORMAL
+    deadline: datetime | None = None
+    top_k: int | None = None
+    fresh: bool = False
+    retry_of: UUID | None = None
 
 
 class ClassificationPlanned(Event, frozen=True, kw_only=True):
@@ -92,6 +133,7 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `signals` are measures by name of how far the image is outside the model's domain. `warnings` lists parts of the file that were
     ignored, assumed or converted. `value` is the number that a regression gave; its score says where that lies in the declared range.
+    `reused` is the earlier result that this one repeats. An external classifier gives no scores.
     """
 
     image_id: UUID
@@ -103,6 +145,7 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     signals: dict[str, float] = {}
     warnings: tuple[ImageWarning, ...] = ()
     value: float | None = None
+    reused: UUID | None = None
 
 
 class ImageFailure(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,8 +16,10 @@ from domain.classification.events import (
     ClassificationFailed,
     ClassificationPlanned,
     ClassificationRequested,
+    ImageFilter,
     PlaneSelection,
     PlannedImage,
+    Priority,
     Projection,
 )
 from domain.errors import Conflict, Invalid
@@ -59,6 +61,15 @@ class Classification(State, frozen=True, kw_only=True):
     planned: bool = False
     deleted: bool = False
     planes: PlaneSelection | None = None
+    selected: tuple[UUID, ...] = ()
+    filter: ImageFilter | None = None
+    path: str | None = None
+    external: bool = False
+    priority: Priority = Priority.NORMAL
+    deadline: datetime | None = None
+    top_k: int | None = None
+    fresh: bool = False
+    retry_of: UUID | None = None
 
 
 def request(
@@ -173,6 +184,15 @@ def evolve(job: Classification | None, event: Event) -> Classification | None:
                 model_sha256=event.model_sha256,
                 threshold=event.threshold,
                 planes=event.planes,
+                selected=event.images,
+                filter=event.filter,
+                path=event.path,
+                external=event.external,
+                priority=event.priority,
+                deadline=event.deadline,
+                top_k=event.top_k,
+                fresh=event.fresh,
+                retry_of=event.retry_of,
                 created_by=event.by,
                 created_at=event.at,
                 updated_at=event.at,

@@ -28,6 +28,7 @@ SEALED_MARK = b'"sealed:'
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    ("ClassificationRequested", 1): lambda content: content,
     ("DeviceRegistered", 1): lambda content: content,
     ("DeviceDescribed", 1): lambda content: content,
 }

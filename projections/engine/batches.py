@@ -12,7 +12,7 @@ from domain.classification import ClassificationDeleted
 from domain.events import Event
 from domain.image import ImageDeleted
 from domain.user import UserErased
-from projections import activity, classifications, datasets, devices, images, model_checks, models, results, users, work_items
+from projections import activity, classifications, datasets, devices, images, model_checks, models, policies, results, users, work_items
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projection import EventStep, Key, PositionedEvent, Row, Table, TableChanges, event_steps, fold_batch, needed_rows
 
@@ -27,6 +27,7 @@ TABLES: tuple[Table, ...] = (
     classifications.TABLE,
     classifications.FAILURES,
     work_items.TABLE,
+    policies.TABLE,
     results.TABLE,
     results.OUTDATED,
     activity.TABLE,  # last, since its fold reads rows of the others

@@ -9,9 +9,10 @@ import msgspec
 from application import classifications, datasets, devices, images, model_checks, models
 from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
-from domain import classification, image, model, model_check, session, user
+from domain import classification, image, model, model_check, policy, session, user
 from domain.access import Actor, Grant, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
+from domain.policy import PolicyScope
 from domain.user import Status
 from domain.values import model_id, result_id, system_actor
 from projections.engine.checkpoints import Checkpoint
@@ -163,6 +164,12 @@ class Scenario:
         classifications.delete(job, command=self.command(owner), log=self.log)
 
     # ---- log and read models ----
+    def policy(self, owner, target, *, scope=PolicyScope.DATASET, dataset=None, rules=None):
+        about = {"scope": scope, "target": target, "dataset": dataset or target, "by": owner.id, "at": self.now}
+        known = self.log.load(policy.policy_id(scope, target), policy.evolve)
+        chosen = rules or policy.PolicyRules(review_below=0.6)
+        self.log.append(self.command(owner), *policy.set_policy(known, rules=chosen, reason="too many were missed", **about))
+
     def command(self, by=SYSTEM):
         return command(by, at=self.now)
 
@@ -231,6 +238,7 @@ def record_full_history(scenario, *, count=12, chunk=5):
     single, cancelled = scenario.job(bob, image=found[2]), scenario.job(ada, dataset=cells)
     scenario.judge(single, 0, [found[2]], confidence=0.5)
     scenario.cancel(ada, cancelled)
+    scenario.policy(ada, cells)
     deleted, drowned = scenario.job(ada, image=found[4]), scenario.job(ada, image=lost)
     scenario.judge(deleted, 0, [found[4]])
     scenario.delete_job(ada, deleted)
