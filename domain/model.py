@@ -205,6 +205,12 @@ def select_version(model: Model, wanted: str) -> Version:
         raise _not_selectable(model, wanted) from None
 
 
+def external_labels(model: Model | None, number: int, sha256: str) -> tuple[str, ...]:
+    """The labels of version `number`; empty unless it is the external classifier with the declaration `sha256`."""
+    versions = model.versions if model is not None else ()
+    return next((one.labels for one in versions if one.is_external and (one.number, one.sha256) == (number, sha256)), ())
+
+
 def require_runner(model: Model, version: Version, actor: Actor) -> None:
     """Raises Forbidden unless the version is in production, or the actor is the system or has at least the role researcher."""
     if model.aliases.get(PRODUCTION) == version.number or actor.is_system:
