@@ -47,9 +47,23 @@ class JobPlans:
         self._jobs: LRUCache[UUID, Classification] = LRUCache(max_jobs)
         self._parts: LRUCache[tuple[UUID, int], ClassificationPlanned] = LRUCache(max_parts)
 
+    def requested(self, job: UUID) -> Classification | None:
+        """The state of a job after its request; None if there is no such job."""
+        with self._lock:
+            if job in self._jobs:
+                return self._jobs[job]
+        recorded = self._log.event(job, 1)
+        if recorded is None or recorded.type != ClassificationRequested.__name__:
+            return None
+        state = classification.evolve(None, self._log.decode(recorded))
+        assert state is not None
+        with self._lock:
+            self._jobs[job] = state
+        return state
+
     def chunk(self, job: UUID, number: int) -> PlannedChunk | None:
         """A chunk of a job, or None if there is no such job or chunk."""
-        requested = self._requested(job)
+        requested = self.requested(job)
         plan = None if requested is None or number < 0 else self._part_with(job, number)
         images = None if plan is None else classification.planned_images(plan, number)
         if requested is None or plan is None or images is None:
@@ -63,19 +77,6 @@ class JobPlans:
         """The images that were not deleted, in order."""
         deleted = self._log.having([image.id for image in images], ImageDeleted)
         return [image for image in images if image.id not in deleted]
-
-    def _requested(self, job: UUID) -> Classification | None:
-        with self._lock:
-            if job in self._jobs:
-                return self._jobs[job]
-        recorded = self._log.event(job, 1)
-        if recorded is None or recorded.type != ClassificationRequested.__name__:
-            return None
-        state = classification.evolve(None, self._log.decode(recorded))
-        assert state is not None
-        with self._lock:
-            self._jobs[job] = state
-        return state
 
     def _part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
         """Find the part by binary search over chunk numbers. The first guess is right if all parts before it are full."""

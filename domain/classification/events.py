@@ -48,6 +48,11 @@ class Priority(StrEnum):
     NORMAL = "normal"
     HIGH = "high"
 
+    @property
+    def rank(self) -> int:
+        """Higher for jobs that come first."""
+        return list(Priority).index(self)
+
 
 class ImageFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The images of a dataset that a job covers: those for which everything holds that is not None.

@@ -3,20 +3,17 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Final
 from uuid import UUID, uuid5
 
-import msgspec
 import structlog
-from cachetools import LRUCache
 
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
+from application.jobs.model_versions import ModelVersions
 from application.jobs.tasks import Task
 from application.ports import BlobStore, Command, EventStore
-from domain import model
-from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
-from domain.errors import NotFound
+from application.result_rules import ResultRules, rules_of_job
+from domain.classification import ImageFailure, ImageResult, PlannedImage, Provenance
 from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.images.validation.limits import ImageLimits
@@ -25,7 +22,6 @@ from infrastructure.inference.failures import ACTOR
 from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
-from infrastructure.inference.result_rules import ResultRules, result_rules
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import Retry
 
@@ -33,7 +29,6 @@ log = structlog.get_logger()
 
 DEFAULT_IMAGE_LIMITS: Final = ImageLimits()
 DEFAULT_LIMITS: Final = ClassifierLimits()
-MAX_VERSIONS_KEPT: Final = 64
 IMAGE_DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before it was classified.")
 
 
@@ -60,8 +55,7 @@ class ChunkClassifier:
         self._groups = GroupClassifier(blobs, pool, retry, function=function, image_limits=image_limits, limits=limits, provider=provider)
         self._plans = JobPlans(log)
         self._open_jobs = _OpenJobs(self._plans, cache_seconds=limits.open_cache_seconds, clock=clock)
-        self._versions: LRUCache[tuple[UUID, int], Version] = LRUCache(MAX_VERSIONS_KEPT)
-        self._versions_lock = Lock()
+        self._versions = ModelVersions(log)
         self._clock, self._now = clock, now
 
     async def classify(self, task: Task) -> None:
@@ -73,7 +67,7 @@ class ChunkClassifier:
         if chunk is None:
             return
         images = await self._retry(self._plans.remaining, chunk.images)
-        version = await self._retry(self._version, chunk.job)
+        version = await self._retry(self._versions.of, chunk.job)
         groups = await self._groups.classify(images, version, chunk.job.planes)
         seconds = self._clock() - started
         answers = self._answers(chunk, images, version, groups)
@@ -95,20 +89,6 @@ class ChunkClassifier:
             log.warning("task refused: the job has no such chunk", job=str(job), chunk=number)
         return chunk
 
-    def _version(self, job: Classification) -> Version:
-        """The model version of the job, cached since versions never change. Raises NotFound for a task that is older than this log."""
-        key = job.model_id, job.model_version
-        with self._versions_lock:
-            known = self._versions.get(key)
-        if known is None:
-            state = self._log.load(job.model_id, model.evolve)
-            if state is None:
-                raise NotFound(f"Model {job.model_name} not found")
-            known = state.numbered(job.model_version)
-            with self._versions_lock:
-                self._versions[key] = known
-        return known
-
     # ---- after ----
     def _answers(
         self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, groups: Sequence[GroupResult]
@@ -119,8 +99,7 @@ class ChunkClassifier:
         )
         if not answers:
             answers = [(image, IMAGE_DELETED) for image in chunk.images]
-        rules = result_rules(version)
-        rules = msgspec.structs.replace(rules, review=rules.review.with_threshold(chunk.job.threshold))
+        rules = rules_of_job(version, chunk.job.threshold)
         return ChunkAnswers(
             labels=version.labels,
             results=tuple(_result(image, one, rules) for image, one in answers if isinstance(one, ModelPrediction)),
@@ -172,13 +151,8 @@ def _result(image: PlannedImage, prediction: ModelPrediction, rules: ResultRules
         sha256=image.sha256,
         label=prediction.label,
         confidence=prediction.confidence,
-        verdict=verdict_on(
-            prediction.label,
-            prediction.confidence,
-            scores=rules.judged_scores(prediction.scores),
-            value=prediction.value,
-            out_of_domain=prediction.out_of_domain,
-            rules=rules.review,
+        verdict=rules.verdict_on(
+            prediction.label, prediction.confidence, prediction.scores, value=prediction.value, out_of_domain=prediction.out_of_domain
         ),
         scores=prediction.scores,
         signals=prediction.signals,

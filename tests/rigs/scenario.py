@@ -7,11 +7,12 @@ from uuid import UUID, uuid4
 import msgspec
 
 from application import classifications, datasets, devices, images, model_checks, models
+from application.classifications import ImageSelection
 from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
 from domain import classification, image, model, model_check, policy, session, user
 from domain.access import Actor, Grant, Role
-from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
+from domain.classification import ImageFailure, ImageResult, PlannedImage, RunOptions, Verdict
 from domain.policy import PolicyScope
 from domain.user import Status
 from domain.values import model_id, result_id, system_actor
@@ -67,16 +68,17 @@ class Scenario:
     def share(self, owner, dataset, other, grant):
         datasets.share(dataset, user_id=other.id, grant=grant, command=self.command(owner), log=self.log)
 
-    def image(self, owner, dataset, filename="cell.png", *, device=None):
+    def image(self, owner, dataset, filename="cell.png", *, device=None, sha256=SHA256, path=None):
         return images.upload(
             dataset_id=dataset,
             device_id=device,
             filename=filename,
-            sha256=SHA256,
+            sha256=sha256,
             size=1000,
             media_type="image/png",
             width=96,
             height=96,
+            path=path,
             command=self.command(owner),
             log=self.log,
         ).id
@@ -139,21 +141,30 @@ class Scenario:
         refusal = model_checks.PackageRefusal(code, "is no number", "rdf.yaml", "inputs[0]")
         assert model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
 
-    def job(self, owner, *, dataset=None, image=None, model="shapes", planes=None):
-        asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
-        return classifications.run(**asked, planes=planes, command=self.command(owner), log=self.log).id
+    def job(
+        self, owner, *, dataset=None, image=None, images=None, model="shapes", planes=None, threshold=None, where=None, path=None, **options
+    ):
+        """`images` is a list, `where` and `path` are the filter of a dataset."""
+        selection = ImageSelection(dataset_id=dataset, image_id=image, image_ids=images, filter=where, path=path)
+        asked = {"selection": selection, "model_name": model, "threshold": threshold, "known_models": [model], "planes": planes}
+        return classifications.run(**asked, options=RunOptions(**options), command=self.command(owner), log=self.log).id
+
+    def retry(self, owner, job):
+        return classifications.retry(job, command=self.command(owner), log=self.log).id
 
     def plan(self, job, covered, *, more=False):
-        planned = [PlannedImage(one, SHA256) for one in covered]
+        planned = [PlannedImage(one, self.log.load(one, image.evolve).sha256) for one in covered]
         self.change(job, classification, lambda it: classification.plan(it, planned, more=more, by=SYSTEM.id, at=self.now))
 
     def judge(self, job, number, results=(), failures=(), *, confidence=0.9, value=None):
         """A chunk's answer: `results` and `failures` are image ids."""
-        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
-        seen = tuple(ImageResult(image_id=one, **about, scores=(confidence, 1 - confidence)) for one in results)
+        chunk = JobPlans(self.log).chunk(job, number)
+        sha256 = {one.id: one.sha256 for one in chunk.images} if chunk else {}
+        about = {"label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
+        scores = (confidence, 1 - confidence)
+        seen = tuple(ImageResult(image_id=one, sha256=sha256.get(one, SHA256), **about, scores=scores) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
-        chunk = JobPlans(self.log).chunk(job, number)
         answer |= {"plan": chunk and chunk.plan, "by": SYSTEM.id, "at": self.now}
         self.change(job, classification, lambda it: classification.record_chunk(it, number, **answer))
 

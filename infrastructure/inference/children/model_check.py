@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from application.models import check_version
+from application.result_rules import DECIMALS
 from domain.errors import DomainError
 from domain.model import NONE_APPLIES, OutputKind
 from domain.values import printable
@@ -24,7 +25,6 @@ from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_files import Archive
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageFile, PackageManifest, Tolerance
 from infrastructure.inference.packages.tensor_file import read_tensor
-from infrastructure.inference.result_rules import DECIMALS
 from infrastructure.inference.scoring import NotOfItsKind, interpret, result_labels
 from infrastructure.inference.version_digest import version_digest
 
