@@ -109,6 +109,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     accept_unsandboxed: bool = False
     chunk_lease_seconds: Seconds = 60.0
     chunk_attempts: Positive = 3
+    classification_job_topic: str = "classification-job"
+    classification_result_topic: str = "classification-result"
+    external_window: Positive = 32
     kafka_fetch_wait: Seconds = 0.5
     kafka_groups: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -12,12 +12,12 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from application.jobs.topics import BULK, DEAD_LETTERS, EVENTS, URGENT
+from application.jobs.topics import BULK, DEAD_LETTERS, EVENTS, EXTERNAL, URGENT
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 
 log = structlog.get_logger()
 
-PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
+PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, EXTERNAL: 12, DEAD_LETTERS: 1}
 """Events have one partition, which keeps the order of the log. Tasks have many, so that many workers can share them."""
 
 REPLICATION_FACTOR: Final = 3  # if there are as many brokers

@@ -18,11 +18,13 @@ API_METRICS: Final = CollectorRegistry()
 RELAY_METRICS: Final = CollectorRegistry()
 PROJECTOR_METRICS: Final = CollectorRegistry()
 INFERENCE_METRICS: Final = CollectorRegistry()
+BRIDGE_METRICS: Final = CollectorRegistry()
 MEASURED: Final[Mapping[str, Sequence[CollectorRegistry]]] = {
     "api": (APPEND_METRICS, API_METRICS),
     "relay": (RELAY_METRICS,),
     "projector": (APPEND_METRICS, PROJECTOR_METRICS),
     "inference": (APPEND_METRICS, INFERENCE_METRICS),
+    "inference-bridge": (APPEND_METRICS, BRIDGE_METRICS),
 }
 """The metrics that each process measures, beside those of Python and the operating system."""
 
@@ -45,6 +47,12 @@ REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method",
 IMAGES: Final = Counter("bioscope_inference_images", "Images processed by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS)
 MODEL_CHECKS: Final = Counter(
     "bioscope_inference_model_checks", "Model packages checked by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS
+)
+EXTERNAL_IMAGES: Final = Counter(
+    "bioscope_external_images", "Images sent to external classifiers, and their outcomes.", ["outcome"], registry=BRIDGE_METRICS
+)
+EXTERNAL_ANSWERS: Final = Counter(
+    "bioscope_external_answers", "Answers of external classifiers, by what became of them.", ["outcome"], registry=BRIDGE_METRICS
 )
 
 BROKEN_CHAIN: Final = Gauge(

@@ -388,6 +388,52 @@ begin
 end $$;
 
 -- ---- external answers ----------------------------------------------------------------------------------------------------------------
+create table ops.external_answers (
+  job           uuid             not null,
+  image_id      uuid             not null,
+  number        integer          not null,
+  model_name    text             not null,
+  attempts      integer          not null default 0,
+  first_sent_at timestamptz,
+  sent_at       timestamptz,
+  answered_at   timestamptz,
+  label         text,
+  confidence    double precision,
+  done          boolean          not null default false,
+  primary key (job, image_id)
+);
+create index external_answers_chunk on ops.external_answers (job, number);
+create index external_answers_waiting on ops.external_answers (model_name, first_sent_at) where answered_at is null and not done;
+comment on table ops.external_answers is
+  'Images that external classifiers were sent or will be sent, with the first answer to each, until their job has ended.';
+comment on column ops.external_answers.job is 'Refers to classifications.';
+comment on column ops.external_answers.image_id is 'Refers to images.';
+comment on column ops.external_answers.number is 'The chunk of the job.';
+comment on column ops.external_answers.attempts is 'How often the image was sent.';
+comment on column ops.external_answers.sent_at is 'When it was sent last.';
+comment on column ops.external_answers.confidence is 'From 0 to 1.';
+comment on column ops.external_answers.done is 'The chunk is recorded: nothing waits for an answer.';
+
+create table ops.external_models (
+  model_name  text        primary key,
+  answered_at timestamptz not null
+);
+comment on table ops.external_models is 'When the external classifier of each model answered last.';
+
+create view ops.external_waits as
+  select w.model_name, w.images, w.waiting_since, m.answered_at
+  from (
+    select model_name, count(*) as images, min(first_sent_at) as waiting_since from ops.external_answers
+    where answered_at is null and not done and first_sent_at is not null
+    group by model_name
+  ) w left join ops.external_models m using (model_name);
+comment on view ops.external_waits is
+  'Models whose external classifier has images to answer: since when the oldest of them waits, and the last answer to any image.';
+
+revoke all on ops.external_answers, ops.external_models, ops.external_waits from public;
+grant select, insert, update, delete on ops.external_answers to bioscope_inference, bioscope_app;
+grant select, insert, update on ops.external_models to bioscope_inference, bioscope_app;
+grant select on ops.external_waits to bioscope_api, bioscope_app;
 
 -- ---- the read models ----------------------------------------------------------------------------------------------------------------
 -- As in migration 0023, with the new tables and columns.
