@@ -1,5 +1,6 @@
 """Use cases of images: upload, describe, delete."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from msgspec import UNSET, UnsetType
@@ -72,6 +73,28 @@ def load_image(log: EventStore, image_id: UUID, command: Command, minimum: Grant
     except NotFound:
         raise NotFound("Image not found") from None
     return found
+
+
+def load_images(log: EventStore, image_ids: Sequence[UUID], command: Command, minimum: Grant) -> list[Image]:
+    """Several images, in one query. Raises as `load_image` does, and names the first image that it does not find."""
+    recorded = log.histories(image_ids)
+    log.prefetch(recorded)
+    states: dict[UUID, Image | None] = {}
+    for one in recorded:
+        states[one.stream] = image.evolve(states.get(one.stream), log.decode(one))
+    found = [_existing(states.get(image_id), image_id) for image_id in image_ids]
+    for dataset_id, first in {one.dataset_id: one.id for one in reversed(found)}.items():
+        try:
+            datasets.load_dataset(log, dataset_id, command.actor, minimum)
+        except NotFound:
+            raise NotFound(f"Image {first} not found") from None
+    return found
+
+
+def _existing(state: Image | None, image_id: UUID) -> Image:
+    if state is None or state.deleted:
+        raise NotFound(f"Image {image_id} not found")
+    return state
 
 
 def open_guard(image_id: UUID) -> StreamPrecondition:

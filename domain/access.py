@@ -1,11 +1,16 @@
 """Authorization: roles of users, grants on datasets, scopes of services, and the checks of minimum rights."""
 
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from domain.errors import Forbidden, NotFound
+from domain.values import system_actor
+
+ADMINISTRATORS: Final = system_actor("administrators")
+"""The subject that has access to every dataset, for administrators."""
 
 
 class Role(StrEnum):

@@ -1,13 +1,10 @@
 """Access to read models: every query joins the datasets that its reader may see."""
 
-from typing import Final
 from uuid import UUID
 
-from domain.access import Actor
-from domain.values import system_actor
+from domain.access import ADMINISTRATORS, Actor
 
-ADMINISTRATORS: Final = system_actor("administrators")
-"""The subject that has access to every dataset, for administrators."""
+__all__ = ["ADMINISTRATORS", "subject_of"]
 
 
 def subject_of(actor: Actor, *, scope: str = "") -> UUID:

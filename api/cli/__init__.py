@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from api.cli import processes, remote, stack
-from api.cli.admin import audit, backup, config, documents, images, keys, model_packages, models, users
+from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, users
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -46,8 +46,8 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
         sys.stdout.reconfigure(errors="replace")  # no command fails because the terminal lacks a character
 
 
-for checking in (model_packages.add, model_packages.test, model_packages.checks):
-    models.models.add_command(checking)
+for of_models in (model_packages.add, model_packages.test, model_packages.checks, external_models.add_external):
+    models.models.add_command(of_models)
 main.add_section("Everyday commands", stack.demo, stack.up, remote.login, remote.classify, audit.audit)
 main.add_section(
     "Administration",

@@ -217,12 +217,12 @@ class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     label_texts: Annotated[dict[str, str], Described(description="labels in words")]
     review_below: Annotated[float, Described(description="a lower confidence needs review")]
-    sha256: Annotated[str, Described(description="of the weights")]
-    size: Annotated[int, Described(description="bytes of the weights")]
+    sha256: Annotated[str, Described(description="of the weights; of the declaration of an external classifier")]
+    size: Annotated[int, Described(description="bytes of the weights; 0 for an external classifier")]
     digest: Annotated[str | None, Described(description="of all that determines a result")]
     package: Annotated[str | None, Described(description="sha256 of the package; null if there is none")]
     added_at: datetime
-    added_by: Annotated[UUID | None, Described(description="account that uploaded it; null if it came with a release")]
+    added_by: Annotated[UUID | None, Described(description="account that uploaded or declared it; null if it came with a release")]
     added_by_username: str | None
     checks: tuple[VersionCheck, ...]
 

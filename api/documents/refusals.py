@@ -33,6 +33,7 @@ OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
     "imagesBlob": {403, 416},
     "imagesUpload": {404},
     "modelsAdd": {429},
+    "modelsPackage": {409},
     "modelsTest": {429},
     "sessionsLogin": {401, 429},
     "sessionsLoginByForm": {401, 429},

@@ -47,17 +47,8 @@ class JobPlans:
         self._jobs: LRUCache[UUID, Classification] = LRUCache(max_jobs)
         self._parts: LRUCache[tuple[UUID, int], ClassificationPlanned] = LRUCache(max_parts)
 
-    def chunk(self, job: UUID, number: int) -> PlannedChunk | None:
-        """A chunk of a job, or None if there is no such job or chunk."""
-        requested = self.requested(job)
-        plan = None if requested is None or number < 0 else self._part_with(job, number)
-        images = None if plan is None else classification.planned_images(plan, number)
-        if requested is None or plan is None or images is None:
-            return None
-        return PlannedChunk(requested, number, plan, images)
-
     def requested(self, job: UUID) -> Classification | None:
-        """The state of a job after its request, or None if there is no such job."""
+        """The state of a job after its request; None if there is no such job."""
         with self._lock:
             if job in self._jobs:
                 return self._jobs[job]
@@ -69,6 +60,15 @@ class JobPlans:
         with self._lock:
             self._jobs[job] = state
         return state
+
+    def chunk(self, job: UUID, number: int) -> PlannedChunk | None:
+        """A chunk of a job, or None if there is no such job or chunk."""
+        requested = self.requested(job)
+        plan = None if requested is None or number < 0 else self._part_with(job, number)
+        images = None if plan is None else classification.planned_images(plan, number)
+        if requested is None or plan is None or images is None:
+            return None
+        return PlannedChunk(requested, number, plan, images)
 
     def has_ended(self, job: UUID) -> bool:
         return bool(self._log.having([job], *ENDING))

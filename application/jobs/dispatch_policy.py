@@ -1,9 +1,10 @@
 """The dispatch policy: pure decisions on rows of the work queue about which tasks to send next."""
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from application.jobs.tasks import MAX_INSPECT, Kind, Task
@@ -17,9 +18,9 @@ WORKER_ALIVE_WITHIN = timedelta(seconds=10)  # since a worker's last heartbeat
 ONE_MICROSECOND = timedelta(microseconds=1)
 
 
-def live_slots(workers: Iterable[Worker], *, now: datetime) -> int:
-    """Slots of live workers in the bulk lane. At least 1, so that work already waits in Kafka for the first worker."""
-    return max(1, sum(worker.slots for worker in workers if worker.lane == "bulk" and abs(now - worker.seen_at) <= WORKER_ALIVE_WITHIN))
+def live_slots(workers: Iterable[Worker], *, lane: str = "bulk", now: datetime) -> int:
+    """Slots of live workers in a lane. At least 1, so that work already waits in Kafka for the first worker."""
+    return max(1, sum(worker.slots for worker in workers if worker.lane == lane and abs(now - worker.seen_at) <= WORKER_ALIVE_WITHIN))
 
 
 def expired_leases(leases: Iterable[Lease], workers: Iterable[Worker], *, duration: timedelta, now: datetime) -> list[Lease]:
@@ -40,9 +41,9 @@ def expired_leases(leases: Iterable[Lease], workers: Iterable[Worker], *, durati
     return [lease for lease in leases if not lease.abandoned and is_expired(lease)]
 
 
-def chunk_capacity(leases: Iterable[Lease], *, slots: int) -> int:
-    """How many more chunks of datasets may be dispatched."""
-    return CHUNKS_PER_SLOT * slots - sum(lease.kind is Kind.CLASSIFY and not lease.urgent for lease in leases)
+def chunk_capacity(leases: Iterable[Lease], *, urgent: bool = False, slots: int) -> int:
+    """How many more chunks may be dispatched: of datasets, or (`urgent`) of single-image jobs, which have slots of their own."""
+    return CHUNKS_PER_SLOT * slots - sum(lease.kind is Kind.CLASSIFY and lease.urgent == urgent for lease in leases)
 
 
 def inspection_capacity(leases: Iterable[Lease], *, slots: int) -> int:
@@ -56,17 +57,44 @@ def check_capacity(leases: Iterable[Lease], workers: Iterable[Worker], *, now: d
     return CHECKS_PER_WORKER * max(1, live) - sum(lease.kind is Kind.CHECK for lease in leases)
 
 
-def fair_share(jobs: Sequence[OpenJob], leases: Iterable[Lease], *, capacity: int) -> list[tuple[OpenJob, Chunk]]:
-    """The next `capacity` chunks. Each is from the job with the fewest chunks in flight; the oldest job wins a tie."""
-    in_flight = Counter(lease.job for lease in leases)
-    heap = [(in_flight[job.id], job.position, index, 0) for index, job in enumerate(jobs) if job.waiting]
-    heapq.heapify(heap)
+class _Turn(NamedTuple):
+    """The next chunk of a job, in the order in which the jobs of one person are served."""
+
+    precedence: int
+    in_flight: int
+    position: int
+    place: int  # of the job among those given
+    number: int  # of the chunk among those that wait
+
+
+def fair_share(jobs: Sequence[OpenJob], leases: Iterable[Lease], *, capacity: int, one_each: bool = False) -> list[tuple[OpenJob, Chunk]]:
+    """The next `capacity` chunks. Each is of the person with the fewest chunks in flight; the oldest job wins a tie.
+
+    Of the jobs of one person, those of the highest priority come first, and among these the one with the fewest chunks in flight. With
+    `one_each`, a person who has nothing in flight gets a chunk even beyond the capacity. `leases` are those of the same kind of jobs.
+    """
+    of_person, of_job = Counter[UUID | None](), Counter[UUID | None]()
+    for lease in leases:
+        of_person[lease.created_by] += 1
+        of_job[lease.job] += 1
+    turns = defaultdict[UUID, list[_Turn]](list)
+    for index, job in enumerate(jobs):
+        if job.waiting:
+            heapq.heappush(turns[job.created_by], _Turn(-job.priority.rank, of_job[job.id], job.position, index, 0))
+    people = [(of_person[person], own[0].position, person) for person, own in turns.items()]
+    heapq.heapify(people)
     chosen: list[tuple[OpenJob, Chunk]] = []
-    while heap and len(chosen) < capacity:
-        job_in_flight, position, index, number = heapq.heappop(heap)
-        chosen.append((jobs[index], jobs[index].waiting[number]))
-        if number + 1 < len(jobs[index].waiting):
-            heapq.heappush(heap, (job_in_flight + 1, position, index, number + 1))
+    while people:
+        in_flight, _, person = heapq.heappop(people)
+        if len(chosen) >= capacity and not (one_each and in_flight == 0):
+            break
+        turn = heapq.heappop(turns[person])
+        job = jobs[turn.place]
+        chosen.append((job, job.waiting[turn.number]))
+        if turn.number + 1 < len(job.waiting):
+            heapq.heappush(turns[person], turn._replace(in_flight=turn.in_flight + 1, number=turn.number + 1))
+        if turns[person]:
+            heapq.heappush(people, (in_flight + 1, turns[person][0].position, person))
     return chosen
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
+from cachetools import LRUCache
 
 from application import image_inspection, model_checks
 from application.commands import execute, load_existing
@@ -25,15 +26,17 @@ from application.jobs.dispatch_policy import (
     inspection_capacity,
     live_slots,
 )
+from application.jobs.planner import Planner, PlanningLimits
+from application.jobs.reused_results import OpenChunk, ReusedResults
 from application.jobs.tasks import Kind
-from application.jobs.work_queue import Chunk, Lease, OpenJob, OutgoingTask, SchedulerSnapshot, ToFinish, ToPlan, WorkQueue
+from application.jobs.work_queue import Chunk, EarlierResult, Lease, OpenJob, OutgoingTask, Overdue, SchedulerSnapshot, ToFinish, WorkQueue
 from application.ports import Command, EventStore
 from domain import classification
 from domain.access import Actor
-from domain.classification import MAX_PART_IMAGES, Classification, PlannedImage
-from domain.errors import ConcurrencyConflict, NotFound, UpgradePending, VersionMismatch
+from domain.classification import Classification
+from domain.errors import ConcurrencyConflict, NotFound, UpgradePending
 from domain.events import Event
-from domain.values import system_actor
+from domain.values import chunk_id, system_actor
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -48,11 +51,9 @@ CHECK_ABANDONED = model_checks.PackageRefusal(
 
 
 class SchedulerLimits(NamedTuple):
-    """`images_per_command`: images planned in one command. `urgent_chunks`: chunks of single-image jobs dispatched in one tick."""
-
-    images_per_command: int = 20 * MAX_PART_IMAGES
-    urgent_chunks: int = 64
+    planning: PlanningLimits = PlanningLimits()
     cleanup_interval_seconds: float = 1.0
+    max_answered: int = 4096
 
 
 DEFAULT_LIMITS = SchedulerLimits()
@@ -80,6 +81,9 @@ class Scheduler:
         self._lease, self._attempts = timedelta(seconds=lease), attempts
         self._limits, self._clock, self._now = limits, clock, now or _utc_now
         self._plans = JobPlans(events)
+        self._planner = Planner(events, self._command, limits=limits.planning)
+        self._reused = ReusedResults(events, self._plans)
+        self._answered: LRUCache[UUID, bool] = LRUCache(limits.max_answered)  # chunks that the read models may still show as waiting
         self._queue: WorkQueue | None = None
         self._leading = False
         self._has_skipped = False
@@ -99,8 +103,9 @@ class Scheduler:
             return []
         snapshot = self._work.snapshot()
         self._has_skipped = False
-        self._for_each(snapshot.to_plan, self._plan)
+        self._for_each(self._planner.begin_turn(snapshot.to_plan), lambda job: self._planner.plan(job, self._work))
         self._for_each(snapshot.to_finish, self._finish)
+        self._for_each(snapshot.overdue, self._expire)
         self._for_each(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
         outgoing = self._to_dispatch(snapshot)
         remaining = outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases
@@ -122,43 +127,22 @@ class Scheduler:
                 self._has_skipped = True
                 log.info("a job was changed by others; the next tick decides again")
 
-    # ---- planning and ending ----
-    def _plan(self, job: ToPlan) -> None:
-        """Plan page by page, each in its own command. After a crash, planning continues after the last planned image."""
-        state = self._log.load(job.id, classification.evolve)
-        after = self._last_planned(state) if state is not None and state.parts else 0
-        while state is not None and not state.planned and not state.phase.ended and not state.deleted:
-            maximum = self._limits.images_per_command
-            found = self._work.classifiable(state.dataset_id, after=after, until=job.position, maximum=maximum + 1)
-            page, more = found[:maximum], len(found) > maximum
-            images = [PlannedImage(one.id, one.sha256) for one in page]
-            try:
-                self._decide(job.id, partial(_plan, images=images, more=more), expected=state.version)
-            except VersionMismatch:
-                return  # a user cancelled the job, or another process is planning it
-            state = self._log.load(job.id, classification.evolve)
-            after = page[-1].position if page else after
-            log.info("planned", job=str(job.id), images=len(images), more=more)
-
-    def _last_planned(self, state: Classification) -> int:
-        for recorded in reversed(self._log.history(state.id)):
-            event = self._log.decode(recorded)
-            if isinstance(event, classification.ClassificationPlanned) and event.images:
-                return self._work.position_of(event.images[-1].id)
-        return 0
-
+    # ---- ending ----
     def _finish(self, done: ToFinish) -> None:
         self._decide(done.id, partial(_complete, succeeded=done.succeeded, failed=done.failed))
 
-    def _decide(self, job: UUID, decide: "Decision", *, expected: int | None = None) -> None:
-        """Execute a decision about a job, unless the log has no such job. Raises VersionMismatch if it is not at `expected`."""
+    def _expire(self, overdue: Overdue) -> None:
+        self._decide(overdue.id, partial(_expired, answered=overdue.succeeded + overdue.failed, failed=overdue.failed))
+
+    def _decide(self, job: UUID, decide: "Decision") -> None:
+        """Execute a decision about a job, unless the log has no such job."""
         command = self._command()
 
         def load() -> Classification:
             return load_existing(self._log, job, classification.evolve, what="Classification", closed=lambda _: False)
 
         with suppress(NotFound):
-            execute(self._log, command, load, lambda state: decide(state, at=command.at), expected=expected)
+            execute(self._log, command, load, lambda state: decide(state, at=command.at))
 
     def _command(self) -> Command:
         return Command(id=uuid4(), actor=ACTOR, at=self._now())
@@ -171,19 +155,20 @@ class Scheduler:
         again = [lease for lease in expired if lease.attempts < self._attempts]
         return [
             *self._dispatch_again(again),
-            *self._chunks(snapshot.leases, slots),
+            *self._tasks([(job, chunk, 1) for urgent in (True, False) for job, chunk in self._next_chunks(snapshot, urgent=urgent)]),
             *self._inspections(snapshot.leases, slots),
             *self._checks(snapshot),
         ]
 
-    def _chunks(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
-        """All waiting single-image jobs, whatever is in flight, and chunks of datasets up to the capacity."""
-        single = self._work.waiting(urgent=True, maximum=self._limits.urgent_chunks)
-        chosen = [(job, chunk) for job in single for chunk in job.waiting]
+    def _next_chunks(self, snapshot: SchedulerSnapshot, *, urgent: bool) -> list[tuple[OpenJob, Chunk]]:
+        """Waiting chunks up to the capacity, of single-image jobs (`urgent`) or of others. Single images of one person delay no other."""
+        slots = live_slots(snapshot.workers, lane="urgent" if urgent else "bulk", now=snapshot.now)
+        leases = [lease for lease in snapshot.leases if lease.kind is Kind.CLASSIFY and lease.urgent == urgent]
         capacity = chunk_capacity(leases, slots=slots)
-        if capacity > 0:
-            chosen += fair_share(self._work.waiting(urgent=False, maximum=CHUNKS_PER_SLOT * slots), leases, capacity=capacity)
-        return self._tasks([(job, chunk, 1) for job, chunk in chosen])
+        if capacity <= 0 and not urgent:
+            return []
+        jobs = self._work.waiting(urgent=urgent, maximum=2 * CHUNKS_PER_SLOT * slots)
+        return fair_share(jobs, leases, capacity=capacity, one_each=urgent)
 
     def _inspections(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
         capacity = inspection_capacity(leases, slots=slots)
@@ -211,24 +196,32 @@ class Scheduler:
         ]
 
     def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[OutgoingTask]:
-        """The tasks for these chunks. A chunk without remaining images is recorded as failed instead."""
+        """The tasks for these chunks. A chunk without remaining images, or whose results can be reused, is recorded instead."""
+        chunks = [one for one in chunks if one[1].id not in self._answered]
         if not chunks:
             return []
         images = self._work.images_of([chunk.id for _, chunk, _ in chunks])
         deleted = self._work.deleted([one.id for planned in images.values() for one in planned])
-        tasks: list[OutgoingTask] = []
-        deleted_chunks: list[tuple[UUID, int]] = []
-        for job, chunk, attempt in chunks:
-            covered = images.get(chunk.id, ())
-            if not all(one.id in deleted for one in covered):
-                tasks.append(classify(job, chunk, attempt=attempt))
-            elif covered:
-                deleted_chunks.append((job.id, chunk.number))
-        self._for_each(
-            deleted_chunks,
-            lambda one: self._fail_chunk(*one, reason=IMAGE_DELETED, detail="The image was deleted before it was classified."),
-        )
-        return tasks
+        remaining = {chunk: [one for one in planned if one.id not in deleted] for chunk, planned in images.items()}
+        self._for_each([(job.id, chunk) for job, chunk, _ in chunks if remaining.get(chunk.id) == []], self._fail_deleted)
+        filled = [(job, chunk, attempt) for job, chunk, attempt in chunks if remaining.get(chunk.id)]
+        self._reuse([OpenChunk(job.id, chunk.number, remaining[chunk.id]) for job, chunk, _ in filled])
+        return [classify(job, chunk, attempt=attempt) for job, chunk, attempt in filled if chunk.id not in self._answered]
+
+    def _fail_deleted(self, deleted: tuple[UUID, Chunk]) -> None:
+        job, chunk = deleted
+        self._fail_chunk(job, chunk.number, reason=IMAGE_DELETED, detail="The image was deleted before it was classified.")
+        self._answered[chunk.id] = True
+
+    def _reuse(self, chunks: Sequence[OpenChunk]) -> None:
+        """Record earlier results for those of the chunks that may repeat them."""
+
+        def record(found: tuple[OpenChunk, dict[str, EarlierResult]]) -> None:
+            if self._reused.record(*found, self._command()):
+                self._answered[chunk_id(found[0].job, found[0].number)] = True
+                self._has_skipped = True  # more chunks may follow at once
+
+        self._for_each(self._reused.find(chunks, self._work), record)
 
     # ---- abandoning ----
     def _abandon(self, lease: Lease) -> None:
@@ -276,12 +269,12 @@ class Decision(Protocol):
     def __call__(self, job: Classification, *, at: datetime) -> Sequence[Event]: ...
 
 
-def _plan(job: Classification, *, images: Sequence[PlannedImage], more: bool, at: datetime) -> list[Event]:
-    return classification.plan(job, images, more=more, by=ACTOR.id, at=at)
-
-
 def _complete(job: Classification, *, succeeded: int, failed: int, at: datetime) -> list[Event]:
     return classification.complete(job, succeeded=succeeded, failed=failed, by=ACTOR.id, at=at)
+
+
+def _expired(job: Classification, *, answered: int, failed: int, at: datetime) -> list[Event]:
+    return classification.expire(job, answered=answered, failed=failed, by=ACTOR.id, at=at)
 
 
 def _cancel(job: Classification, *, at: datetime) -> list[Event]:

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from application.jobs.tasks import Kind, Task
-from domain.classification import PlannedImage
+from domain.classification import Classification, PlannedImage, Priority
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +18,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that was dispatched and is not done. `urgent`: it belongs to a single-image job.
+    """A task that was dispatched and is not done. `urgent`: it belongs to a single-image job, of the person `created_by`.
 
     `held_at` is the time of the dispatch, or of the last renewal by a worker. `abandoned`: the failure is recorded in the log already.
     """
@@ -31,6 +31,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     held_at: datetime
     abandoned: bool
+    created_by: UUID | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +45,9 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     position: int
     image_id: UUID | None
+    created_by: UUID
     waiting: tuple[Chunk, ...]
+    priority: Priority = Priority.NORMAL
 
 
 class OutgoingTask(NamedTuple):
@@ -59,7 +62,7 @@ class IdRow(msgspec.Struct, frozen=True):
 
 
 class ToPlan(msgspec.Struct, frozen=True):
-    """A job over a dataset that was requested at `position` and is not planned completely."""
+    """A job over several images that was requested at `position` and is not planned completely."""
 
     id: UUID
     position: int
@@ -71,18 +74,52 @@ class ToFinish(msgspec.Struct, frozen=True):
     failed: int
 
 
-class ClassifiableImage(msgspec.Struct, frozen=True):
+class Overdue(msgspec.Struct, frozen=True):
+    """An open job whose deadline has passed, and how many of its `images` have an answer."""
+
     id: UUID
+    images: int
+    succeeded: int
+    failed: int
+
+
+class ImagePage(msgspec.Struct, frozen=True):
+    """Images that a job covers, in the order of their upload, of the `seen` images that were looked at.
+
+    `last` is the position of the last one that was looked at. `more`: there are others after it.
+    """
+
+    images: tuple[PlannedImage, ...]
+    last: int
+    seen: int
+    more: bool
+
+
+class Wanted(NamedTuple):
+    """An image for which a job wants a result."""
+
+    job: UUID
     sha256: str
+
+
+class EarlierResult(msgspec.Struct, frozen=True):
+    """The result `id`, which the event at `position` recorded for the image `image_id`."""
+
+    id: UUID
+    image_id: UUID
     position: int
 
 
 class SchedulerSnapshot(msgspec.Struct, frozen=True):
-    """Everything that may need an action, read at one time. `orphans` are open jobs whose dataset was deleted."""
+    """Everything that may need an action, read at one time. `orphans` are open jobs whose dataset was deleted.
+
+    `to_plan` begins with the jobs of which the fewest images are planned.
+    """
 
     now: datetime
     to_plan: list[ToPlan]
     to_finish: list[ToFinish]
+    overdue: list[Overdue]
     orphans: list[IdRow]
     workers: list[Worker]
     leases: list[Lease]
@@ -104,7 +141,10 @@ class WorkQueue(Protocol):
     def snapshot(self) -> SchedulerSnapshot: ...
 
     def waiting(self, *, urgent: bool, maximum: int) -> Sequence[OpenJob]:
-        """Running jobs with chunks to dispatch, oldest first, each with its first `maximum` chunks. `urgent`: single-image jobs."""
+        """Running jobs with chunks to dispatch, each with its first `maximum` chunks. `urgent`: single-image jobs.
+
+        At most `maximum` jobs of each person: those of the highest priority, and of these the oldest.
+        """
 
     def to_inspect(self, maximum: int) -> Sequence[UUID]:
         """The first `maximum` images whose inspection was not dispatched yet."""
@@ -119,11 +159,21 @@ class WorkQueue(Protocol):
 
     def deleted(self, images: Collection[UUID]) -> set[UUID]: ...
 
-    def classifiable(self, dataset: UUID, *, after: int, until: int, maximum: int) -> Sequence[ClassifiableImage]:
-        """Classifiable images of a dataset that were uploaded after position `after` and up to `until`, in this order."""
+    def classifiable(self, job: Classification, *, after: int, until: int, maximum: int) -> ImagePage:
+        """The images that the job covers, of at most `maximum` that were uploaded after position `after` and up to `until`.
 
-    def position_of(self, image: UUID) -> int:
-        """The position of the image's upload."""
+        Deleted and rejected images are left out. What the job's filter says of results is as of `until`, the position of its request.
+        """
+
+    def last_position(self, images: Collection[UUID]) -> int:
+        """The position of the last upload among these images; 0 for none."""
+
+    def reusable(self, wanted: Collection[Wanted]) -> Mapping[Wanted, EarlierResult]:
+        """The newest result that the job may repeat for each image: another job's, of the same file, model version and planes.
+
+        The person who requested the job may read it. Hidden, outdated and reused results are left out, and those of external classifiers,
+        whose weights are not known. A job that wants fresh results has none.
+        """
 
     def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
         """Record the leases of sent tasks, with time and attempt."""

@@ -4,6 +4,7 @@ from domain.classification.chunk import record_chunk, violation_of
 from domain.classification.chunk_sizes import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, MIN_CHUNK_IMAGES, TARGET_CHUNKS, chunks_of, planned_images
 from domain.classification.events import (
     ENDING,
+    EXTERNAL_RUNTIME,
     ChunkJudged,
     ClassificationCancelled,
     ClassificationCompleted,
@@ -21,11 +22,14 @@ from domain.classification.events import (
     Provenance,
     Verdict,
 )
-from domain.classification.job import Classification, JobStatus, cancel, complete, delete, evolve, fail, plan, request
+from domain.classification.job import Classification, JobStatus, cancel, complete, delete, evolve, expire, fail, plan, request, retry
+from domain.classification.selection import DEFAULT_OPTIONS, RunOptions, checked_filter, listed_images, path_pattern
 from domain.classification.verdicts import ReviewRules, verdict_on
 
 __all__ = [
+    "DEFAULT_OPTIONS",
     "ENDING",
+    "EXTERNAL_RUNTIME",
     "MAX_CHUNK_IMAGES",
     "MAX_PART_IMAGES",
     "MIN_CHUNK_IMAGES",
@@ -48,17 +52,23 @@ __all__ = [
     "Projection",
     "Provenance",
     "ReviewRules",
+    "RunOptions",
     "Verdict",
     "cancel",
+    "checked_filter",
     "chunks_of",
     "complete",
     "delete",
     "evolve",
+    "expire",
     "fail",
+    "listed_images",
+    "path_pattern",
     "plan",
     "planned_images",
     "record_chunk",
     "request",
+    "retry",
     "verdict_on",
     "violation_of",
 ]

@@ -22,6 +22,7 @@ from domain.classification.events import (
     Priority,
     Projection,
 )
+from domain.classification.selection import DEFAULT_OPTIONS, RunOptions, check_options
 from domain.errors import Conflict, Invalid
 from domain.events import Event, State, new_stream, next_event
 
@@ -44,6 +45,8 @@ class JobStatus(StrEnum):
 
 
 class Classification(State, frozen=True, kw_only=True):
+    """`selected`, `filter`, `path` and `retry_of` choose images of the dataset. `failed` are images; None before the job has ended."""
+
     dataset_id: UUID
     image_id: UUID | None
     model_id: UUID
@@ -70,26 +73,34 @@ class Classification(State, frozen=True, kw_only=True):
     top_k: int | None = None
     fresh: bool = False
     retry_of: UUID | None = None
+    failed: int | None = None
 
 
 def request(
     job: UUID,
     *,
     dataset: UUID,
-    image: PlannedImage | None,
+    image: PlannedImage | None = None,
+    images: tuple[UUID, ...] = (),
+    filter: ImageFilter | None = None,  # noqa: A002 - the noun of the field
+    path: str | None = None,
     model_id: UUID,
     model_name: str,
     model_version: int,
     model_sha256: str,
     threshold: float,
     planes: PlaneSelection | None = None,
+    external: bool = False,
+    options: RunOptions = DEFAULT_OPTIONS,
+    retry_of: UUID | None = None,
     by: UUID,
     at: datetime,
 ) -> list[Event]:
-    """Request a job. A job over one image is planned at once, a job over a dataset when the scheduler has listed its images.
+    """Request a job. A job over one image is planned at once, any other when the scheduler has listed its images.
 
-    Raises Invalid for a threshold outside 0 to 1, and for planes that no image can have.
+    Raises Invalid for a threshold outside 0 to 1, for planes that no image can have, and for wrong options.
     """
+    check_options(options, at=at)
     if not 0 <= threshold <= 1:
         raise Invalid("threshold must lie between 0 and 1", errors=[{"loc": ["body", "threshold"], "msg": "must lie between 0 and 1"}])
     requested = ClassificationRequested(
@@ -102,6 +113,15 @@ def request(
         model_sha256=model_sha256,
         threshold=threshold,
         planes=_checked_planes(planes),
+        images=images,
+        filter=filter,
+        path=path,
+        external=external,
+        priority=options.priority,
+        deadline=options.deadline,
+        top_k=options.top_k,
+        fresh=options.fresh,
+        retry_of=retry_of,
     )
     if image is None:
         return [requested]
@@ -126,25 +146,78 @@ def _invalid_planes(axis: str, message: str) -> Invalid:
     return Invalid(f"planes.{axis} {message}", errors=[{"loc": ["body", "planes", axis], "msg": message}])
 
 
-def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = False, by: UUID, at: datetime) -> list[Event]:
-    """Add `images` to the plan, in parts of at most `MAX_PART_IMAGES`. With `more`, the plan is not complete yet.
+def plan(
+    job: Classification,
+    images: Sequence[PlannedImage],
+    *,
+    reusable: Sequence[PlannedImage] = (),
+    more: bool = False,
+    by: UUID,
+    at: datetime,
+) -> list[Event]:
+    """Add images to the plan, in parts of at most `MAX_PART_IMAGES`. With `more`, the plan is not complete yet.
 
-    A job without images fails. No event if the job is planned completely, has ended or was deleted.
+    The `reusable` images, which have results already, come first, in parts of their own. A job without images fails. No event if the job is
+    planned completely, has ended or was deleted.
     """
     if job.planned or job.phase.ended or job.deleted:
         return []
-    if not images and not job.parts and not more:
-        return [fail(job, reason="The dataset holds no image that can be classified", failed=0, by=by, at=at)]
+    if not images and not reusable and not job.parts and not more:
+        return [fail(job, reason=_nothing_selected(job), failed=0, by=by, at=at)]
+    parts = [*_parts_of(reusable), *_parts_of(images)] or [()]
     events: list[Event] = []
     chunk = job.chunks
-    starts = range(0, len(images) or 1, MAX_PART_IMAGES)
-    for index, start in enumerate(starts):
-        covered = tuple(images[start : start + MAX_PART_IMAGES])
+    for index, covered in enumerate(parts):
         meta = next_event(job, by=by, at=at, offset=index)
-        last = not more and start == starts[-1]
+        last = not more and index == len(parts) - 1
         events.append(ClassificationPlanned(**meta, part=job.parts + index, last=last, first_chunk=chunk, images=covered))
         chunk += len(chunks_of(covered))
     return events
+
+
+def _parts_of(images: Sequence[PlannedImage]) -> list[tuple[PlannedImage, ...]]:
+    return [tuple(images[start : start + MAX_PART_IMAGES]) for start in range(0, len(images), MAX_PART_IMAGES)]
+
+
+def _nothing_selected(job: Classification) -> str:
+    """Why a job without images fails."""
+    if job.retry_of is not None:
+        return "No image that the earlier job left without a result can be classified"
+    if job.selected:
+        return "None of the listed images can be classified: they were deleted or rejected"
+    if job.filter is not None or job.path is not None:
+        return "No image of the dataset matches the filter"
+    return "The dataset holds no image that can be classified"
+
+
+def retry(job: UUID, earlier: Classification, image: PlannedImage | None, *, by: UUID, at: datetime) -> list[Event]:
+    """Request a job over the images that an earlier job left without a result, with the same model version, planes and threshold.
+
+    `image` is that of an earlier job over one image. The new job has no deadline. Raises Conflict if the earlier job runs still, was not
+    planned completely, or has a result for every image.
+    """
+    if not earlier.phase.ended:
+        raise Conflict(f"The job is {earlier.phase.value}: wait until it has ended, or cancel it")
+    if not earlier.planned:
+        raise Conflict("The job ended before its images were listed: run it again instead")
+    if earlier.phase is JobStatus.COMPLETED and not earlier.failed:
+        raise Conflict("Every image of the job has a result")
+    return request(
+        job,
+        dataset=earlier.dataset_id,
+        image=image,
+        model_id=earlier.model_id,
+        model_name=earlier.model_name,
+        model_version=earlier.model_version,
+        model_sha256=earlier.model_sha256,
+        threshold=earlier.threshold,
+        planes=earlier.planes,
+        external=earlier.external,
+        options=RunOptions(priority=earlier.priority, top_k=earlier.top_k, fresh=earlier.fresh),
+        retry_of=earlier.id,
+        by=by,
+        at=at,
+    )
 
 
 def cancel(job: Classification, *, by: UUID, at: datetime) -> ClassificationCancelled:
@@ -160,6 +233,14 @@ def complete(job: Classification, *, succeeded: int, failed: int, by: UUID, at: 
     if not succeeded:
         return [fail(job, reason="No image could be classified", failed=failed, by=by, at=at)]
     return [ClassificationCompleted(**next_event(job, by=by, at=at), succeeded=succeeded, failed=failed)]
+
+
+def expire(job: Classification, *, answered: int, failed: int, by: UUID, at: datetime) -> list[Event]:
+    """End a job whose deadline has passed. `answered` of its images have an answer, `failed` a failure. No event if it has ended."""
+    if job.phase.ended or job.deleted:
+        return []
+    without = "the images were listed" if not job.planned else f"every image had an answer: {answered:,} of {job.images:,} have one"
+    return [fail(job, reason=f"The deadline passed before {without}", failed=failed, by=by, at=at)]
 
 
 def fail(job: Classification, *, reason: str, failed: int, by: UUID, at: datetime) -> ClassificationFailed:
@@ -212,10 +293,9 @@ def evolve(job: Classification | None, event: Event) -> Classification | None:
             )
         case ClassificationCancelled():
             return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.CANCELLED)
-        case ClassificationCompleted():
-            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.COMPLETED)
-        case ClassificationFailed():
-            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.FAILED)
+        case ClassificationCompleted() | ClassificationFailed():
+            phase = JobStatus.COMPLETED if isinstance(event, ClassificationCompleted) else JobStatus.FAILED
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=phase, failed=event.failed)
         case ClassificationDeleted():
             return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, deleted=True)
         case _:

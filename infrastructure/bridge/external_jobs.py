@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 
 from application.jobs.chunk_results import JobPlans, PlannedChunk
-from application.jobs.job_versions import JobVersions
+from application.jobs.model_versions import ModelVersions
 from application.ports import EventStore
 from domain.classification import ENDING, Classification
 from domain.errors import NotFound
@@ -32,7 +32,7 @@ class ExternalJobs:
     def __init__(self, event_log: EventStore) -> None:
         self._log = event_log
         self._plans = JobPlans(event_log)
-        self._versions = JobVersions(event_log)
+        self._versions = ModelVersions(event_log)
 
     def find(self, job: UUID) -> ExternalJob | None:
         """None if there is no such job, or if it is not external."""

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid5
 
-import msgspec
 import structlog
 
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
-from application.jobs.job_versions import JobVersions
+from application.jobs.model_versions import ModelVersions
 from application.jobs.tasks import Task
 from application.ports import BlobStore, Command, EventStore
-from domain.classification import ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
+from application.result_rules import ResultRules, rules_of_job
+from domain.classification import ImageFailure, ImageResult, PlannedImage, Provenance
 from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.images.validation.limits import ImageLimits
@@ -22,7 +22,6 @@ from infrastructure.inference.failures import ACTOR
 from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
 from infrastructure.inference.model_reference import DEFAULT_PROVIDER
 from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
-from infrastructure.inference.result_rules import ResultRules, result_rules
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import Retry
 
@@ -56,7 +55,7 @@ class ChunkClassifier:
         self._groups = GroupClassifier(blobs, pool, retry, function=function, image_limits=image_limits, limits=limits, provider=provider)
         self._plans = JobPlans(log)
         self._open_jobs = _OpenJobs(self._plans, cache_seconds=limits.open_cache_seconds, clock=clock)
-        self._versions = JobVersions(log)
+        self._versions = ModelVersions(log)
         self._clock, self._now = clock, now
 
     async def classify(self, task: Task) -> None:
@@ -100,8 +99,7 @@ class ChunkClassifier:
         )
         if not answers:
             answers = [(image, IMAGE_DELETED) for image in chunk.images]
-        rules = result_rules(version)
-        rules = msgspec.structs.replace(rules, review=rules.review.with_threshold(chunk.job.threshold))
+        rules = rules_of_job(version, chunk.job.threshold)
         return ChunkAnswers(
             labels=version.labels,
             results=tuple(_result(image, one, rules) for image, one in answers if isinstance(one, ModelPrediction)),
@@ -153,13 +151,8 @@ def _result(image: PlannedImage, prediction: ModelPrediction, rules: ResultRules
         sha256=image.sha256,
         label=prediction.label,
         confidence=prediction.confidence,
-        verdict=verdict_on(
-            prediction.label,
-            prediction.confidence,
-            scores=rules.judged_scores(prediction.scores),
-            value=prediction.value,
-            out_of_domain=prediction.out_of_domain,
-            rules=rules.review,
+        verdict=rules.verdict_on(
+            prediction.label, prediction.confidence, prediction.scores, value=prediction.value, out_of_domain=prediction.out_of_domain
         ),
         scores=prediction.scores,
         signals=prediction.signals,

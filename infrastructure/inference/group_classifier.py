@@ -8,6 +8,7 @@ from typing import BinaryIO, Final, NamedTuple
 import structlog
 
 from application.ports import BlobStore
+from application.result_rules import ResultRules, result_rules
 from domain.classification import PlaneSelection, PlannedImage
 from domain.errors import CorruptBlob, NotFound
 from domain.model import Version
@@ -18,7 +19,6 @@ from infrastructure.inference.failures import read_images, refusal_for
 from infrastructure.inference.model_reference import reference_to
 from infrastructure.inference.models.onnx_validation import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch
-from infrastructure.inference.result_rules import ResultRules, result_rules
 from infrastructure.retry import Retry
 
 log = structlog.get_logger()

@@ -14,6 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from application.ports import BlobStore
 from application.recheck.image_recheck import ImageRecheck, RecheckResult
 from application.recheck.pixel_reader import DecodedImage, DecoderFailed, PixelReader, Prediction, UnreadableImage
+from application.result_rules import result_rules
 from domain.classification import PlaneSelection
 from domain.errors import Invalid
 from domain.model import Version
@@ -35,7 +36,6 @@ from infrastructure.inference.predictions import (
     check_inspected,
     inspection_of,
 )
-from infrastructure.inference.result_rules import result_rules
 from infrastructure.sandbox import supported
 from infrastructure.sandbox.policy import require_sandbox
 

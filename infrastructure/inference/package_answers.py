@@ -9,9 +9,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from application.result_rules import result_rules
 from domain.model import OutputKind, Version
 from domain.values import printable
-from infrastructure.inference.result_rules import result_rules
 
 MAX_RECORD_LENGTH: Final = 128 * 1024
 """Less than `application.models.MAX_VERSION_BYTES`, which has room for the labels too."""

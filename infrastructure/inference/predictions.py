@@ -11,11 +11,11 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from application.result_rules import MAX_ROUNDING, MAX_SUM_DIFFERENCE, ResultRules
 from domain.image import Inspection
 from domain.model import NONE_APPLIES, OutputKind
 from domain.values import ImageWarning, printable
 from infrastructure.images.validation.limits import ImageLimits
-from infrastructure.inference.result_rules import MAX_ROUNDING, MAX_SUM_DIFFERENCE, ResultRules
 
 MAX_WARNINGS: Final = 64
 MAX_SIGNALS: Final = 16

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from application.result_rules import DECIMALS, MAX_ROUNDING, MAX_SUM_DIFFERENCE, within
 from domain.model import NONE_APPLIES
 from infrastructure.inference.models.manifest import OutOfDomainGates, scores
 from infrastructure.inference.packages.package_manifest import PackageManifest
 from infrastructure.inference.preprocessing import Preprocessing, Tensor, colours
-from infrastructure.inference.result_rules import DECIMALS, MAX_ROUNDING, MAX_SUM_DIFFERENCE, within
 
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from application.result_rules import ResultRules
 from domain.classification import ReviewRules
 from domain.model import OutputKind
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, InvalidAnswer, NotSandboxed
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, check_batch, check_inspected
-from infrastructure.inference.result_rules import ResultRules
 from infrastructure.sandbox import supported
 from tests.adversaries.hostile_decoder import LIES
 from tests.adversaries.pools import a_pool, child_of, still_works

@@ -266,6 +266,7 @@ HERE = {
 }
 WITH_THE_WHOLE_SYSTEM = {
     "bioscope models add",
+    "bioscope models add-external",
     "bioscope models test",
     "bioscope models checks",
     "bioscope demo",

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from application import classifications, datasets, images, models
-from application.classifications import load_job
+from application.classifications import ImageSelection, load_job
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.ports import Mismatch
 from domain.access import Grant, Role
@@ -37,8 +37,9 @@ def cells(scenario, ada):
 
 @pytest.fixture
 def run(log):
-    def run(by, *, dataset=None, image=None, model="shapes", threshold=None, **more):
-        about = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": threshold, "known_models": ["shapes"]}
+    def run(by, *, dataset=None, image=None, images=None, where=None, path=None, model="shapes", threshold=None, **more):
+        selection = ImageSelection(dataset_id=dataset, image_id=image, image_ids=images, filter=where, path=path)
+        about = {"selection": selection, "model_name": model, "threshold": threshold, "known_models": ["shapes"]}
         return classifications.run(**about, **more, command=command(by), log=log).id
 
     return run

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from application import classifications, datasets
+from application.classifications import ImageSelection
 from application.commands import idempotent
 from domain.access import Role
 from domain.errors import KeyReused
@@ -33,7 +34,7 @@ def test_a_repeat_names_the_version_that_its_command_made(scenario):
     ada = scenario.user()
     scenario.model()
     image = scenario.image(ada, scenario.dataset(ada))
-    asked = {"dataset_id": None, "image_id": image, "model_name": "shapes", "threshold": None, "known_models": []}
+    asked = {"selection": ImageSelection(image_id=image), "model_name": "shapes", "threshold": None, "known_models": []}
     key = uuid4()
     first, again = (answered(scenario, key, ada, lambda it: classifications.run(**asked, command=it, log=scenario.log)) for _ in range(2))
     assert (first.version, first.replayed) == (2, False)

@@ -1,5 +1,7 @@
 """The scheduler, over a log in memory that others write to at the same time."""
 
+from uuid import uuid4
+
 import pytest
 
 from application.commands import MAX_ATTEMPTS
@@ -63,7 +65,7 @@ class Queue:
 
 
 def shown(*, leases=(), to_finish=()):
-    nothing = {"workers": [Worker(seen_at=NOW, slots=1, lane="bulk")], "to_plan": [], "orphans": []}
+    nothing = {"workers": [Worker(seen_at=NOW, slots=1, lane="bulk")], "to_plan": [], "orphans": [], "overdue": []}
     return Queue(SchedulerSnapshot(leases=list(leases), to_finish=list(to_finish), now=NOW, **nothing))
 
 
@@ -134,13 +136,17 @@ class DeletedImages(Queue):
 
     def waiting(self, *, urgent, maximum):
         is_open = urgent and self._log.event(self._chunk.id, 1) is None
-        return [OpenJob(id=self._job, position=1, image_id=self._covered, waiting=(self._chunk,))] if is_open else []
+        about = {"position": 1, "image_id": self._covered, "created_by": uuid4(), "waiting": (self._chunk,)}
+        return [OpenJob(id=self._job, **about)] if is_open else []
 
     def images_of(self, chunks):
         return {chunk: [PlannedImage(self._covered, SHA256)] for chunk in chunks}
 
     def deleted(self, images):
         return set(images)
+
+    def reusable(self, wanted):
+        return {}
 
 
 def test_a_chunk_that_waits_for_an_upgrade_leaves_the_scheduler_busy(log, scenario):

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
+from application.jobs.planner import PlanningLimits
 from application.jobs.tasks import Kind
 from application.jobs.work_queue import Worker
 from domain import classification, model_check
@@ -415,7 +416,7 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, scenari
     work.close()
 
 
-@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(images_per_command=1)])
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(planning=PlanningLimits(images_per_command=1))])
 def test_work_is_given_out_given_out_again_and_given_up(stood, scenario, step):
     ada = scenario.user()
     scenario.model()
@@ -514,9 +515,11 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
     scenario.follow()
     assert work.deleted(images) == {images[0]}
     until = scenario.log.head()
-    assert [one.id for one in work.classifiable(cells, after=0, until=until, maximum=9)] == images[2:]
-    assert [one.id for one in work.classifiable(cells, after=work.position_of(images[2]), until=until, maximum=9)] == images[3:]
-    assert work.classifiable(cells, after=0, until=work.position_of(images[2]) - 1, maximum=9) == []
+    covered = partial(work.classifiable, scenario.log.load(old, classification.evolve), maximum=9)
+    third = work.last_position(images[:3])
+    assert [one.id for one in covered(after=0, until=until).images] == images[2:]
+    assert [one.id for one in covered(after=third, until=until).images] == images[3:]
+    assert covered(after=0, until=third - 1).images == ()
     scenario.delete_dataset(ada, cells)
     scenario.follow()
     assert work.waiting(urgent=False, maximum=3) == []

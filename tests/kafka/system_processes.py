@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 
 from application import classifications, datasets, images
+from application.classifications import ImageSelection
 from application.ports import Command
 from domain import user
 from domain.access import Actor, Role
@@ -96,7 +97,8 @@ class SystemProcesses:
         return images.upload(dataset_id=dataset, sha256=sha256, size=size, **about, command=self.command(), log=self.log).id
 
     def run(self, *, dataset=None, image=None):
-        asked = {"dataset_id": dataset, "image_id": image, "model_name": "pbc8", "threshold": None, "known_models": []}
+        selection = ImageSelection(dataset_id=dataset, image_id=image)
+        asked = {"selection": selection, "model_name": "pbc8", "threshold": None, "known_models": []}
         return classifications.run(**asked, command=self.command(), log=self.log).id
 
     # ---- what can be seen ----

@@ -182,7 +182,7 @@ class Work:
         pass
 
     def snapshot(self):
-        return SchedulerSnapshot(now=NOW, to_plan=[], to_finish=self._to_finish, orphans=[], workers=[], leases=[])
+        return SchedulerSnapshot(now=NOW, to_plan=[], to_finish=self._to_finish, overdue=[], orphans=[], workers=[], leases=[])
 
     def waiting(self, **_):
         return []

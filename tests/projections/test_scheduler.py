@@ -22,12 +22,13 @@ from application.jobs.dispatch_policy import (
     live_slots,
 )
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
+from application.jobs.planner import PlanningLimits
 from application.jobs.tasks import Kind, Task, decode, encode
 from application.jobs.topics import BULK, URGENT
 from application.jobs.work_queue import Chunk, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
-from domain.classification import ChunkJudged, JobStatus
+from domain.classification import ChunkJudged, JobStatus, Priority
 from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
@@ -36,18 +37,22 @@ from tests.rigs.scenario import SHA256
 from tests.rigs.waiting import wait_until
 
 LEASE = timedelta(seconds=60)
-ONE_IMAGE_CHUNKS = SchedulerLimits(images_per_command=1)  # each part of a plan has chunks of its own
+ONE_IMAGE_CHUNKS = SchedulerLimits(planning=PlanningLimits(images_per_command=1))  # each part of a plan has chunks of its own
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------------------
-def open_job(position=1, *, chunks=3, image_id=None):
+ADA, BOB = uuid4(), uuid4()
+
+
+def open_job(position=1, *, by=ADA, chunks=3, image_id=None, priority=Priority.NORMAL):
     waiting = tuple(Chunk(id=uuid4(), number=number) for number in range(chunks))
-    return OpenJob(id=uuid4(), position=position, image_id=image_id, waiting=waiting)
+    return OpenJob(id=uuid4(), position=position, image_id=image_id, created_by=by, waiting=waiting, priority=priority)
 
 
-def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, abandoned=False):
+def release(*, kind=Kind.CLASSIFY, job=None, by=ADA, ago=0, urgent=False, abandoned=False):
     at = NOW - timedelta(seconds=ago)
-    return Lease(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, held_at=at, abandoned=abandoned)
+    about = {"kind": kind, "job": job, "number": 0, "urgent": urgent, "attempts": 1, "held_at": at, "abandoned": abandoned}
+    return Lease(id=uuid4(), created_by=by, **about)
 
 
 def worker(seconds, slots=1, lane="bulk"):
@@ -217,7 +222,7 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
     assert late not in covered
 
 
-@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(images_per_command=2)])
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(planning=PlanningLimits(images_per_command=2))])
 def test_a_big_plan_goes_on_where_a_crash_left_it(scenario, step):
     ada = scenario.user()
     scenario.model()

@@ -6,12 +6,14 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application import classifications, datasets, devices, images, model_checks
+from application import classifications, datasets, devices, images, model_checks, models
+from application.classifications import ImageSelection
 from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
-from domain import classification, image, model, model_check, session, user
+from domain import classification, image, model, model_check, policy, session, user
 from domain.access import Actor, Grant, Role
-from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
+from domain.classification import ImageFailure, ImageResult, PlannedImage, RunOptions, Verdict
+from domain.policy import PolicyScope
 from domain.user import Status
 from domain.values import model_id, result_id, system_actor
 from projections.engine.checkpoints import Checkpoint
@@ -66,16 +68,17 @@ class Scenario:
     def share(self, owner, dataset, other, grant):
         datasets.share(dataset, user_id=other.id, grant=grant, command=self.command(owner), log=self.log)
 
-    def image(self, owner, dataset, filename="cell.png", *, device=None):
+    def image(self, owner, dataset, filename="cell.png", *, device=None, sha256=SHA256, path=None):
         return images.upload(
             dataset_id=dataset,
             device_id=device,
             filename=filename,
-            sha256=SHA256,
+            sha256=sha256,
             size=1000,
             media_type="image/png",
             width=96,
             height=96,
+            path=path,
             command=self.command(owner),
             log=self.log,
         ).id
@@ -109,6 +112,15 @@ class Scenario:
         about = {"name": name, "description": "", "version": version, "by": SYSTEM.id, "at": self.now}
         self.log.append(self.command(), *model.add_version(model_id(name), self.log.load(model_id(name), model.evolve), **about))
 
+    def external(self, owner, name="vesicles", *, review_below=0.6, production=True):
+        """An external classifier is declared; the id of its model."""
+        about = {"name": name, "description": "", "labels": LABELS, "label_texts": {}, "review_below": review_below}
+        done = models.add_external(**about, command=self.command(owner), log=self.log)
+        if production:
+            number = max(self.log.load(done.id, model.evolve).numbers)
+            models.move_alias(name=name, alias="production", number=number, command=self.command(), log=self.log)
+        return done.id
+
     def package(self, owner, sha256=SHA256, filename="shapes.zip"):
         """A model package is uploaded, and its check awaited."""
         return model_checks.upload(filename=filename, sha256=sha256, size=1000, command=self.command(owner), log=self.log).id
@@ -129,21 +141,30 @@ class Scenario:
         refusal = model_checks.PackageRefusal(code, "is no number", "rdf.yaml", "inputs[0]")
         assert model_checks.record_failed(check, refusal, None, command=self.command(), log=self.log)
 
-    def job(self, owner, *, dataset=None, image=None, model="shapes", planes=None):
-        asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
-        return classifications.run(**asked, planes=planes, command=self.command(owner), log=self.log).id
+    def job(
+        self, owner, *, dataset=None, image=None, images=None, model="shapes", planes=None, threshold=None, where=None, path=None, **options
+    ):
+        """`images` is a list, `where` and `path` are the filter of a dataset."""
+        selection = ImageSelection(dataset_id=dataset, image_id=image, image_ids=images, filter=where, path=path)
+        asked = {"selection": selection, "model_name": model, "threshold": threshold, "known_models": [model], "planes": planes}
+        return classifications.run(**asked, options=RunOptions(**options), command=self.command(owner), log=self.log).id
+
+    def retry(self, owner, job):
+        return classifications.retry(job, command=self.command(owner), log=self.log).id
 
     def plan(self, job, covered, *, more=False):
-        planned = [PlannedImage(one, SHA256) for one in covered]
+        planned = [PlannedImage(one, self.log.load(one, image.evolve).sha256) for one in covered]
         self.change(job, classification, lambda it: classification.plan(it, planned, more=more, by=SYSTEM.id, at=self.now))
 
     def judge(self, job, number, results=(), failures=(), *, confidence=0.9, value=None):
         """A chunk's answer: `results` and `failures` are image ids."""
-        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
-        seen = tuple(ImageResult(image_id=one, **about, scores=(confidence, 1 - confidence)) for one in results)
+        chunk = JobPlans(self.log).chunk(job, number)
+        sha256 = {one.id: one.sha256 for one in chunk.images} if chunk else {}
+        about = {"label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
+        scores = (confidence, 1 - confidence)
+        seen = tuple(ImageResult(image_id=one, sha256=sha256.get(one, SHA256), **about, scores=scores) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
-        chunk = JobPlans(self.log).chunk(job, number)
         answer |= {"plan": chunk and chunk.plan, "by": SYSTEM.id, "at": self.now}
         self.change(job, classification, lambda it: classification.record_chunk(it, number, **answer))
 
@@ -154,6 +175,12 @@ class Scenario:
         classifications.delete(job, command=self.command(owner), log=self.log)
 
     # ---- log and read models ----
+    def policy(self, owner, target, *, scope=PolicyScope.DATASET, dataset=None, rules=None):
+        about = {"scope": scope, "target": target, "dataset": dataset or target, "by": owner.id, "at": self.now}
+        known = self.log.load(policy.policy_id(scope, target), policy.evolve)
+        chosen = rules or policy.PolicyRules(review_below=0.6)
+        self.log.append(self.command(owner), *policy.set_policy(known, rules=chosen, reason="too many were missed", **about))
+
     def command(self, by=SYSTEM):
         return command(by, at=self.now)
 
@@ -222,6 +249,7 @@ def record_full_history(scenario, *, count=12, chunk=5):
     single, cancelled = scenario.job(bob, image=found[2]), scenario.job(ada, dataset=cells)
     scenario.judge(single, 0, [found[2]], confidence=0.5)
     scenario.cancel(ada, cancelled)
+    scenario.policy(ada, cells)
     deleted, drowned = scenario.job(ada, image=found[4]), scenario.job(ada, image=lost)
     scenario.judge(deleted, 0, [found[4]])
     scenario.delete_job(ada, deleted)

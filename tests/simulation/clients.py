@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from application import accounts, classifications, datasets, devices, images, models
+from application.classifications import ImageSelection
 from application.commands import CommandResult, idempotent
 from application.ports import Command, PasswordRequester
 from domain import user
@@ -314,8 +315,7 @@ class Client:
     async def run(self) -> None:
         whole = not self._known.images or self.world.happens(0.5)
         asked: dict[str, Any] = {
-            "dataset_id": self._dataset() if whole else None,
-            "image_id": None if whole else self._one(self._known.images),
+            "selection": ImageSelection(dataset_id=self._dataset()) if whole else ImageSelection(image_id=self._one(self._known.images)),
             "model_name": MODEL,
             "threshold": None,
             "known_models": [],

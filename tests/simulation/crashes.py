@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from application import accounts, classifications, datasets, devices, images
+from application.classifications import ImageSelection
 from application.ports import Command
 from domain import image
 from domain.access import Grant
@@ -122,7 +123,8 @@ def _known(world: World) -> None:
 
 
 def _asked(*, dataset: Any = None, one: Any = None) -> dict[str, Any]:
-    return {"dataset_id": dataset, "image_id": one, "model_name": MODEL, "threshold": None, "known_models": []}
+    selection = ImageSelection(dataset_id=dataset, image_id=one)
+    return {"selection": selection, "model_name": MODEL, "threshold": None, "known_models": []}
 
 
 def _doing(act: Callable[[KnownIds], Act], *, keyed: bool = True, expected: int | None = None) -> Callable[[Client, KnownIds], Any]:

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaConnectionError
 from application.blob_gc import BlobReferences, SweepResult, sweep_orphans
 from application.history.hash_chain import linked
 from application.jobs.job_scheduler import SchedulerLimits
+from application.jobs.planner import PlanningLimits
 from application.jobs.tasks import Kind
 from application.jobs.topics import BULK, EVENTS, URGENT
 from application.jobs.work_queue import Worker
@@ -47,7 +48,7 @@ from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
 from tests.twins.read_models import MemoryModels, MemoryWork, in_use
 
 LEASE, ATTEMPTS = 4.0, 3
-SCHEDULER_LIMITS = SchedulerLimits(images_per_command=2)
+SCHEDULER_LIMITS = SchedulerLimits(planning=PlanningLimits(images_per_command=2, images_per_turn=4))
 RELAY_LIMITS = RelayLimits(events_per_batch=9, republished_events=6)
 SEQUENCED_EVENTS_PER_BATCH = 11
 """Sizes for a world of some dozen events, so that something is divided at all."""

@@ -32,6 +32,7 @@ DAY = [
     "bioscope models list",
     "bioscope models show",
     "bioscope models add",
+    "bioscope models add-external",
     "bioscope models test",
     "bioscope models checks",
     "bioscope models promote",

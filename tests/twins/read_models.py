@@ -1,5 +1,6 @@
 """The in-memory twins of the read models and of the work queue, over one database."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,25 +13,29 @@ from application.blob_gc import MAX_LAG, BlobReferences
 from application.jobs.tasks import Kind
 from application.jobs.work_queue import (
     Chunk,
-    ClassifiableImage,
+    EarlierResult,
     IdRow,
+    ImagePage,
     Lease,
     OpenJob,
     OutgoingTask,
+    Overdue,
     SchedulerSnapshot,
     ToFinish,
     ToPlan,
+    Wanted,
     Worker,
 )
 from application.ports import RecordedEvent
-from domain.classification import JobStatus, PlannedImage
+from domain.access import ADMINISTRATORS, Role
+from domain.classification import Classification, ImageFilter, JobStatus, PlannedImage
 from domain.errors import Unavailable
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents, PoisonEvent
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, NotInLog, folds_difference
 from projections.engine.projection import Key, Row, Table
 
 OPEN = {JobStatus.PENDING, JobStatus.RUNNING}
-PLANS_MOST, ENDS_MOST, JOBS_MOST = 10, 100, 200
+PLANS_MOST, ENDS_MOST, JOBS_MOST = 100, 100, 200
 
 
 class Given(msgspec.Struct):
@@ -171,11 +176,17 @@ class MemoryWork:
         jobs = list(self._open())
         to_plan = [ToPlan(job.id, job.position) for job in jobs if not job.planned and job.image_id is None]
         to_finish = [ToFinish(job.id, job.succeeded, job.failed) for job in jobs if job.planned and job.judged >= job.chunks]
+        overdue = [
+            Overdue(job.id, job.images, job.succeeded, job.failed)
+            for job in jobs
+            if job.deadline is not None and job.deadline <= self._database.clock()
+        ]
         orphans = [IdRow(job.id) for job in self._going() if (home := self._home(job.dataset_id)) is not None and home.deleted]
         return SchedulerSnapshot(
             now=self._database.clock(),
             to_plan=to_plan[:PLANS_MOST],
             to_finish=to_finish[:ENDS_MOST],
+            overdue=overdue[:ENDS_MOST],
             orphans=orphans[:ENDS_MOST],
             workers=list(self._database.workers.values()),
             leases=[self._release(work, given) for work, given in self._wanted()],
@@ -188,7 +199,9 @@ class MemoryWork:
             if job.status is JobStatus.RUNNING and job.judged < job.chunks and (job.image_id is not None) == urgent
         ]
         chunks = self._waiting_chunks()
-        return [_open_job(job, chunks[job.id][:maximum]) for job in jobs[:JOBS_MOST] if job.id in chunks]
+        turns = sorted(_turns_of_each_person(jobs, maximum), key=lambda turn: (turn[0], turn[1].position))
+        shown = sorted((job for _, job in turns[:JOBS_MOST]), key=lambda job: job.position)
+        return [_open_job(job, chunks[job.id][:maximum]) for job in shown if job.id in chunks]
 
     def to_inspect(self, maximum: int) -> list[UUID]:
         waiting = [
@@ -214,16 +227,28 @@ class MemoryWork:
         known = self._tables["images"]
         return {one for one in images if one in known and known[one].deleted}
 
-    def classifiable(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[ClassifiableImage]:
-        found = [
-            ClassifiableImage(image.id, image.sha256, image.position)
+    def classifiable(self, job: Classification, *, after: int, until: int, maximum: int) -> ImagePage:
+        covered = [
+            image
             for image in self._table("images")
-            if image.dataset_id == dataset and not image.deleted and image.rejected is None and after < image.position <= until
+            if image.dataset_id == job.dataset_id and not image.deleted and image.rejected is None and after < image.position <= until
         ]
-        return sorted(found, key=lambda image: image.position)[:maximum]
+        if job.selected:
+            covered = [image for image in covered if image.id in job.selected]
+        if job.retry_of is not None:
+            unanswered = self._unanswered(job.retry_of)
+            covered = [image for image in covered if image.id in unanswered]
+        covered.sort(key=lambda image: image.position)
+        page = covered[:maximum]
+        matching = tuple(PlannedImage(image.id, image.sha256) for image in page if self._matches(image, job, until))
+        return ImagePage(matching, page[-1].position if page else after, len(page), len(covered) > maximum)
 
-    def position_of(self, image: UUID) -> int:
-        return int(self._tables["images"][image].position)
+    def last_position(self, images: Collection[UUID]) -> int:
+        return max((int(self._tables["images"][image].position) for image in images), default=0)
+
+    def reusable(self, wanted: Collection[Wanted]) -> dict[Wanted, EarlierResult]:
+        found = {one: self._earlier(one) for one in wanted}
+        return {one: EarlierResult(row.id, row.image_id, row.position) for one, row in found.items() if row is not None}
 
     def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
         now = self._database.clock()
@@ -238,6 +263,54 @@ class MemoryWork:
 
     def delete_done(self) -> None:
         self._database.releases = dict(self._wanted())
+
+    # ---- images ----
+    def _unanswered(self, job: UUID) -> set[UUID]:
+        failed = {row.image_id for row in self._table("failures") if row.classification_id == job}
+        return failed | {image.id for work in self._table("work") if work.job == job for image in work.images}
+
+    def _matches(self, image: Any, job: Classification, until: int) -> bool:
+        asked = job.filter or ImageFilter()
+        newest = max(
+            (row for row in self._results_of(image.id) if row.model_name == job.model_name and row.position <= until),
+            key=lambda row: (row.created_at, row.id),
+            default=None,
+        )
+        return (
+            (asked.uploaded_from is None or image.uploaded_at >= asked.uploaded_from)
+            and (asked.uploaded_before is None or image.uploaded_at < asked.uploaded_before)
+            and (asked.device_id is None or image.device_id == asked.device_id)
+            and (asked.label is None or (newest is not None and newest.label == asked.label))
+            and (asked.verdict is None or (newest is not None and newest.verdict == asked.verdict))
+            and not (asked.without_result and newest is not None)
+            and (job.path is None or _fits(job.path, image.path or image.filename))
+        )
+
+    def _results_of(self, image: UUID) -> list[Any]:
+        return [row for row in self._table("results") if row.image_id == image and not row.hidden]
+
+    def _earlier(self, wanted: Wanted) -> Any:
+        job = self._tables["classifications"].get(wanted.job)
+        if job is None or job.fresh or job.external:
+            return None
+        images = [image for image in self._table("images") if image.sha256 == wanted.sha256 and not image.deleted]
+        results = [row for image in images for row in self._results_of(image.id)]
+        return max((row for row in results if self._repeats(job, row)), key=lambda row: (row.position, -row.id.int), default=None)
+
+    def _repeats(self, job: Any, row: Any) -> bool:
+        earlier = self._tables["classifications"].get(row.classification_id)
+        person = self._tables["users"].get(job.created_by)
+        subject = ADMINISTRATORS if person is not None and person.role == Role.ADMIN else job.created_by
+        return (
+            earlier is not None
+            and not earlier.external
+            and earlier.id != job.id
+            and row.reused is None
+            and row.id not in self._tables["outdated_results"]
+            and (earlier.model_id, earlier.model_version, earlier.planes) == (job.model_id, job.model_version, job.planes)
+            and (subject, row.dataset_id) in self._tables["dataset_access"]
+            and self._stands(row.dataset_id)
+        )
 
     # ---- rows ----
     def _table(self, name: str) -> Iterable[Any]:
@@ -277,6 +350,7 @@ class MemoryWork:
             attempts=given.attempts,
             held_at=given.held_at or given.released_at,
             abandoned=given.abandoned,
+            created_by=None if job is None else job.created_by,
         )
 
     def _waiting_chunks(self) -> dict[UUID, list[Chunk]]:
@@ -308,4 +382,19 @@ def in_use(
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:
-    return OpenJob(id=row.id, position=row.position, image_id=row.image_id, waiting=tuple(waiting))
+    about = {"created_by": row.created_by, "priority": row.priority}
+    return OpenJob(id=row.id, position=row.position, image_id=row.image_id, waiting=tuple(waiting), **about)
+
+
+def _turns_of_each_person(jobs: Sequence[Any], maximum: int) -> Iterator[tuple[int, Any]]:
+    """The first `maximum` jobs of each person, each with its number in the order of priority and age."""
+    people = dict.fromkeys(job.created_by for job in jobs)
+    for person in people:
+        own = sorted((job for job in jobs if job.created_by == person), key=lambda job: (-job.priority.rank, job.position))
+        yield from list(enumerate(own))[:maximum]
+
+
+def _fits(pattern: str, path: str) -> bool:
+    """Whether the path matches a pattern in which * stands for any characters and ? for one; letters of both cases are equal."""
+    parts = (".*" if one == "*" else "." if one == "?" else re.escape(one) for one in pattern)
+    return re.fullmatch("".join(parts), path, re.IGNORECASE | re.DOTALL) is not None

@@ -13,6 +13,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from application.result_rules import DECIMALS
 from domain.classification import PlaneSelection
 from domain.errors import DomainError
 from infrastructure.images.inspection import inspect
@@ -30,7 +31,6 @@ from infrastructure.inference.package_answers import CheckedPackage, RefusedPack
 from infrastructure.inference.packages.input_fitting import noise_image, preprocessed
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
 from infrastructure.inference.preprocessing import DEFAULT_LIMITS
-from infrastructure.inference.result_rules import DECIMALS
 
 Image.init()
 LOADED_BEFORE_THE_FORK: Final = (

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from application.models import check_version
+from application.result_rules import DECIMALS
 from domain.errors import DomainError
 from domain.model import NONE_APPLIES, OutputKind
 from domain.values import printable
@@ -24,7 +25,6 @@ from infrastructure.inference.packages.package import Package, open_package
 from infrastructure.inference.packages.package_files import Archive
 from infrastructure.inference.packages.package_manifest import OutputTensor, PackageFile, PackageManifest, Tolerance
 from infrastructure.inference.packages.tensor_file import read_tensor
-from infrastructure.inference.result_rules import DECIMALS
 from infrastructure.inference.scoring import NotOfItsKind, interpret, result_labels
 from infrastructure.inference.version_digest import version_digest
 
@@ -207,7 +207,8 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
 # ---- what the manifest says --------------------------------------------------------------------------------------------------------
 def _require_runnable(manifest: PackageManifest) -> None:
     if manifest.kind == "external":
-        raise PackageRefused(RefusalCode.OUTPUT_KIND, "external classifiers cannot be run yet", field="config.bioscope.output.kind")
+        detail = "is external: such a classifier has no package; declare it with `bioscope models add-external`"
+        raise PackageRefused(RefusalCode.OUTPUT_KIND, detail, field="config.bioscope.output.kind")
     if manifest.kind == "multi_label" and NONE_APPLIES in manifest.labels:
         detail = f"has the label `{NONE_APPLIES}`, which an image gets to which no label applies: name it otherwise"
         raise PackageRefused(RefusalCode.LABELS, detail)

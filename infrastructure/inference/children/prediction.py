@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from application.result_rules import DECIMALS
 from domain.classification import PlaneSelection
 from domain.errors import DomainError
 from domain.values import ImageWarning, printable
@@ -19,7 +20,6 @@ from infrastructure.inference.packages.operators import NamedArray, OperatorFail
 from infrastructure.inference.packages.package_manifest import InputTensor, PackageManifest
 from infrastructure.inference.predictions import MAX_SENTENCE_LENGTH, ImageRefusal, ModelPrediction
 from infrastructure.inference.preprocessing import prepare_plane
-from infrastructure.inference.result_rules import DECIMALS
 from infrastructure.inference.scoring import Interpretation, NotOfItsKind, interpret, measures, picture_measures
 
 MAX_PICTURE_EDGE: Final = 1024

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
+from application.result_rules import result_rules
 from domain.model import OutputKind, Version
 from infrastructure.inference.package_answers import CheckedPackage, check_answer
 from infrastructure.inference.predictions import BatchPrediction, ModelPrediction, check_batch
-from infrastructure.inference.result_rules import result_rules
 
 LABELS = {
     OutputKind.SOFTMAX: ("a", "b"),

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from domain.classification import ReviewRules
+from domain.classification import ReviewRules, Verdict, verdict_on
 from domain.model import NONE_APPLIES, OutputKind, Version
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -35,6 +35,11 @@ class ResultRules(msgspec.Struct, frozen=True, kw_only=True):
     def judged_scores(self, scores: Sequence[float]) -> Mapping[str, float]:
         """By label, without the label that follows from the others."""
         return {label: score for label, score in zip(self.labels, scores, strict=True) if not (self.has_none and label == NONE_APPLIES)}
+
+    def verdict_on(self, label: str, confidence: float, scores: Sequence[float], *, value: float | None, out_of_domain: bool) -> Verdict:
+        """The verdict on a result. `scores` are in the order of the labels; `value` is the number of a regression."""
+        judged = self.judged_scores(scores)
+        return verdict_on(label, confidence, scores=judged, value=value, out_of_domain=out_of_domain, rules=self.review)
 
     @property
     def has_none(self) -> bool:
@@ -77,6 +82,12 @@ class _ConfigFields(msgspec.Struct, frozen=True):
 
 class _RecordFields(msgspec.Struct, frozen=True):
     config: _ConfigFields = _ConfigFields()
+
+
+def rules_of_job(version: Version, threshold: float) -> ResultRules:
+    """As `result_rules`, for a job with this threshold."""
+    rules = result_rules(version)
+    return msgspec.structs.replace(rules, review=rules.review.with_threshold(threshold))
 
 
 def result_rules(version: Version) -> ResultRules:

@@ -1,6 +1,7 @@
-"""Model versions of jobs, read from the log and cached."""
+"""The model versions of jobs, read from the log and cached, since versions never change."""
 
 from threading import Lock
+from typing import Final
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -11,27 +12,27 @@ from domain.classification import Classification
 from domain.errors import NotFound
 from domain.model import Version
 
-MAX_CACHED_VERSIONS = 64
+MAX_CACHED: Final = 64
 
 
-class JobVersions:
-    """The model version of each job. Versions never change, so they are cached. Thread-safe."""
+class ModelVersions:
+    """Thread-safe. Calls block, and raise Unavailable."""
 
-    def __init__(self, log: EventStore, *, maximum: int = MAX_CACHED_VERSIONS) -> None:
+    def __init__(self, log: EventStore) -> None:
         self._log = log
         self._lock = Lock()
-        self._versions: LRUCache[tuple[UUID, int], Version] = LRUCache(maximum)
+        self._known: LRUCache[tuple[UUID, int], Version] = LRUCache(MAX_CACHED)
 
     def of(self, job: Classification) -> Version:
-        """Blocks. Raises NotFound for a job that is older than this log, and Unavailable."""
+        """The version that the job runs. Raises NotFound for a job that is not of this log."""
         key = job.model_id, job.model_version
         with self._lock:
-            known = self._versions.get(key)
+            known = self._known.get(key)
         if known is None:
             state = self._log.load(job.model_id, model.evolve)
             if state is None:
                 raise NotFound(f"Model {job.model_name} not found")
             known = state.numbered(job.model_version)
             with self._lock:
-                self._versions[key] = known
+                self._known[key] = known
         return known
