@@ -19,8 +19,8 @@ LONGEST_WAIT_IN_LEASES: Final = 10
 class BridgeLimits(NamedTuple):
     """`window`: images of one model that a partition holds ahead of the classifier, at most.
 
-    As many images are sent ahead as were answered in the last `ahead_seconds`, so that a slow classifier can soon turn to another job. An
-    image is sent again after `lease_seconds` of silence, and given up after `attempts`.
+    As many images are sent ahead as were answered in the last `ahead_seconds`, so that a slow classifier can soon turn to another job. To
+    a silent one, the whole window is sent. An image is sent again after `lease_seconds` of silence, and given up after `attempts`.
     """
 
     window: int = 32
@@ -53,6 +53,7 @@ class _Classifier:
         self.overtaken: dict[ImageKey, WaitingImage] = {}
         self.answered_at: float | None = None
         self.recent_answers: deque[float] = deque()
+        self.is_silent = False
 
     def sent(self) -> Iterable[WaitingImage]:
         yield from self.overtaken.values()
@@ -80,6 +81,7 @@ class _Classifier:
 
     def answer(self, now: float) -> None:
         self.recent_answers.append(now)
+        self.is_silent = False
         self.show_life(now)
 
     def show_life(self, at: float) -> None:
@@ -89,7 +91,7 @@ class _Classifier:
         """Images ahead in each partition."""
         while self.recent_answers and self.recent_answers[0] <= now - limits.ahead_seconds:
             self.recent_answers.popleft()
-        return min(limits.window, max(1, ceil(len(self.recent_answers) / partitions)))
+        return limits.window if self.is_silent else min(limits.window, max(1, ceil(len(self.recent_answers) / partitions)))
 
     def overdue_at(self, image: WaitingImage, lease_seconds: float) -> float:
         """When the silence of a sent image has lasted for a lease. Each answer begins the lease again, until it is overtaken."""
@@ -194,6 +196,8 @@ class WaitingImages:
         overdue = [image for classifier, image in self._sent() if classifier.overdue_at(image, self._limits.lease_seconds) <= now]
         given_up = [image for image in overdue if image.attempts >= self._limits.attempts]
         for image in overdue:
+            classifier = self._classifiers[image.model_name]
+            classifier.is_silent = classifier.is_silent or image.overtaken_at is None
             self._withdraw(image)
         for image in given_up:
             self.discard(image.key)

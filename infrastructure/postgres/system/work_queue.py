@@ -41,7 +41,7 @@ SNAPSHOT = f"""select json_build_object('now', clock_timestamp(),
     'leases', (select coalesce(json_agg(x), '[]') from ({LEASES}) x))::text"""  # noqa: S608 - constants
 WAITING = f"""select c.*, w.waiting from (
     select * from (
-      select c.id, c.position, c.image_id, c.created_by, c.priority, row_number() over (
+      select c.id, c.position, c.image_id, c.created_by, c.priority, c.external, row_number() over (
         partition by c.created_by order by array_position('{{high,normal,low}}', c.priority), c.position
       ) as turn
       from {OPEN_JOBS} and c.status = 'running' and c.judged < c.chunks and (c.image_id is not null) = %(urgent)s

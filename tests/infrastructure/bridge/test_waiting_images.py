@@ -112,6 +112,29 @@ def test_what_was_answered_or_dropped_while_it_was_sent_is_not_sent_again():
     assert (found.to_send(1.0), list(found.keys), found.are_out) == ([], [], False)
 
 
+def test_the_whole_window_is_sent_to_a_silent_classifier_so_that_its_images_fail_together():
+    images = [image() for _ in range(9)]
+    found = waiting(*images)
+    assert send(found, 0.0) == images[:1]
+    found.give_up(LEASE)
+    assert send(found, LEASE) == images[1:5]
+    found.answer(images[1].key, LEASE + 1)
+    assert send(found, LEASE + 1) == []
+    for one in images[2:5]:
+        found.answer(one.key, LEASE + 20)
+    assert len(send(found, LEASE + 40)) == 1
+
+
+def test_a_classifier_that_skips_an_image_is_not_silent():
+    lost, answered, *others = image(urgent=True), image(urgent=True), *(image() for _ in range(4))
+    found = waiting(lost, answered)
+    send(found, 0.0)
+    found.answer(answered.key, 10.0)
+    found.give_up(10.0 + LEASE)
+    found.add(others)
+    assert send(found, 10.0 + LEASE) == [lost]
+
+
 # ---- silence -----------------------------------------------------------------------------------------------------------------------
 def test_after_a_silent_lease_an_image_is_sent_again_and_given_up_after_the_last_attempt():
     found = waiting(one := image())
@@ -167,10 +190,9 @@ def test_what_another_bridge_had_sent_is_not_sent_at_once():
     found = waiting(unsent, sent)
     assert (found.are_out, found.to_send(120.0)) == (True, [])
     assert found.give_up(100.0 + LEASE) == []
-    assert send(found, 100.0 + LEASE) == [unsent]
-    found.answer(unsent.key, 161.0)
-    assert send(found, 161.0) == [sent]
+    assert send(found, 100.0 + LEASE) == [unsent, sent]
     assert sent.attempts == 3
+    found.answer(unsent.key, 161.0)
     assert list(found.give_up(161.0 + LEASE)) == [sent]
 
 
