@@ -27,6 +27,7 @@ from domain.events import Event
 from domain.values import result_id
 from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
+from projections.job_pace import LATELY_ANSWERED, rate, remaining_seconds
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 OWN = (
@@ -217,8 +218,19 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class Job(Classification, frozen=True, kw_only=True):
+    """A job as queried, without the list of its images: `listed` is their number, 0 if there is no list."""
+
+    listed: int
+    lately_answered: int
+    now: datetime
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """The progress of a job: numbers of `images` that `succeeded` or `failed`. `planned`: the number of images is final."""
+    """The progress of a job: numbers of `images` that `succeeded` or `failed`. `planned`: the number of images is final.
+
+    `rate` is in images per second, `remaining_seconds` follow from it; both are null while they are not known.
+    """
 
     id: UUID
     status: JobStatus
@@ -229,22 +241,28 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int
     failed: int
     reason: str | None
+    rate: float | None
+    remaining_seconds: float | None
 
 
-GET = """select c.* from classifications c join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
-  where c.id = %(id)s and not c.deleted"""
-PROGRESS = """select c.id, c.status, c.planned, c.images, c.chunks, c.judged, c.succeeded, c.failed, c.reason from classifications c
-  join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s where c.id = any(%(ids)s::uuid[]) and not c.deleted"""
+COLUMNS = ", ".join(
+    [*(f"c.{name}" for name in Classification.__struct_fields__ if name != "selected"), "coalesce(cardinality(c.selected), 0) as listed"]
+)
+GET = f"""select {COLUMNS}, {LATELY_ANSWERED} from classifications c join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
+  where c.id = %(id)s and not c.deleted"""  # noqa: S608 - constants
+PROGRESS = f"""select {COLUMNS}, {LATELY_ANSWERED} from classifications c
+  join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s where c.id = any(%(ids)s::uuid[]) and not c.deleted"""  # noqa: S608
 FILTERS = """not c.deleted
     and (%(status)s::text is null or c.status = %(status)s::text)
     and (%(image_id)s::uuid is null or c.image_id = %(image_id)s::uuid)
     and (%(created_by)s::uuid is null or c.created_by = %(created_by)s::uuid)
     and (%(at)s::timestamptz is null or (c.created_at, c.id) < (%(at)s::timestamptz, %(after)s::uuid))"""
 NEWEST = "order by c.created_at desc, c.id desc limit %(maximum)s"
-BY_DATASET = f"""select c.* from visible v cross join lateral (
+BY_DATASET = f"""select {COLUMNS}, {LATELY_ANSWERED} from visible v cross join lateral (
     select c.* from classifications c where c.dataset_id = v.dataset and {FILTERS} {NEWEST}
   ) c where v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid) {NEWEST}"""  # noqa: S608 - constants
-ALL_TOGETHER = f"""select c.* from classifications c join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
+ALL_TOGETHER = f"""select {COLUMNS}, {LATELY_ANSWERED} from classifications c
+  join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
   where {FILTERS} {NEWEST}"""  # noqa: S608 - constants
 FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failures f
   join classifications c on c.id = f.classification_id and not c.deleted
@@ -254,9 +272,9 @@ FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failu
   order by f.created_at, f.id limit %(maximum)s"""
 
 
-async def get(db: QueryDatabase, actor: Actor, job_id: UUID) -> Classification:
+async def get(db: QueryDatabase, actor: Actor, job_id: UUID) -> Job:
     """A visible job. Raises NotFound."""
-    return await only_row(db, GET, {"subject": subject_of(actor), "id": job_id}, into=Classification, what="Classification")
+    return await only_row(db, GET, {"subject": subject_of(actor), "id": job_id}, into=Job, what="Classification")
 
 
 async def listed(
@@ -269,7 +287,7 @@ async def listed(
     created_by: UUID | None = None,
     cursor: str | None = None,
     size: int = MAX_PAGE,
-) -> Page[Classification]:
+) -> Page[Job]:
     """A page of visible jobs, newest first. Raises Invalid for an unknown status or cursor."""
     if status is not None and status not in set(JobStatus):
         words = ", ".join(JobStatus)
@@ -277,14 +295,19 @@ async def listed(
     after, maximum = parse_cursor(cursor), page_size(size)
     parameters = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
     query = ALL_TOGETHER if parameters["subject"] == ADMINISTRATORS and dataset_id is None else BY_DATASET
-    found = await db.rows(query, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=Classification)
+    found = await db.rows(query, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=Job)
     return page_of(found, maximum, lambda job: job.created_at)
 
 
 async def progress(db: QueryDatabase, actor: Actor, job_ids: Iterable[UUID]) -> dict[UUID, Progress]:
     """The progress of visible jobs, by id. A service needs the scope `events:read`."""
     parameters = {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "ids": list(job_ids)}
-    return {found.id: found for found in await db.rows(PROGRESS, parameters, into=Progress)}
+    return {job.id: _progress_of(job) for job in await db.rows(PROGRESS, parameters, into=Job)}
+
+
+def _progress_of(job: Job) -> Progress:
+    fields = {name: getattr(job, name) for name in Progress.__struct_fields__ if hasattr(job, name)}
+    return Progress(**fields, rate=rate(job), remaining_seconds=remaining_seconds(job))
 
 
 async def failures(db: QueryDatabase, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Failure]:

@@ -34,6 +34,8 @@ JOB: Final = {
     "succeeded": 190,
     "failed": 2,
     "reason": None,
+    "rate": 18.5,
+    "remaining_seconds": 24.2,
 }
 EVENT_EXAMPLE: Final = {
     "type": "event",
@@ -113,6 +115,8 @@ PROPERTIES: Final[Mapping[str, Mapping[str, str]]] = {
         "succeeded": "How many images have a result",
         "failed": "How many images have a failure",
         "reason": "Why the job failed",
+        "rate": "Images per second: of the last minute while the job runs, of its whole time afterwards; null before it runs",
+        "remaining_seconds": "How long the job still takes at this rate; null while that is not known, and once it has ended",
     },
     "ServerPing": {"position": "Position of the last event, if there was one. Resume after it"},
     "ServerPong": {},

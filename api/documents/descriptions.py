@@ -5,6 +5,7 @@ from typing import Final
 
 from application.history.event_meanings import FIELDS
 from domain.classification import JobStatus
+from domain.classification.selection import MAX_DEADLINE, MAX_LISTED, MAX_TOP_K
 from domain.declaration import MAX_LABELS
 from domain.model import MAX_REASON
 from domain.values import (
@@ -96,6 +97,7 @@ SCHEMAS: Final[Texts] = {
     "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "
     "`regression` a quantity, `external` what another program answers.",
     "Phase": "The status of a job: `pending` until its images are listed, `running` until each has a result or a failure.",
+    "Priority": "The order of the jobs of one account.",
     "Projection": "One plane that is made of all focal planes.",
     "RefreshToken": "A refresh token, unless it is sent as a header or cookie.",
     "Registered": "The new account.",
@@ -121,7 +123,7 @@ ADDRESS: Final[Texts] = {
 }
 CLASSIFICATION: Final[Texts] = {
     "id": JOB,
-    "dataset_id": "Dataset that the job covers, or that holds its single image",
+    "dataset_id": "Dataset whose images the job covers. Null for a job over a single image",
     "image_id": "Image, if the job covers a single one",
     "model_name": "Name of the model",
     "status": "Status of the job",
@@ -138,6 +140,18 @@ CLASSIFICATION: Final[Texts] = {
     "failed": "How many images have a failure",
     "reason": "Why the job failed",
     "planes": "Planes and channels that the caller chose; null if the model chooses",
+    "listed": "How many images the caller listed; 0 without a list",
+    "filter": "Part of the dataset that the job covers; null for all of it",
+    "external": "Whether a program outside of the system classifies",
+    "priority": "Order among the jobs of the account that started it",
+    "deadline": "When the job ends at the latest (UTC); null without a deadline",
+    "top_k": "How many scores its results show; null for all",
+    "fresh": "Whether no earlier result is reused",
+    "retry_of": "Job whose images without a result this one classifies again",
+    "started_at": "When its first images were listed (UTC); null before",
+    "last_result_at": "When its newest results were recorded (UTC); null before",
+    "rate": "Images per second: of the last minute while the job runs, of its whole time afterwards; null before it runs",
+    "remaining_seconds": "How long the job still takes at this rate; null while that is not known, and once it has ended",
 }
 RESULT: Final[Texts] = {
     "id": "Id of the result",
@@ -231,6 +245,16 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "created_at": "When it was recorded (UTC)",
     },
     "Feed": {"events": "Events, in the order of their positions", "next": "Value of `after` for the next request"},
+    "Filter": {
+        "path": "Pattern for the path of the image, or its file name if it has none: * stands for any characters, ? for one, and letters "
+        f"of both cases are equal. At most {MAX_PATH_LENGTH} characters",
+        "uploaded_from": "Only images uploaded at this time or later, with a time zone",
+        "uploaded_before": "Only images uploaded before this time, with a time zone",
+        "device_id": "Only images from this device",
+        "label": "Only images whose newest result by the model has this label",
+        "verdict": "Only images whose newest result by the model has this verdict",
+        "without_result": "Only images without a result by the model",
+    },
     "Followed": {
         **EVENT,
         "id": EVENT_ID,
@@ -375,14 +399,21 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ReportDevice": {"is_online": "Whether the device is online"},
     "Requested": {"id": JOB, "status": "Status of the job"},
+    "Retried": {"id": JOB, "status": "Status of the job", "retry_of": "Id of the earlier job"},
     "RetireModel": {"reason": f"Why, 1 to {MAX_REASON} characters"},
     "RunClassification": {
         "image_id": "Image to classify",
+        "image_ids": f"Images to classify, of one dataset; at most {MAX_LISTED:,}. An image that is named twice counts once",
         "dataset_id": "Dataset to classify",
-        "model_name": "Name of the model. Default: that of the installation",
+        "filter": "Classify only a part of the dataset",
+        "model_name": "Name of the model, or name and version such as `pbc8@candidate` or `pbc8@2`. Default: the model of the installation",
         "threshold": "Results with a lower confidence need a review, 0 to 1. Default: that of the version",
         "model_version": "Number of a version, such as 2 or `2`, or an alias such as `candidate`. Default: `production`",
         "planes": "Planes and channels to use, the same of each image. Default: the model chooses",
+        "priority": "Order among your own jobs; jobs of others are not delayed by it",
+        "deadline": f"When the job ends at the latest, with a time zone; at most {MAX_DEADLINE.days} days from now. Default: never",
+        "top_k": f"How many scores the results show, the highest ones; 1 to {MAX_TOP_K:,}. Default: all. All are stored",
+        "fresh": "Run the model for every image, although an earlier result could be reused",
     },
     "Share": {"user_id": "Id of the account", "username": "User name, if the account exists", "grant": "What the account may do"},
     "ShareDataset": {"grant": "What the account may do"},

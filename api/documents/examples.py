@@ -14,6 +14,7 @@ IMAGE: Final = "9d8f2f36-6a0b-4d55-8b6e-2e9a4b7c1d04"
 DEVICE: Final = "e1b6a0a4-3f5c-4d11-9f2f-8c7d6e5f4a05"
 MODEL: Final = "3a4f7c1d-8e2b-5b6c-9d0e-1f2a3b4c5d06"
 JOB: Final = "7c6d5e4f-1a2b-4c3d-8e9f-0a1b2c3d4e07"
+RETRY: Final = "8d7e6f5a-2b3c-4d4e-9f0a-1b2c3d4e5f0a"
 RESULT: Final = "f4e3d2c1-b0a9-5888-9776-65544332210a"
 FAILURE: Final = "1d2c3b4a-5968-5776-8594-a3b2c1d0e0fb"
 EVENT: Final = "b2a7c4d6-e8f0-4a1b-8c2d-3e4f5a6b7c0c"
@@ -50,6 +51,15 @@ PROFILE: Final = {
     "department": None,
     "phone": None,
 }
+FILTER: Final = {
+    "path": "slide-7/*.tif",
+    "uploaded_from": "2026-03-01T00:00:00Z",
+    "uploaded_before": None,
+    "device_id": None,
+    "label": None,
+    "verdict": None,
+    "without_result": True,
+}
 CLASSIFICATION: Final = {
     "id": JOB,
     "dataset_id": DATASET,
@@ -69,6 +79,18 @@ CLASSIFICATION: Final = {
     "failed": 1,
     "reason": None,
     "planes": None,
+    "listed": 0,
+    "filter": FILTER,
+    "external": False,
+    "priority": "normal",
+    "deadline": "2026-03-02T18:00:00Z",
+    "top_k": None,
+    "fresh": False,
+    "retry_of": None,
+    "started_at": "2026-03-02T09:30:59Z",
+    "last_result_at": CLASSIFIED,
+    "rate": 2.0,
+    "remaining_seconds": None,
 }
 FAILED: Final = {
     "id": FAILURE,
@@ -209,6 +231,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     },
     "Entry": {**DATASET_CREATED, "at": MORNING, "sentence": "ada created the dataset Blood smears", "data": CREATED_DATA},
     "Failure": FAILED,
+    "Filter": FILTER,
     "Feed": {
         "events": [
             {
@@ -300,8 +323,9 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
+    "Retried": {"id": RETRY, "status": "pending", "retry_of": JOB},
     "RetireModel": {"reason": "Replaced by another model"},
-    "RunClassification": {"dataset_id": DATASET, "model_name": "pbc8", "model_version": "production"},
+    "RunClassification": {"dataset_id": DATASET, "filter": FILTER, "model_name": "pbc8@production", "priority": "high"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
     "ShareDataset": {"grant": "analyst"},
     "Statistics": {

@@ -14,10 +14,35 @@ COMMON: Final[dict[str, dict[str, Any]]] = {
     "by": {"type": "string", "format": "uuid", "description": EVERY_EVENT["by"]},
 }
 DEVICE: Final[dict[str, dict[str, Any]]] = {"name": TEXT, "hostname": TEXT, "location": OPTIONAL_TEXT, "firmware_version": OPTIONAL_TEXT}
+ID: Final = {"type": "string", "format": "uuid"}
+OPTIONAL_ID: Final = {"anyOf": [ID, {"type": "null"}]}
+JOB: Final[dict[str, dict[str, Any]]] = {
+    "dataset_id": ID,
+    "image_id": OPTIONAL_ID,
+    "model_id": ID,
+    "model_name": TEXT,
+    "model_version": {"type": "integer"},
+    "model_sha256": TEXT,
+    "threshold": {"type": "number"},
+}
+PLANE: Final = {"type": "integer"}
+PLANES: Final[dict[str, Any]] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {
+                "z": {"anyOf": [PLANE, {"enum": ["max", "mean"]}, {"type": "null"}]},
+                "c": {"anyOf": [{"type": "array", "items": PLANE}, {"type": "null"}]},
+                "t": {"anyOf": [PLANE, {"type": "null"}]},
+            },
+        },
+        {"type": "null"},
+    ]
+}
 
 
-def _properties(kind: str) -> dict[str, Any]:
-    return COMMON | {name: schema | {"description": FIELDS[kind][name]} for name, schema in DEVICE.items()}
+def _properties(kind: str, fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return COMMON | {name: schema | {"description": FIELDS[kind][name]} for name, schema in fields.items()}
 
 
 EARLIER: Final[dict[tuple[str, int], dict[str, Any]]] = {
@@ -25,14 +50,21 @@ EARLIER: Final[dict[tuple[str, int], dict[str, Any]]] = {
         "title": "DeviceRegistered",
         "description": MEANINGS["DeviceRegistered"],
         "type": "object",
-        "properties": _properties("DeviceRegistered"),
+        "properties": _properties("DeviceRegistered", DEVICE),
         "required": [*COMMON, *DEVICE],
     },
     ("DeviceDescribed", 1): {
         "title": "DeviceDescribed",
         "description": MEANINGS["DeviceDescribed"],
         "type": "object",
-        "properties": _properties("DeviceDescribed"),
+        "properties": _properties("DeviceDescribed", DEVICE),
         "required": list(COMMON),
+    },
+    ("ClassificationRequested", 1): {
+        "title": "ClassificationRequested",
+        "description": MEANINGS["ClassificationRequested"],
+        "type": "object",
+        "properties": _properties("ClassificationRequested", JOB | {"planes": PLANES}),
+        "required": [*COMMON, *JOB],
     },
 }

@@ -74,6 +74,7 @@ GET    /api/classifications/{job_id}                        !! ++++.. ++++.. +++
 DELETE /api/classifications/{job_id}                        !! ------ ------ ++--.. +++++. -- --
 POST   /api/classifications/{job_id}/cancel                 !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}/failures               !! ++++.. ++++.. ++++.. +++++. -- --
+POST   /api/classifications/{job_id}/retry                  !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classification-results                          !  +      +      +      +      -  -
 GET    /api/classification-results/classification/{job_id}  !! ++++++ ++++++ ++++++ ++++++ -- --
 GET    /api/classification-results/image/{image_id}         !! ++++++ ++++++ ++++++ ++++++ -- --
@@ -275,6 +276,10 @@ class World:
             classification.record_chunk(job, 0, plan=events[-1], labels=LABELS, results=(observed,), failures=(), provenance=None, **by),
         ]
 
+    def cancel(self, job):
+        state = self.given.log.load(job, classification.evolve)
+        self._append([classification.cancel(state, by=self.owner.id, at=utc_now())])
+
     def _device(self, ids, by):
         about_it = {"name": "scope", "hostname": f"scope{next(numbers)}", "location": None, "firmware_version": None}
         return [device.register(ids["device_id"], **about_it, **by)]
@@ -347,6 +352,8 @@ class Asking:
             things = things | {"user_id": self.world.friend.id}
         if route.endswith("/checks"):
             things = things | self.world.packaged(mode)
+        elif route.endswith("/retry") and mode != "absent":
+            self.world.cancel(things["job_id"])
         elif "/models/{name}" in route:
             things = things | self.world.model(person, mode)
         self.http.cookies.clear()

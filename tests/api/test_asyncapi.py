@@ -16,7 +16,8 @@ from tests.application.test_event_schemas import references
 from tests.given import NOW
 
 SPECIFICATION = Path(__file__).parents[1] / "data" / "asyncapi-3.0.0.json.xz"
-JOB = Progress(id=UUID(int=1), status=JobStatus.RUNNING, planned=True, images=3, chunks=1, judged=0, succeeded=0, failed=0, reason=None)
+COUNTS = {"images": 3, "chunks": 1, "judged": 0, "succeeded": 0, "failed": 0, "rate": 1.5, "remaining_seconds": 2.0}
+JOB = Progress(id=UUID(int=1), status=JobStatus.RUNNING, planned=True, reason=None, **COUNTS)
 EVENT = {"position": 7, "at": NOW, "event": "ChunkJudged", "stream": UUID(int=2), "actor": UUID(int=3), "subjects": (UUID(int=4),)}
 SENT = {
     "LiveAuth": [messages.Auth(token="x")],

@@ -109,7 +109,7 @@ class Story:
                     if known in example and (found := re.fullmatch(re.escape(example).replace(re.escape(known), "(.+)"), real)):
                         assert known in TOKENS or self.real.get(known, found[1]) == found[1], f"{known} stands for two things"
                         self.real[known] = found[1]
-            case dict():
+            case dict() if isinstance(real, dict):
                 for name in example.keys() & real.keys():
                     self._compare(example[name], real[name])
             case list():

@@ -70,7 +70,7 @@ def test_every_event_type_leaves_a_trace(kind):
     check()
 
 
-VERSIONED = {table.name.removesuffix("s"): table for table in TABLES if "version" in table.row.__struct_fields__}
+VERSIONED = {NOUN_OF[table.kinds[0].__name__]: table for table in TABLES if "version" in table.row.__struct_fields__}
 """By noun, the tables whose rows show the version of their stream. It is the ETag."""
 OF_STREAMS = [(noun, EVENTS[name]) for name, noun in NOUN_OF.items() if noun in VERSIONED and EVENTS[name] is not ChunkJudged]
 

@@ -86,7 +86,8 @@ def test_the_unread_table_of_sessions_is_dropped_and_the_other_read_models_stay(
     migrate(url, known={number: text for number, text in migrations().items() if number <= LAST_WITH_SESSIONS})
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("insert into read.sessions values (gen_random_uuid(), gen_random_uuid(), now(), false)")
-        connection.execute("insert into read.folds select unnest(%s::text[]), 1", (["sessions", *FOLD_VERSIONS],))
+        folds = {"sessions": 1} | FOLD_VERSIONS
+        connection.execute("insert into read.folds select * from unnest(%s::text[], %s::int[])", (list(folds), list(folds.values())))
         connection.execute(OLD_IMAGE, ("kept.png",))
         (generation,) = connection.execute("select generation from read.checkpoint").fetchone()
         migrate(url)
