@@ -14,6 +14,8 @@ import msgspec
 from application.jobs.external_answers import ImageKey
 
 LONGEST_WAIT_IN_LEASES: Final = 10
+SMALLEST_WINDOW: Final = 2
+"""So that an image can be overtaken, which would fill a window of one for good."""
 
 
 class BridgeLimits(NamedTuple):
@@ -91,7 +93,8 @@ class _Classifier:
         """Images ahead in each partition."""
         while self.recent_answers and self.recent_answers[0] <= now - limits.ahead_seconds:
             self.recent_answers.popleft()
-        return limits.window if self.is_silent else min(limits.window, max(1, ceil(len(self.recent_answers) / partitions)))
+        share = ceil(len(self.recent_answers) / partitions)
+        return limits.window if self.is_silent else min(limits.window, max(SMALLEST_WINDOW, share))
 
     def overdue_at(self, image: WaitingImage, lease_seconds: float) -> float:
         """When the silence of a sent image has lasted for a lease. Each answer begins the lease again, until it is overtaken."""
