@@ -4,10 +4,12 @@ A classifier works on one image after the other, reports no errors, and may lose
 Times are in seconds on any one clock.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from math import ceil
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -32,13 +34,14 @@ class BridgeLimits(NamedTuple):
 
 
 class WaitingImage(msgspec.Struct, kw_only=True, eq=False):
-    """An image that has no answer yet. `urgent`: its job has no other image.
+    """An image that has no answer yet. `owner` requested its job; `urgent`: the job has no other image.
 
     `attempts` counts how often it was sent, the last time at `sent_at`. `overtaken_at` is when a later image of its partition was answered:
     from then on the classifier has lost or skipped this one.
     """
 
     key: ImageKey
+    owner: UUID
     model_name: str
     partition: int
     urgent: bool = False
@@ -57,10 +60,11 @@ class _Classifier:
         self.recent_answers: deque[float] = deque()
         self.is_silent = False
 
+    def in_line(self) -> Iterable[WaitingImage]:
+        return chain.from_iterable(images.values() for images in self.ahead.values())
+
     def sent(self) -> Iterable[WaitingImage]:
-        yield from self.overtaken.values()
-        for images in self.ahead.values():
-            yield from images.values()
+        return chain(self.overtaken.values(), self.in_line())
 
     def send(self, image: WaitingImage, at: float) -> None:
         image.sent_at, image.overtaken_at = at, None
@@ -165,16 +169,24 @@ class WaitingImages:
             self._classifiers[model_name].show_life(at)
 
     def to_send(self, now: float) -> list[WaitingImage]:
-        """The images to send now, urgent ones first. Those may fill the whole window."""
+        """The images to send now: urgent ones, which may fill the whole window, then those of whoever has the fewest images ahead."""
         chosen: list[WaitingImage] = []
         ahead: dict[tuple[str, int], int] = {}
-        for image in sorted(self._unsent.values(), key=lambda one: not one.urgent):
+        for image in self._in_turn():
             classifier, place = self._classifiers[image.model_name], (image.model_name, image.partition)
             number = ahead.setdefault(place, len(classifier.ahead[image.partition]))
             if number < (self._limits.window if image.urgent else classifier.window(self.partitions, self._limits, now)):
                 ahead[place] += 1
                 chosen.append(image)
         return chosen
+
+    def _in_turn(self) -> list[WaitingImage]:
+        of_owner = Counter(image.owner for classifier in self._classifiers.values() for image in classifier.in_line())
+        turns: list[tuple[bool, int, WaitingImage]] = []
+        for image in self._unsent.values():
+            turns.append((not image.urgent, of_owner[image.owner], image))
+            of_owner[image.owner] += 1
+        return [image for _, _, image in sorted(turns, key=lambda turn: turn[:2])]
 
     def mark_sent(self, images: Iterable[WaitingImage], now: float) -> None:
         """Images are sent."""

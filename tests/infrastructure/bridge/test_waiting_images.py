@@ -12,14 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from application.jobs.external_answers import ImageKey
 from infrastructure.bridge.waiting_images import LONGEST_WAIT_IN_LEASES, BridgeLimits, WaitingImage, WaitingImages
 
+ADA, BOB = UUID(int=1), UUID(int=2)
 LEASE = 60.0
 LIMITS = BridgeLimits(window=4, ahead_seconds=5.0, lease_seconds=LEASE, attempts=3)
 
 
-def image(partition=0, *, key=None, model_name="cells", urgent=False, attempts=0, sent_at=None):
-    return WaitingImage(
-        key=key or ImageKey(uuid4(), uuid4()), model_name=model_name, partition=partition, urgent=urgent, attempts=attempts, sent_at=sent_at
-    )
+def image(partition=0, *, key=None, owner=ADA, model_name="cells", urgent=False, attempts=0, sent_at=None):
+    about = {"owner": owner, "model_name": model_name, "partition": partition, "urgent": urgent, "attempts": attempts, "sent_at": sent_at}
+    return WaitingImage(key=key or ImageKey(uuid4(), uuid4()), **about)
 
 
 def waiting(*images, partitions=1):
@@ -75,6 +75,18 @@ def test_a_single_image_is_sent_before_others_and_beyond_their_window():
     singles = [image(urgent=True) for _ in range(5)]
     found.add(singles)
     assert send(found, 0.0) == singles[:1], "the whole window holds four"
+
+
+def test_people_take_turns_whoever_came_first_and_however_much_they_have():
+    of_ada, of_bob = [image() for _ in range(6)], [image(owner=BOB) for _ in range(6)]
+    found = waiting(*of_ada)
+    assert send(found, 0.0) == of_ada[:2]
+    found.add(of_bob)
+    turns = []
+    for number, answered in enumerate([*of_ada[:2], of_bob[0], of_ada[2]]):
+        found.answer(answered.key, 10.0 * number)
+        turns += send(found, 10.0 * number)
+    assert turns == [of_bob[0], of_ada[2], of_bob[1], of_ada[3]]
 
 
 def test_a_model_whose_classifier_is_silent_leaves_the_window_of_another_one_free():
