@@ -64,5 +64,7 @@ main.add_section(
     audit.rebuild,
     audit.dead_letters,
 )
-main.add_section("Processes", processes.api, processes.relay, processes.projector, processes.inference, processes.health)
+main.add_section(
+    "Processes", processes.api, processes.relay, processes.projector, processes.inference, processes.inference_bridge, processes.health
+)
 main.add_section("Interfaces", documents.openapi, documents.asyncapi, completion)
