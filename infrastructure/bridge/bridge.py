@@ -138,6 +138,7 @@ class Bridge:
     def _waiting_image(self, expected: ExpectedImage, job: Classification) -> WaitingImage:
         return WaitingImage(
             key=expected.key,
+            owner=job.created_by,
             model_name=job.model_name,
             partition=partition_of(expected.key.image, self._waiting.partitions),
             urgent=job.image_id is not None,

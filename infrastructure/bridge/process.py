@@ -14,6 +14,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from application.jobs.topics import EXTERNAL
+from application.jobs.work_queue import EXTERNAL_WORKERS
 from infrastructure.bridge.answer_reader import AnswerReader
 from infrastructure.bridge.bridge import Bridge
 from infrastructure.bridge.external_jobs import ExternalJobs
@@ -37,9 +38,8 @@ log = structlog.get_logger()
 
 PROCESS: Final = "inference-bridge"
 CONSUMER_GROUP: Final = "bioscope-inference-bridge"
-LANE: Final = "external"
-SLOTS: Final = 2
-"""What the scheduler counts with: some chunks for each slot, together more images than the window holds."""
+SLOTS: Final = 4
+"""What the scheduler counts with: some chunks for each slot, together more images than the window holds, since some wait for silence."""
 CHUNKS_AT_ONCE: Final = 1024
 BLOCKING_THREADS: Final = 8
 HEARTBEAT_INTERVAL_SECONDS: Final = 2.0
@@ -74,7 +74,7 @@ def run_inference_bridge(settings: Settings) -> NoReturn:
     )
     topics: dict[str, BatchReader] = {EXTERNAL: consumer, settings.classification_result_topic: reader}
     process = ConsumerProcess(settings, group=CONSUMER_GROUP, topics=tuple(topics), reader=ReaderByTopic(topics), name=PROCESS)
-    heartbeats = Heartbeats(settings.postgres_url, {f"{name}/{LANE}": (LANE, SLOTS)})
+    heartbeats = Heartbeats(settings.postgres_url, {f"{name}/{EXTERNAL_WORKERS}": (EXTERNAL_WORKERS, SLOTS)})
 
     async def fetch_always() -> NoReturn:
         while True:

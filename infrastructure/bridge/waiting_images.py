@@ -4,23 +4,27 @@ A classifier works on one image after the other, reports no errors, and may lose
 Times are in seconds on any one clock.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from math import ceil
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 
 from application.jobs.external_answers import ImageKey
 
 LONGEST_WAIT_IN_LEASES: Final = 10
+SMALLEST_WINDOW: Final = 2
+"""So that an image can be overtaken, which would fill a window of one for good."""
 
 
 class BridgeLimits(NamedTuple):
     """`window`: images of one model that a partition holds ahead of the classifier, at most.
 
-    As many images are sent ahead as were answered in the last `ahead_seconds`, so that a slow classifier can soon turn to another job. An
-    image is sent again after `lease_seconds` of silence, and given up after `attempts`.
+    As many images are sent ahead as were answered in the last `ahead_seconds`, so that a slow classifier can soon turn to another job. To
+    a silent one, the whole window is sent. An image is sent again after `lease_seconds` of silence, and given up after `attempts`.
     """
 
     window: int = 32
@@ -30,13 +34,14 @@ class BridgeLimits(NamedTuple):
 
 
 class WaitingImage(msgspec.Struct, kw_only=True, eq=False):
-    """An image that has no answer yet. `urgent`: its job has no other image.
+    """An image that has no answer yet. `owner` requested its job; `urgent`: the job has no other image.
 
     `attempts` counts how often it was sent, the last time at `sent_at`. `overtaken_at` is when a later image of its partition was answered:
     from then on the classifier has lost or skipped this one.
     """
 
     key: ImageKey
+    owner: UUID
     model_name: str
     partition: int
     urgent: bool = False
@@ -53,11 +58,13 @@ class _Classifier:
         self.overtaken: dict[ImageKey, WaitingImage] = {}
         self.answered_at: float | None = None
         self.recent_answers: deque[float] = deque()
+        self.is_silent = False
+
+    def in_line(self) -> Iterable[WaitingImage]:
+        return chain.from_iterable(images.values() for images in self.ahead.values())
 
     def sent(self) -> Iterable[WaitingImage]:
-        yield from self.overtaken.values()
-        for images in self.ahead.values():
-            yield from images.values()
+        return chain(self.overtaken.values(), self.in_line())
 
     def send(self, image: WaitingImage, at: float) -> None:
         image.sent_at, image.overtaken_at = at, None
@@ -80,6 +87,7 @@ class _Classifier:
 
     def answer(self, now: float) -> None:
         self.recent_answers.append(now)
+        self.is_silent = False
         self.show_life(now)
 
     def show_life(self, at: float) -> None:
@@ -89,7 +97,8 @@ class _Classifier:
         """Images ahead in each partition."""
         while self.recent_answers and self.recent_answers[0] <= now - limits.ahead_seconds:
             self.recent_answers.popleft()
-        return min(limits.window, max(1, ceil(len(self.recent_answers) / partitions)))
+        share = ceil(len(self.recent_answers) / partitions)
+        return limits.window if self.is_silent else min(limits.window, max(SMALLEST_WINDOW, share))
 
     def overdue_at(self, image: WaitingImage, lease_seconds: float) -> float:
         """When the silence of a sent image has lasted for a lease. Each answer begins the lease again, until it is overtaken."""
@@ -160,16 +169,24 @@ class WaitingImages:
             self._classifiers[model_name].show_life(at)
 
     def to_send(self, now: float) -> list[WaitingImage]:
-        """The images to send now, urgent ones first. Those may fill the whole window."""
+        """The images to send now: urgent ones, which may fill the whole window, then those of whoever has the fewest images ahead."""
         chosen: list[WaitingImage] = []
         ahead: dict[tuple[str, int], int] = {}
-        for image in sorted(self._unsent.values(), key=lambda one: not one.urgent):
+        for image in self._in_turn():
             classifier, place = self._classifiers[image.model_name], (image.model_name, image.partition)
             number = ahead.setdefault(place, len(classifier.ahead[image.partition]))
             if number < (self._limits.window if image.urgent else classifier.window(self.partitions, self._limits, now)):
                 ahead[place] += 1
                 chosen.append(image)
         return chosen
+
+    def _in_turn(self) -> list[WaitingImage]:
+        of_owner = Counter(image.owner for classifier in self._classifiers.values() for image in classifier.in_line())
+        turns: list[tuple[bool, int, WaitingImage]] = []
+        for image in self._unsent.values():
+            turns.append((not image.urgent, of_owner[image.owner], image))
+            of_owner[image.owner] += 1
+        return [image for _, _, image in sorted(turns, key=lambda turn: turn[:2])]
 
     def mark_sent(self, images: Iterable[WaitingImage], now: float) -> None:
         """Images are sent."""
@@ -194,6 +211,8 @@ class WaitingImages:
         overdue = [image for classifier, image in self._sent() if classifier.overdue_at(image, self._limits.lease_seconds) <= now]
         given_up = [image for image in overdue if image.attempts >= self._limits.attempts]
         for image in overdue:
+            classifier = self._classifiers[image.model_name]
+            classifier.is_silent = classifier.is_silent or image.overtaken_at is None
             self._withdraw(image)
         for image in given_up:
             self.discard(image.key)

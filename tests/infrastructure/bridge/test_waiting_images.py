@@ -12,14 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from application.jobs.external_answers import ImageKey
 from infrastructure.bridge.waiting_images import LONGEST_WAIT_IN_LEASES, BridgeLimits, WaitingImage, WaitingImages
 
+ADA, BOB = UUID(int=1), UUID(int=2)
 LEASE = 60.0
 LIMITS = BridgeLimits(window=4, ahead_seconds=5.0, lease_seconds=LEASE, attempts=3)
 
 
-def image(partition=0, *, key=None, model_name="cells", urgent=False, attempts=0, sent_at=None):
-    return WaitingImage(
-        key=key or ImageKey(uuid4(), uuid4()), model_name=model_name, partition=partition, urgent=urgent, attempts=attempts, sent_at=sent_at
-    )
+def image(partition=0, *, key=None, owner=ADA, model_name="cells", urgent=False, attempts=0, sent_at=None):
+    about = {"owner": owner, "model_name": model_name, "partition": partition, "urgent": urgent, "attempts": attempts, "sent_at": sent_at}
+    return WaitingImage(key=key or ImageKey(uuid4(), uuid4()), **about)
 
 
 def waiting(*images, partitions=1):
@@ -35,10 +35,10 @@ def send(found, now):
 
 
 # ---- the window --------------------------------------------------------------------------------------------------------------------
-def test_at_first_each_partition_gets_one_image():
-    images = [image(partition) for partition in (0, 0, 1, 2, 2)]
+def test_at_first_each_partition_gets_two_images():
+    images = [image(partition) for partition in (0, 0, 0, 1, 2, 2, 2)]
     found = waiting(*images, partitions=3)
-    assert send(found, 0.0) == [images[0], images[2], images[3]]
+    assert send(found, 0.0) == [*images[:2], *images[3:6]]
     assert send(found, 0.0) == []
 
 
@@ -51,7 +51,7 @@ def test_as_many_images_are_sent_ahead_as_were_answered_lately_up_to_the_window(
         send(found, now)
         ahead[number] = sum(one.sent_at is not None for one in images[number:])
         found.answer(images[number].key, now)
-    assert [ahead[number] for number in range(7)] == [1, 1, 2, 3, 4, 4, 4]
+    assert [ahead[number] for number in range(7)] == [2, 2, 2, 3, 4, 4, 4]
 
 
 def test_after_a_quiet_time_the_window_is_small_again():
@@ -63,34 +63,44 @@ def test_after_a_quiet_time_the_window_is_small_again():
     assert len(send(found, 1.0)) == 1, "the window of four was full but for one"
     for one in images[6:10]:
         found.answer(one.key, 20.0)
-    assert len(send(found, 40.0)) == 1
+    assert len(send(found, 40.0)) == 2
 
 
 def test_a_single_image_is_sent_before_others_and_beyond_their_window():
-    bulk, single = [image() for _ in range(3)], image(urgent=True)
+    bulk, single = [image() for _ in range(4)], image(urgent=True)
     found = waiting(*bulk)
-    assert send(found, 0.0) == bulk[:1]
+    assert send(found, 0.0) == bulk[:2]
     found.add([single])
     assert send(found, 0.0) == [single]
     singles = [image(urgent=True) for _ in range(5)]
     found.add(singles)
-    assert send(found, 0.0) == singles[:2], "the whole window holds four"
+    assert send(found, 0.0) == singles[:1], "the whole window holds four"
+
+
+def test_people_take_turns_whoever_came_first_and_however_much_they_have():
+    of_ada, of_bob = [image() for _ in range(6)], [image(owner=BOB) for _ in range(6)]
+    found = waiting(*of_ada)
+    assert send(found, 0.0) == of_ada[:2]
+    found.add(of_bob)
+    turns = []
+    for number, answered in enumerate([*of_ada[:2], of_bob[0], of_ada[2]]):
+        found.answer(answered.key, 10.0 * number)
+        turns += send(found, 10.0 * number)
+    assert turns == [of_bob[0], of_ada[2], of_bob[1], of_ada[3]]
 
 
 def test_a_model_whose_classifier_is_silent_leaves_the_window_of_another_one_free():
     silent, other = [image() for _ in range(9)], image(model_name="bones")
     found = waiting(*silent, other)
-    assert send(found, 0.0) == [silent[0], other]
+    assert send(found, 0.0) == [*silent[:2], other]
 
 
 def test_an_image_that_was_overtaken_no_longer_fills_the_window():
-    lost, answered, later = image(urgent=True), image(urgent=True), image()
-    found = waiting(lost, answered)
-    send(found, 0.0)
-    found.add([later])
-    assert send(found, 0.0) == []
+    lost, answered, *later = (image() for _ in range(5))
+    found = waiting(lost, answered, *later)
+    assert send(found, 0.0) == [lost, answered]
     found.answer(answered.key, 1.0)
-    assert send(found, 1.0) == [later]
+    assert send(found, 1.0) == later[:2]
 
 
 def test_an_image_that_could_not_be_sent_is_sent_later_and_the_attempt_does_not_count():
@@ -110,6 +120,29 @@ def test_what_was_answered_or_dropped_while_it_was_sent_is_not_sent_again():
     found.discard(second.key)
     found.mark_unsent([first, second])
     assert (found.to_send(1.0), list(found.keys), found.are_out) == ([], [], False)
+
+
+def test_the_whole_window_is_sent_to_a_silent_classifier_so_that_its_images_fail_together():
+    images = [image() for _ in range(9)]
+    found = waiting(*images)
+    assert send(found, 0.0) == images[:2]
+    found.give_up(LEASE)
+    assert send(found, LEASE) == images[2:6]
+    found.answer(images[2].key, LEASE + 1)
+    assert send(found, LEASE + 1) == []
+    for one in images[3:6]:
+        found.answer(one.key, LEASE + 20)
+    assert len(send(found, LEASE + 40)) == 2
+
+
+def test_a_classifier_that_skips_an_image_is_not_silent():
+    lost, answered, *others = (image() for _ in range(6))
+    found = waiting(lost, answered)
+    send(found, 0.0)
+    found.answer(answered.key, 10.0)
+    found.give_up(10.0 + LEASE)
+    found.add(others)
+    assert send(found, 10.0 + LEASE) == [lost, others[0]]
 
 
 # ---- silence -----------------------------------------------------------------------------------------------------------------------
@@ -140,7 +173,7 @@ def test_each_answer_of_the_model_begins_the_lease_again():
 
 
 def test_an_overtaken_image_is_sent_again_a_lease_after_that_however_busy_the_classifier_is():
-    lost, answered = image(urgent=True), image(urgent=True)
+    lost, answered = image(), image()
     found = waiting(lost, answered)
     send(found, 0.0)
     found.answer(answered.key, 10.0)
@@ -163,15 +196,13 @@ def test_an_image_whose_partition_nobody_reads_is_sent_again_in_the_end():
 
 
 def test_what_another_bridge_had_sent_is_not_sent_at_once():
-    sent, unsent = image(attempts=2, sent_at=100.0), image()
-    found = waiting(unsent, sent)
+    first, second = image(attempts=2, sent_at=100.0), image(attempts=3, sent_at=101.0)
+    found = waiting(unsent := image(), second, first)
     assert (found.are_out, found.to_send(120.0)) == (True, [])
     assert found.give_up(100.0 + LEASE) == []
-    assert send(found, 100.0 + LEASE) == [unsent]
-    found.answer(unsent.key, 161.0)
-    assert send(found, 161.0) == [sent]
-    assert sent.attempts == 3
-    assert list(found.give_up(161.0 + LEASE)) == [sent]
+    assert send(found, 100.0 + LEASE) == [unsent, first]
+    assert (unsent.attempts, first.attempts) == (1, 3)
+    assert list(found.give_up(101.0 + LEASE)) == [second]
 
 
 @pytest.mark.parametrize("known", [True, False])
