@@ -272,6 +272,7 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope models checks",
     "bioscope demo",
     "bioscope up",
+    "bioscope status",
     "bioscope classify",
     "bioscope restore",
     "bioscope images recheck",
