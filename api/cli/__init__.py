@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from api.cli import processes, remote, stack
-from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, users
+from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, status, users
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -55,6 +55,7 @@ main.add_section(
     users.tokens,
     models.models,
     images.images,
+    status.status,
     stack.doctor,
     config.config,
     keys.keys,
@@ -64,5 +65,7 @@ main.add_section(
     audit.rebuild,
     audit.dead_letters,
 )
-main.add_section("Processes", processes.api, processes.relay, processes.projector, processes.inference, processes.health)
+main.add_section(
+    "Processes", processes.api, processes.relay, processes.projector, processes.inference, processes.inference_bridge, processes.health
+)
 main.add_section("Interfaces", documents.openapi, documents.asyncapi, completion)

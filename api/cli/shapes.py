@@ -25,6 +25,26 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     data: Annotated[str, Described(description="data folder")]
 
 
+class DependencyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one part of an installation."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class InstallationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A running installation, and how its parts are."""
+
+    url: Annotated[str, Described(description="address of the API")]
+    data: Annotated[str, Described(description="data folder")]
+    kafka: Annotated[str, Described(description="address of Kafka for programs beside the system")]
+    job_topic: Annotated[str, Described(description="topic with images for external classifiers")]
+    result_topic: Annotated[str, Described(description="topic for their answers")]
+    status: Annotated[str, Described(description="`ok`, `degraded`, or `unavailable` if the API does not answer")]
+    dependencies: Annotated[tuple[DependencyStatus, ...], Described(description="each part")]
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the log is as it was written."""
 

@@ -76,7 +76,7 @@ PRUNED_AT: Final = Gauge(
 )
 
 MAIN: Final = "main"
-DECLARED_KINDS: Final = ("api", "projector", "inference")
+DECLARED_KINDS: Final = ("api", "projector", "inference", "inference-bridge")
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
@@ -110,6 +110,14 @@ def _gauges(status: SystemStatus) -> Iterator[GaugeMetricFamily]:
     long_streams = "Streams with more than 1,000 events, which load slowly; without jobs."
     yield GaugeMetricFamily("bioscope_long_streams", long_streams, status.long_streams)
     yield GaugeMetricFamily("bioscope_inference_workers", "Inference processes seen within 10 s.", status.workers)
+    yield GaugeMetricFamily("bioscope_inference_bridges", "Processes that reach external classifiers, seen within 10 s.", status.bridges)
+    yield GaugeMetricFamily("bioscope_external_jobs", "Open jobs of external classifiers.", status.external_jobs)
+    waiting = {one.model: one.images for one in status.external_waits}
+    yield _labelled(
+        "bioscope_external_waiting_images", "Images that were sent to an external classifier and have no answer.", "model", waiting
+    )
+    silence = {one.model: one.silence for one in status.external_waits}
+    yield _labelled("bioscope_external_silence_seconds", "Time without an answer while images wait for one.", "model", silence)
     yield GaugeMetricFamily("bioscope_scheduler_leads", "1 while a process leads the scheduler.", float(status.scheduling))
     paused = {kind: sum(bool(one.paused) for one in status.processes if one.kind == kind) for kind in DECLARED_KINDS}
     yield _labelled("bioscope_paused_processes", "Processes that are paused until they are upgraded.", "process", paused)

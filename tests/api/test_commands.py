@@ -32,6 +32,7 @@ WITHOUT_DATA = {
     "bioscope relay",
     "bioscope projector",
     "bioscope inference",
+    "bioscope inference-bridge",
     "bioscope completion",
     "bioscope keys export",
     "bioscope models promote",
@@ -90,7 +91,7 @@ def test_commands_are_grouped():
     titles = ["Everyday commands:", "Administration:", "Processes:", "Interfaces:"]
     assert [line for line in shown.splitlines() if line in titles] == titles
     assert sorted(name for names in main.sections.values() for name in names) == sorted(main.commands)
-    assert main.sections["Processes"] == ["api", "relay", "projector", "inference", "health"]
+    assert main.sections["Processes"] == ["api", "relay", "projector", "inference", "inference-bridge", "health"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -271,6 +272,7 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope models checks",
     "bioscope demo",
     "bioscope up",
+    "bioscope status",
     "bioscope classify",
     "bioscope restore",
     "bioscope images recheck",

@@ -39,6 +39,7 @@ DAY = [
     "bioscope models export",
     "bioscope models history",
     "bioscope images recheck",
+    "bioscope status",
     "bioscope doctor",
     "bioscope config show",
     "bioscope keys list",
@@ -65,6 +66,7 @@ ELSEWHERE = {
     "bioscope relay": "started by `bioscope up`",
     "bioscope projector": "started by `bioscope up`",
     "bioscope inference": "started by `bioscope up`",
+    "bioscope inference-bridge": "started by `bioscope up`",
     "bioscope migrate": "tests/infrastructure/test_model_commands.py, since it needs a database of its own",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",
 }
