@@ -65,7 +65,7 @@ async def test_only_the_api_exports_the_status_of_the_system(settings):
     observe_status(await system_status(reads))
     await reads.close()
     assert exported("api") >= STATUS_METRICS
-    assert all(exported(process).isdisjoint(STATUS_METRICS) for process in ("relay", "projector", "inference"))
+    assert all(exported(process).isdisjoint(STATUS_METRICS) for process in ("relay", "projector", "inference", "inference-bridge"))
 
 
 def created(log):

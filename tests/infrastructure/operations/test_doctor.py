@@ -332,7 +332,7 @@ def test_each_server_that_is_away_is_named(with_key_file, tmp_path):
     assert refusals(away) == []
 
 
-@pytest.mark.parametrize("process", ["api", "relay", "projector", "inference"])
+@pytest.mark.parametrize("process", ["api", "relay", "projector", "inference", "inference-bridge"])
 def test_no_process_starts_in_production_with_a_weak_setting(production, process):
     weak = msgspec.structs.replace(production, public_url="http://lab.example.org")
     done = subprocess.run(
