@@ -142,8 +142,8 @@ create table ops.devices_seen (
 
 -- Images that external classifiers were sent or will be sent, with the first answer to each, until their job has ended.
 create table ops.external_answers (
-  job           uuid not null,                   -- Refers to classifications.
-  image_id      uuid not null,                   -- Refers to images.
+  job           uuid not null,                   -- Refers to read.classifications.
+  image_id      uuid not null,                   -- Refers to read.images.
   number        integer not null,                -- The chunk of the job.
   model_name    text not null,
   attempts      integer not null default 0,      -- How often the image was sent.

@@ -24,15 +24,23 @@ T = TypeVar("T")
 
 COMMIT_INTERVAL_SECONDS: Final = 0.5
 TAKEN, DUPLICATE, ENDED, REFUSED = "taken", "duplicate", "ended", "refused"
+NOT_SENT: Final = "the image was not sent for this job"
 
 
-class Sorted(NamedTuple):
-    """The answers of a batch: the first one to each image, and the records that are refused. The others count only."""
+class Refusal(NamedTuple):
+    record: Any
+    reason: str
 
-    arrived: Mapping[ImageKey, ArrivedAnswer]
-    records: Mapping[ImageKey, Any]
+
+class SortedAnswers(NamedTuple):
+    """The answers of a batch: the first one to each image with its record, and what is refused. Others are counted only, by outcome.
+
+    `model_names` are those of all jobs that were answered.
+    """
+
+    arrived: Mapping[ImageKey, tuple[ArrivedAnswer, Any]]
+    refused: list[Refusal]
     model_names: set[str]
-    refused: list[tuple[Any, str]]
     counts: Mapping[str, int]
 
 
@@ -72,19 +80,16 @@ class AnswerReader:
         jobs = await self._persistently(self._find, named)
         ended = await self._persistently(self._jobs.ended, named)
         found = sort_answers(read, jobs, ended)
-        arrivals = await self._persistently(self._answers.take, list(found.arrived.values()), model_names=found.model_names)
-        taken = [found.arrived[key] for key, arrival in arrivals.items() if arrival is Arrival.TAKEN]
+        arrived = [answer for answer, _ in found.arrived.values()]
+        arrivals = await self._persistently(self._answers.take, arrived, model_names=found.model_names)
+        taken = [answer for answer in arrived if arrivals[answer.key] is Arrival.TAKEN]
         if taken and not self._deliver(taken):
             self._on_foreign()
-        unexpected = [
-            (found.records[key], "the image was not sent for this job")
-            for key, arrival in arrivals.items()
-            if arrival is Arrival.UNEXPECTED
-        ]
-        refused = [*found.refused, *unexpected]
-        await asyncio.gather(*(send_dead_letter(self._send, batch.partition, record, reason) for record, reason in refused))
-        duplicates = found.counts[DUPLICATE] + sum(arrival is Arrival.DUPLICATE for arrival in arrivals.values())
-        _count({TAKEN: len(taken), DUPLICATE: duplicates, ENDED: found.counts[ENDED], REFUSED: len(refused)})
+        refused = [*found.refused, *(Refusal(record, NOT_SENT) for record in _unexpected(found, arrivals))]
+        await asyncio.gather(*(send_dead_letter(self._send, batch.partition, one.record, one.reason) for one in refused))
+        duplicates = sum(arrival is Arrival.DUPLICATE for arrival in arrivals.values())
+        _count({TAKEN: len(taken), DUPLICATE: duplicates, REFUSED: len(refused)})
+        _count(found.counts)
         self._processed[batch.partition] = batch.next_offset
 
     # ---- commits ----
@@ -127,18 +132,19 @@ def _read(record: Any) -> Answer | RefusedAnswer:
         return refused
 
 
-def sort_answers(read: Iterable[tuple[Any, Answer | RefusedAnswer]], jobs: Mapping[UUID, ExternalJob], ended: Collection[UUID]) -> Sorted:
+def sort_answers(
+    read: Iterable[tuple[Any, Answer | RefusedAnswer]], jobs: Mapping[UUID, ExternalJob], ended: Collection[UUID]
+) -> SortedAnswers:
     """Decide on each record, as far as the log shows. `jobs` are the external jobs that exist, `ended` are jobs that have ended."""
-    arrived: dict[ImageKey, ArrivedAnswer] = {}
-    records: dict[ImageKey, Any] = {}
+    arrived: dict[ImageKey, tuple[ArrivedAnswer, Any]] = {}
+    refused: list[Refusal] = []
     model_names: set[str] = set()
-    refused: list[tuple[Any, str]] = []
     counts = {DUPLICATE: 0, ENDED: 0}
     for record, answer in read:
         try:
             accepted = _accepted(answer, jobs)
         except RefusedAnswer as reason:
-            refused.append((record, str(reason)))
+            refused.append(Refusal(record, str(reason)))
             continue
         model_names.add(jobs[accepted.key.job].request.model_name)
         if accepted.key.job in ended:
@@ -146,8 +152,12 @@ def sort_answers(read: Iterable[tuple[Any, Answer | RefusedAnswer]], jobs: Mappi
         elif accepted.key in arrived:
             counts[DUPLICATE] += 1
         else:
-            arrived[accepted.key], records[accepted.key] = accepted, record
-    return Sorted(arrived, records, model_names, refused, counts)
+            arrived[accepted.key] = accepted, record
+    return SortedAnswers(arrived, refused, model_names, counts)
+
+
+def _unexpected(found: SortedAnswers, arrivals: Mapping[ImageKey, Arrival]) -> list[Any]:
+    return [record for key, (_, record) in found.arrived.items() if arrivals[key] is Arrival.UNEXPECTED]
 
 
 def _accepted(answer: Answer | RefusedAnswer, jobs: Mapping[UUID, ExternalJob]) -> ArrivedAnswer:

@@ -49,6 +49,10 @@ class WaitingImage(msgspec.Struct, kw_only=True, eq=False):
     sent_at: float | None = None
     overtaken_at: float | None = None
 
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.model_name, self.partition
+
 
 class _Classifier:
     """What is seen of the classifier of one model: the images ahead of it by partition, in the order of sending, and its answers."""
@@ -59,6 +63,10 @@ class _Classifier:
         self.answered_at: float | None = None
         self.recent_answers: deque[float] = deque()
         self.is_silent = False
+
+    def numbers(self) -> Iterable[tuple[int, int]]:
+        """Each partition, and the number of images ahead in it."""
+        return ((partition, len(images)) for partition, images in self.ahead.items())
 
     def in_line(self) -> Iterable[WaitingImage]:
         return chain.from_iterable(images.values() for images in self.ahead.values())
@@ -139,11 +147,11 @@ class WaitingImages:
     def add(self, images: Iterable[WaitingImage]) -> None:
         """Add images, also those that another bridge had sent, in the order of sending."""
         for image in sorted(images, key=lambda one: one.sent_at or 0.0):
-            self._images[image.key] = image
+            self._images[image.key], classifier = image, self._classifiers[image.model_name]
             if image.sent_at is None:
                 self._unsent[image.key] = image
             else:
-                self._classifiers[image.model_name].send(image, image.sent_at)
+                classifier.send(image, image.sent_at)
 
     def discard(self, key: ImageKey) -> None:
         """Wait no longer for an image. No effect if it is unknown."""
@@ -170,20 +178,23 @@ class WaitingImages:
 
     def to_send(self, now: float) -> list[WaitingImage]:
         """The images to send now: urgent ones, which may fill the whole window, then those of whoever has the fewest images ahead."""
+        windows = {name: classifier.window(self.partitions, self._limits, now) for name, classifier in self._classifiers.items()}
+        ahead = {(name, partition): number for name, classifier in self._classifiers.items() for partition, number in classifier.numbers()}
+
+        def has_room(image: WaitingImage) -> bool:
+            return ahead.get(image.place, 0) < (self._limits.window if image.urgent else windows[image.model_name])
+
         chosen: list[WaitingImage] = []
-        ahead: dict[tuple[str, int], int] = {}
-        for image in self._in_turn():
-            classifier, place = self._classifiers[image.model_name], (image.model_name, image.partition)
-            number = ahead.setdefault(place, len(classifier.ahead[image.partition]))
-            if number < (self._limits.window if image.urgent else classifier.window(self.partitions, self._limits, now)):
-                ahead[place] += 1
+        for image in self._in_turn(filter(has_room, self._unsent.values())):
+            if has_room(image):
+                ahead[image.place] = ahead.get(image.place, 0) + 1
                 chosen.append(image)
         return chosen
 
-    def _in_turn(self) -> list[WaitingImage]:
+    def _in_turn(self, images: Iterable[WaitingImage]) -> list[WaitingImage]:
         of_owner = Counter(image.owner for classifier in self._classifiers.values() for image in classifier.in_line())
         turns: list[tuple[bool, int, WaitingImage]] = []
-        for image in self._unsent.values():
+        for image in images:
             turns.append((not image.urgent, of_owner[image.owner], image))
             of_owner[image.owner] += 1
         return [image for _, _, image in sorted(turns, key=lambda turn: turn[:2])]

@@ -406,8 +406,8 @@ create index external_answers_chunk on ops.external_answers (job, number);
 create index external_answers_waiting on ops.external_answers (model_name, first_sent_at) where answered_at is null and not done;
 comment on table ops.external_answers is
   'Images that external classifiers were sent or will be sent, with the first answer to each, until their job has ended.';
-comment on column ops.external_answers.job is 'Refers to classifications.';
-comment on column ops.external_answers.image_id is 'Refers to images.';
+comment on column ops.external_answers.job is 'Refers to read.classifications.';
+comment on column ops.external_answers.image_id is 'Refers to read.images.';
 comment on column ops.external_answers.number is 'The chunk of the job.';
 comment on column ops.external_answers.attempts is 'How often the image was sent.';
 comment on column ops.external_answers.sent_at is 'When it was sent last.';
