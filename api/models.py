@@ -225,7 +225,7 @@ class Models(PackageUpload):
         return Response([_change(one, usernames) for one in found[:limit]], headers=headers)
 
     @post("/external", operation_id="modelsDeclare", summary="Declare an external classifier")
-    async def declare(self, context: NamedDependency[RequestContext], data: JSONBody[DeclareModel]) -> Response[ModelVersion]:
+    async def add_external(self, context: NamedDependency[RequestContext], data: JSONBody[DeclareModel]) -> Response[ModelVersion]:
         """Add a version whose results another program computes, over Kafka. Needs the role researcher.
 
         The version is the candidate of its model from then on. Its `sha256` and `digest` are those of the declaration: which network

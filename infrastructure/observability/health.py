@@ -148,14 +148,14 @@ def _bridge(status: SystemStatus, silence_seconds: float) -> DependencyHealth:
         waiting = f"no bridge was seen for 10 s: {status.external_jobs} jobs of external classifiers wait"
         return _unhealthy(name, f"{waiting}. Is an inference-bridge process running?")
     silent = [
-        f"{printable(one.model)} ({one.images} images, {one.silence:.0f} s)"
+        f"{printable(one.model)} ({one.images} waiting, silent for {one.silence:.0f} s)"
         for one in status.external_waits
         if one.silence > silence_seconds
     ]
     if silent:
         what = f"no answer comes from the external classifiers of {', '.join(silent[:MAX_NAMED_MODELS])}"
         return _unhealthy(name, f"{what}: see docs/models/external.md, section Silence")
-    return _healthy(name, f"{status.bridges} running, {sum(one.images for one in status.external_waits)} images wait for an answer")
+    return _healthy(name, f"{status.bridges} running; images that wait for an answer: {sum(one.images for one in status.external_waits)}")
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:

@@ -89,7 +89,7 @@ async def test_a_silent_external_classifier_is_reported_from_the_images_that_wai
         )
         found = await examined(lease)
         assert (found["inference-bridge"].ok, found["inference"].ok) == (False, False)
-        assert "vesicles (1 images, 31 s)" in found["inference-bridge"].detail
+        assert "vesicles (1 waiting, silent for 31 s)" in found["inference-bridge"].detail
         connection.execute("insert into ops.external_models values ('vesicles', now())")
         assert (await examined(lease))["inference-bridge"].ok, "it lives: it answered another image"
 
@@ -130,8 +130,8 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
         ("inference", {"workers": 0}, False, "no worker"),
         ("inference-bridge", {"bridges": 0}, True, "no job needs one"),
         ("inference-bridge", {"bridges": 0, "external_jobs": 2}, False, "no bridge was seen for 10 s: 2 jobs of external classifiers wait"),
-        ("inference-bridge", {"external_waits": (wait(59),)}, True, "1 running, 320 images wait for an answer"),
-        ("inference-bridge", {"external_waits": (wait(61), wait(0, "others"))}, False, "vesicles (320 images, 61 s): see docs"),
+        ("inference-bridge", {"external_waits": (wait(59),)}, True, "1 running; images that wait for an answer: 320"),
+        ("inference-bridge", {"external_waits": (wait(61), wait(0, "others"))}, False, "vesicles (320 waiting, silent for 61 s): see docs"),
     ],
 )
 async def test_problems_that_the_database_shows_are_described(name, changes, ok, words):
