@@ -5,10 +5,9 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from application.jobs.chunk_results import ChunkAnswers, PlannedChunk
-from domain.classification import ImageFailure, ImageResult, PlannedImage, Provenance, ReviewRules, verdict_on
+from domain.classification import EXTERNAL_RUNTIME, ImageFailure, ImageResult, PlannedImage, Provenance, ReviewRules, verdict_on
 from domain.model import Version
 
-RUNTIME: Final = "external"
 UNKNOWN: Final = "unknown"
 """What only the operator of a classifier knows."""
 
@@ -88,7 +87,7 @@ class GatheredChunk:
         return Provenance(
             model_sha256=self._version.sha256,
             preprocessing=UNKNOWN,
-            runtime=RUNTIME,
+            runtime=EXTERNAL_RUNTIME,
             provider=UNKNOWN,
             decoder=UNKNOWN,
             cpu=UNKNOWN,
