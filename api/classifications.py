@@ -94,7 +94,7 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     status: JobStatus = JobStatus.PENDING
 
 
-class Retried(Requested, frozen=True, kw_only=True):
+class Retry(Requested, frozen=True, kw_only=True):
     """The new job, which classifies again what the job `retry_of` left without a result."""
 
     retry_of: UUID
@@ -232,14 +232,14 @@ class Classifications(Controller):
         return context.changed(view(await context.read(read_model.get, job_id)), result)
 
     @post("/{job_id:uuid}/retry", summary="Retry a classification")
-    async def retry(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Retried]:
+    async def retry(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Retry]:
         """Start a new job over the images that a job left without a result, with the same model version, planes and threshold.
 
         The job must have ended. The new one names it in `retry_of` and has no deadline. Needs the role analyst and the grant analyst, and
         for a version that is not in production the role researcher.
         """
         result = await context.execute(classifications.retry, job_id)
-        return context.created(Retried(id=result.id, retry_of=job_id), result)
+        return context.created(Retry(id=result.id, retry_of=job_id), result)
 
     @delete("/{job_id:uuid}", status_code=204, summary="Delete a classification")
     async def remove(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[None]:

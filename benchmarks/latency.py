@@ -58,7 +58,7 @@ def uploaded(bench: BenchmarkSystem, dataset: str) -> str:
 
 
 def until_readable(bench: BenchmarkSystem, image: str) -> None:
-    job = bench.post("/api/classifications/run", {"image_id": image}).json()["id"]
+    job = bench.post("/api/classifications/run", {"image_id": image, "fresh": True}).json()["id"]
     while not bench.http.get(f"/api/classification-results/classification/{job}").json():
         time.sleep(POLL)
 
@@ -72,7 +72,7 @@ def pushes(bench: BenchmarkSystem, image: str) -> tuple[list[float], list[float]
         for _ in range(20):
             drain(socket)
             began = time.perf_counter()
-            job = bench.post("/api/classifications/run", {"image_id": image}).json()["id"]
+            job = bench.post("/api/classifications/run", {"image_id": image, "fresh": True}).json()["id"]
             wait_for_result(socket, job)
             pushed.append((time.perf_counter() - began) * 1000)
             readable.append(timed(lambda: until_readable(bench, image)))

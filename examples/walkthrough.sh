@@ -191,11 +191,16 @@ same "$(until_ended "$ALL")" completed
 same "$(call GET "/api/classifications/$ALL" | field succeeded)" 3
 call GET "/api/classifications?dataset_id=$DATASET&status_filter=completed" > /dev/null
 same "$(call GET "/api/classifications/$ALL/failures" | field '#')" 0
+refused 409 POST "/api/classifications/$ALL/retry"
+LIST=$(send POST /api/classifications/run "{\"image_ids\":[\"$IMAGE\"],\"priority\":\"high\"}" | field id)
+PART=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\",\"filter\":{\"path\":\"*.jpg\"},\"fresh\":true}" | field id)
+same "$(until_ended "$LIST")" completed
+same "$(until_ended "$PART")" completed
 
 chapter "Read the results"
 RESULT=$(call GET "/api/classification-results/classification/$ALL" | field 0.id)
 call GET "/api/classification-results/$RESULT" | python3 -m json.tool
-same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 2
+same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 4
 call GET "/api/classification-results?classification_id=$ONE" > /dev/null
 call GET /api/classification-results/today/statistics > /dev/null
 

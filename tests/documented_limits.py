@@ -12,6 +12,7 @@ from application.history import event_feed, lists_as_of
 from application.jobs import dispatch_policy
 from application.recheck import outdated_results
 from domain import model, values
+from domain.classification import selection
 from infrastructure.audit import signed_heads
 from infrastructure.blobs import filesystem, s3
 from infrastructure.configuration.settings import Settings
@@ -62,6 +63,8 @@ LONG_STREAM = in_sql(r"where originator_version = (\d+)") - 1
 STATED = (
     # ---- HTTP
     stated("api.md", "has # checks without an answer", model_checks.MAX_PENDING),
+    stated("api.md", "a list of # to # images of one dataset", 1, selection.MAX_LISTED),
+    stated("api.md", "at the latest, at most # days from now", selection.MAX_DEADLINE.days),
     stated("models/format.md", "the model has # versions", model.MAX_VERSIONS),
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
     stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),

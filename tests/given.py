@@ -23,8 +23,7 @@ def command(by: Actor | None = None, *, id: UUID | None = None, at: datetime = N
     return Command(id=id or uuid4(), actor=by or actor(), at=at, digest=digest)
 
 
-def state_after(evolve: Callable[[Any, Event], Any], events: Iterable[Event]) -> Any:
-    state = None
+def state_after(evolve: Callable[[Any, Event], Any], events: Iterable[Event], state: Any = None) -> Any:
     for event in events:
         state = evolve(state, event)
     return state

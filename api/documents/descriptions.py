@@ -399,7 +399,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ReportDevice": {"is_online": "Whether the device is online"},
     "Requested": {"id": JOB, "status": "Status of the job"},
-    "Retried": {"id": JOB, "status": "Status of the job", "retry_of": "Id of the earlier job"},
+    "Retry": {"id": JOB, "status": "Status of the job", "retry_of": "Id of the earlier job"},
     "RetireModel": {"reason": f"Why, 1 to {MAX_REASON} characters"},
     "RunClassification": {
         "image_id": "Image to classify",

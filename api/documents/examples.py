@@ -323,7 +323,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Registration": {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD},
     "ReportDevice": {"is_online": True},
     "Requested": {"id": JOB, "status": "pending"},
-    "Retried": {"id": RETRY, "status": "pending", "retry_of": JOB},
+    "Retry": {"id": RETRY, "status": "pending", "retry_of": JOB},
     "RetireModel": {"reason": "Replaced by another model"},
     "RunClassification": {"dataset_id": DATASET, "filter": FILTER, "model_name": "pbc8@production", "priority": "high"},
     "Share": {"user_id": USER, "username": "ada", "grant": "owner"},

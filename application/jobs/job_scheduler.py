@@ -47,7 +47,7 @@ from domain.access import Actor
 from domain.classification import Classification
 from domain.errors import ConcurrencyConflict, NotFound, UpgradePending
 from domain.events import Event
-from domain.values import chunk_id, system_actor
+from domain.values import system_actor
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -62,7 +62,10 @@ CHECK_ABANDONED = model_checks.PackageRefusal(
 
 
 class SchedulerLimits(NamedTuple):
+    """`seconds_per_tick`: after which a tick begins no other step of the same kind, so that single images wait for a short time only."""
+
     planning: PlanningLimits = PlanningLimits()
+    seconds_per_tick: float = 0.05
     cleanup_interval_seconds: float = 1.0
     max_answered: int = 4096
 
@@ -92,13 +95,14 @@ class Scheduler:
         self._lease, self._attempts = timedelta(seconds=lease), attempts
         self._limits, self._clock, self._now = limits, clock, now or _utc_now
         self._plans = JobPlans(events)
-        self._planner = Planner(events, self._command, limits=limits.planning)
+        self._planner = Planner(events, self._command, has_time=self._has_time, limits=limits.planning)
         self._reused = ReusedResults(events, self._plans)
         self._answered: LRUCache[UUID, bool] = LRUCache(limits.max_answered)  # chunks that the read models may still show as waiting
         self._queue: WorkQueue | None = None
         self._leading = False
         self._has_skipped = False
         self._cleaned_at = 0.0
+        self._tick_began_at = 0.0
         self.is_idle = False  # whether the last tick found no open work; only a change of the read models can add some
 
     def close(self) -> None:
@@ -113,13 +117,13 @@ class Scheduler:
         if not self._leads():
             return []
         snapshot = self._work.snapshot()
-        self._has_skipped = False
+        self._has_skipped, self._tick_began_at = False, self._clock()
         self._for_each(self._planner.begin_turn(snapshot.to_plan), lambda job: self._planner.plan(job, self._work))
         self._for_each(snapshot.to_finish, self._finish)
         self._for_each(snapshot.overdue, self._expire)
         self._for_each(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
         outgoing = self._to_dispatch(snapshot)
-        remaining = outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases
+        remaining = outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.overdue or snapshot.orphans or snapshot.leases
         self.is_idle = not (remaining or self._has_skipped)
         return outgoing
 
@@ -127,8 +131,14 @@ class Scheduler:
         self._work.mark_dispatched(tasks)
 
     def _for_each(self, found: Sequence[T], act: Callable[[T], object]) -> None:
-        """Act on each item. An item that needs an upgrade of a process, or that others keep changing, waits for a later tick."""
-        for one in found:
+        """Act on each item, at least on one, until the time of this tick is over.
+
+        An item that needs an upgrade of a process, or that others keep changing, waits for a later tick, as do those that are left.
+        """
+        for index, one in enumerate(found):
+            if index and not self._has_time():
+                self._has_skipped = True
+                return
             try:
                 act(one)
             except UpgradePending as needed:
@@ -137,6 +147,9 @@ class Scheduler:
             except ConcurrencyConflict:
                 self._has_skipped = True
                 log.info("a job was changed by others; the next tick decides again")
+
+    def _has_time(self) -> bool:
+        return self._clock() - self._tick_began_at < self._limits.seconds_per_tick
 
     # ---- ending ----
     def _finish(self, done: ToFinish) -> None:
@@ -216,23 +229,29 @@ class Scheduler:
         remaining = {chunk: [one for one in planned if one.id not in deleted] for chunk, planned in images.items()}
         self._for_each([(job.id, chunk) for job, chunk, _ in chunks if remaining.get(chunk.id) == []], self._fail_deleted)
         filled = [(job, chunk, attempt) for job, chunk, attempt in chunks if remaining.get(chunk.id)]
-        self._reuse([OpenChunk(job.id, chunk.number, remaining[chunk.id]) for job, chunk, _ in filled])
-        return [classify(job, chunk, attempt=attempt) for job, chunk, attempt in filled if chunk.id not in self._answered]
+        kept = self._reuse([OpenChunk(job.id, chunk.number, remaining[chunk.id]) for job, chunk, _ in filled])
+        return [classify(job, chunk, attempt=attempt) for job, chunk, attempt in filled if chunk.id not in kept]
 
     def _fail_deleted(self, deleted: tuple[UUID, Chunk]) -> None:
         job, chunk = deleted
         self._fail_chunk(job, chunk.number, reason=IMAGE_DELETED, detail="The image was deleted before it was classified.")
         self._answered[chunk.id] = True
 
-    def _reuse(self, chunks: Sequence[OpenChunk]) -> None:
-        """Record earlier results for those of the chunks that may repeat them."""
+    def _reuse(self, chunks: Sequence[OpenChunk]) -> set[UUID]:
+        """Record earlier results for those of the chunks that may repeat them. Returns the chunks that need no worker."""
+        found = self._reused.find(chunks, self._work)
+        kept = {chunk.id for chunk, _ in found}
 
-        def record(found: tuple[OpenChunk, dict[str, EarlierResult]]) -> None:
-            if self._reused.record(*found, self._command()):
-                self._answered[chunk_id(found[0].job, found[0].number)] = True
+        def record(one: tuple[OpenChunk, dict[str, EarlierResult]]) -> None:
+            chunk, earlier = one
+            if self._reused.record(chunk, earlier, self._command()):
+                self._answered[chunk.id] = True
                 self._has_skipped = True  # more chunks may follow at once
+            else:
+                kept.discard(chunk.id)
 
-        self._for_each(self._reused.find(chunks, self._work), record)
+        self._for_each(found, record)
+        return kept
 
     # ---- abandoning ----
     def _abandon(self, lease: Lease) -> None:

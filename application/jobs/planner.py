@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from application.jobs.work_queue import ImagePage, ToPlan, Wanted, WorkQueue
+from application.jobs.work_queue import ImagePage, JobFile, ToPlan, WorkQueue
 from application.ports import Command, EventStore
 from domain import classification
 from domain.classification import MAX_PART_IMAGES, Classification, ClassificationPlanned, PlannedImage
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 class PlanningLimits(NamedTuple):
     """`images_per_command`: images looked at for one command. `images_per_turn`: in one turn, so that nothing else waits for long."""
 
-    images_per_command: int = 4 * MAX_PART_IMAGES
+    images_per_command: int = MAX_PART_IMAGES
     images_per_turn: int = 4 * MAX_PART_IMAGES
 
 
@@ -39,11 +39,19 @@ class _Progress(NamedTuple):
 class Planner:
     """Plans jobs over several images. Each page is a command of its own, so that planning resumes after the last planned image.
 
-    Images with a result that the job may repeat form parts of their own, before the others of their page. Calls block.
+    Images with a result that the job may repeat form parts of their own, before the others of their page. A turn ends after some images, or
+    when `has_time` says so. Calls block.
     """
 
-    def __init__(self, events: EventStore, command: Callable[[], Command], *, limits: PlanningLimits = DEFAULT_LIMITS) -> None:
-        self._log, self._command, self._limits = events, command, limits
+    def __init__(
+        self,
+        events: EventStore,
+        command: Callable[[], Command],
+        *,
+        has_time: Callable[[], bool] = lambda: True,
+        limits: PlanningLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self._log, self._command, self._has_time, self._limits = events, command, has_time, limits
         self._progress: dict[UUID, _Progress] = {}
         self._left = 0  # images to look at in this turn
 
@@ -58,6 +66,8 @@ class Planner:
         progress = self._progress.pop(job.id, None) or self._resumed(job.id, work)
         while progress is not None and progress.is_open and self._left > 0:
             progress = self._plan_page(progress, job, work)
+            if not self._has_time():
+                self._left = 0
         if progress is not None:
             self._progress[job.id] = progress
 
@@ -95,6 +105,6 @@ def _split(job: Classification, images: Sequence[PlannedImage], work: WorkQueue)
     """The images with a result that the job may repeat, and the others."""
     if job.fresh or job.external or not images:
         return [], list(images)
-    found = work.reusable({Wanted(job.id, image.sha256) for image in images})
-    known = {wanted.sha256 for wanted in found}
+    found = work.reusable({JobFile(job.id, image.sha256) for image in images})
+    known = {file.sha256 for file in found}
     return [one for one in images if one.sha256 in known], [one for one in images if one.sha256 not in known]

@@ -1,18 +1,21 @@
 """Results that a job repeats from earlier jobs. They are read from the log and verified, so that a wrong read model changes no result."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+from cachetools import LRUCache
 
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.jobs.model_versions import ModelVersions
-from application.jobs.work_queue import EarlierResult, Wanted, WorkQueue
+from application.jobs.work_queue import EarlierResult, JobFile, WorkQueue
 from application.ports import Command, EventStore
 from application.result_rules import ResultRules, rules_of_job
 from domain.classification import ChunkJudged, Classification, ImageResult, PlannedImage, Verdict
-from domain.values import result_id
+from domain.values import chunk_id, result_id
+
+MAX_CACHED_EVENTS: Final = 64
 
 
 class OpenChunk(NamedTuple):
@@ -23,8 +26,12 @@ class OpenChunk(NamedTuple):
     images: Sequence[PlannedImage]
 
     @property
-    def wanted(self) -> set[Wanted]:
-        return {Wanted(self.job, image.sha256) for image in self.images}
+    def id(self) -> UUID:
+        return chunk_id(self.job, self.number)
+
+    @property
+    def files(self) -> set[JobFile]:
+        return {JobFile(self.job, image.sha256) for image in self.images}
 
 
 class ReusedResults:
@@ -33,17 +40,18 @@ class ReusedResults:
     def __init__(self, log: EventStore, plans: JobPlans) -> None:
         self._log, self._plans = log, plans
         self._versions = ModelVersions(log)
+        self._events: LRUCache[int, ChunkJudged] = LRUCache(MAX_CACHED_EVENTS)
 
     def find(self, chunks: Sequence[OpenChunk], work: WorkQueue) -> list[tuple[OpenChunk, dict[str, EarlierResult]]]:
         """Those of the chunks whose images all have an earlier result, with these results by sha256.
 
         A plan puts such images into chunks of their own, so the first image tells whether it is worth looking for the others.
         """
-        begun = work.reusable({Wanted(chunk.job, chunk.images[0].sha256) for chunk in chunks})
-        likely = [chunk for chunk in chunks if Wanted(chunk.job, chunk.images[0].sha256) in begun]
-        found = work.reusable({wanted for chunk in likely for wanted in chunk.wanted})
-        complete = [chunk for chunk in likely if chunk.wanted <= found.keys()]
-        return [(chunk, {wanted.sha256: found[wanted] for wanted in chunk.wanted}) for chunk in complete]
+        begun = work.reusable({JobFile(chunk.job, chunk.images[0].sha256) for chunk in chunks})
+        likely = [chunk for chunk in chunks if JobFile(chunk.job, chunk.images[0].sha256) in begun]
+        found = work.reusable({file for chunk in likely for file in chunk.files})
+        complete = [chunk for chunk in likely if chunk.files <= found.keys()]
+        return [(chunk, {file.sha256: found[file] for file in chunk.files}) for chunk in complete]
 
     def record(self, chunk: OpenChunk, earlier: Mapping[str, EarlierResult], command: Command) -> bool:
         """Record the results of the chunk, unless it has some. False if the log does not confirm an earlier result."""
@@ -60,9 +68,13 @@ class ReusedResults:
         record_chunk_results(planned, ChunkAnswers(results=confirmed, labels=version.labels), command=command, log=self._log)
         return True
 
-    def _judged(self, positions: Collection[int]) -> dict[int, ChunkJudged]:
-        events = {recorded.position: self._log.decode(recorded) for recorded in self._log.at(positions)}
-        return {position: event for position, event in events.items() if isinstance(event, ChunkJudged)}
+    def _judged(self, positions: set[int]) -> dict[int, ChunkJudged]:
+        found = {position: self._events[position] for position in positions if position in self._events}
+        for recorded in self._log.at(positions - found.keys()):
+            event = self._log.decode(recorded)
+            if isinstance(event, ChunkJudged):
+                found[recorded.position] = self._events[recorded.position] = event
+        return found
 
     def _repeated(
         self, image: PlannedImage, earlier: EarlierResult, judged: Mapping[int, ChunkJudged], job: Classification, rules: ResultRules

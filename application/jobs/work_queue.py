@@ -116,8 +116,8 @@ class ImagePage(msgspec.Struct, frozen=True):
     more: bool
 
 
-class Wanted(NamedTuple):
-    """An image for which a job wants a result."""
+class JobFile(NamedTuple):
+    """The file of an image that a job covers."""
 
     job: UUID
     sha256: str
@@ -190,8 +190,8 @@ class WorkQueue(Protocol):
     def last_position(self, images: Collection[UUID]) -> int:
         """The position of the last upload among these images; 0 for none."""
 
-    def reusable(self, wanted: Collection[Wanted]) -> Mapping[Wanted, EarlierResult]:
-        """The newest result that the job may repeat for each image: another job's, of the same file, model version and planes.
+    def reusable(self, files: Collection[JobFile]) -> Mapping[JobFile, EarlierResult]:
+        """A result that the job may repeat, for each file that has one: another job's, of the same file, model version and planes.
 
         The person who requested the job may read it. Hidden, outdated and reused results are left out, and those of external classifiers,
         whose weights are not known. A job that wants fresh results has none.

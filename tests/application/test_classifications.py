@@ -8,11 +8,12 @@ from application import classifications, datasets, images, models
 from application.classifications import ImageSelection, load_job
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.ports import Mismatch
+from domain import classification
 from domain.access import Grant, Role
-from domain.classification import ChunkJudged, JobStatus, PlaneSelection
+from domain.classification import ChunkJudged, ImageFilter, JobStatus, PlaneSelection
 from domain.errors import Conflict, Forbidden, InputMismatch, Invalid, NotFound
 from domain.values import chunk_id
-from tests.given import actor, add_model, command
+from tests.given import NOW, actor, add_model, command
 from tests.rigs.scenario import Scenario
 
 SYSTEM = actor(None, kind="system")
@@ -236,3 +237,93 @@ def test_results_of_an_ended_job_are_not_recorded(log, scenario, ada, cells, run
     assert JobPlans(log).has_ended(job)
     failed = ChunkAnswers.failure_of_all(chunk, reason="worker_lost", detail="Lost.")
     assert not record_chunk_results(chunk, failed, command=command(SYSTEM), log=log)
+
+
+# ---- lists and filters ---------------------------------------------------------------------------------------------------------------
+def test_a_list_is_recorded_with_the_dataset_of_its_images(log, scenario, ada, cells, run):
+    images = [scenario.image(ada, cells) for _ in range(3)]
+    job = load_job(log, run(ada, images=(images[2], images[0], images[2])), command(ada), Grant.VIEWER)
+    assert (job.dataset_id, job.image_id, job.selected, job.phase) == (cells, None, (images[2], images[0]), JobStatus.PENDING)
+
+
+def test_several_images_are_loaded_in_the_order_in_which_they_are_named(log, scenario, ada, cells):
+    named = [scenario.image(ada, cells, filename=f"{number}.png") for number in range(3)][::-1]
+    assert [image.filename for image in images.load_images(log, named, command(ada), Grant.VIEWER)] == ["2.png", "1.png", "0.png"]
+
+
+def test_a_list_with_images_of_two_datasets_or_with_a_rejected_or_absent_one_is_refused(scenario, ada, cells, run):
+    image, elsewhere, torn = scenario.image(ada, cells), scenario.image(ada, scenario.dataset(ada)), scenario.image(ada, cells)
+    deleted, absent = scenario.image(ada, cells), uuid4()
+    scenario.reject(torn)
+    scenario.delete_image(ada, deleted)
+    with pytest.raises(Invalid, match="one dataset"):
+        run(ada, images=(image, elsewhere))
+    with pytest.raises(Conflict, match=f"{torn} cannot be classified"):
+        run(ada, images=(image, torn))
+    for missing in (deleted, absent, cells):
+        with pytest.raises(NotFound, match=str(missing)):
+            run(ada, images=(image, missing))
+
+
+def test_a_list_needs_a_grant_on_the_dataset_of_each_image(scenario, ada, cells, run):
+    bob, eve = scenario.user(name="bob"), scenario.user(name="eve")
+    image, other = scenario.image(ada, cells), scenario.image(bob, scenario.dataset(bob))
+    scenario.share(ada, cells, eve, Grant.VIEWER)
+    with pytest.raises(NotFound, match=str(image)):
+        run(bob, images=(other, image))
+    with pytest.raises(Forbidden):
+        run(eve, images=(image,))
+
+
+def test_a_filter_is_checked_against_the_labels_of_the_version_and_needs_a_dataset(log, scenario, ada, cells, run):
+    job = load_job(log, run(ada, dataset=cells, where=ImageFilter(label="flat"), path="A*"), command(ada), Grant.VIEWER)
+    assert (job.filter, job.path) == (ImageFilter(label="flat"), "A*")
+    assert load_job(log, run(ada, dataset=cells, where=ImageFilter()), command(ada), Grant.VIEWER).filter is None
+    with pytest.raises(Invalid, match="flat, round"):
+        run(ada, dataset=cells, where=ImageFilter(label="square"))
+    for covered in ({"image": scenario.image(ada, cells)}, {"images": (scenario.image(ada, cells),)}):
+        with pytest.raises(Invalid, match="dataset_id"):
+            run(ada, **covered, path="A*")
+
+
+# ---- retries -------------------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def failed(scenario, ada, cells):
+    """A job that failed for its image."""
+    image = scenario.image(ada, cells)
+    job = scenario.job(ada, image=image)
+    scenario.judge(job, 0, (), [image])
+    scenario.change(job, classification, lambda it: classification.complete(it, succeeded=0, failed=1, by=SYSTEM.id, at=NOW))
+    return job
+
+
+def test_a_retry_runs_the_version_of_the_earlier_job_though_another_is_in_production_now(log, scenario, ada, failed):
+    scenario.model(sha256="cd" * 32)
+    models.move_alias(name="shapes", alias="production", number=2, command=command(actor(Role.ADMIN)), log=log)
+    retry = load_job(log, classifications.retry(failed, command=command(ada), log=log).id, command(ada), Grant.VIEWER)
+    assert (retry.model_version, retry.retry_of, retry.images) == (1, failed, 1)
+
+
+def test_a_retry_needs_what_a_run_needs(log, scenario, ada, cells, failed):
+    viewer, stranger = scenario.user(Role.ANALYST, name="eve"), scenario.user(name="bob")
+    scenario.share(ada, cells, viewer, Grant.VIEWER)
+    with pytest.raises(Forbidden):
+        scenario.retry(viewer, failed)
+    with pytest.raises(NotFound):
+        scenario.retry(stranger, failed)
+    analyst = scenario.user(Role.ANALYST, name="kim")
+    scenario.share(ada, cells, analyst, Grant.ANALYST)
+    assert scenario.retry(analyst, failed)
+    scenario.model(sha256="cd" * 32)
+    models.move_alias(name="shapes", alias="production", number=2, command=command(actor(Role.ADMIN)), log=log)
+    with pytest.raises(Forbidden, match="not in production"):
+        scenario.retry(analyst, failed)
+    models.retire(name="shapes", reason=None, command=command(actor(Role.ADMIN)), log=log)
+    with pytest.raises(Invalid, match="retired"):
+        scenario.retry(ada, failed)
+
+
+def test_a_deleted_job_is_not_retried(scenario, ada, failed):
+    scenario.delete_job(ada, failed)
+    with pytest.raises(NotFound):
+        scenario.retry(ada, failed)

@@ -1,11 +1,12 @@
 """The scheduler, over a log in memory that others write to at the same time."""
 
+from itertools import count
 from uuid import uuid4
 
 import pytest
 
 from application.commands import MAX_ATTEMPTS
-from application.jobs.job_scheduler import Scheduler
+from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.tasks import Kind
 from application.jobs.work_queue import Chunk, Lease, OpenJob, SchedulerSnapshot, ToFinish, Worker
 from domain import classification, image
@@ -19,6 +20,7 @@ from tests.rigs.scenario import SHA256, Scenario
 from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(bytes(32))
+PATIENT = SchedulerLimits(seconds_per_tick=60)
 
 
 class BusyLog(RecorderEventStore):
@@ -97,18 +99,25 @@ def phases(log, jobs):
 
 def test_conflicts_that_end_within_the_attempts_do_not_show(log, jobs):
     log.busy, log.conflicts = jobs[0], MAX_ATTEMPTS - 1
-    Scheduler(lambda: shown(to_finish=[ToFinish(job, 1, 0) for job in jobs]), log, lease=60, attempts=2).tick()
+    Scheduler(lambda: shown(to_finish=[ToFinish(job, 1, 0) for job in jobs]), log, lease=60, attempts=2, limits=PATIENT).tick()
     assert phases(log, jobs) == [JobStatus.COMPLETED] * 2
 
 
 def test_a_job_that_others_change_all_the_time_holds_up_no_other_and_is_finished_by_the_next_tick(log, jobs):
     log.busy, log.conflicts = jobs[0], MAX_ATTEMPTS
-    scheduler = Scheduler(lambda: shown(to_finish=[ToFinish(job, 1, 0) for job in jobs]), log, lease=60, attempts=2)
+    scheduler = Scheduler(lambda: shown(to_finish=[ToFinish(job, 1, 0) for job in jobs]), log, lease=60, attempts=2, limits=PATIENT)
     scheduler.tick()
     assert phases(log, jobs) == [JobStatus.RUNNING, JobStatus.COMPLETED]
     assert not scheduler.is_idle
     scheduler.tick()
     assert phases(log, jobs) == [JobStatus.COMPLETED] * 2
+
+
+def test_a_tick_ends_jobs_until_its_time_is_over_and_at_least_one(log, jobs):
+    scheduler = Scheduler(lambda: shown(to_finish=[ToFinish(job, 1, 0) for job in jobs]), log, lease=60, attempts=2, clock=count().__next__)
+    scheduler.tick()
+    assert phases(log, jobs) == [JobStatus.COMPLETED, JobStatus.RUNNING]
+    assert not scheduler.is_idle
 
 
 def test_an_image_that_others_change_all_the_time_is_abandoned_by_a_later_tick(log, scenario):
@@ -117,7 +126,7 @@ def test_an_image_that_others_change_all_the_time_is_abandoned_by_a_later_tick(l
     about = {"kind": Kind.INSPECT, "job": None, "number": None, "urgent": False, "attempts": 2, "abandoned": False}
     queue = shown(leases=[Lease(id=one, held_at=NOW.replace(year=2000), **about) for one in images])
     log.busy, log.conflicts = images[0], MAX_ATTEMPTS
-    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2)
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2, limits=PATIENT)
     scheduler.tick()
     assert [log.load(one, image.evolve).rejected for one in images] == [None, "inspection_failed"]
     assert queue.abandoned == images[1:]
@@ -145,7 +154,7 @@ class DeletedImages(Queue):
     def deleted(self, images):
         return set(images)
 
-    def reusable(self, wanted):
+    def reusable(self, files):
         return {}
 
 
@@ -156,7 +165,7 @@ def test_a_chunk_that_waits_for_an_upgrade_leaves_the_scheduler_busy(log, scenar
     job = scenario.job(ada, image=covered)
     queue = DeletedImages(log, job, covered)
     log.busy, log.conflicts, log.problem = chunk_id(job, 0), 1, UpgradePending("a worker does not know the event yet")
-    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2)
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2, limits=PATIENT)
     scheduler.tick()
     assert log.event(chunk_id(job, 0), 1) is None
     assert not scheduler.is_idle

@@ -56,7 +56,9 @@ class Probe:
 
     def _judged(self, since, times):
         with self._client() as http:
-            made = self._until(since, lambda: self._promised(http, "job", "/api/classifications/run", {"image_id": self._image}))
+            made = self._until(
+                since, lambda: self._promised(http, "job", "/api/classifications/run", {"image_id": self._image, "fresh": True})
+            )
             if made:
                 times["result"] = _seconds(since, self._until(since, lambda: self._ended(http, made[0])))
 

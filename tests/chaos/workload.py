@@ -116,14 +116,16 @@ class Technician(threading.Thread):
         if self._images:
             image = self._chance.choice(self._images)
             try:
-                made = self._post("/api/classifications/run", json={"image_id": image})
+                made = self._post("/api/classifications/run", json={"image_id": image, "fresh": self._chance.random() < 0.5})
             except ImageRejected:
                 self._images.remove(image)
             else:
                 self._journal.promise("job", made.json()["id"], _position(made))
 
     def _run_dataset(self):
-        made = self._post("/api/classifications/run", json={"dataset_id": self._chance.choice(self._datasets)})
+        made = self._post(
+            "/api/classifications/run", json={"dataset_id": self._chance.choice(self._datasets), "fresh": self._chance.random() < 0.5}
+        )
         self._journal.promise("job", made.json()["id"], _position(made))
 
     def _rename(self):

@@ -364,7 +364,7 @@ def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(s
 # ---- open work -------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def scheduler_limits():
-    return SchedulerLimits()
+    return SchedulerLimits(seconds_per_tick=60)
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, scenari
     work.close()
 
 
-@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(planning=PlanningLimits(images_per_command=1))])
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(PlanningLimits(images_per_command=1), seconds_per_tick=60)])
 def test_work_is_given_out_given_out_again_and_given_up(stood, scenario, step):
     ada = scenario.user()
     scenario.model()

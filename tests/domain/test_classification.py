@@ -23,17 +23,18 @@ from tests.given import LATER, NOW, state_after
 ME = uuid4()
 
 
-def a_job(images=None, *, planes=None):
+def a_job(image=None, *, planes=None, **chosen):
     asked = classification.request(
         uuid4(),
         dataset=uuid4(),
-        image=images,
+        image=image,
         model_id=uuid4(),
         model_name="pbc8",
         model_version=1,
         model_sha256="ab",
         threshold=0.5,
         planes=planes,
+        **chosen,
         by=ME,
         at=NOW,
     )

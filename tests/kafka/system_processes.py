@@ -16,6 +16,7 @@ from application.classifications import ImageSelection
 from application.ports import Command
 from domain import user
 from domain.access import Actor, Role
+from domain.classification import RunOptions
 from infrastructure.blobs.store import open_blobs
 from infrastructure.embedded.child import Child, log_end, python
 from infrastructure.embedded.installation import environment
@@ -99,7 +100,7 @@ class SystemProcesses:
 
     def run(self, *, dataset=None, image=None, model="pbc8"):
         selection = ImageSelection(dataset_id=dataset, image_id=image)
-        asked = {"selection": selection, "model_name": model, "threshold": None, "known_models": []}
+        asked = {"selection": selection, "model_name": model, "threshold": None, "known_models": [], "options": RunOptions(fresh=True)}
         return classifications.run(**asked, command=self.command(), log=self.log).id
 
     # ---- what can be seen ----

@@ -233,7 +233,7 @@ class User:
         return str(answer.json()["id"])
 
     def _run(self, client: Client) -> None:
-        client.post("/api/classifications/run", {"image_id": self._image, "model_name": "pbc8"})
+        client.post("/api/classifications/run", {"image_id": self._image, "model_name": "pbc8", "fresh": True})
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ from tests.rigs.scenario import SHA256
 from tests.rigs.waiting import wait_until
 
 LEASE = timedelta(seconds=60)
-ONE_IMAGE_CHUNKS = SchedulerLimits(planning=PlanningLimits(images_per_command=1))  # each part of a plan has chunks of its own
+ONE_IMAGE_CHUNKS = SchedulerLimits(PlanningLimits(images_per_command=1), seconds_per_tick=60)  # each part of a plan has chunks of its own
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------------------
@@ -77,14 +77,50 @@ def test_a_job_with_chunks_in_flight_waits_for_those_with_none():
     assert [job is idle for job, _ in chosen] == [True, True, False]
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5), st.sampled_from(Priority)), max_size=8),
+    st.lists(st.integers(0, 2), max_size=6),
+    st.integers(0, 20),
+)
+def test_people_get_equal_shares_whatever_the_number_and_priority_of_their_jobs(asked, in_flight, capacity):
+    people = [uuid4() for _ in range(3)]
+    jobs = [open_job(position, by=people[of], chunks=count, priority=rank) for position, (of, count, rank) in enumerate(asked)]
+    chosen = fair_share(jobs, [release(by=people[of]) for of in in_flight], capacity=capacity)
+    waiting = {one: sum(len(job.waiting) for job in jobs if job.created_by == one) for one in people}
+    got = {one: sum(job.created_by == one for job, _ in chosen) for one in people}
+    has = {one: got[one] + sum(people[of] == one for of in in_flight) for one in people}
+    assert len(chosen) == min(capacity, sum(waiting.values()))
+    for one in people:
+        others = [has[other] for other in people if got[other]]
+        assert got[one] == waiting[one] or all(has[one] >= other - 1 for other in others)
+
+
+def test_ones_own_jobs_go_by_priority_and_those_of_others_wait_no_longer_for_it():
+    low, high = open_job(1, priority=Priority.LOW, chunks=2), open_job(2, priority=Priority.HIGH, chunks=2)
+    normal, other = open_job(3, chunks=1), open_job(4, by=BOB, priority=Priority.LOW, chunks=2)
+    chosen = fair_share([low, high, normal, other], [], capacity=9)
+    assert [job for job, _ in chosen if job.created_by == ADA] == [high, high, normal, low, low]
+    assert [job for job, _ in chosen].index(other) == 1
+
+
+def test_a_person_with_nothing_in_flight_gets_one_chunk_beyond_the_capacity():
+    ada, bob = open_job(1, chunks=3), open_job(2, by=BOB, chunks=3)
+    busy = [release(by=ADA) for _ in range(4)]
+    assert fair_share([ada, bob], busy, capacity=0) == []
+    assert fair_share([ada, bob], busy, capacity=0, one_each=True) == [(bob, bob.waiting[0])]
+    assert fair_share([ada, bob], busy, capacity=2, one_each=True) == [(bob, bob.waiting[0]), (bob, bob.waiting[1])]
+
+
 def test_a_slot_has_room_for_four_chunks_of_datasets_and_64_inspections_and_single_images_take_none():
     given = [release(), release(), release(urgent=True), release(kind=Kind.INSPECT)]
     assert (chunk_capacity(given, slots=1), chunk_capacity(given, slots=3)) == (2, 10)
+    assert chunk_capacity(given, urgent=True, slots=2) == 7
     assert inspection_capacity(given, slots=1) == 63
 
 
 def test_only_workers_of_the_bulk_lane_seen_lately_count_and_one_is_always_assumed():
     assert live_slots([worker(1, 2), worker(9, 3), worker(11, 5), worker(0, 7, "urgent")], now=NOW) == 5
+    assert live_slots([worker(1, 2), worker(0, 7, "urgent")], lane="urgent", now=NOW) == 7
     assert live_slots([], now=NOW) == 1
 
 
@@ -182,7 +218,7 @@ def test_a_check_is_a_reference_too():
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def scheduler_limits():
-    return SchedulerLimits()
+    return SchedulerLimits(seconds_per_tick=60)
 
 
 @pytest.fixture
@@ -251,7 +287,7 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
     assert late not in covered
 
 
-@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(planning=PlanningLimits(images_per_command=2))])
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(PlanningLimits(images_per_command=2), seconds_per_tick=60)])
 def test_a_big_plan_goes_on_where_a_crash_left_it(scenario, step):
     ada = scenario.user()
     scenario.model()

@@ -107,8 +107,9 @@ class Scenario:
             name="Scope", hostname=hostname, location="Room 1", firmware_version="1.0", command=self.command(admin), log=self.log
         ).id
 
-    def model(self, name="shapes"):
-        version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
+    def model(self, name="shapes", *, sha256=SHA256):
+        """A model, or with another `sha256` its next version, which is the candidate."""
+        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
         about = {"name": name, "description": "", "version": version, "by": SYSTEM.id, "at": self.now}
         self.log.append(self.command(), *model.add_version(model_id(name), self.log.load(model_id(name), model.evolve), **about))
 
@@ -156,12 +157,12 @@ class Scenario:
         planned = [PlannedImage(one, self.log.load(one, image.evolve).sha256) for one in covered]
         self.change(job, classification, lambda it: classification.plan(it, planned, more=more, by=SYSTEM.id, at=self.now))
 
-    def judge(self, job, number, results=(), failures=(), *, confidence=0.9, value=None):
+    def judge(self, job, number, results=(), failures=(), *, confidence=0.9, value=None, label="round", verdict=Verdict.CLEAR):
         """A chunk's answer: `results` and `failures` are image ids."""
         chunk = JobPlans(self.log).chunk(job, number)
         sha256 = {one.id: one.sha256 for one in chunk.images} if chunk else {}
-        about = {"label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "value": value}
-        scores = (confidence, 1 - confidence)
+        about = {"label": label, "confidence": confidence, "verdict": verdict, "value": value}
+        scores = (confidence, 1 - confidence) if label == LABELS[0] else (1 - confidence, confidence)
         seen = tuple(ImageResult(image_id=one, sha256=sha256.get(one, SHA256), **about, scores=scores) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}

@@ -15,6 +15,7 @@ from application.commands import CommandResult, idempotent
 from application.ports import Command, PasswordRequester
 from domain import user
 from domain.access import Actor, Grant, Role
+from domain.classification import ImageFilter, Priority, RunOptions
 from domain.errors import DomainError, KeyReused, Unavailable
 from domain.model import Version
 from domain.values import system_actor
@@ -313,20 +314,45 @@ class Client:
             await self.do("delete image", ADMIN, lambda command, api: images.delete(image, command=command, log=api.log), keyed=False)
 
     async def run(self) -> None:
-        whole = not self._known.images or self.world.happens(0.5)
-        asked: dict[str, Any] = {
-            "selection": ImageSelection(dataset_id=self._dataset()) if whole else ImageSelection(image_id=self._one(self._known.images)),
-            "model_name": MODEL,
-            "threshold": None,
-            "known_models": [],
-        }
-        done = await self.do(
-            "run dataset" if whole else "run image",
-            ADMIN,
-            lambda command, api: classifications.run(**asked, command=command, log=api.log),
-        )
+        """Over one image or a dataset, or seldom over a list or a filter. Researchers may repeat results, unlike the administrator."""
+        kind = self._chance.choices(["dataset", "image", "list", "filter"], [4, 4, 2, 2])[0] if self._known.images else "dataset"
+        asked: dict[str, Any] = {"model_name": MODEL, "threshold": self._one([None, None, 0.9]), "known_models": []}
+        asked |= {"selection": self._selection(kind), "options": self._options()}
+        who = ADMIN if self.world.happens(0.2) else self._known.people[0]
+        done = await self.do(f"run {kind}", who, lambda command, api: classifications.run(**asked, command=command, log=api.log))
         if done is not None:
             self._known.jobs.append(done.id)
+
+    def _selection(self, kind: str) -> ImageSelection:
+        match kind:
+            case "image":
+                return ImageSelection(image_id=self._one(self._known.images))
+            case "list":
+                home = self.world.database.tables["images"].get(first := self._one(self._known.images))
+                known = [one.id for one in self.world.database.tables["images"].values() if home and one.dataset_id == home.dataset_id]
+                return ImageSelection(
+                    image_ids=tuple(self._chance.sample(known, self._chance.randint(1, len(known)))) if known else (first,)
+                )
+            case "filter":
+                asked = self._one([ImageFilter(label=self._one(list(LABELS))), ImageFilter(without_result=True), ImageFilter()])
+                return ImageSelection(dataset_id=self._dataset(), filter=asked, path=self._one([None, "*.png", "0*"]))
+            case _:
+                return ImageSelection(dataset_id=self._dataset())
+
+    def _options(self) -> RunOptions:
+        later = timedelta(seconds=self._chance.uniform(0.2, 10.0))
+        return RunOptions(
+            priority=self._one(list(Priority)),
+            deadline=self.world.clock.today() + later if self.world.happens(0.2) else None,
+            fresh=self.world.happens(0.2),
+        )
+
+    async def retry(self) -> None:
+        if self._known.jobs:
+            job = self._one(self._known.jobs)
+            done = await self.do("retry", ADMIN, lambda command, api: classifications.retry(job, command=command, log=api.log))
+            if done is not None:
+                self._known.jobs.append(done.id)
 
     async def cancel(self) -> None:
         if self._known.jobs:
@@ -402,6 +428,7 @@ ACTS: list[tuple[Callable[[Client], Any], int]] = [
     (Client.delete_image, 2),
     (Client.run, 6),
     (Client.cancel, 2),
+    (Client.retry, 2),
     (Client.delete_job, 1),
     (Client.register_device, 1),
     (Client.remove_device, 1),

@@ -122,8 +122,8 @@ def _known(world: World) -> None:
     projector.apply(world.recorder.select_recorded(0, head), Checkpoint(head))
 
 
-def _asked(*, dataset: Any = None, one: Any = None) -> dict[str, Any]:
-    selection = ImageSelection(dataset_id=dataset, image_id=one)
+def _asked(*, dataset: Any = None, one: Any = None, several: Any = None) -> dict[str, Any]:
+    selection = ImageSelection(dataset_id=dataset, image_id=one, image_ids=several)
     return {"selection": selection, "model_name": MODEL, "threshold": None, "known_models": []}
 
 
@@ -171,6 +171,7 @@ USE_CASES: dict[str, Callable[[Client, KnownIds], Any]] = {
     "delete image": _doing(lambda known: lambda it, api: images.delete(known.images[0], command=it, log=api.log)),
     "run image": _doing(lambda known: lambda it, api: classifications.run(**_asked(one=known.images[0]), command=it, log=api.log)),
     "run dataset": _doing(lambda known: lambda it, api: classifications.run(**_asked(dataset=known.datasets[0]), command=it, log=api.log)),
+    "run list": _doing(lambda known: lambda it, api: classifications.run(**_asked(several=tuple(known.images)), command=it, log=api.log)),
     "cancel": _of_a_job(lambda job: lambda it, api: classifications.cancel(job, command=it, log=api.log)),
     "delete job": _of_a_job(lambda job: lambda it, api: classifications.delete(job, command=it, log=api.log)),
     "report device": _doing(

@@ -18,6 +18,7 @@ from domain.classification import (
     ClassificationFailed,
     ClassificationPlanned,
     ClassificationRequested,
+    ImageResult,
     JobStatus,
 )
 from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
@@ -149,11 +150,14 @@ class Model:
         self.planned: defaultdict[UUID, list[UUID]] = defaultdict(list)
         self.answered: defaultdict[UUID, list[UUID]] = defaultdict(list)
         self.labels: dict[UUID, str] = {}
+        self.results: dict[UUID, tuple[ChunkJudged, ImageResult]] = {}
         self.addresses: dict[UUID, tuple[str, str]] = {}
         self.hosts: dict[UUID, str] = {}
         self.weights: set[str] = set()
         self.chunks: Counter[tuple[UUID, int]] = Counter()
         self.too_late: list[str] = []
+        self.repeats = self.expired = 0
+        self.untrue: list[str] = []
         for event in events:
             self._is_in_time(event)
             self._hear(event)
@@ -196,10 +200,13 @@ class Model:
                 self.planned[event.originator_id] += [one.id for one in event.images]
             case ClassificationCancelled() | ClassificationCompleted() | ClassificationFailed():
                 self.phases[event.originator_id] = ENDS[type(event)]
+                self.expired += isinstance(event, ClassificationFailed) and event.reason.startswith("The deadline")
             case ChunkJudged():
                 self.chunks[event.job_id, event.number] += 1
                 self.answered[event.job_id] += [*(one.image_id for one in event.results), *(one.image_id for one in event.failures)]
                 self.labels |= {result_id(event.job_id, one.image_id): one.label for one in event.results}
+                self._repeated(event)
+                self.results |= {result_id(event.job_id, one.image_id): (event, one) for one in event.results}
             case UserRegistered():
                 self.addresses[event.originator_id] = canonical(event.email), canonical(event.username)
             case UserProfileChanged():
@@ -214,6 +221,20 @@ class Model:
             case ModelVersionAdded():
                 self.weights.add(event.version.file)
 
+    def _repeated(self, event: ChunkJudged) -> None:
+        """A repeated result is that of an earlier job, of the same file and version, and was no repeated one itself."""
+        for result in event.results:
+            if result.reused is None:
+                continue
+            self.repeats += 1
+            judged, first = self.results.get(result.reused, (None, None))
+            if judged is None or first is None or first.reused is not None or judged.job_id == event.job_id or event.provenance is not None:
+                self.untrue.append(f"{event.originator_id} repeats {result.reused}")
+            elif (first.sha256, first.scores, judged.model_version) != (result.sha256, result.scores, event.model_version):
+                self.untrue.append(f"{event.originator_id} is not {result.reused}")
+            elif self.requested[event.job_id].fresh:
+                self.untrue.append(f"{event.originator_id} was to be fresh")
+
     def compare(self, world: World, *, rested: bool) -> None:
         for names in (Counter(email for email, _ in self.addresses.values()), Counter(self.hosts.values())):
             twice = [name for name, count in names.items() if count > 1 and name != "[erased]"]
@@ -221,6 +242,10 @@ class Model:
                 world.breaks(f"R8 {twice} belong to two")
         if self.too_late:
             world.breaks(f"a guard let through: {self.too_late}")
+        world.counted["repeated results"] += self.repeats
+        world.counted["deadlines passed"] += self.expired
+        if self.untrue:
+            world.breaks(f"R22 results are repeated that are not there: {self.untrue[:3]}")
         if not rested:
             return
         tables = world.database.tables
@@ -257,6 +282,9 @@ def _chunks(world: World, model: Model) -> None:
             world.breaks(f"R3 job {job} planned {len(planned)} images and answered {len(answered)}, some of them twice")
         if not set(answered) <= set(planned):
             world.breaks(f"R3 job {job} answered for images that it did not plan")
+        listed = model.requested[job].images
+        if listed and not set(planned) <= set(listed):
+            world.breaks(f"R23 job {job} covers images that are not in its list")
         missing = set(planned) - set(answered) - model.gone
         if model.phases[job] is JobStatus.COMPLETED and missing:
             world.breaks(f"R3 job {job} is completed without answers for {len(missing)} images")

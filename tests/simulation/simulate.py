@@ -7,11 +7,13 @@ from typing import Any
 
 import structlog
 
+from application.ports import Command
+from infrastructure.eventstore.event_store import RecorderEventStore
 from projections.engine.checkpoints import CheckpointConflict
 from projections.process.dead_letters import retry_with
 from tests.simulation import invariants
 from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
-from tests.simulation.clients import Client, Journal, KnownIds, opened
+from tests.simulation.clients import ADMIN, SAME, Client, Direct, Journal, KnownIds, opened, uploaded
 from tests.simulation.processes import (
     Api,
     MemoryCheckpointStore,
@@ -25,7 +27,7 @@ from tests.simulation.processes import (
     sweeper,
 )
 from tests.simulation.watchers import MemoryLive, all_is_heard, broken_promises, forger, watcher
-from tests.simulation.world import Plan, Process, World, every_task_belongs_to_its_process
+from tests.simulation.world import ROOT, Plan, Process, World, every_task_belongs_to_its_process
 
 RESTS_WITHIN = 240.0  # seconds after the last misfortune
 SERVICES = ("database", "kafka", "blobs")
@@ -46,6 +48,26 @@ class Story:
 
     async def after(self, world: World) -> None:
         """When everything has come to rest: what else must hold."""
+
+
+class StoryOfJobs(Story):
+    """Three people run models again and again over a few images, some of which are equal."""
+
+    def before(self, world: World, known: KnownIds) -> None:
+        super().before(world, known)
+        direct: Any = Direct(RecorderEventStore(world.recorder, ROOT), world.blobs)
+        for data in (SAME, b"one", SAME, b"two", b"three"):
+            command = Command(id=world.new_id(), actor=ADMIN, at=world.clock.today())
+            known.images.append(uploaded(command, direct, known.datasets[0], None, data).id)
+
+    async def tell(self, world: World, people: list[Client]) -> None:
+        await asyncio.gather(*(self._run_jobs(world, one) for one in people))
+
+    async def _run_jobs(self, world: World, client: Client) -> None:
+        acts = [Client.run, Client.run, Client.run, Client.run, Client.retry, Client.cancel, Client.upload, Client.delete_job]
+        for _ in range(self.acts):
+            await asyncio.sleep(world.chance.expovariate(2.0))
+            await world.chance.choice(acts)(client)
 
 
 class StoryOfALyingWorker(Story):

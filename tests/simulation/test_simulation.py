@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from tests.simulation.invariants import told
-from tests.simulation.simulate import StoryOfAdversaries, broken_in, run
+from tests.simulation.simulate import StoryOfAdversaries, StoryOfJobs, broken_in, run
 from tests.simulation.world import CALM
 
-SEEDS, SEEDS_OF_LIES, PIECE = 300, 50, 25
+SEEDS, SEEDS_OF_JOBS, SEEDS_OF_LIES, PIECE = 300, 100, 50, 25
 
 
 def pieces(seeds, *, short):
@@ -37,6 +37,19 @@ def test_adversaries_lie_and_no_lie_is_taken():
     assert counted["files swapped"] > 10
     assert counted["notifications forged"] > 10
     assert counted["lies taken"] == 0
+
+
+@pytest.mark.parametrize("first", pieces(SEEDS_OF_JOBS, short=PIECE))
+def test_everything_holds_while_jobs_repeat_results_and_others_are_cut_short(first):
+    broken = broken_in(range(first, first + PIECE), story=StoryOfJobs())
+    assert not broken, next(iter(broken.items()))
+
+
+def test_results_are_repeated_and_jobs_end_at_deadlines():
+    counted = sum((run(seed, story=StoryOfJobs()).counted for seed in range(10)), Counter())
+    assert counted["repeated results"] > 20
+    assert counted["deadlines passed"] > 5
+    assert min(counted[f"done {kind}"] for kind in ("run list", "run filter", "retry")) > 0
 
 
 def test_without_misfortunes_nobody_dies_and_nobody_waits_long():

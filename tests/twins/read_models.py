@@ -16,6 +16,7 @@ from application.jobs.work_queue import (
     EarlierResult,
     IdRow,
     ImagePage,
+    JobFile,
     Lease,
     OpenJob,
     OutgoingTask,
@@ -23,7 +24,6 @@ from application.jobs.work_queue import (
     SchedulerSnapshot,
     ToFinish,
     ToPlan,
-    Wanted,
     Worker,
 )
 from application.ports import RecordedEvent
@@ -249,8 +249,8 @@ class MemoryWork:
     def last_position(self, images: Collection[UUID]) -> int:
         return max((int(self._tables["images"][image].position) for image in images), default=0)
 
-    def reusable(self, wanted: Collection[Wanted]) -> dict[Wanted, EarlierResult]:
-        found = {one: self._earlier(one) for one in wanted}
+    def reusable(self, files: Collection[JobFile]) -> dict[JobFile, EarlierResult]:
+        found = {one: self._earlier(one) for one in files}
         return {one: EarlierResult(row.id, row.image_id, row.position) for one, row in found.items() if row is not None}
 
     def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
@@ -292,11 +292,11 @@ class MemoryWork:
     def _results_of(self, image: UUID) -> list[Any]:
         return [row for row in self._table("results") if row.image_id == image and not row.hidden]
 
-    def _earlier(self, wanted: Wanted) -> Any:
-        job = self._tables["classifications"].get(wanted.job)
+    def _earlier(self, file: JobFile) -> Any:
+        job = self._tables["classifications"].get(file.job)
         if job is None or job.fresh or job.external:
             return None
-        images = [image for image in self._table("images") if image.sha256 == wanted.sha256 and not image.deleted]
+        images = [image for image in self._table("images") if image.sha256 == file.sha256 and not image.deleted]
         results = [row for image in images for row in self._results_of(image.id)]
         return max((row for row in results if self._repeats(job, row)), key=lambda row: (row.position, -row.id.int), default=None)
 

@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.jobs.work_queue import EarlierResult, IdRow, ImagePage, OpenJob, OutgoingTask, SchedulerSnapshot, Wanted
+from application.jobs.work_queue import EarlierResult, IdRow, ImagePage, JobFile, OpenJob, OutgoingTask, SchedulerSnapshot
 from domain.access import ADMINISTRATORS
 from domain.classification import Classification, PlannedImage
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
@@ -75,7 +75,7 @@ REUSABLE = """select w.job, w.sha256, e.id, e.image_id, e.position
       and not c.external and c.id <> j.id
     join visible v on v.dataset = r.dataset_id and v.subject = case when u.role = 'admin' then %(administrators)s else j.created_by end
     where i.sha256 = w.sha256 and not i.deleted and not exists (select from outdated_results o where o.id = r.id)
-    order by r.position desc, r.id limit 1
+    limit 1
   ) e"""
 DISPATCH = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
     from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
@@ -146,12 +146,12 @@ class PostgresWorkQueue:
     def last_position(self, images: Collection[UUID]) -> int:
         return self._rows(LAST_POSITION, PositionRow, ids=list(images))[0].position
 
-    def reusable(self, wanted: Collection[Wanted]) -> dict[Wanted, EarlierResult]:
-        if not wanted:
+    def reusable(self, files: Collection[JobFile]) -> dict[JobFile, EarlierResult]:
+        if not files:
             return {}
-        jobs, sha256 = (list(column) for column in zip(*wanted, strict=True))
+        jobs, sha256 = (list(column) for column in zip(*files, strict=True))
         found = self._rows(REUSABLE, ReusableRow, jobs=jobs, sha256=sha256, administrators=ADMINISTRATORS)
-        return {Wanted(row.job, row.sha256): EarlierResult(row.id, row.image_id, row.position) for row in found}
+        return {JobFile(row.job, row.sha256): EarlierResult(row.id, row.image_id, row.position) for row in found}
 
     def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
         rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in tasks for work in outgoing.task.work]
