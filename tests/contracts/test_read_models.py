@@ -15,7 +15,7 @@ from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.planner import PlanningLimits
 from application.jobs.tasks import Kind
 from application.jobs.topics import BULK, EXTERNAL
-from application.jobs.work_queue import Worker
+from application.jobs.work_queue import Lane, Worker
 from domain import classification, model_check
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
@@ -459,9 +459,13 @@ def test_chunks_of_external_classifiers_take_no_capacity_from_others_and_are_los
     step()
     external, single = scenario.job(ada, dataset=cells, model="vesicles"), scenario.job(ada, image=images[0], model="vesicles")
     own = scenario.job(ada, dataset=cells)
-    assert [topic for topic, *_ in step()] == [EXTERNAL], "the single image"
-    assert Counter(topic for topic, *_ in step()) == {EXTERNAL: 4, BULK: 4}, "four chunks in flight for each slot"
+    while not all(scenario.log.load(job, classification.evolve).planned for job in (external, own)):
+        step()
+    step()
     with closing(stood.work()) as work:
+        in_flight = Counter(lease.lane for lease in work.snapshot().leases if lease.kind is Kind.CLASSIFY)
+        lanes = {Lane(urgent=True, external=True): 1, Lane(urgent=False, external=True): 4, Lane(urgent=False): 4}
+        assert in_flight == lanes, "four chunks for each slot, and the single image"
         assert {lease.job for lease in work.snapshot().leases if lease.external} == {external, single}
         assert work.snapshot().external
         assert [job.id for job in work.waiting(urgent=False, maximum=9)] == [own]
