@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,7 @@ from application.commands import CommandResult
 from application.history.as_of import position_of
 from application.history.past_models import PastModels
 from application.signed_downloads import content_disposition
+from domain.declaration import declare
 from domain.model import OutputKind
 from domain.model_check import CheckReport, Environment
 from projections import models as read_model
@@ -105,6 +106,20 @@ class MoveAlias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     reason: str
+
+
+class DeclareModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An external classifier: a program that reads images of this system and answers with labels."""
+
+    name: str
+    labels: tuple[str, ...]
+    label_texts: dict[str, str] = {}
+    description: str = ""
+    review_below: float = 0.0
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return msgspec.structs.asdict(self)
 
 
 class RetireModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,6 +223,19 @@ class Models(PackageUpload):
         usernames = await context.read(users.usernames, accounts)
         headers = {"X-Next-Cursor": str(found[limit - 1].position)} if len(found) > limit else {}
         return Response([_change(one, usernames) for one in found[:limit]], headers=headers)
+
+    @post("/external", operation_id="modelsDeclare", summary="Declare an external classifier")
+    async def add_external(self, context: NamedDependency[RequestContext], data: JSONBody[DeclareModel]) -> Response[ModelVersion]:
+        """Add a version whose results another program computes, over Kafka. Needs the role researcher.
+
+        The version is the candidate of its model from then on. Its `sha256` and `digest` are those of the declaration: which network
+        answers is unknown. The same declaration again is the same version. docs/models/external.md describes the program.
+        """
+        result = await context.execute(models.add_external, **data.fields)
+        state = await context.read_log(models.load_model, data.name)
+        row, declared = read_model.row_of(state), declare(**data.fields).version.sha256
+        version = next(one for one in row.versions if one.sha256 == declared)
+        return context.created(_version(row, version, await context.read(users.usernames, _accounts([row]))), result)
 
     @put("/{name:str}/aliases/{alias:str}", operation_id="modelsMoveAlias", summary="Move an alias of a model")
     async def move_alias(

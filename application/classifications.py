@@ -24,7 +24,7 @@ from domain.classification import (
 from domain.errors import Conflict, InputMismatch, Invalid, MismatchedInput, NotFound, StreamClosed
 from domain.events import Event
 from domain.image import Image
-from domain.model import PRODUCTION, Model, OutputKind, Version, require_runner, select_version
+from domain.model import PRODUCTION, Model, Version, require_runner, select_version
 from domain.values import invalid, model_id
 
 
@@ -74,6 +74,8 @@ def run(
     require_role(command.actor, Role.ANALYST)
     _check_selection(selection)
     chosen, version = _model_version(model_name, model_version, known_models, command.actor, log)
+    if version.is_external and planes not in {None, PlaneSelection()}:
+        raise invalid("planes", f"cannot be chosen for {chosen.name}: an external classifier reads the image itself")
     asked = None if selection.filter is None else checked_filter(selection.filter, labels=version.labels)
     path = None if selection.path is None else path_pattern(selection.path)
     covered = _covered(selection, command, log)
@@ -90,12 +92,12 @@ def run(
         model_sha256=version.sha256,
         threshold=version.review_below if threshold is None else threshold,
         planes=planes,
-        external=version.kind is OutputKind.EXTERNAL,
+        external=version.is_external,
         options=options,
         by=command.actor.id,
         at=command.at,
     )
-    if input_check is not None:
+    if input_check is not None and not version.is_external:
         _require_match(chosen, version, input_check(version, covered.image, planes))
     datasets.load_dataset(log, covered.dataset, command.actor, Grant.ANALYST)
     return _record(events, covered, command, log)

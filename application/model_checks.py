@@ -68,6 +68,8 @@ def request_test(*, name: str, number: int, command: Command, log: EventStore) -
     if found.retired:
         raise Conflict(f"Model {name} is retired: its versions are not tested any more")
     version = found.numbered(number)
+    if version.is_external:
+        raise Conflict(f"Version {number} of the model {name} is an external classifier: it has no package that could be tested")
     if not version.package:
         raise Conflict(f"Version {number} of the model {name} was added without its package, so it has no test tensors")
     check = new_id(command, "model_check")

@@ -1,7 +1,7 @@
 """Use cases of models: add a version, move an alias, retire, and who may do so."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -11,9 +11,11 @@ from application.commands import CommandResult, execute, load_existing
 from application.ports import Command, EventStore, StreamPrecondition
 from domain import model, user
 from domain.access import Actor, Role, require_role
-from domain.errors import NotFound
+from domain.declaration import declare
+from domain.errors import Conflict, NotFound
 from domain.events import Event
 from domain.model import (
+    CANDIDATE,
     MAX_LABELS,
     Model,
     ModelAliasMoved,
@@ -55,6 +57,43 @@ def add_version(*, name: str, description: str, version: Version, command: Comma
 
     def decide(state: Model | None) -> list[Event]:
         return model.add_version(stream, state, name=name, description=description, version=version, by=command.actor.id, at=command.at)
+
+    return execute(log, command, lambda: log.load(stream, model.evolve), decide, stream=stream)
+
+
+def add_external(
+    *,
+    name: str,
+    description: str,
+    labels: Sequence[str],
+    label_texts: Mapping[str, str],
+    review_below: float,
+    command: Command,
+    log: EventStore,
+) -> CommandResult:
+    """Add the declaration of an external classifier as a version, which is the candidate of its model from now on.
+
+    The same declaration again changes nothing (position 0). Raises Invalid, Forbidden, Conflict for a retired model.
+    """
+    require_role(command.actor, Role.RESEARCHER)
+    declared = declare(name=name, description=description, labels=labels, label_texts=label_texts, review_below=review_below)
+    version = declared.version
+    check_version(version)
+    stream = model_id(declared.name)
+
+    def decide(state: Model | None) -> list[Event]:
+        if state is not None and state.retired:
+            raise Conflict(f"Model {declared.name} is retired: choose another name")
+        return model.add_version(
+            stream,
+            state,
+            name=declared.name,
+            description=declared.description,
+            version=version,
+            alias=CANDIDATE,
+            by=command.actor.id,
+            at=command.at,
+        )
 
     return execute(log, command, lambda: log.load(stream, model.evolve), decide, stream=stream)
 

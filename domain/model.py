@@ -20,6 +20,7 @@ SHA256: Final = re.compile("[0-9a-f]{64}")
 MAX_REASON: Final = 1000
 NONE_APPLIES: Final = "none"
 """The label of an image of a `multi_label` model to which no label applies."""
+RESERVED_NAMES: Final = frozenset({"external"})  # parts of paths of the API
 MAX_VERSIONS: Final = 200
 MAX_LABELS: Final = 300
 """The scores of a whole chunk must fit into one event."""
@@ -43,6 +44,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing. `package` is the sha256 of the archive that holds the weights; they are a file of their own where it is empty.
     `kind` is what the numbers of the network mean, `label_texts` are labels in words, and `release` is the version that the manifest
     states. Versions of release 0.2.0 lack these five.
+
+    An external version has no weights: another program computes its results. `record` is then its declaration, whose sha256 stands for
+    that of the weights.
     """
 
     number: int
@@ -58,8 +62,14 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     release: str = ""
 
     @property
+    def is_external(self) -> bool:
+        return self.kind is OutputKind.EXTERNAL
+
+    @property
     def file(self) -> str:
-        """The sha256 of the blob with the weights: the package, or the weights themselves."""
+        """The sha256 of the blob with the weights: the package, or the weights themselves. Raises Conflict for an external version."""
+        if self.is_external:
+            raise Conflict(f"Version {self.number} is an external classifier: it has no file, since another program computes its results")
         return self.package or self.sha256
 
     @property
@@ -109,7 +119,7 @@ class Addition(msgspec.Struct, frozen=True):
 
 
 class ModelVersionAdded(Event, frozen=True, kw_only=True):
-    """`check_id` is the check that the version has passed; None for a version that came with a release."""
+    """`check_id` is the check that the version has passed; None for a version that came with a release, and for an external one."""
 
     name: str
     description: str
@@ -118,7 +128,8 @@ class ModelVersionAdded(Event, frozen=True, kw_only=True):
 
     @property
     def addition(self) -> Addition:
-        return Addition(self.at, self.by if self.check_id else None, self.description if self.version.digest else None)
+        by_user = self.check_id is not None or self.version.is_external
+        return Addition(self.at, self.by if by_user else None, self.description if self.version.digest else None)
 
 
 class ModelAliasMoved(Event, frozen=True, kw_only=True):
@@ -196,6 +207,12 @@ def select_version(model: Model, wanted: str) -> Version:
         raise _not_selectable(model, wanted) from None
 
 
+def external_labels(model: Model | None, number: int, sha256: str) -> tuple[str, ...]:
+    """The labels of version `number`; empty unless it is the external classifier with the declaration `sha256`."""
+    versions = model.versions if model is not None else ()
+    return next((one.labels for one in versions if one.is_external and (one.number, one.sha256) == (number, sha256)), ())
+
+
 def require_runner(model: Model, version: Version, actor: Actor) -> None:
     """Raises Forbidden unless the version is in production, or the actor is the system or has at least the role researcher."""
     if model.aliases.get(PRODUCTION) == version.number or actor.is_system:
@@ -228,6 +245,8 @@ def add_version(
     """
     if is_id(name):
         raise invalid("name", "must not look like an id")
+    if name in RESERVED_NAMES:
+        raise invalid("name", f"must not be {name}: choose another name")
     if state is not None and state.same_as(version) is not None:
         return []
     number = len(state.versions) + 1 if state else 1
@@ -246,10 +265,12 @@ def add_version(
 
 
 def violation_of(added: ModelVersionAdded, model: Model | None) -> str | None:
-    """The first rule that a version which passed a check breaks, as a text; None if it breaks none.
+    """The first rule that a version which a user added breaks, as a text; None if it breaks none.
 
     `model` is the state before the version was added. Migration 0024 contains the same rules.
     """
+    if added.check_id is not None and added.version.is_external:
+        return "no package is an external classifier"
     if not SHA256.fullmatch(added.version.digest):
         return "the digest is no SHA-256 in hexadecimal"
     if not SHA256.fullmatch(added.version.sha256):

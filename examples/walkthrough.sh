@@ -181,6 +181,12 @@ CHECK=$(call POST "/api/models/$MODEL/versions/$VERSION/checks" | field id)
 same "$(checked "$CHECK" | field status)" passed
 same "$(call GET /api/model-checks | field '#')" 2
 
+chapter "Declare an external classifier, which another program runs"
+EXTERNAL="{\"name\":\"theirs-$ME\",\"labels\":[\"round\",\"flat\"],\"review_below\":0.7}"
+same "$(send POST /api/models/external "$EXTERNAL" | field kind)" external
+same "$(send POST /api/models/external "$EXTERNAL" | field number)" 1
+same "$(TOKEN=$ADMIN_TOKEN send POST "/api/models/theirs-$ME/retire" '{"reason":"It was an example"}' | field retired)" True
+
 # until_ended JOB: prints the final status
 until_ended() {
   local status

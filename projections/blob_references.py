@@ -11,13 +11,13 @@ from domain.errors import Unavailable
 IS_CURRENT = """select c.position >= h.position
     or coalesce((select e.recorded_at > clock_timestamp() - %s::interval from es.event_at(c.position + 1) e), false)
   from checkpoint c, es.head h where c.projection = 'main'"""
-# A version that came with an earlier release has no package. The package of a check that failed is in use no more.
+# A version that came with an earlier release has no package, an external one no file. The package of a check that failed is in use no more.
 # An image of an unknown dataset is in use: the event that created the dataset may be a dead letter.
 REFERENCED = """select i.sha256 from images i left join datasets d on d.id = i.dataset_id
     where not i.deleted and d.deleted is not true and i.sha256 = any(%(names)s)
   union
   select coalesce(one ->> 'package', one ->> 'sha256') from models m, jsonb_array_elements(m.versions) one
-    where coalesce(one ->> 'package', one ->> 'sha256') = any(%(names)s)
+    where coalesce(one ->> 'package', one ->> 'sha256') = any(%(names)s) and one ->> 'kind' is distinct from 'external'
   union
   select sha256 from model_checks where status = 'pending' and sha256 = any(%(names)s)"""
 # No read model shows a discarded event, but commands fold the log and may still use its file.

@@ -13,7 +13,7 @@ from infrastructure.embedded.supervisor import PROCESSES
 from infrastructure.postgres.schema import migrate
 
 MIGRATED: Final = "migrated"
-ROLES: Final = (APP_ROLE, *(process.database_role for process in PROCESSES))
+ROLES: Final = tuple(dict.fromkeys((APP_ROLE, *(process.database_role for process in PROCESSES))))
 SEARCH_NOTHING: Final = "set search_path = ''"  # names and definitions then carry their schema
 
 TABLES: Final = """select c.oid, n.nspname, c.relname, c.relkind, c.reloptions, pg_get_partkeydef(c.oid),

@@ -120,6 +120,7 @@ STATED = (
         crash_counts.CRASH_WINDOW_SECONDS / 60,
     ),
     stated("operations/troubleshoot.md", "no worker was seen for # s", dispatch_policy.WORKER_ALIVE_WITHIN.total_seconds()),
+    stated("operations/troubleshoot.md", "no bridge was seen for # s", dispatch_policy.WORKER_ALIVE_WITHIN.total_seconds()),
     stated("operations/troubleshoot.md", "at most # requests at the same time", ADMISSION.normal),
     stated(
         "operations/troubleshoot.md",

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import yaml
 
+from api.cli.processes import PROCESSES
 from infrastructure.configuration.names import OTHER_NAMES
 from infrastructure.configuration.settings import PREFIX, Settings, WrongSetting, load
 from infrastructure.security.process_keys import PROCESS_NEEDS
@@ -93,14 +94,14 @@ def test_each_service_has_the_keys_of_its_process_and_none_has_the_root_key():
 
 def test_every_process_signs_in_to_the_database_with_its_own_role():
     for name, service in OURS.items():
-        role = "app" if name == "migrate" else name
+        role = {"migrate": "app", "inference-bridge": "inference"}.get(name, name)
         assert urlsplit(filled_in(service["environment"]["BIOSCOPE_POSTGRES_URL"])).username == f"bioscope_{role}"
         passwords = set(re.findall(r"\$\{(\w+PASSWORD)", str(service["environment"])))
         assert passwords - {"BIOSCOPE_OWNER_PASSWORD"} == {f"BIOSCOPE_{role.upper()}_PASSWORD"}, name
 
 
 def test_every_process_has_a_service_that_runs_it():
-    assert {next(iter(service["command"])) for service in OURS.values()} == {"migrate", "api", "relay", "projector", "inference"}
+    assert {next(iter(service["command"])) for service in OURS.values()} == {"migrate", *PROCESSES}
 
 
 def test_our_containers_are_hardened_and_only_the_api_is_published_on_loopback():
@@ -161,7 +162,10 @@ def test_nothing_of_our_image_is_an_administrator_of_the_object_store():
 
 
 def test_every_process_signs_in_to_the_object_store_as_its_own_user():
+    assert "BLOBS_KEY" not in str(OURS["inference-bridge"]["environment"]), "a bridge reads no files"
     for name, service in OURS.items():
+        if name == "inference-bridge":
+            continue
         user = "APP" if name == "migrate" else name.upper()
         assert set(re.findall(r"\$\{(\w+_BLOBS_(?:KEY|SECRET))", str(service["environment"]))) == {
             f"BIOSCOPE_{user}_BLOBS_KEY",
@@ -175,7 +179,7 @@ def test_the_service_that_writes_the_policy_knows_the_secret_of_the_buckets_owne
 
 
 def test_each_process_has_a_policy_of_the_object_store():
-    assert {path.stem for path in (ROOT / "deploy" / "blob-policies").iterdir()} == {"app", *PROCESS_NEEDS}
+    assert {path.stem for path in (ROOT / "deploy" / "blob-policies").iterdir()} == {"app", *PROCESS_NEEDS} - {"inference-bridge"}
 
 
 def test_the_object_store_is_the_one_that_is_tested():

@@ -23,6 +23,7 @@ SLEEPS = {
     "tests/kafka/system_processes.py": "an event each 0.3 s until Kafka delivers one, and counters that are written each second",
     "tests/kafka/test_consumer_process.py": "something does not happen meanwhile",
     "tests/overload": "clients pause between calls",
+    "tests/rigs/external_classifier.py": "inference blocks the loop of a classifier",
     "tests/rigs/waiting.py": "polls a condition up to a deadline",
     "tests/system/test_consumer.py": "a process runs for a while before it is killed",
     "tests/system/test_kills.py": "processes run for a while before one is killed",

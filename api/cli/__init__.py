@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from api.cli import jobs, processes, remote, results, stack, statistics
-from api.cli.admin import audit, backup, config, documents, images, keys, model_packages, models, policies, users
+from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, policies, status, users
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -47,8 +47,8 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
         sys.stdout.reconfigure(errors="replace")  # no command fails because the terminal lacks a character
 
 
-for checking in (model_packages.add, model_packages.test, model_packages.checks):
-    models.models.add_command(checking)
+for of_models in (model_packages.add, model_packages.test, model_packages.checks, external_models.add_external):
+    models.models.add_command(of_models)
 main.add_section(
     "Everyday commands",
     stack.demo,
@@ -67,6 +67,7 @@ main.add_section(
     models.models,
     policies.policies,
     images.images,
+    status.status,
     stack.doctor,
     config.config,
     keys.keys,
@@ -76,5 +77,7 @@ main.add_section(
     audit.rebuild,
     audit.dead_letters,
 )
-main.add_section("Processes", processes.api, processes.relay, processes.projector, processes.inference, processes.health)
+main.add_section(
+    "Processes", processes.api, processes.relay, processes.projector, processes.inference, processes.inference_bridge, processes.health
+)
 main.add_section("Interfaces", documents.openapi, documents.asyncapi, completion)

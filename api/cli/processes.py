@@ -13,6 +13,7 @@ from api.cli.output import fail, print_json, print_message
 from api.cli.shapes import ProcessHealth
 from infrastructure.configuration.settings import Settings
 
+PROCESSES: Final = ("api", "relay", "projector", "inference", "inference-bridge")
 DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
 
 
@@ -94,6 +95,20 @@ def inference() -> None:
     run_inference(settings)
 
 
+@command("inference-bridge", example="bioscope inference-bridge")
+def inference_bridge() -> None:
+    """Send images to external classifiers, and record their answers.
+
+    In production, start it as a process of its own, as often as you like. Without external classifiers it is not needed.
+    """
+    settings = _process("inference-bridge", "postgres_url", "kafka_url")
+    _serve_metrics(settings, "inference-bridge")
+
+    from infrastructure.bridge.process import run_inference_bridge
+
+    run_inference_bridge(settings)
+
+
 def _process(name: str, *needed: str) -> Settings:
     """The settings of one of our processes, which logs from now on. In production it refuses weak settings.
 
@@ -125,7 +140,7 @@ def _refuse_weak_settings(settings: Settings) -> None:
 
 
 @command(example="bioscope health api")
-@argument("process", metavar="PROCESS", type=Choice(["api", "relay", "projector", "inference"]), help="Process to check.")
+@argument("process", metavar="PROCESS", type=Choice(list(PROCESSES)), help="Process to check.")
 @json_option(ProcessHealth)
 def health(process: str, *, as_json: bool) -> None:
     """Check whether a process works.

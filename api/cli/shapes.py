@@ -28,6 +28,26 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     data: Annotated[str, Described(description="data folder")]
 
 
+class DependencyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one part of an installation."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class InstallationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A running installation, and how its parts are."""
+
+    url: Annotated[str, Described(description="address of the API")]
+    data: Annotated[str, Described(description="data folder")]
+    kafka: Annotated[str, Described(description="address of Kafka for programs beside the system")]
+    job_topic: Annotated[str, Described(description="topic with images for external classifiers")]
+    result_topic: Annotated[str, Described(description="topic for their answers")]
+    status: Annotated[str, Described(description="`ok`, `degraded`, or `unavailable` if the API does not answer")]
+    dependencies: Annotated[tuple[DependencyStatus, ...], Described(description="each part")]
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the log is as it was written."""
 
@@ -302,12 +322,12 @@ class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     label_texts: Annotated[dict[str, str], Described(description="labels in words")]
     review_below: Annotated[float, Described(description="a lower confidence needs review")]
-    sha256: Annotated[str, Described(description="of the weights")]
-    size: Annotated[int, Described(description="bytes of the weights")]
+    sha256: Annotated[str, Described(description="of the weights; of the declaration of an external classifier")]
+    size: Annotated[int, Described(description="bytes of the weights; 0 for an external classifier")]
     digest: Annotated[str | None, Described(description="of all that determines a result")]
     package: Annotated[str | None, Described(description="sha256 of the package; null if there is none")]
     added_at: datetime
-    added_by: Annotated[UUID | None, Described(description="account that uploaded it; null if it came with a release")]
+    added_by: Annotated[UUID | None, Described(description="account that uploaded or declared it; null if it came with a release")]
     added_by_username: str | None
     checks: tuple[VersionCheck, ...]
 

@@ -6,8 +6,17 @@ from typing import Final
 from application.history.event_meanings import FIELDS
 from domain.classification import JobStatus, Verdict
 from domain.classification.selection import MAX_DEADLINE, MAX_LISTED, MAX_TOP_K
+from domain.declaration import MAX_LABELS
 from domain.model import MAX_REASON
-from domain.values import MAX_DESCRIPTION, MAX_FILENAME, MAX_NAME, MAX_PASSWORD_CHARACTERS, MAX_PATH_LENGTH, MIN_PASSWORD_CHARACTERS
+from domain.values import (
+    MAX_DESCRIPTION,
+    MAX_FILENAME,
+    MAX_LABEL,
+    MAX_NAME,
+    MAX_PASSWORD_CHARACTERS,
+    MAX_PATH_LENGTH,
+    MIN_PASSWORD_CHARACTERS,
+)
 from projections.statistics import BINS, DEFAULT_DAYS, MAX_DAYS, Dimension
 
 Texts = Mapping[str, str]
@@ -407,12 +416,12 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "labels": "Labels, in the order of the model's output",
         "label_texts": "Labels in words, for the labels that have them",
         "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
-        "sha256": f"{SHA256}, of the model file",
-        "size": "Size of the model file, in bytes",
+        "sha256": f"{SHA256}, of the model file; of the declaration, for an external classifier",
+        "size": "Size of the model file, in bytes; 0 for an external classifier",
         "digest": f"{SHA256}, of all that determines a result. Null for versions of release 0.2.0",
         "package": f"{SHA256}, of the package. Null where a version was added without one",
         "added_at": "When it was added (UTC)",
-        "added_by": "Account that uploaded its package. Null if it came with a release",
+        "added_by": "Account that uploaded its package or declared it. Null if it came with a release",
         "added_by_username": "User name of this account",
         "checks": "Newest check in each environment, oldest first",
     },
@@ -456,6 +465,13 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "outputs": "The outputs",
     },
     "ModelReady": {"name": "Name of the model", "ready": "Whether predictions are answered"},
+    "DeclareModel": {
+        "name": "Name of the model: 1 to 64 of a-z, 0-9, `-` and `_`",
+        "labels": f"All labels that the program can answer, 1 to {MAX_LABELS}, each with at most {MAX_LABEL} characters",
+        "label_texts": "Labels in words, for those that have any",
+        "description": "What the program does",
+        "review_below": "Default threshold, 0 to 1: results with a lower confidence need a review",
+    },
     "MoveAlias": {"version": "Number of the version", "reason": f"Why, 1 to {MAX_REASON} characters"},
     "AnswerCount": {"label": "Label", "verdict": "Verdict", "count": "Number of results"},
     "Named": {"id": "Its id", "name": "Its name"},

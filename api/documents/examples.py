@@ -23,6 +23,7 @@ CHECK_AGAIN: Final = "e5f6a7b8-c9d0-4e1f-8a2b-3c4d5e6f7a09"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
+SHA256_OF_DECLARATION: Final = "1acabf58bce99a263de44fd1112d75df809a5cad834d8b39b442fc81648dcf70"
 SHA256_OF_PACKAGE: Final = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"
 HASH: Final = "c0ffee254729296a45a3885639ac7e10f9d54979c0ffee254729296a45a38856"
 ACCESS_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI1ZjBjMWMwZSJ9.c2lnbmF0dXJl"  # noqa: S105 - signed by nobody
@@ -138,6 +139,12 @@ FOUND: Final = {
     "reused": None,
 }
 NOT_IN_THE_PAST: Final = {"created_at", "warnings", "dataset_id", "path", "filename", "result_version", "is_newest", "reused"}
+DECLARED: Final = {
+    "labels": ["bone_cells", "rbc", "vascular_fragments", "other"],
+    "label_texts": {"rbc": "red blood cells"},
+    "description": "The classifier service of the imaging group",
+    "review_below": 0.7,
+}
 MODEL_VERSION: Final = {
     "number": 1,
     "description": "Eight classes of normal peripheral blood cells, and other. Not for diagnosis.",
@@ -360,6 +367,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}, {"name": "scores", "datatype": "FP32", "shape": [-1, 9]}],
     },
     "ModelReady": {"name": "pbc8", "ready": True},
+    "DeclareModel": {"name": "vesicles"} | DECLARED,
     "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
     "AnswerCount": {"label": "lymphocyte", "verdict": "clear", "count": 1},
     "Policy": POLICY,
@@ -488,6 +496,18 @@ RESPONSES: Final[Mapping[str, Any]] = {
     "datasetsCreate": {"id": DATASET, "name": "Blood smears"},
     "devicesRegister": {"id": DEVICE, "name": "Slide scanner"},
     "modelsAdd": PENDING_CHECK,
+    "modelsDeclare": MODEL_VERSION
+    | DECLARED
+    | {
+        "release": None,
+        "kind": "external",
+        "size": 0,
+        "package": None,
+        "digest": SHA256_OF_DECLARATION,
+        "sha256": SHA256_OF_DECLARATION,
+        "added_at": CLASSIFIED,
+        "checks": [],
+    },
     "modelsTest": PENDING_CHECK | {"id": CHECK_AGAIN, "filename": None, "size": None, "model_id": MODEL, "model_name": "pbc8", "number": 2},
     "eventsSchema": event_schemas.schema("DatasetDeleted"),
 }

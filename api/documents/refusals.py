@@ -41,6 +41,7 @@ OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
     "inferenceModelReady2": {409},
     "imagesUpload": {404},
     "modelsAdd": {429},
+    "modelsPackage": {409},
     "modelsTest": {429},
     "sessionsLogin": {401, 429},
     "sessionsLoginByForm": {401, 429},

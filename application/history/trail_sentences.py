@@ -191,7 +191,8 @@ def _device_event(words: str) -> Callable[[Event, Scene], str]:
 
 # ---- models and results --------------------------------------------------------------------------------------------------------------
 def _added(event: model.ModelVersionAdded, scene: Scene) -> str:
-    return f"{scene.who} added version {event.version.number} of the model {event.name}"
+    added = f"{scene.who} added version {event.version.number} of the model {event.name}"
+    return f"{added}, an external classifier" if event.version.is_external else added
 
 
 def _moved(event: model.ModelAliasMoved, scene: Scene) -> str:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from application.jobs.tasks import MAX_INSPECT, Kind, Task
-from application.jobs.topics import BULK, URGENT
-from application.jobs.work_queue import Chunk, Lease, OpenJob, OutgoingTask, Worker
+from application.jobs.topics import BULK, EXTERNAL, URGENT
+from application.jobs.work_queue import EXTERNAL_WORKERS, Chunk, Lease, OpenJob, OutgoingTask, Worker
 
 CHUNKS_PER_SLOT = 4  # in flight per worker slot: enough to keep it busy, few enough that a cancellation takes effect soon
 INSPECTIONS_PER_SLOT = 64  # images
@@ -24,18 +24,22 @@ def live_slots(workers: Iterable[Worker], *, lane: str = "bulk", now: datetime) 
 
 
 def expired_leases(leases: Iterable[Lease], workers: Iterable[Worker], *, duration: timedelta, now: datetime) -> list[Lease]:
-    """Leases that were last renewed more than `duration` ago, while a worker was alive.
+    """Leases that were last renewed more than `duration` ago, while a worker was alive; a bridge, for those of external classifiers.
 
     Without a live worker since then, the task still waits in Kafka and was not attempted. A time in the future was written before the
     database clock was set back: such a lease counts as expired, and such a heartbeat is ignored.
     """
-    last_heartbeat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
+    last_heartbeats: dict[bool, datetime] = {}
+    for worker in workers:
+        if worker.seen_at - now <= WORKER_ALIVE_WITHIN:
+            is_bridge = worker.lane == EXTERNAL_WORKERS
+            last_heartbeats[is_bridge] = max(worker.seen_at, last_heartbeats.get(is_bridge, worker.seen_at))
 
     def last_renewal(lease: Lease) -> datetime:
         return lease.held_at if lease.held_at - now <= duration else now - duration - ONE_MICROSECOND
 
     def is_expired(lease: Lease) -> bool:
-        renewed = last_renewal(lease)
+        renewed, last_heartbeat = last_renewal(lease), last_heartbeats.get(lease.external)
         return now - renewed > duration and last_heartbeat is not None and last_heartbeat > renewed
 
     return [lease for lease in leases if not lease.abandoned and is_expired(lease)]
@@ -99,7 +103,8 @@ def fair_share(jobs: Sequence[OpenJob], leases: Iterable[Lease], *, capacity: in
 
 
 def classify(job: OpenJob, chunk: Chunk, *, attempt: int = 1) -> OutgoingTask:
-    return OutgoingTask(URGENT if job.image_id else BULK, Task(kind=Kind.CLASSIFY, attempt=attempt, job=job.id, number=chunk.number))
+    topic = EXTERNAL if job.external else URGENT if job.image_id else BULK
+    return OutgoingTask(topic, Task(kind=Kind.CLASSIFY, attempt=attempt, job=job.id, number=chunk.number))
 
 
 def inspect(images: Sequence[UUID], *, attempt: int = 1) -> list[OutgoingTask]:

@@ -29,7 +29,18 @@ from application.jobs.dispatch_policy import (
 from application.jobs.planner import Planner, PlanningLimits
 from application.jobs.reused_results import OpenChunk, ReusedResults
 from application.jobs.tasks import Kind
-from application.jobs.work_queue import Chunk, EarlierResult, Lease, OpenJob, OutgoingTask, Overdue, SchedulerSnapshot, ToFinish, WorkQueue
+from application.jobs.work_queue import (
+    Chunk,
+    EarlierResult,
+    Lane,
+    Lease,
+    OpenJob,
+    OutgoingTask,
+    Overdue,
+    SchedulerSnapshot,
+    ToFinish,
+    WorkQueue,
+)
 from application.ports import Command, EventStore
 from domain import classification
 from domain.access import Actor
@@ -168,20 +179,20 @@ class Scheduler:
         again = [lease for lease in expired if lease.attempts < self._attempts]
         return [
             *self._dispatch_again(again),
-            *self._tasks([(job, chunk, 1) for urgent in (True, False) for job, chunk in self._next_chunks(snapshot, urgent=urgent)]),
+            *self._tasks([(job, chunk, 1) for lane in _lanes(snapshot) for job, chunk in self._next_chunks(snapshot, lane)]),
             *self._inspections(snapshot.leases, slots),
             *self._checks(snapshot),
         ]
 
-    def _next_chunks(self, snapshot: SchedulerSnapshot, *, urgent: bool) -> list[tuple[OpenJob, Chunk]]:
-        """Waiting chunks up to the capacity, of single-image jobs (`urgent`) or of others. Single images of one person delay no other."""
-        slots = live_slots(snapshot.workers, lane="urgent" if urgent else "bulk", now=snapshot.now)
-        leases = [lease for lease in snapshot.leases if lease.kind is Kind.CLASSIFY and lease.urgent == urgent]
-        capacity = chunk_capacity(leases, slots=slots)
-        if capacity <= 0 and not urgent:
+    def _next_chunks(self, snapshot: SchedulerSnapshot, lane: Lane) -> list[tuple[OpenJob, Chunk]]:
+        """Waiting chunks of a lane, up to its capacity. Single images of one person delay no other."""
+        slots = live_slots(snapshot.workers, lane=lane.workers, now=snapshot.now)
+        leases = [lease for lease in snapshot.leases if lease.kind is Kind.CLASSIFY and lease.lane == lane]
+        capacity = chunk_capacity(leases, urgent=lane.urgent, slots=slots)
+        if capacity <= 0 and not lane.urgent:
             return []
-        jobs = self._work.waiting(urgent=urgent, maximum=2 * CHUNKS_PER_SLOT * slots)
-        return fair_share(jobs, leases, capacity=capacity, one_each=urgent)
+        jobs = self._work.waiting(urgent=lane.urgent, external=lane.external, maximum=2 * CHUNKS_PER_SLOT * slots)
+        return fair_share(jobs, leases, capacity=capacity, one_each=lane.urgent)
 
     def _inspections(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
         capacity = inspection_capacity(leases, slots=slots)
@@ -246,7 +257,8 @@ class Scheduler:
     def _abandon(self, lease: Lease) -> None:
         log.error("abandoned", work=str(lease.id), kind=lease.kind, attempts=lease.attempts)
         if lease.job is not None and lease.number is not None:
-            detail = f"No worker finished the image in {lease.attempts} attempts."
+            who = "bridge to the external classifier" if lease.external else "worker"
+            detail = f"No {who} finished the image in {lease.attempts} attempts."
             self._fail_chunk(lease.job, lease.number, reason=WORKER_LOST, detail=detail)
         elif lease.kind is Kind.CHECK:
             model_checks.record_failed(lease.id, CHECK_ABANDONED, None, command=self._command(), log=self._log)
@@ -286,6 +298,12 @@ class Scheduler:
 
 class Decision(Protocol):
     def __call__(self, job: Classification, *, at: datetime) -> Sequence[Event]: ...
+
+
+def _lanes(snapshot: SchedulerSnapshot) -> list[Lane]:
+    """Those that may have open jobs, single images first."""
+    external = (False, True) if snapshot.external else (False,)
+    return [Lane(urgent=urgent, external=one) for urgent in (True, False) for one in external]
 
 
 def _complete(job: Classification, *, succeeded: int, failed: int, at: datetime) -> list[Event]:

@@ -2,13 +2,27 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
 
 from application.jobs.tasks import Kind, Task
 from domain.classification import Classification, PlannedImage, Priority
+
+EXTERNAL_WORKERS: Final = "external"  # the lane of bridges, which hold the chunks of external classifiers
+
+
+class Lane(NamedTuple):
+    """Jobs that share capacity: over a single image (`urgent`) or over several, run by our workers or by an `external` classifier."""
+
+    urgent: bool
+    external: bool = False
+
+    @property
+    def workers(self) -> str:
+        """The lane of the workers that have this capacity."""
+        return EXTERNAL_WORKERS if self.external else "urgent" if self.urgent else "bulk"
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +34,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A task that was dispatched and is not done. `urgent`: it belongs to a single-image job, of the person `created_by`.
 
+    `external`: a bridge holds it, no inference worker.
     `held_at` is the time of the dispatch, or of the last renewal by a worker. `abandoned`: the failure is recorded in the log already.
     """
 
@@ -32,6 +47,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     held_at: datetime
     abandoned: bool
     created_by: UUID | None = None
+    external: bool = False
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(urgent=self.urgent, external=self.external)
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +68,7 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
     created_by: UUID
     waiting: tuple[Chunk, ...]
     priority: Priority = Priority.NORMAL
+    external: bool = False
 
 
 class OutgoingTask(NamedTuple):
@@ -113,7 +134,7 @@ class EarlierResult(msgspec.Struct, frozen=True):
 class SchedulerSnapshot(msgspec.Struct, frozen=True):
     """Everything that may need an action, read at one time. `orphans` are open jobs whose dataset was deleted.
 
-    `to_plan` begins with the jobs of which the fewest images are planned.
+    `to_plan` begins with the jobs of which the fewest images are planned. `external`: a job of an external classifier is open.
     """
 
     now: datetime
@@ -123,6 +144,7 @@ class SchedulerSnapshot(msgspec.Struct, frozen=True):
     orphans: list[IdRow]
     workers: list[Worker]
     leases: list[Lease]
+    external: bool = False
 
 
 class WorkQueue(Protocol):
@@ -140,7 +162,7 @@ class WorkQueue(Protocol):
 
     def snapshot(self) -> SchedulerSnapshot: ...
 
-    def waiting(self, *, urgent: bool, maximum: int) -> Sequence[OpenJob]:
+    def waiting(self, *, urgent: bool, external: bool = False, maximum: int) -> Sequence[OpenJob]:
         """Running jobs with chunks to dispatch, each with its first `maximum` chunks. `urgent`: single-image jobs.
 
         At most `maximum` jobs of each person: those of the highest priority, and of these the oldest.

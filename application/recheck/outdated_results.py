@@ -63,13 +63,15 @@ class ResultComparison:
         return (NotChecked(job=recorded.job, detail=detail) for recorded in self._with_other_preprocessing(image))
 
     def _with_other_preprocessing(self, image: UUID) -> Iterator[RecordedResult]:
-        return (recorded for recorded in self._results.of(image) if self._preprocessing_now(recorded) != recorded.preprocessing)
+        return (recorded for recorded in self._results.of(image) if self._has_other_preprocessing(recorded))
 
-    def _preprocessing_now(self, recorded: RecordedResult) -> str | None:
+    def _has_other_preprocessing(self, recorded: RecordedResult) -> bool:
+        """Also true where nothing is certain. An external classifier decodes images itself."""
         try:
-            return self._reader.preprocessing(self._results.version(*recorded.model).record)
+            version = self._results.version(*recorded.model)
+            return not version.is_external and self._reader.preprocessing(version.record) != recorded.preprocessing
         except (NotFound, Invalid):
-            return None
+            return True
 
     def _prediction(self, data: bytes, recorded: RecordedResult) -> Prediction | str:
         """The prediction, or a sentence that explains why there is none."""

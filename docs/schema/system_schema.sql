@@ -140,6 +140,31 @@ create table ops.devices_seen (
   primary key (device)
 ) with (fillfactor=50);
 
+-- Images that external classifiers were sent or will be sent, with the first answer to each, until their job has ended.
+create table ops.external_answers (
+  job           uuid not null,                   -- Refers to read.classifications.
+  image_id      uuid not null,                   -- Refers to read.images.
+  number        integer not null,                -- The chunk of the job.
+  model_name    text not null,
+  attempts      integer not null default 0,      -- How often the image was sent.
+  first_sent_at timestamptz,
+  sent_at       timestamptz,                     -- When it was sent last.
+  answered_at   timestamptz,
+  label         text,
+  confidence    double precision,                -- From 0 to 1.
+  done          boolean not null default false,  -- The chunk is recorded: nothing waits for an answer.
+  primary key (job, image_id)
+);
+create index external_answers_chunk on ops.external_answers using btree (job, number);
+create index external_answers_waiting on ops.external_answers using btree (model_name, first_sent_at) where ((answered_at is null) and (not done));
+
+-- When the external classifier of each model answered last.
+create table ops.external_models (
+  model_name  text not null,
+  answered_at timestamptz not null,
+  primary key (model_name)
+);
+
 -- Signed heads of the log.
 create table ops.heads (
   position  bigint not null,
@@ -168,6 +193,8 @@ create table ops.open_chunks (
   model_sha256  text not null,
   images        uuid[] not null,   -- Ids of the images.
   sha256        text[] not null,   -- SHA-256 of each image.
+  labels        text[],            -- Labels of the version that an external job runs; null for other jobs.
+  threshold     double precision,  -- Confidence below which a result of an external job needs review; null for other jobs.
   primary key (job, number)
 );
 
@@ -255,6 +282,20 @@ create index events_0000_notification_id_idx on es.events_0000 using btree (noti
 alter table es.events attach partition es.events_0000 for values from (minvalue) to ('16777216');
 create trigger append_only before insert or delete or update or truncate on es.events_0000 for each statement execute function es.refuse_directly();
 
+-- Models whose external classifier has images to answer: since when the oldest of them waits, and the last answer to any image.
+create view ops.external_waits as
+ SELECT w.model_name,
+    w.images,
+    w.waiting_since,
+    m.answered_at
+   FROM (( SELECT external_answers.model_name,
+            count(*) AS images,
+            min(external_answers.first_sent_at) AS waiting_since
+           FROM ops.external_answers
+          WHERE ((external_answers.answered_at IS NULL) AND (NOT external_answers.done) AND (external_answers.first_sent_at IS NOT NULL))
+          GROUP BY external_answers.model_name) w
+     LEFT JOIN ops.external_models m USING (model_name));
+
 CREATE OR REPLACE FUNCTION es.framed(part bytea)
  RETURNS bytea
  LANGUAGE sql
@@ -285,7 +326,7 @@ declare
   newest    int;
   stream    es.streams;
   -- Events of several commands are written in one statement, unless something reads them before.
-  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed}';
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed,ModelVersionAdded}';
   positions bigint[];                                  -- of the events that are to be written so, and their hashes
   hashes    bytea[];
   holder    uuid;
@@ -394,6 +435,15 @@ begin
         if why is not null then
           verdict := 'refused';
         end if;
+      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_api' then
+        why := ops.check_declaration(e_stream[j], e_state[j], ops.as_json(k_meta[i]) #>> '{actor,id}');
+        if why is not null then
+          verdict := 'refused';
+        end if;
+      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_inference'
+        and ops.as_json(e_state[j]) #>> '{version,kind}' = 'external' then
+        verdict := 'refused';
+        why := 'no package is an external classifier';
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
         why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
@@ -653,16 +703,21 @@ AS $function$
 declare
   request json;
   size    integer := ops.chunk_size(json_array_length(plan -> 'images'));
+  labels  text[];
 begin
   select ops.as_json(e.state) into request from es.streams s, es.event_at(s.first) e
     where s.stream = of_job and e.topic = 'ClassificationRequested';
   if request is null then
     return;
   end if;
-  insert into ops.open_chunks (job, number, dataset_id, model_name, model_version, model_sha256, images, sha256)
+  if request ->> 'external' = 'true' then
+    labels := ops.external_labels((request ->> 'model_id')::uuid, request ->> 'model_version', request ->> 'model_sha256');
+  end if;
+  insert into ops.open_chunks (job, number, dataset_id, model_name, model_version, model_sha256, images, sha256, labels, threshold)
     select of_job, (plan ->> 'first_chunk')::integer + (one.place - 1) / size, (request ->> 'dataset_id')::uuid, request ->> 'model_name',
       (request ->> 'model_version')::integer, request ->> 'model_sha256',
-      array_agg((one.image ->> 'id')::uuid order by one.place), array_agg(one.image ->> 'sha256' order by one.place)
+      array_agg((one.image ->> 'id')::uuid order by one.place), array_agg(one.image ->> 'sha256' order by one.place),
+      labels, case when labels is not null then (request ->> 'threshold')::float8 end
     from json_array_elements(plan -> 'images') with ordinality as one (image, place)
     group by (one.place - 1) / size
     on conflict do nothing;
@@ -700,6 +755,8 @@ declare
   foreign_sha256 boolean;
   wrong_label    boolean;
   wrong_score    boolean;
+  wrong_verdict  boolean;
+  more           boolean;                              -- than an external classifier gives
 begin
   select * into judged from json_to_record(ops.as_json(state)) as x (
     job_id uuid, number integer, dataset_id uuid, model_name text, model_version integer, labels json, results json, failures json,
@@ -724,16 +781,25 @@ begin
     why := 'the sha256 of the model is not that of the job';
     return;
   end if;
+  if chunk.labels is not null and judged.provenance is not null and judged.provenance ->> 'runtime' is distinct from 'external' then
+    why := 'the results are not those of an external classifier';
+    return;
+  end if;
 
   labels := array(select json_array_elements_text(judged.labels));
   select array_agg(r.image_id),
       bool_or(planned.id is null),
-      bool_or(not coalesce(r.label = any (labels) and cardinality(n.scores) = cardinality(labels), false)),
+      bool_or(not coalesce(r.label = any (labels)
+        and cardinality(n.scores) = case when chunk.labels is null then cardinality(labels) else 0 end, false)),
       bool_or(not coalesce(
         translate(r.confidence::text, '0123456789eE+-.', '') = '' and translate(r.scores::text, '0123456789eE+-., ', '') = '[]'
-        and r.confidence::text::float8 between 0 and 1 and 0 <= all (n.scores) and 1 >= all (n.scores), false))
-    into named, foreign_sha256, wrong_label, wrong_score
-    from json_to_recordset(judged.results) as r (image_id uuid, sha256 text, label text, confidence json, scores json)
+        and r.confidence::text::float8 between 0 and 1 and 0 <= all (n.scores) and 1 >= all (n.scores), false)),
+      bool_or(r.verdict is distinct from case when translate(r.confidence::text, '0123456789eE+-.', '') <> '' then ''
+        when r.confidence::text::float8 < chunk.threshold then 'needs_review' else 'clear' end),
+      bool_or(r.value is not null or r.reused is not null)
+    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more
+    from json_to_recordset(judged.results)
+      as r (image_id uuid, sha256 text, label text, confidence json, scores json, verdict text, value json, reused json)
     cross join lateral (select translate(r.scores::text, '[]', '{}')::float8[] offset 0) as n (scores)
     left join (select distinct p.id, p.sha256 from unnest(chunk.images, chunk.sha256) as p (id, sha256)) planned
       on planned.id = r.image_id and planned.sha256 = r.sha256;
@@ -742,8 +808,13 @@ begin
     when not named <@ chunk.images then 'an image is not in the chunk'
     when cardinality(named) <> (select count(distinct n) from unnest(named) n) then 'an image is answered for twice'
     when foreign_sha256 then 'the sha256 of an image is not the planned one'
+    when chunk.labels is not null and more is not null and judged.provenance is null then 'nothing says what computed the results'
+    when chunk.labels is not null and more is not null and labels is distinct from chunk.labels
+      then 'the labels are not those of the version'
     when wrong_label then 'a result does not fit the labels'
     when wrong_score then 'a score is not a number between 0 and 1'
+    when chunk.labels is not null and more then 'an external classifier gives a label and a confidence'
+    when chunk.labels is not null and wrong_verdict then 'a verdict does not follow from the threshold'
   end;
 end $function$;
 
@@ -1622,6 +1693,47 @@ begin
   end;
 end $function$;
 
+CREATE OR REPLACE FUNCTION ops.external_labels(model uuid, number text, sha256 text)
+ RETURNS text[]
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(max(array(select json_array_elements_text(v.version -> 'labels'))), '{}')
+    from (select ops.as_json(e.state) -> 'version' as version from es.stream_events(model, 0) e where e.topic = 'ModelVersionAdded') v
+    where v.version ->> 'kind' = 'external' and v.version ->> 'number' = number and v.version ->> 'sha256' = sha256
+$function$;
+
+CREATE OR REPLACE FUNCTION ops.check_declaration(stream uuid, state bytea, actor text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  event    json := ops.as_json(state);
+  version  json := event -> 'version';
+  digest   text := encode(sha256(convert_to(version ->> 'record', 'UTF8')), 'hex');
+  model    es.streams;
+  versions bigint;
+begin
+  select * into model from es.streams s where s.stream = check_declaration.stream;
+  versions := (select count(*) from es.stream_events(model.stream, 0) e where e.topic = 'ModelVersionAdded');
+  return case
+    when version ->> 'kind' is distinct from 'external' or event ->> 'check_id' is not null
+      then 'a version with a file is added only when its check has passed'
+    when (event ->> 'by') is distinct from actor then 'the version is not added for the person who declares it'
+    when version ->> 'package' <> '' or version ->> 'size' <> '0' then 'an external version has no file'
+    when (version ->> 'sha256', version ->> 'digest') is distinct from (digest, digest) then 'the digest is not that of the declaration'
+    when (version ->> 'record')::jsonb is distinct from jsonb_build_object('kind', 'external', 'weights', 'unknown',
+        'name', event -> 'name', 'description', event -> 'description', 'labels', version -> 'labels',
+        'label_texts', version -> 'label_texts', 'review_below', version -> 'review_below')
+      or version ->> 'release' <> '' then 'the version differs from its declaration'
+    when ops.model_stream(event ->> 'name') is distinct from stream then 'the name is not that of the model'
+    when es.stream_holds(model, '{ModelRetired}') then 'the model is retired'
+    when (version ->> 'number') is distinct from (versions + 1)::text then 'the number is not the next one'
+  end;
+end $function$;
+
 CREATE OR REPLACE FUNCTION ops.may_add_models(account uuid)
  RETURNS boolean
  LANGUAGE sql
@@ -1692,6 +1804,8 @@ revoke execute on function es.prune_refresh_tokens(bigint) from public;
 revoke execute on procedure ops.create_read_models(text) from public;
 revoke execute on function ops.model_stream(text) from public;
 revoke execute on function ops.check_model_answer(uuid,integer,text,bytea,uuid[],text[],bytea[]) from public;
+revoke execute on function ops.external_labels(uuid,text,text) from public;
+revoke execute on function ops.check_declaration(uuid,bytea,text) from public;
 revoke execute on function ops.may_add_models(uuid) from public;
 revoke execute on function ops.check_version(json) from public;
 
@@ -1721,6 +1835,9 @@ grant select (role, kind, process, release, types, versions, paused, seen_at) on
 grant delete, insert, select, update on table ops.counters to bioscope_app, bioscope_projector;
 grant select on table ops.counters to bioscope_api;
 grant delete, insert, select, update on table ops.devices_seen to bioscope_api, bioscope_app;
+grant delete, insert, select, update on table ops.external_answers to bioscope_app, bioscope_inference;
+grant insert, select, update on table ops.external_models to bioscope_app, bioscope_inference;
+grant select on table ops.external_waits to bioscope_api, bioscope_app;
 grant insert, select on table ops.heads to bioscope_app, bioscope_relay;
 grant select on table ops.heads to bioscope_api;
 grant delete, insert, select, update on table ops.known_addresses to bioscope_api, bioscope_app;

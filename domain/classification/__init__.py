@@ -4,6 +4,7 @@ from domain.classification.chunk import record_chunk, violation_of
 from domain.classification.chunk_sizes import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, MIN_CHUNK_IMAGES, TARGET_CHUNKS, chunks_of, planned_images
 from domain.classification.events import (
     ENDING,
+    EXTERNAL_RUNTIME,
     ChunkJudged,
     ClassificationCancelled,
     ClassificationCompleted,
@@ -28,6 +29,7 @@ from domain.classification.verdicts import ReviewRules, verdict_on
 __all__ = [
     "DEFAULT_OPTIONS",
     "ENDING",
+    "EXTERNAL_RUNTIME",
     "MAX_CHUNK_IMAGES",
     "MAX_PART_IMAGES",
     "MIN_CHUNK_IMAGES",

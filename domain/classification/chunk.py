@@ -6,7 +6,15 @@ from math import isfinite
 from uuid import UUID
 
 from domain.classification.chunk_sizes import planned_images
-from domain.classification.events import ChunkJudged, ClassificationPlanned, ImageFailure, ImageResult, Provenance
+from domain.classification.events import (
+    EXTERNAL_RUNTIME,
+    ChunkJudged,
+    ClassificationPlanned,
+    ImageFailure,
+    ImageResult,
+    Provenance,
+    Verdict,
+)
 from domain.classification.job import Classification
 from domain.errors import Refused
 from domain.events import new_stream
@@ -48,11 +56,14 @@ def record_chunk(
     return judged
 
 
-def violation_of(judged: ChunkJudged, *, job: Classification | None, plan: ClassificationPlanned | None) -> str | None:
+def violation_of(
+    judged: ChunkJudged, *, job: Classification | None, plan: ClassificationPlanned | None, labels: tuple[str, ...] | None = None
+) -> str | None:
     """The first rule that the results break, as a text; None if they break none.
 
-    `job` and `plan` come from the log: the job that the results name, and the part of its plan with this chunk. Whether the job is still
-    open, and whether the chunk has results already, is checked elsewhere. Migration 0010 contains the same rules.
+    `job` and `plan` come from the log: the job that the results name, and the part of its plan with this chunk. `labels` are those of the
+    version that an external job runs; None if they are not to be compared. Whether the job is still open, and whether the chunk has
+    results already, is checked elsewhere. Migration 0024 contains the same rules.
     """
     if job is None or plan is None or plan.originator_id != job.id or judged.job_id != job.id:
         return "the chunk was not planned"
@@ -65,7 +76,8 @@ def violation_of(judged: ChunkJudged, *, job: Classification | None, plan: Class
         return "the dataset or the model is not that of the job"
     if judged.provenance is not None and judged.provenance.model_sha256 != job.model_sha256:
         return "the model's sha256 is not that of the job"
-    return _wrong_images(judged, {image.id: image.sha256 for image in planned}) or _wrong_scores(judged)
+    wrong_scores = _wrong_external(judged, job, labels) if job.external else _wrong_scores(judged)
+    return _wrong_images(judged, {image.id: image.sha256 for image in planned}) or wrong_scores
 
 
 def _wrong_images(judged: ChunkJudged, planned: dict[UUID, str]) -> str | None:
@@ -87,4 +99,24 @@ def _wrong_scores(judged: ChunkJudged) -> str | None:
             return "a score is not a number between 0 and 1"
         if result.value is not None and not isfinite(result.value):
             return "a value is not a number"
+    return None
+
+
+def _wrong_external(judged: ChunkJudged, job: Classification, labels: tuple[str, ...] | None) -> str | None:
+    """An external classifier gives no scores, so its verdict follows from the threshold of the job alone."""
+    if judged.results and judged.provenance is None:
+        return "nothing says what computed the results"
+    if judged.provenance is not None and judged.provenance.runtime != EXTERNAL_RUNTIME:
+        return "the results are not those of an external classifier"
+    if judged.results and labels is not None and judged.labels != labels:
+        return "the labels are not those of the version"
+    for result in judged.results:
+        if result.label not in judged.labels or result.scores:
+            return "a result does not fit the labels"
+        if not 0 <= result.confidence <= 1:
+            return "a score is not a number between 0 and 1"
+        if result.value is not None or result.reused is not None:
+            return "an external classifier gives a label and a confidence"
+        if result.verdict != (Verdict.NEEDS_REVIEW if result.confidence < job.threshold else Verdict.CLEAR):
+            return "a verdict does not follow from the threshold"
     return None

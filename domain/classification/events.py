@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 from uuid import UUID
 
 import msgspec
@@ -164,8 +164,14 @@ class ImageFailure(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+EXTERNAL_RUNTIME: Final = "external"
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """The model, software and hardware that produced the results; `seconds` is the processing time of the whole chunk."""
+    """The model, software and hardware that produced the results; `seconds` is the processing time of the whole chunk.
+
+    Of an external classifier only the declaration is known (`model_sha256`). Its `runtime` is `EXTERNAL_RUNTIME`, its `worker` the bridge.
+    """
 
     model_sha256: str
     preprocessing: str

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 from uuid import UUID
 
+from cachetools import LRUCache
+
 from application.jobs.chunk_results import JobPlans
 from application.ports import EventStore, RecordedEvent
-from domain import classification, image, model, model_check, user
+from domain import classification, declaration, image, model, model_check, user
 from domain.access import Role
-from domain.classification import ChunkJudged
+from domain.classification import ChunkJudged, Classification
 from domain.errors import UpgradeNeeded
 from domain.events import Event, State
 from domain.image import Image, ImageAccepted, ImageReinspected, ImageRejected
@@ -20,6 +22,7 @@ from infrastructure.eventstore.codec import Undecodable, without_opening
 
 S = TypeVar("S", bound=State)
 MAX_REMEMBERED_IMAGES: Final = 10_000
+MAX_REMEMBERED_VERSIONS: Final = 64
 CHECKED: Final = frozenset(kind.__name__ for kind in (ChunkJudged, ModelVersionAdded, ModelCheckPassed, ModelCheckFailed))
 """Types with rules, beside those of images."""
 
@@ -30,6 +33,7 @@ class RecordAudit:
     def __init__(self, log: EventStore) -> None:
         self._log, self._plans = log, JobPlans(log)
         self._images: OrderedDict[UUID, Image | None] = OrderedDict()
+        self._labels: LRUCache[tuple[UUID, int, str], tuple[str, ...]] = LRUCache(MAX_REMEMBERED_VERSIONS)
         self.unchecked = 0
 
     def violation_of(self, recorded: RecordedEvent) -> str | None:
@@ -59,17 +63,21 @@ class RecordAudit:
                 named = self._before(event.model_id, position, model.evolve) if event.model_id else None
                 return model_check.violation_of(event, check, named.numbers if named else ())
             case ModelVersionAdded():
-                if event.check_id is None:
-                    return None
-                check = self._before(event.check_id, position, model_check.evolve)
-                violation = model_check.violation_of_addition(check, package=event.version.package, by=event.by)
-                return (
-                    violation
-                    or self._of_author(event, position)
-                    or model.violation_of(event, self._before(event.originator_id, position, model.evolve))
-                )
+                return self._of_addition(event, position)
             case _:
                 return self._of_image(event)
+
+    def _of_addition(self, added: ModelVersionAdded, position: int) -> str | None:
+        """The violation by a version that a user added. One that came with a release has no rules."""
+        if added.check_id is not None:
+            check = self._before(added.check_id, position, model_check.evolve)
+            violation = model_check.violation_of_addition(check, package=added.version.package, by=added.by)
+            violation = violation or self._of_author(added, position)
+        elif added.version.is_external:
+            violation = declaration.violation_of(added)
+        else:
+            return None
+        return violation or model.violation_of(added, self._before(added.originator_id, position, model.evolve))
 
     def _of_author(self, added: ModelVersionAdded, position: int) -> str | None:
         author = self._before(added.by, position, user.evolve)
@@ -86,7 +94,16 @@ class RecordAudit:
     def _of_judgement(self, judged: ChunkJudged) -> str | None:
         """The violation by a chunk's results. Of two results for one chunk, at least one is not in the chunk's stream."""
         chunk = self._plans.chunk(judged.job_id, judged.number)
-        return classification.violation_of(judged, job=chunk and chunk.job, plan=chunk and chunk.plan)
+        labels = self._labels_of(chunk.job) if chunk is not None and chunk.job.external else None
+        return classification.violation_of(judged, job=chunk and chunk.job, plan=chunk and chunk.plan, labels=labels)
+
+    def _labels_of(self, job: Classification) -> tuple[str, ...]:
+        """The labels of the external version that a job runs; empty if it does not exist."""
+        version = (job.model_id, job.model_version, job.model_sha256)
+        if version not in self._labels:
+            known = self._log.load(job.model_id, model.evolve)
+            self._labels[version] = model.external_labels(known, job.model_version, job.model_sha256)
+        return self._labels[version]
 
     def _of_image(self, event: Event) -> str | None:
         before = self._image_before(event)

@@ -28,6 +28,13 @@ __all__ = [
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")]
 Positive = Annotated[int, Meta(ge=1, description="a whole number >= 1")]
 Count = Annotated[int, Meta(ge=0, description="a whole number >= 0")]
+TopicName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!bioscope\.)[A-Za-z0-9._-]{1,249}$",
+        description="a name of a Kafka topic: 1 to 249 of A-Z, a-z, 0-9, ., _ and -, without bioscope. at the beginning",
+    ),
+]
 Seconds = Annotated[float, Meta(gt=0, le=1e9, description="a number > 0")]
 HOST_NAME: Final = re.compile(r"[^\s:/@\[\]]+")
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -53,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     postgres_url: str = ""
     postgres_owner_url: str = ""
     kafka_url: str = ""
+    kafka_port: Port = 0
     redis_url: str = ""
     blobs_url: str = ""
     blobs_endpoint: str = ""
@@ -113,6 +121,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     accept_unsandboxed: bool = False
     chunk_lease_seconds: Seconds = 60.0
     chunk_attempts: Positive = 3
+    classification_job_topic: TopicName = "classification-job"
+    classification_result_topic: TopicName = "classification-result"
+    external_window: Positive = 32
     kafka_fetch_wait: Seconds = 0.5
     kafka_groups: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -175,7 +186,15 @@ def read(environment: Mapping[str, str]) -> Readings:
     given = {name: text for name, text in environment.items() if name in fields and text and not is_injected(name, text)}
     problems = {name: f"{name} {problem}" for name, text in given.items() if (problem := _problem_of(fields[name], text))}
     values = {fields[name].name: _value(fields[name].type, text) for name, text in given.items() if name not in problems}
+    problems |= _equal_topics(Settings(**values))
     return Readings(values, unknown_names(environment, fields) | problems)
+
+
+def _equal_topics(settings: Settings) -> dict[str, str]:
+    if settings.classification_job_topic != settings.classification_result_topic:
+        return {}
+    name, other = variable("classification_result_topic"), variable("classification_job_topic")
+    return {name: f"{name} must be another topic than {other}: jobs would be read as answers"}
 
 
 def _problem_of(field: msgspec.structs.FieldInfo, text: str) -> str | None:

@@ -15,7 +15,17 @@ from infrastructure.embedded.data_folder import holder
 from infrastructure.process_lifecycle import CannotStart
 from infrastructure.security.keys import new_root_key
 
-ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait", "kafka_groups")
+ADDRESSES = (
+    "postgres_url",
+    "postgres_owner_url",
+    "kafka_url",
+    "kafka_port",
+    "redis_url",
+    "host",
+    "port",
+    "kafka_fetch_wait",
+    "kafka_groups",
+)
 NOT_OUR_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 OWNER_ONLY = frozenset({"postgres_owner_url"})
 

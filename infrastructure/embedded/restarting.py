@@ -45,7 +45,7 @@ def is_ready_by_file(_: Settings, file: Path) -> bool:
 class ProcessDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """A process of the application. `grace` is the time in seconds between SIGTERM and SIGKILL.
 
-    `database_role` is its role in the embedded Postgres.
+    `database_role` is its role in the embedded Postgres. `stops_first`: it ends before the others, while it can still answer clients.
     """
 
     name: str
@@ -53,6 +53,7 @@ class ProcessDefinition(msgspec.Struct, frozen=True, kw_only=True):
     ready: Ready | None = None
     follows_broker: bool = False
     database_role: str = APP_ROLE
+    stops_first: bool = False
     grace: float = 3.0
 
 

@@ -134,7 +134,8 @@ class EmbeddedStack:
         """Start all servers concurrently. Postgres comes last, since creating its cluster takes a second."""
         data, settings = self.settings.data, self.settings
         roles = sorted({APP_ROLE, *(process.database_role for process in self._processes)})
-        embedded = ((Broker, settings.kafka_url), (Redis, settings.redis_url), (partial(Postgres, roles=roles), settings.postgres_url))
+        broker, postgres = partial(Broker, port=settings.kafka_port), partial(Postgres, roles=roles)
+        embedded = ((broker, settings.kafka_url), (Redis, settings.redis_url), (postgres, settings.postgres_url))
         servers: list[EmbeddedServer] = [start(data) for start, url in embedded if not url]
         self._servers = {server.name: server for server in servers}
         for name, server in self._servers.items():
@@ -279,8 +280,8 @@ class EmbeddedStack:
         withdraw(self.settings.data)
         started = [process for process in self._processes if process.name in self._supervised]
         deadline = time.monotonic() + self._limits.processes_stop_seconds
-        self._stop_processes(started[-1:], deadline=deadline)
-        self._stop_processes(started[:-1], deadline=deadline)
+        for stops_first in (True, False):
+            self._stop_processes([process for process in started if process.stops_first == stops_first], deadline=deadline)
         crashes_file(self.settings.data).unlink(missing_ok=True)
         for process in started:
             self._ready_file(process).unlink(missing_ok=True)

@@ -54,7 +54,16 @@ PROCESSES = (
         follows_broker=True,
         database_role="bioscope_inference",
     ),
-    ProcessDefinition(name="api", argv=python("api.cli", "api"), ready=serves("/health/live"), database_role="bioscope_api"),
+    ProcessDefinition(
+        name="api", argv=python("api.cli", "api"), ready=serves("/health/live"), database_role="bioscope_api", stops_first=True
+    ),
+    ProcessDefinition(
+        name="inference-bridge",
+        argv=python("api.cli", "inference-bridge"),
+        ready=is_ready_by_file,
+        follows_broker=True,
+        database_role="bioscope_inference",
+    ),
 )
 
 
@@ -66,7 +75,7 @@ def up(
     on_ready: Callable[[Settings], None] | None = None,
     verbose: bool = False,
 ) -> int:
-    """Run the stack until SIGTERM, SIGINT or SIGHUP; return the exit code. The last of `processes` is stopped first.
+    """Run the stack until SIGTERM, SIGINT or SIGHUP; return the exit code.
 
     Raises AlreadyRunning, CannotStart and what `prepare` raises.
     """

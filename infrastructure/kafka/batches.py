@@ -29,6 +29,11 @@ class OffsetRange(NamedTuple):
     end: int
     committed: int | None
 
+    @property
+    def start(self) -> int:
+        """The committed offset within the range, or the beginning."""
+        return self.begin if self.committed is None else min(max(self.committed, self.begin), self.end)
+
 
 class BatchReader(Protocol):
     """Processes batches. An error in either call ends the process.

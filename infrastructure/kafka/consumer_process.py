@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from infrastructure.configuration.settings import Settings
 from infrastructure.kafka.batches import BatchReader, BatchSource, OffsetRange, RecordBatch
 from infrastructure.kafka.faust_source import FaustBatchSource
-from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, create_topics_when_reachable, is_answering, limit_client_logs
+from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, all_topics, create_topics_when_reachable, is_answering, limit_client_logs
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.process_lifecycle import exit_within, signal_ready
 
@@ -67,6 +67,7 @@ class ConsumerProcess:
         limits: ConsumerLimits = DEFAULT_LIMITS,
     ) -> None:
         self._brokers, self._reader, self.name, self._limits = settings.kafka_url, reader, name, limits
+        self._topics = all_topics(settings)
         guarded = _GuardedReader(reader, self._process)
         self._source = source(
             settings.kafka_url, topics, guarded, group=group, grouped=settings.kafka_groups, fetch_wait=settings.kafka_fetch_wait
@@ -107,7 +108,7 @@ class ConsumerProcess:
         for companion in companions:
             self._start(loop, self._or_leave(companion(), may_end=False))
         self._start(loop, self._or_leave(self._report_ready(prepared)))
-        loop.run_until_complete(self._or_leave(create_topics_when_reachable(self._brokers)))
+        loop.run_until_complete(self._or_leave(create_topics_when_reachable(self._brokers, self._topics)))
         limit_client_logs()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         try:

@@ -74,6 +74,12 @@ class Sender:
             producer = await self._connected()
             await producer.send_and_wait(topic, value, key=key)
 
+    async def partitions(self, topic: str) -> int:
+        """The number of partitions of a topic. Raises one of UNAVAILABLE_ERRORS in time."""
+        async with asyncio.timeout(DELIVERY_TIMEOUT_SECONDS):
+            producer = await self._connected()
+            return len(await producer.partitions_for(topic))
+
     async def close(self) -> None:
         if self._producer is not None:
             await stop_producer(self._producer)

@@ -1,7 +1,6 @@
 """The consumer of tasks. It handles several at a time, separately for each lane, and commits offsets in order."""
 
 import asyncio
-import base64
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -13,17 +12,13 @@ from aiokafka import TopicPartition
 
 from application.jobs import tasks
 from application.jobs.tasks import Task
-from application.jobs.topics import DEAD_LETTERS
 from domain.errors import Unavailable, UpgradePending
 from infrastructure.kafka.batches import OffsetRange, RecordBatch
-from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
+from infrastructure.kafka.refused_records import Send, send_dead_letter
 
 log = structlog.get_logger()
 
-MAX_KEPT_BYTES: Final = 65_536  # of an undecodable record, so that its dead letter fits the topic
-
 Handle = Callable[[str, Task], Awaitable[None]]
-Send = Callable[[str, bytes, bytes], Awaitable[None]]
 Commit = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 
 
@@ -44,16 +39,6 @@ DEFAULT_LIMITS: Final = TaskConsumerLimits()
 
 async def _nothing_is_unavailable() -> bool:
     return False
-
-
-class UndecodableTask(msgspec.Struct, frozen=True, kw_only=True):
-    """The dead letter of a record that cannot be decoded as a task."""
-
-    topic: str
-    partition: int
-    offset: int
-    reason: str
-    value: str  # the first bytes in base64, at most MAX_KEPT_BYTES
 
 
 class OffsetTracker:
@@ -115,10 +100,7 @@ class TaskConsumer:
     # ---- the port `BatchReader` ----
     async def starting_offsets(self, cluster: str, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
         """The committed offsets, limited to the range of the partition. Tasks in progress are not started again."""
-        offsets = {
-            partition: span.begin if span.committed is None else min(max(span.committed, span.begin), span.end)
-            for partition, span in ranges.items()
-        }
+        offsets = {partition: span.start for partition, span in ranges.items()}
         known = self._trackers if cluster == self._cluster else {}
         self._cluster, self._committed = cluster, dict(offsets)
         self._trackers = {
@@ -169,7 +151,8 @@ class TaskConsumer:
         try:
             task = tasks.decode(record.value)
         except (msgspec.MsgspecError, TypeError) as error:
-            await self._send_dead_letter(partition, record, error)
+            reason = f"{type(error).__name__}: {error}"
+            await send_dead_letter(self._send, partition, record, reason, retry_delay_seconds=self._limits.retry_delay_seconds)
         else:
             self._accepted.append(task)
             try:
@@ -210,18 +193,3 @@ class TaskConsumer:
             except Exception:
                 log.exception("task failed", **about)
             return
-
-    async def _send_dead_letter(self, partition: TopicPartition, record: Any, error: Exception) -> None:
-        dead = UndecodableTask(
-            topic=partition.topic,
-            partition=partition.partition,
-            offset=record.offset,
-            reason=f"{type(error).__name__}: {error}",
-            value=base64.b64encode((record.value or b"")[:MAX_KEPT_BYTES]).decode(),
-        )
-        log.error("undecodable task", topic=dead.topic, partition=dead.partition, offset=dead.offset, reason=dead.reason)
-        while True:
-            try:
-                return await self._send(DEAD_LETTERS, record.key or b"", msgspec.json.encode(dead))
-            except UNAVAILABLE_ERRORS:
-                await asyncio.sleep(self._limits.retry_delay_seconds)

@@ -12,14 +12,17 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from application.jobs.topics import BULK, DEAD_LETTERS, EVENTS, URGENT
+from application.jobs.topics import BULK, DEAD_LETTERS, EVENTS, EXTERNAL, URGENT
+from infrastructure.configuration.settings import Settings
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 
 log = structlog.get_logger()
 
-PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
+PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, EXTERNAL: 12, DEAD_LETTERS: 1}
 """Events have one partition, which keeps the order of the log. Tasks have many, so that many workers can share them."""
 
+JOB_PARTITIONS: Final = 12  # as many external classifiers may share the images
+RESULT_PARTITIONS: Final = 4
 REPLICATION_FACTOR: Final = 3  # if there are as many brokers
 RETRY_DELAY_SECONDS: Final = 0.5
 METADATA_POLL_INTERVAL_SECONDS: Final = 0.025
@@ -29,6 +32,15 @@ LOG_INTERVAL_SECONDS: Final = 10.0
 METADATA_TIMEOUT_SECONDS: Final = 5.0  # for brokers to know a new topic
 UNAVAILABLE_ERRORS: Final = (KafkaError, OSError, TimeoutError)
 """Errors of clients while brokers are unavailable or not ready."""
+
+
+def all_topics(settings: Settings) -> dict[str, int]:
+    """The number of partitions of each topic: of ours, and of those of external classifiers."""
+    return {
+        **PARTITIONS,
+        settings.classification_job_topic: JOB_PARTITIONS,
+        settings.classification_result_topic: RESULT_PARTITIONS,
+    }
 
 
 @asynccontextmanager
@@ -44,7 +56,7 @@ async def _admin(brokers: str) -> AsyncIterator[AIOKafkaAdminClient]:
 async def create_topics(brokers: str, partitions: Mapping[str, int] = PARTITIONS) -> str:
     """Create missing topics, wait until they can be used, and return the cluster's id. Idempotent.
 
-    The embedded broker has no controller: it creates a topic with four partitions at the first request for it. Raises one of
+    The embedded broker has no controller: it creates a topic with four partitions when somebody asks for it. Raises one of
     UNAVAILABLE_ERRORS.
     """
     async with _admin(brokers) as admin:
@@ -54,8 +66,8 @@ async def create_topics(brokers: str, partitions: Mapping[str, int] = PARTITIONS
         new_topics = [NewTopic(name, number, replicas, topic_configs=config) for name, number in partitions.items()]
         if any(broker["node_id"] == cluster["controller_id"] for broker in cluster["brokers"]):
             _check(await admin.create_topics(new_topics))
-            async with asyncio.timeout(METADATA_TIMEOUT_SECONDS):
-                await _wait_until_known(admin, partitions)
+        async with asyncio.timeout(METADATA_TIMEOUT_SECONDS):
+            await _wait_until_known(admin, partitions)
         return str(cluster["cluster_id"])
 
 
@@ -75,11 +87,11 @@ async def _wait_until_known(admin: AIOKafkaAdminClient, names: Iterable[str]) ->
         await asyncio.sleep(METADATA_POLL_INTERVAL_SECONDS)
 
 
-async def create_topics_when_reachable(brokers: str) -> str:
+async def create_topics_when_reachable(brokers: str, partitions: Mapping[str, int] = PARTITIONS) -> str:
     """As `create_topics`, waiting for the brokers as long as necessary."""
     while True:
         try:
-            return await create_topics(brokers)
+            return await create_topics(brokers, partitions)
         except UNAVAILABLE_ERRORS as error:
             log.warning("waiting for Kafka", brokers=brokers, error=type(error).__name__)
             await asyncio.sleep(RETRY_DELAY_SECONDS)

@@ -17,6 +17,7 @@ from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus,
 
 MAX_LAG_SECONDS: Final = 30.0  # for an event to be published or projected
 MAX_NAMED_PROCESSES: Final = 3  # in one message
+MAX_NAMED_MODELS: Final = 3
 ABSENT_BLOB: Final = "0" * 64  # a blob that does not exist
 API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # length, API key, version, correlation id, no client id
 
@@ -67,7 +68,7 @@ class DependencyChecks:
 
     async def _examine(self) -> list[DependencyHealth]:
         probes: Mapping[str, HealthProbe] = {
-            "postgres relay projector scheduler inference": self._probe_postgres,
+            "postgres relay projector scheduler inference inference-bridge": self._probe_postgres,
             "kafka": self._probe_kafka,
             "redis": self._probe_redis,
             "blobs": self._probe_blobs,
@@ -79,7 +80,10 @@ class DependencyChecks:
 
     async def _probe_postgres(self) -> list[DependencyHealth]:
         status = await system_status(self._reads)
-        return [_healthy("postgres", f"the log has {status.head} events"), *readiness_of(status)]
+        return [
+            _healthy("postgres", f"the log has {status.head} events"),
+            *readiness_of(status, silence_seconds=self._settings.chunk_lease_seconds),
+        ]
 
     async def _probe_kafka(self) -> list[DependencyHealth]:
         brokers = self._settings.kafka_url.split(",")
@@ -101,8 +105,8 @@ class DependencyChecks:
         return [_healthy("blobs", "answers")]
 
 
-def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
-    """The health of the processes, as the database shows it."""
+def readiness_of(status: SystemStatus, *, silence_seconds: float = 60.0) -> list[DependencyHealth]:
+    """The health of the processes, as the database shows it. An external classifier that stays silent for longer is reported."""
     return [
         _lag_of("relay", "published", status.unpublished, status.unpublished_age, cause=_may_be_missing("relay"))
         if status.is_published_in_log
@@ -114,6 +118,7 @@ def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
         _healthy("inference", f"{status.workers} running")
         if status.workers
         else _unhealthy("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
+        _bridge(status, silence_seconds),
         *_pending_upgrades(status),
     ]
 
@@ -132,6 +137,25 @@ def _projector(status: SystemStatus) -> DependencyHealth:
     cause = ": a projector runs, but does not apply them; see its log" if is_running else _may_be_missing("projector")
     health = _lag_of("projector", "shown", lag, status.unprojected_age, cause=cause, also=_dead_letters(status))
     return _unhealthy(health.name, health.detail, health.lag) if status.dead_letters else health
+
+
+def _bridge(status: SystemStatus, silence_seconds: float) -> DependencyHealth:
+    """The health of the bridges, and of the external classifiers as far as their answers show it."""
+    name = "inference-bridge"
+    if not status.bridges:
+        if not status.external_jobs:
+            return _healthy(name, "none is running, and no job needs one")
+        waiting = f"no bridge was seen for 10 s: {status.external_jobs} jobs of external classifiers wait"
+        return _unhealthy(name, f"{waiting}. Is an inference-bridge process running?")
+    silent = [
+        f"{printable(one.model)} ({one.images} waiting, silent for {one.silence:.0f} s)"
+        for one in status.external_waits
+        if one.silence > silence_seconds
+    ]
+    if silent:
+        what = f"no answer comes from the external classifiers of {', '.join(silent[:MAX_NAMED_MODELS])}"
+        return _unhealthy(name, f"{what}: see docs/models/external.md, section Silence")
+    return _healthy(name, f"{status.bridges} running; images that wait for an answer: {sum(one.images for one in status.external_waits)}")
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:

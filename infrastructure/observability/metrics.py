@@ -18,11 +18,13 @@ API_METRICS: Final = CollectorRegistry()
 RELAY_METRICS: Final = CollectorRegistry()
 PROJECTOR_METRICS: Final = CollectorRegistry()
 INFERENCE_METRICS: Final = CollectorRegistry()
+BRIDGE_METRICS: Final = CollectorRegistry()
 MEASURED: Final[Mapping[str, Sequence[CollectorRegistry]]] = {
     "api": (APPEND_METRICS, API_METRICS),
     "relay": (RELAY_METRICS,),
     "projector": (APPEND_METRICS, PROJECTOR_METRICS),
     "inference": (APPEND_METRICS, INFERENCE_METRICS),
+    "inference-bridge": (APPEND_METRICS, BRIDGE_METRICS),
 }
 """The metrics that each process measures, beside those of Python and the operating system."""
 
@@ -46,6 +48,12 @@ IMAGES: Final = Counter("bioscope_inference_images", "Images processed by worker
 MODEL_CHECKS: Final = Counter(
     "bioscope_inference_model_checks", "Model packages checked by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS
 )
+EXTERNAL_IMAGES: Final = Counter(
+    "bioscope_external_images", "Images sent to external classifiers, and their outcomes.", ["outcome"], registry=BRIDGE_METRICS
+)
+EXTERNAL_ANSWERS: Final = Counter(
+    "bioscope_external_answers", "Answers of external classifiers, by what became of them.", ["outcome"], registry=BRIDGE_METRICS
+)
 
 BROKEN_CHAIN: Final = Gauge(
     "bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.", registry=RELAY_METRICS
@@ -68,7 +76,7 @@ PRUNED_AT: Final = Gauge(
 )
 
 MAIN: Final = "main"
-DECLARED_KINDS: Final = ("api", "projector", "inference")
+DECLARED_KINDS: Final = ("api", "projector", "inference", "inference-bridge")
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
@@ -102,6 +110,14 @@ def _gauges(status: SystemStatus) -> Iterator[GaugeMetricFamily]:
     long_streams = "Streams with more than 1,000 events, which load slowly; without jobs."
     yield GaugeMetricFamily("bioscope_long_streams", long_streams, status.long_streams)
     yield GaugeMetricFamily("bioscope_inference_workers", "Inference processes seen within 10 s.", status.workers)
+    yield GaugeMetricFamily("bioscope_inference_bridges", "Processes that reach external classifiers, seen within 10 s.", status.bridges)
+    yield GaugeMetricFamily("bioscope_external_jobs", "Open jobs of external classifiers.", status.external_jobs)
+    waiting = {one.model: one.images for one in status.external_waits}
+    yield _labelled(
+        "bioscope_external_waiting_images", "Images that were sent to an external classifier and have no answer.", "model", waiting
+    )
+    silence = {one.model: one.silence for one in status.external_waits}
+    yield _labelled("bioscope_external_silence_seconds", "Time without an answer while images wait for one.", "model", silence)
     yield GaugeMetricFamily("bioscope_scheduler_leads", "1 while a process leads the scheduler.", float(status.scheduling))
     paused = {kind: sum(bool(one.paused) for one in status.processes if one.kind == kind) for kind in DECLARED_KINDS}
     yield _labelled("bioscope_paused_processes", "Processes that are paused until they are upgraded.", "process", paused)

@@ -49,7 +49,8 @@ MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, 
 REGISTERED: Final = "select count(*) from es.streams where stream = any(%s)"
 FILES_IN_USE: Final = """select m.name, one ->> 'number', coalesce(one ->> 'package', one ->> 'sha256'), one ->> 'added_by'
   from read.models m, jsonb_array_elements(m.versions) one
-  where not m.retired and exists (select from jsonb_each_text(m.aliases) a where a.value = one ->> 'number') order by 1, 2"""
+  where not m.retired and exists (select from jsonb_each_text(m.aliases) a where a.value = one ->> 'number')
+    and one ->> 'kind' is distinct from 'external' order by 1, 2"""
 MAY_READ_KEYS: Final = "select has_table_privilege('es.secrets', 'select')"
 MAY_APPEND_ALL: Final = "select '*' = any (topics) from ops.writers where role = session_user"
 ANY_DATA_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"

@@ -21,11 +21,13 @@ BLOB_NAMES: Final = """select distinct match[1] from es.events,
   select coalesce(nullif(v.version ->> 'package', ''), v.version ->> 'sha256')
     from (select convert_from(state, 'UTF8')::json -> 'version' as version from es.events
       where notification_id between %(first)s and %(last)s and topic = 'ModelVersionAdded') v
+    where v.version ->> 'kind' is distinct from 'external'
   union
   select convert_from(e.state, 'UTF8')::json ->> 'sha256' from es.events e
     where e.notification_id between %(first)s and %(last)s and e.topic = 'ModelPackageUploaded' and not exists (
       select from es.stream_events(e.originator_id, 1) answer where answer.notification_id <= %(position)s)"""
 """Of images, of model versions (their packages, or the weights that earlier releases stored), and of packages that await their check.
+External versions have no file.
 
 An answer after `position` does not count: in a copy of the log that ends there, the check awaits it."""
 READER_VERSIONS: Final = """select distinct u.state ->> 'sha256', coalesce((i.state ->> 'reader')::integer, 1)

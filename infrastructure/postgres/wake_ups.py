@@ -23,6 +23,7 @@ APPENDED: Final = "bioscope_appended"  # the log has new events; sent by the app
 PUBLISHED: Final = "bioscope_published"  # Kafka has new events; sent by the relay
 DISPATCHED: Final = "bioscope_given_out"  # Kafka has new tasks; sent by the scheduler
 PROJECTED: Final = "bioscope_projected"  # the read models have advanced; sent by the projector, with the position
+ANSWERED: Final = "bioscope_answered"  # a bridge stored answers that another one waits for
 
 NOTIFY: Final = "select pg_notify(channel, payload) from unnest(%s::text[], %s::text[]) as due (channel, payload)"
 

@@ -19,6 +19,7 @@ from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_S
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.kafka.cloud_events import RecordKey
+from infrastructure.kafka.topics import all_topics
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import BROKEN_CHAIN
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock_async
@@ -91,7 +92,8 @@ class Leader:
 
     def _publisher(self, connection: AsyncConnection, heads: HeadSigner) -> Publisher:
         store = PostgresCheckpointStore(connection, on_read=heads.take, on_advanced=partial(self._wake_ups.send, PUBLISHED))
-        return Publisher(store, partial(connect_topic, self._settings.kafka_url, key=RecordKey(self._keys)))
+        topics = all_topics(self._settings)
+        return Publisher(store, partial(connect_topic, self._settings.kafka_url, topics=topics, key=RecordKey(self._keys)))
 
     async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:
         try:

@@ -1,7 +1,7 @@
 """The Kafka topic of the log, as the relay writes it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -12,7 +12,7 @@ from application.jobs.topics import EVENTS
 from application.ports import ChainedEvent
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.producer import create_producer, start_fencing, stop_producer
-from infrastructure.kafka.topics import REQUEST_TIMEOUT_MS, create_topics, create_topics_when_reachable, limit_client_logs
+from infrastructure.kafka.topics import PARTITIONS, REQUEST_TIMEOUT_MS, create_topics, create_topics_when_reachable, limit_client_logs
 from infrastructure.relay.errors import Fenced
 
 BATCH_TIMEOUT_SECONDS: Final = 20.0
@@ -35,11 +35,11 @@ class Topic(Protocol):
 class KafkaTopic:
     """The one partition of `bioscope.events`."""
 
-    def __init__(self, brokers: str, producer: AIOKafkaProducer, *, key: RecordKey) -> None:
-        self._brokers, self._producer, self._key = brokers, producer, key
+    def __init__(self, brokers: str, producer: AIOKafkaProducer, *, topics: Mapping[str, int], key: RecordKey) -> None:
+        self._brokers, self._producer, self._topics, self._key = brokers, producer, topics, key
 
     async def cluster_id(self) -> str:
-        return await create_topics(self._brokers)
+        return await create_topics(self._brokers, self._topics)
 
     async def end(self) -> tuple[str, int]:
         cluster = await self.cluster_id()
@@ -74,16 +74,16 @@ class KafkaTopic:
 
 
 @asynccontextmanager
-async def connect_topic(brokers: str, *, key: RecordKey) -> AsyncIterator[KafkaTopic]:
-    """Connect, waiting for the brokers as long as necessary. Kafka then refuses records of earlier relays (decision 0074).
+async def connect_topic(brokers: str, *, topics: Mapping[str, int] = PARTITIONS, key: RecordKey) -> AsyncIterator[KafkaTopic]:
+    """Connect, waiting for the brokers as long as necessary, and create `topics` (partitions by name).
 
-    Raises one of `kafka.topics.UNAVAILABLE_ERRORS`.
+    Kafka then refuses records of earlier relays (decision 0074). Raises one of `kafka.topics.UNAVAILABLE_ERRORS`.
     """
-    await create_topics_when_reachable(brokers)
+    await create_topics_when_reachable(brokers, topics)
     limit_client_logs()
     producer = create_producer(brokers)
     try:
         await start_fencing(producer, f"bioscope-relay-{key.source.decode()}")
-        yield KafkaTopic(brokers, producer, key=key)
+        yield KafkaTopic(brokers, producer, topics=topics, key=key)
     finally:
         await stop_producer(producer)

@@ -45,6 +45,7 @@ PROCESS_NEEDS: Final[Mapping[str, Needs]] = {
     "relay": Needs(frozenset({Purpose.HEADS, Purpose.EVENT_SOURCE, Purpose.RELAY_RECORDS})),
     "projector": Needs(frozenset({Purpose.DATA_KEYS, Purpose.EVENT_SOURCE, Purpose.RELAY_RECORDS}), frozenset({Purpose.HEADS})),
     "inference": Needs(frozenset()),
+    "inference-bridge": Needs(frozenset()),
 }
 
 

@@ -193,7 +193,9 @@ def test_the_system_works_with_a_user_for_each_process(store, tmp_path):
     operator = store.settings("app")
     names = ("blobs_url", "blobs_endpoint", "blobs_key", "blobs_secret")
     settings = msgspec.structs.replace(stack_settings(tmp_path / "data"), **{name: getattr(operator, name) for name in names})
-    processes = [with_credentials(process, store.settings(process.name)) for process in PROCESSES]
+    with_store = [process for process in PROCESSES if process.name != "inference-bridge"]
+    others = [process for process in PROCESSES if process not in with_store]
+    processes = [*(with_credentials(process, store.settings(process.name)) for process in with_store), *others]
     with SupervisedStack(settings, processes=processes, prepare=prepare) as running:
         address = made_account(running, "researcher", email("scoped"))
         with Client.sign_in(running.base_url, address, PASSWORD) as client:

@@ -60,6 +60,7 @@ GET    /api/images/{image_id}/thumbnail                     !! ++++.. ++++.. +++
 GET    /api/blobs/{token}                                   +- +-     +-     +-     +-     +- +-
 GET    /api/models                                          !  +      +      +      +      -  -
 POST   /api/models                                          !  -      -      +      +      -  -
+POST   /api/models/external                                 !  -      -      +      +      -  -
 GET    /api/models/{name_or_id}                             !! +.     +.     +.     +.     -- --
 POST   /api/models/{name}/versions/{number}/checks          !! --     --     +.     +.     -- --
 GET    /api/model-checks                                    !  +      +      +      +      -  -
@@ -331,6 +332,8 @@ class World:
                 return {"data": {"dataset_id": str(things["dataset_id"])}, "files": {"file": ("x.jpg", PICTURE, "image/jpeg")}}
             case "POST /api/models":
                 return {"content": b"PK", "headers": {"Content-Type": "application/zip"}}
+            case "POST /api/models/external":
+                return {"json": {"name": name, "labels": ["round", "flat"]}}
             case "PUT /api/models/{name}/aliases/{alias}":
                 return {"json": {"version": 1, "reason": "Validated"}}
             case "POST /api/models/{name}/retire":

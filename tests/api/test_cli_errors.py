@@ -23,7 +23,7 @@ from infrastructure.security.process_keys import write_key_file
 
 FAILED, WRONG_USE, ALREADY_RUNNING, AWAY = 1, 2, 3, 5
 NOBODY_THERE = "postgresql://bioscope_app:canary@127.0.0.1:1/bioscope"
-PROCESSES = ["api", "relay", "projector", "inference"]
+PROCESSES = ["api", "relay", "projector", "inference", "inference-bridge"]
 ID = "00000000-0000-0000-0000-000000000001"
 LIBPQ = {
     "PGSERVICE": "nowhere",
@@ -246,7 +246,7 @@ def test_a_root_key_that_cannot_be_read_is_named(settings, tmp_path, name):
     refused(run("tokens", "create", "x", "--scope", "events:read", **given), WRONG_USE, str(tmp_path / name))
 
 
-@pytest.mark.parametrize("process", [process for process in PROCESSES if process != "inference"])
+@pytest.mark.parametrize("process", [process for process in PROCESSES if not process.startswith("inference")])
 def test_no_process_that_needs_keys_starts_without_them(process, settings, tmp_path):
     given = variables(settings) | {"BIOSCOPE_ROOT_KEY_FILE": str(tmp_path)}
     refused(run_process(process, **given), WRONG_USE, f"the root key {tmp_path} cannot be read (Is a directory)")

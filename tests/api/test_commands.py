@@ -32,6 +32,7 @@ WITHOUT_DATA = {
     "bioscope relay",
     "bioscope projector",
     "bioscope inference",
+    "bioscope inference-bridge",
     "bioscope completion",
     "bioscope keys export",
     "bioscope jobs cancel",
@@ -94,7 +95,7 @@ def test_commands_are_grouped():
     titles = ["Everyday commands:", "Administration:", "Processes:", "Interfaces:"]
     assert [line for line in shown.splitlines() if line in titles] == titles
     assert sorted(name for names in main.sections.values() for name in names) == sorted(main.commands)
-    assert main.sections["Processes"] == ["api", "relay", "projector", "inference", "health"]
+    assert main.sections["Processes"] == ["api", "relay", "projector", "inference", "inference-bridge", "health"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -270,10 +271,12 @@ HERE = {
 }
 WITH_THE_WHOLE_SYSTEM = {
     "bioscope models add",
+    "bioscope models add-external",
     "bioscope models test",
     "bioscope models checks",
     "bioscope demo",
     "bioscope up",
+    "bioscope status",
     "bioscope classify",
     "bioscope restore",
     "bioscope images recheck",

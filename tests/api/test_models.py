@@ -383,3 +383,48 @@ async def test_the_trail_of_a_model_has_its_checks_and_that_of_an_account_what_i
     assert await types(check) == ["ModelPackageUploaded", "ModelVersionAdded", "ModelCheckPassed"]
     assert await types(refused) == ["ModelPackageUploaded", "ModelCheckFailed"]
     assert "ModelPromoterAdded" in await types(await id_of(promoter))
+
+
+# ---- external classifiers --------------------------------------------------------------------------------------------------------------
+VESICLES = {"name": "vesicles", "labels": ["round", "flat"], "review_below": 0.7}
+
+
+async def test_a_declared_classifier_is_a_version_without_a_package(api):
+    ada = await api.client("researcher")
+    answer = await ada.post("/api/models/external", json=VESICLES)
+    assert answer.status_code == 201, answer.text
+    version = answer.json()
+    assert (version["number"], version["kind"], version["package"], version["size"]) == (1, "external", None, 0)
+    assert version["sha256"] == version["digest"]
+    assert version["added_by_username"] == (await ada.get("/api/users/me")).json()["username"]
+    model = (await ada.get("/api/models/vesicles")).json()
+    assert (model["aliases"], model["production"], model["versions"][0]["sha256"]) == ({"candidate": 1}, None, version["sha256"])
+
+
+async def test_an_equal_declaration_is_the_same_version_and_another_one_the_next(api):
+    ada = await api.client("researcher")
+    first, again, other = [
+        await ada.post("/api/models/external", json=body) for body in (VESICLES, VESICLES, VESICLES | {"labels": ["flat", "round"]})
+    ]
+    assert [one.json()["number"] for one in (first, again, other)] == [1, 1, 2]
+    assert ["x-event-position" in one.headers for one in (first, again, other)] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [({"labels": []}, "labels"), ({"labels": ["a", "a"]}, "labels"), ({"name": "external"}, "name"), ({"review_below": 2}, "review_below")],
+)
+async def test_a_declaration_that_breaks_a_rule_is_refused(api, wrong, field):
+    answer = await (await api.client("researcher")).post("/api/models/external", json=VESICLES | wrong)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["body", field]
+
+
+async def test_an_external_classifier_has_nothing_to_download_and_nothing_to_test(api):
+    ada = await api.client("researcher")
+    await ada.post("/api/models/external", json=VESICLES)
+    download = await ada.get("/api/models/vesicles/versions/1/package")
+    test = await ada.post("/api/models/vesicles/versions/1/checks")
+    assert (download.status_code, test.status_code) == (409, 409)
+    assert "it has no file, since another program computes its results" in download.json()["detail"]
+    assert "it has no package that could be tested" in test.json()["detail"]

@@ -345,3 +345,27 @@ async def test_a_package_that_cannot_be_saved_leaves_no_file(api, bioscope, sign
 )
 def test_a_reference_names_a_model_and_perhaps_a_version(reference, named):
     assert split_reference(reference) == named
+
+
+# ---- external classifiers --------------------------------------------------------------------------------------------------------------
+async def test_an_external_classifier_is_declared_once(bioscope, sign_in, api):
+    await sign_in("researcher")
+    said = in_one_line((await bioscope("add-external", "vesicles", "--labels", "round, flat", "--review-below", "0.7")).stdout)
+    assert "bioscope models promote vesicles 1 --reason TEXT" in said
+    printed = (await bioscope("add-external", "vesicles", "--labels", "round,flat", "--review-below", "0.7", "--json")).stdout
+    assert_shape(shapes()["bioscope models add-external"], printed)
+    assert (json.loads(printed)["number"], json.loads(printed)["kind"]) == (1, "external")
+    assert state(api, "vesicles").numbered(1).labels == ("round", "flat")
+
+
+async def test_a_declaration_that_breaks_a_rule_is_refused_with_the_reason(bioscope, sign_in):
+    await sign_in("researcher")
+    refused = await bioscope("add-external", "Vesicles", "--labels", "round,flat", code=1)
+    assert "must be 1 to 64 of a-z" in refused.stderr
+
+
+async def test_an_external_classifier_is_neither_saved_nor_tested(bioscope, sign_in):
+    await sign_in("researcher")
+    await bioscope("add-external", "vesicles", "--labels", "round,flat")
+    for arguments in (("export", "vesicles@1", "out.zip"), ("test", "vesicles@1")):
+        assert "is an external classifier: it has no" in in_one_line((await bioscope(*arguments, code=1)).stderr)

@@ -58,6 +58,17 @@ async def test_a_result_is_shown_as_the_contract_says(client):
     assert (await client.http.get(f"/api/images/{image}")).json()["analyzed"] is True
 
 
+@pytest.mark.parametrize(("confidence", "verdict"), [(0.8, "clear"), (0.6, "needs_review")])
+async def test_the_answer_of_an_external_classifier_has_no_scores(client, confidence, verdict):
+    await client.http.post("/api/models/external", json={"name": "vesicles", "labels": ["round", "flat"], "review_below": 0.7})
+    image = await image_in(client.http, client.cells)
+    job = await run(client.http, image_id=image, model_name="vesicles", model_version="candidate")
+    await client.workers.answer_externally(job, image, "flat", confidence)
+    [body] = (await client.http.get(RESULTS)).json()
+    assert (body["label"], body["confidence"], body["verdict"]) == ("flat", confidence, verdict)
+    assert (body["scores"], body["value"], body["warnings"]) == ({}, None, [])
+
+
 async def test_a_result_that_was_computed_from_other_pixels_carries_a_warning(client):
     image, _ = await client.result()
     [body] = (await client.http.get(RESULTS)).json()

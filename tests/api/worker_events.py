@@ -10,7 +10,7 @@ from application.jobs.chunk_results import JobPlans
 from application.ports import Command
 from domain import classification, image, model, model_check
 from domain.access import Actor, Role
-from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
+from domain.classification import EXTERNAL_RUNTIME, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict
 from domain.values import model_id, system_actor
 from tests.rigs.scenario import REPORT
 
@@ -111,6 +111,17 @@ class WorkerEvents:
         results = (ImageResult(image_id=UUID(image), **about, **found),)
         answer = {"labels": tuple(scores), "results": results, "failures": (), "provenance": None, "by": SYSTEM.id, "at": at or now()}
         await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
+
+    async def answer_externally(self, job, image, label, confidence):
+        """The answer of an external classifier for the only image of a job."""
+        chunk = JobPlans(self.log).chunk(UUID(job), 0)
+        verdict = Verdict.CLEAR if confidence >= chunk.job.threshold else Verdict.NEEDS_REVIEW
+        about = {"sha256": chunk.images[0].sha256, "label": label, "confidence": confidence, "verdict": verdict, "scores": ()}
+        unknown = dict.fromkeys(("preprocessing", "provider", "decoder", "cpu"), "unknown")
+        origin = Provenance(model_sha256=chunk.job.model_sha256, runtime=EXTERNAL_RUNTIME, worker="bridge", seconds=0.1, **unknown)
+        answer = {"labels": LABELS, "results": (ImageResult(image_id=UUID(image), **about),), "failures": (), "provenance": origin}
+        answer |= {"plan": chunk.plan, "by": SYSTEM.id, "at": now()}
+        await self._change(job, classification, lambda it: classification.record_chunk(it, 0, **answer))
 
     async def judge(self, job, results=(), failures=(), *, number=0, confidence=0.9, at=None):
         """A chunk's answer: `results` and `failures` are image ids."""

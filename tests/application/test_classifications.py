@@ -58,6 +58,20 @@ def test_a_job_names_exactly_one_of_dataset_and_image(scenario, ada, cells, run)
             run(ada, **both)
 
 
+def test_a_job_of_an_external_classifier_chooses_no_planes_and_its_images_are_not_compared(log, scenario, ada, cells, run):
+    scenario.external(ada)
+
+    def compare(*_):
+        raise AssertionError("nothing is known of what the classifier can read")
+
+    job = run(ada, dataset=cells, model="vesicles", input_check=compare)
+    assert load_job(log, job, command(ada), Grant.VIEWER).external
+    assert not load_job(log, run(ada, dataset=cells), command(ada), Grant.VIEWER).external
+    with pytest.raises(Invalid, match="planes cannot be chosen for vesicles: an external classifier reads the image itself") as refused:
+        run(ada, dataset=cells, model="vesicles", planes=PlaneSelection(z=1))
+    assert refused.value.errors[0]["loc"] == ["body", "planes"]
+
+
 def test_an_unknown_model_a_wrong_threshold_and_a_rejected_image_are_refused(scenario, ada, cells, run):
     with pytest.raises(Invalid, match="Models: shapes"):
         run(ada, dataset=cells, model="unknown")

@@ -143,7 +143,7 @@ class DeletedImages(Queue):
         self._log, self._job, self._covered = log, job, covered
         self._chunk = Chunk(id=chunk_id(job, 0), number=0)
 
-    def waiting(self, *, urgent, maximum):
+    def waiting(self, *, urgent, maximum, external=False):
         is_open = urgent and self._log.event(self._chunk.id, 1) is None
         about = {"position": 1, "image_id": self._covered, "created_by": uuid4(), "waiting": (self._chunk,)}
         return [OpenJob(id=self._job, **about)] if is_open else []

@@ -11,7 +11,7 @@ import pytest
 from application import model_packages, models
 from application.model_packages import PIECE_BYTES
 from domain.access import Role
-from domain.errors import CorruptBlob, Forbidden, NotFound
+from domain.errors import Conflict, CorruptBlob, Forbidden, NotFound
 from domain.model import Version
 from infrastructure.inference.models.manifest import manifest_as_json
 from infrastructure.inference.packages.export import export_package
@@ -63,6 +63,13 @@ def test_a_package_is_downloaded_byte_by_byte_as_it_was_uploaded(add, download):
     assert (b"".join(pieces), found.size, found.filename) == (package, len(package), "shapes-1.zip")
     assert found.sha256 == sha256(package).hexdigest()
     assert max(map(len, pieces)) <= PIECE_BYTES
+
+
+def test_an_external_classifier_has_nothing_to_download(log, download):
+    about = {"name": "shapes", "description": "", "labels": ("a", "b"), "label_texts": {}, "review_below": 0.5}
+    models.add_external(**about, command=command(ADMIN), log=log)
+    with pytest.raises(Conflict, match="Version 1 is an external classifier: it has no file"):
+        download()
 
 
 def test_a_version_without_a_package_is_packed_with_its_manifest(add, download, tmp_path):

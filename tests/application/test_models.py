@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from application import models
+from application import model_checks, models
 from domain import model
 from domain.access import Role
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
@@ -214,3 +214,41 @@ def test_a_history_comes_in_pages(log, add):
     assert len(first) == 3
     assert [*first, *models.history("shapes", after=first[-1].position, actor=ADMIN, log=log)] == whole
     assert models.history("shapes", after=whole[-1].position, actor=ADMIN, log=log) == []
+
+
+# ---- external classifiers -------------------------------------------------------------------------------------------------------------
+VESICLES = {"name": "vesicles", "description": "", "labels": ("round", "flat"), "label_texts": {}, "review_below": 0.5}
+
+
+def declare(log, *, by=None, **changes):
+    return models.add_external(**VESICLES | changes, command=command(by), log=log)
+
+
+def vesicles(log):
+    return log.load(model_id("vesicles"), model.evolve)
+
+
+def test_a_declared_version_is_the_candidate_of_its_model_and_an_equal_declaration_is_the_same_version(log):
+    first = declare(log)
+    assert (first.version, declare(log).position) == (2, 0)
+    declare(log, review_below=0.7)
+    assert (vesicles(log).numbers, vesicles(log).aliases) == ({1, 2}, {"candidate": 2})
+
+
+def test_an_analyst_declares_no_classifier(log):
+    with pytest.raises(Forbidden):
+        declare(log, by=actor(Role.ANALYST))
+    assert vesicles(log) is None
+
+
+def test_a_retired_model_gets_no_declared_version(log):
+    declare(log)
+    models.retire(name="vesicles", reason=None, command=command(ADMIN), log=log)
+    with pytest.raises(Conflict, match="retired: choose another name"):
+        declare(log, review_below=0.7)
+
+
+def test_a_declared_version_is_not_tested(log):
+    declare(log)
+    with pytest.raises(Conflict, match="is an external classifier: it has no package that could be tested"):
+        model_checks.request_test(name="vesicles", number=1, command=command(), log=log)

@@ -36,7 +36,7 @@ PROGRAMS = {
     "api": "api.cli\0api",
     "relay": "api.cli\0relay",
     "projector": "api.cli\0projector",
-    "inference": "api.cli\0inference",
+    "inference": "api.cli\0inference\0",
     "broker": "infrastructure.embedded.broker",
     "redis": "valkey-server",
     "postgres": "bin/postgres\0-D",

@@ -1,6 +1,7 @@
 """The contract of read models and the work queue: Postgres and the in-memory twins."""
 
 import os
+from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +14,8 @@ import pytest
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.planner import PlanningLimits
 from application.jobs.tasks import Kind
-from application.jobs.work_queue import Worker
+from application.jobs.topics import BULK, EXTERNAL
+from application.jobs.work_queue import Lane, Worker
 from domain import classification, model_check
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
@@ -73,16 +75,16 @@ class InPostgres:
         (found,) = self._look.execute(f"select coalesce(json_agg(t), '[]')::text from {table.name} t").fetchone()
         return msgspec.json.decode(found, type=list[table.row])
 
-    def beat(self, slots=1):
+    def beat(self, slots=1, lane="bulk"):
         self._look.execute(
-            "insert into ops.workers values ('w', clock_timestamp(), %s, 'bulk') on conflict (id) do update set seen_at = excluded.seen_at",
-            (slots,),
+            "insert into ops.workers values (%s, clock_timestamp(), %s, %s) on conflict (id) do update set seen_at = excluded.seen_at",
+            (lane, slots, lane),
         )
 
-    def let_leases_end(self):
+    def let_leases_end(self, lane="bulk"):
         ago = "- interval '2 minutes'"
         self._look.execute(f"update ops.releases set released_at = released_at {ago}, held_at = held_at {ago}")
-        self.beat()
+        self.beat(lane=lane)
 
     def hold(self, *work):
         self._look.execute(RENEW, (list(work),))
@@ -114,14 +116,14 @@ class InMemory:
     def rows(self, table):
         return list(self._database.tables[table.name].values())
 
-    def beat(self, slots=1):
-        self._database.workers["w"] = Worker(seen_at=datetime.now(UTC), slots=slots, lane="bulk")
+    def beat(self, slots=1, lane="bulk"):
+        self._database.workers[lane] = Worker(seen_at=datetime.now(UTC), slots=slots, lane=lane)
 
-    def let_leases_end(self):
+    def let_leases_end(self, lane="bulk"):
         for given in self._database.releases.values():
             given.released_at -= timedelta(minutes=2)
             given.held_at = given.held_at and given.held_at - timedelta(minutes=2)
-        self.beat()
+        self.beat(lane=lane)
 
     def hold(self, *work):
         for one in work:
@@ -445,6 +447,34 @@ def test_work_is_given_out_given_out_again_and_given_up(stood, scenario, step):
     work.delete_done()
     assert work.snapshot().leases == []
     work.close()
+
+
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(planning=PlanningLimits(images_per_command=1))])
+def test_chunks_of_external_classifiers_take_no_capacity_from_others_and_are_lost_with_a_bridge_only(stood, scenario, step):
+    ada = scenario.user()
+    scenario.model()
+    scenario.external(ada)
+    cells = scenario.dataset(ada)
+    images = [scenario.image(ada, cells) for _ in range(6)]
+    step()
+    external, single = scenario.job(ada, dataset=cells, model="vesicles"), scenario.job(ada, image=images[0], model="vesicles")
+    own = scenario.job(ada, dataset=cells)
+    while not all(scenario.log.load(job, classification.evolve).planned for job in (external, own)):
+        step()
+    step()
+    with closing(stood.work()) as work:
+        in_flight = Counter(lease.lane for lease in work.snapshot().leases if lease.kind is Kind.CLASSIFY)
+        lanes = {Lane(urgent=True, external=True): 1, Lane(urgent=False, external=True): 4, Lane(urgent=False): 4}
+        assert in_flight == lanes, "four chunks for each slot, and the single image"
+        assert {lease.job for lease in work.snapshot().leases if lease.external} == {external, single}
+        assert work.snapshot().external
+        assert [job.id for job in work.waiting(urgent=False, maximum=9)] == [own]
+        assert [(job.id, job.external) for job in work.waiting(urgent=False, external=True, maximum=9)] == [(external, True)]
+        stood.let_leases_end()
+        assert {topic for topic, *_ in step()} == {BULK}
+        stood.hold(*(lease.id for lease in work.snapshot().leases if not lease.external))
+    stood.beat(lane="external")
+    assert {(topic, attempt) for topic, _, _, attempt in step()} == {(EXTERNAL, 2)}
 
 
 def test_work_that_a_worker_has_in_hand_is_not_lost_however_long_it_takes(stood, scenario, step):

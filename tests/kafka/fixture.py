@@ -62,30 +62,52 @@ def what_is_lacking() -> str | None:
     return None if found and int(found[1]) >= OLDEST_JAVA else f"java is older than {OLDEST_JAVA}"
 
 
-@contextmanager
-def kafka_node(home: Path, *, port: int = 0):
-    """Its data in `home`; on `port`, or a free one. A second start on the same home and port finds the same log."""
-    port = port or free_port()
-    settings = written_settings(home, port, free_port())
-    java = java_command(jars())
-    if not (home / "data" / "meta.properties").exists():
-        cluster = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
-        format_storage = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster.replace("-", "_"), "--config", str(settings)]
-        subprocess.run(format_storage, check=True, capture_output=True)
-    log = home / "kafka.log"
-    node = Child([*java, "kafka.Kafka", str(settings)], log=log, environment=dict(os.environ))
-    try:
+class KafkaNode:
+    """One node, its data in `home`, on `port` or a free one. A node that was killed is started again with the same address and log."""
+
+    def __init__(self, home: Path, *, port: int = 0):
+        home.mkdir(exist_ok=True)
+        self.home, self.port = home, port or free_port()
+        self._settings = written_settings(home, self.port, free_port())
+        self._java = java_command(jars())
+        self._child = None
+
+    @property
+    def url(self):
+        return f"127.0.0.1:{self.port}"
+
+    def start(self):
+        if not (self.home / "data" / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=").replace("-", "_")
+            command = [*self._java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._settings)]
+            subprocess.run(command, check=True, capture_output=True)
+        log = self.home / "kafka.log"
+        self._child = Child([*self._java, "kafka.Kafka", str(self._settings)], log=log, environment=dict(os.environ))
         wait_until(
-            lambda: listening(port) or not node.alive(),
+            lambda: listening(self.port) or not self._child.alive(),
             within=READY_WITHIN,
             explain=lambda: f"Kafka does not answer:\n{log_end(log, lines=30)}",
         )
-        assert node.alive(), f"Kafka ended:\n{log_end(log, lines=30)}"
-        yield f"127.0.0.1:{port}"
+        assert self._child.alive(), f"Kafka ended:\n{log_end(log, lines=30)}"
+
+    def kill(self):
+        self._child.kill()
+
+    def stop(self):
+        self._child.ask_to_stop()
+        self._child.ended(within=10)
+        self._child.kill()
+
+
+@contextmanager
+def kafka_node(home: Path, *, port: int = 0):
+    """Its data in `home`; on `port`, or a free one. A second start on the same home and port finds the same log."""
+    node = KafkaNode(home, port=port)
+    node.start()
+    try:
+        yield node.url
     finally:
-        node.ask_to_stop()
-        node.ended(within=10)
-        node.kill()
+        node.stop()
 
 
 def jars() -> Path:

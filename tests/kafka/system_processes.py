@@ -1,6 +1,7 @@
 """Starts relay, projector and inference as processes, on a database, a broker and a Redis."""
 
 import os
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class SystemProcesses:
     # ---- processes ----
     def start(self, *names, by="api.cli"):
         for name in names:
-            kind = name.split("-")[0]
+            kind = re.sub(r"-\d+$", "", name)
             variables = environment(self.settings, os.environ)
             self.children[name] = Child(python(by, kind), log=self.folder / f"{name}.log", environment=variables)
 
@@ -97,9 +98,9 @@ class SystemProcesses:
         about = {"media_type": "image/jpeg", "width": 360, "height": 363, "filename": path.name, "device_id": None}
         return images.upload(dataset_id=dataset, sha256=sha256, size=size, **about, command=self.command(), log=self.log).id
 
-    def run(self, *, dataset=None, image=None):
+    def run(self, *, dataset=None, image=None, model="pbc8"):
         selection = ImageSelection(dataset_id=dataset, image_id=image)
-        asked = {"selection": selection, "model_name": "pbc8", "threshold": None, "known_models": [], "options": RunOptions(fresh=True)}
+        asked = {"selection": selection, "model_name": model, "threshold": None, "known_models": [], "options": RunOptions(fresh=True)}
         return classifications.run(**asked, command=self.command(), log=self.log).id
 
     # ---- what can be seen ----

@@ -74,6 +74,14 @@ def test_packages_of_versions_and_of_pending_checks_stay_and_those_of_failed_che
     assert set(blobs.kept) == {passed}
 
 
+def test_a_declaration_names_no_file(scenario, blobs, known):
+    """Somebody may have stored its bytes all the same."""
+    declared = scenario.external(scenario.user())
+    blobs.keep(scenario.log.load(declared, model.evolve).production.record.encode())
+    scenario.follow()
+    assert sweep_orphans(blobs, known, now=tomorrow()).freed == 1
+
+
 def test_a_package_that_is_uploaded_again_after_its_refusal_stays(scenario, blobs, known):
     ada = scenario.user()
     sha256 = blobs.keep(b"package")

@@ -24,8 +24,8 @@ from application.jobs.dispatch_policy import (
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.planner import PlanningLimits
 from application.jobs.tasks import Kind, Task, decode, encode
-from application.jobs.topics import BULK, URGENT
-from application.jobs.work_queue import Chunk, Lease, OpenJob, Worker
+from application.jobs.topics import BULK, EXTERNAL, URGENT
+from application.jobs.work_queue import Chunk, Lane, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, JobStatus, Priority
@@ -44,15 +44,16 @@ ONE_IMAGE_CHUNKS = SchedulerLimits(PlanningLimits(images_per_command=1), seconds
 ADA, BOB = uuid4(), uuid4()
 
 
-def open_job(position=1, *, by=ADA, chunks=3, image_id=None, priority=Priority.NORMAL):
+def open_job(position=1, *, by=ADA, chunks=3, image_id=None, priority=Priority.NORMAL, external=False):
     waiting = tuple(Chunk(id=uuid4(), number=number) for number in range(chunks))
-    return OpenJob(id=uuid4(), position=position, image_id=image_id, created_by=by, waiting=waiting, priority=priority)
+    about = {"image_id": image_id, "created_by": by, "priority": priority, "external": external}
+    return OpenJob(id=uuid4(), position=position, waiting=waiting, **about)
 
 
-def release(*, kind=Kind.CLASSIFY, job=None, by=ADA, ago=0, urgent=False, abandoned=False):
+def release(*, kind=Kind.CLASSIFY, job=None, by=ADA, ago=0, urgent=False, abandoned=False, external=False):
     at = NOW - timedelta(seconds=ago)
     about = {"kind": kind, "job": job, "number": 0, "urgent": urgent, "attempts": 1, "held_at": at, "abandoned": abandoned}
-    return Lease(id=uuid4(), created_by=by, **about)
+    return Lease(id=uuid4(), created_by=by, external=external, **about)
 
 
 def worker(seconds, slots=1, lane="bulk"):
@@ -132,6 +133,34 @@ def test_work_is_lost_when_its_lease_is_over_and_a_worker_has_lived_since(ago, b
     given = release(ago=ago)
     assert expired_leases([given], workers, duration=LEASE, now=NOW) == ([given] if is_lost else [])
     assert expired_leases([release(ago=ago, abandoned=True)], workers, duration=LEASE, now=NOW) == []
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_only_a_bridge_loses_the_chunks_of_external_classifiers_and_only_a_worker_the_others(external):
+    """While no bridge runs, its tasks wait in Kafka, however many workers run."""
+    given, others = release(ago=61, external=external), release(ago=61, external=not external)
+    live = worker(0, lane="external" if external else "bulk")
+    assert expired_leases([given, others], [live], duration=LEASE, now=NOW) == [given]
+
+
+@pytest.mark.parametrize("image_id", [None, uuid4()])
+def test_chunks_of_external_classifiers_go_to_the_bridge(image_id):
+    job = open_job(image_id=image_id, external=True)
+    assert classify(job, job.waiting[0]).topic == EXTERNAL
+
+
+@pytest.mark.parametrize(
+    ("lane", "workers"),
+    [
+        (Lane(urgent=False), "bulk"),
+        (Lane(urgent=True), "urgent"),
+        (Lane(urgent=False, external=True), "external"),
+        (Lane(urgent=True, external=True), "external"),
+    ],
+)
+def test_each_lane_has_the_capacity_of_its_workers(lane, workers):
+    assert lane.workers == workers
+    assert release(urgent=lane.urgent, external=lane.external).lane == lane
 
 
 def test_when_the_clock_is_set_back_a_day_work_in_flight_is_lost_and_beats_from_before_count_for_nothing():

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application import classifications, datasets, devices, images, model_checks
+from application import classifications, datasets, devices, images, model_checks, models
 from application.classifications import ImageSelection
 from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
@@ -112,6 +112,15 @@ class Scenario:
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
         about = {"name": name, "description": "", "version": version, "by": SYSTEM.id, "at": self.now}
         self.log.append(self.command(), *model.add_version(model_id(name), self.log.load(model_id(name), model.evolve), **about))
+
+    def external(self, owner, name="vesicles", *, review_below=0.6, production=True):
+        """An external classifier is declared; the id of its model."""
+        about = {"name": name, "description": "", "labels": LABELS, "label_texts": {}, "review_below": review_below}
+        done = models.add_external(**about, command=self.command(owner), log=self.log)
+        if production:
+            number = max(self.log.load(done.id, model.evolve).numbers)
+            models.move_alias(name=name, alias="production", number=number, command=self.command(), log=self.log)
+        return done.id
 
     def package(self, owner, sha256=SHA256, filename="shapes.zip"):
         """A model package is uploaded, and its check awaited."""

@@ -14,6 +14,7 @@ def declared(stack):
 
 
 def test_every_process_that_decodes_events_declares_what_it_understands(stack):
-    assert until(lambda: declared(stack)) == [(kind, f"bioscope_{kind}", True, "") for kind in ("api", "inference", "projector")]
+    kinds = ("api", "inference", "inference-bridge", "projector")
+    assert until(lambda: declared(stack)) == [(kind, f"bioscope_{kind.removesuffix('-bridge')}", True, "") for kind in kinds]
     named = {one["name"] for one in httpx.get(f"{stack.base_url}/health/ready").json()["dependencies"]}
     assert "upgrade" not in named

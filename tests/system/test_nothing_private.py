@@ -12,15 +12,17 @@ import redis
 from aiokafka import AIOKafkaConsumer
 
 from api.cli.client.api_client import Client
+from infrastructure.configuration.settings import Settings
 from infrastructure.container import blobs
 from infrastructure.embedded.postgres.binaries import installed
+from infrastructure.kafka.topics import all_topics
 from tests.chaos.invariants import settle
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, made_account
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
-TOPICS = ("bioscope.events", "bioscope.inference-tasks", "bioscope.inference-urgent", "bioscope.dead-letters")
+TOPICS = tuple(all_topics(Settings()))
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ class MemoryRecorder:
         return None
 
     def _ruled(self, events: Sequence[EncodedEvent]) -> Outcome | None:
-        """The rules of migrations 0010 and 0024. No twin is a worker that adds versions of others."""
+        """The rules of migrations 0010 and 0024. No twin is a worker or an API that adds versions of others."""
         for place, event in enumerate(events):
             violation = None
             if event.type == ChunkJudged.__name__:
@@ -90,7 +90,10 @@ class MemoryRecorder:
         parts = (without_opening(one) for one in self._events_of(judged.job_id))
         plans = (part for part in parts if isinstance(part, ClassificationPlanned))
         plan = next((one for one in plans if classification.planned_images(one, judged.number) is not None), None)
-        return classification.violation_of(judged, job=job, plan=plan)
+        labels = None
+        if job is not None and job.external:
+            labels = model.external_labels(self._folded(job.model_id, model.evolve), job.model_version, job.model_sha256)
+        return classification.violation_of(judged, job=job, plan=plan, labels=labels)
 
     def _folded(self, stream: UUID, evolve: Any, more: Sequence[Event] = ()) -> Any:
         state = None

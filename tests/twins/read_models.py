@@ -190,13 +190,16 @@ class MemoryWork:
             orphans=orphans[:ENDS_MOST],
             workers=list(self._database.workers.values()),
             leases=[self._release(work, given) for work, given in self._wanted()],
+            external=any(job.external for job in self._going()),
         )
 
-    def waiting(self, *, urgent: bool, maximum: int) -> list[OpenJob]:
+    def waiting(self, *, urgent: bool, external: bool = False, maximum: int) -> list[OpenJob]:
         jobs = [
             job
             for job in self._open()
-            if job.status is JobStatus.RUNNING and job.judged < job.chunks and (job.image_id is not None) == urgent
+            if job.status is JobStatus.RUNNING
+            and job.judged < job.chunks
+            and (job.image_id is not None, job.external) == (urgent, external)
         ]
         chunks = self._waiting_chunks()
         turns = sorted(_turns_of_each_person(jobs, maximum), key=lambda turn: (turn[0], turn[1].position))
@@ -351,6 +354,7 @@ class MemoryWork:
             held_at=given.held_at or given.released_at,
             abandoned=given.abandoned,
             created_by=None if job is None else job.created_by,
+            external=job is not None and job.external,
         )
 
     def _waiting_chunks(self) -> dict[UUID, list[Chunk]]:
@@ -382,7 +386,7 @@ def in_use(
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:
-    about = {"created_by": row.created_by, "priority": row.priority}
+    about = {"created_by": row.created_by, "priority": row.priority, "external": row.external}
     return OpenJob(id=row.id, position=row.position, image_id=row.image_id, waiting=tuple(waiting), **about)
 
 

@@ -1,6 +1,6 @@
 """Models as the API knows them: read for the command line, and printed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -97,6 +97,12 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------------------------
+def declare(client: Client, name: str, *, labels: Sequence[str], review_below: float, description: str) -> RegisteredVersion:
+    """Declare an external classifier; the version. Raises RequestRefused."""
+    body = {"name": name, "labels": labels, "review_below": review_below, "description": description}
+    return msgspec.convert(client.call("POST", f"{MODELS}/external", json=body).json(), RegisteredVersion)
+
+
 def move_alias(client: Client, name: str, alias: str, number: int, reason: str) -> bool:
     """False if the alias points to the version already. Raises RequestRefused."""
     body = {"version": number, "reason": reason}

@@ -209,7 +209,8 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
 # ---- what the manifest says --------------------------------------------------------------------------------------------------------
 def _require_runnable(manifest: PackageManifest) -> None:
     if manifest.kind is OutputKind.EXTERNAL:
-        raise PackageRefused(RefusalCode.OUTPUT_KIND, "external classifiers cannot be run yet", field="config.bioscope.output.kind")
+        detail = "is external: such a classifier has no package; declare it with `bioscope models add-external`"
+        raise PackageRefused(RefusalCode.OUTPUT_KIND, detail, field="config.bioscope.output.kind")
     if manifest.kind is OutputKind.MULTI_LABEL and NONE_APPLIES in manifest.labels:
         detail = f"has the label `{NONE_APPLIES}`, which an image gets to which no label applies: name it otherwise"
         raise PackageRefused(RefusalCode.LABELS, detail)

@@ -2,8 +2,11 @@
 
 import msgspec
 
+from application.jobs.work_queue import EXTERNAL_WORKERS
 from application.services import QueryDatabase
 from infrastructure.postgres.advisory_locks import AdvisoryLock, held
+
+MAX_WAITS = 20  # models with images that wait for an external classifier
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -25,11 +28,19 @@ class DeclaredProcess(msgspec.Struct, frozen=True, kw_only=True):
     lacks: tuple[str, ...]
 
 
+class ExternalWait(msgspec.Struct, frozen=True, kw_only=True):
+    """Images of one model that wait for its external classifier. `silence` is in seconds: since the last answer, or since they wait."""
+
+    model: str
+    images: int
+    silence: float
+
+
 class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Positions: the log's `head`, the last `published` event, and the last `projected` one. Ages are in seconds, 0 if nothing waits.
 
     `fits`: the log contains the event at the position of the read models. `long_streams` counts streams with more than 1,000 events,
-    except jobs.
+    except jobs. `external_jobs` are open jobs of external classifiers, `bridges` the processes that reach these.
     """
 
     head: int
@@ -46,6 +57,9 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     long_streams: int
     counters: tuple[Counter, ...]
     processes: tuple[DeclaredProcess, ...] = ()
+    bridges: int = 0
+    external_jobs: int = 0
+    external_waits: tuple[ExternalWait, ...] = ()
 
     @property
     def unpublished(self) -> int:
@@ -57,6 +71,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
         return self.published <= self.head
 
 
+LIVE_WORKERS = """(select count(*) from ops.workers w where w.lane = '{lane}'
+      and w.seen_at between now() - interval '10 s' and now() + interval '10 s')"""
 STATUS_QUERY = f"""select h.position as head, r.position as published, c.position as projected,
     c.hash is not distinct from ops.log_hash(c.position) as fits,
     coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.event_at(r.position + 1) e), 0) as unpublished_age,
@@ -64,8 +80,13 @@ STATUS_QUERY = f"""select h.position as head, r.position as published, c.positio
     (select count(*) from dead_letters) as dead_letters,
     (select count(*) from parked) as parked,
     coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,
-    (select count(*) from ops.workers w where w.lane = 'bulk'
-      and w.seen_at between now() - interval '10 s' and now() + interval '10 s') as workers,
+    {LIVE_WORKERS.format(lane="bulk")} as workers,
+    {LIVE_WORKERS.format(lane=EXTERNAL_WORKERS)} as bridges,
+    (select count(*) from classifications c where c.status in ('pending', 'running') and not c.deleted and c.external) as external_jobs,
+    coalesce((select json_agg(x) from (
+      select w.model_name as model, w.images,
+        extract(epoch from clock_timestamp() - greatest(w.waiting_since, w.answered_at)) as silence
+      from ops.external_waits w order by silence desc limit {MAX_WAITS}) x), '[]') as external_waits,
     {held(AdvisoryLock.SCHEDULER)} as scheduling,
     (select count(*) from es.events e
       where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015

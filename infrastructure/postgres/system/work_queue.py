@@ -29,7 +29,7 @@ ORPHANS = """select c.id from classifications c join datasets d on d.id = c.data
   where c.status in ('pending', 'running') and not c.deleted limit 100"""
 WORKERS = "select seen_at, slots, lane from ops.workers"
 LEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as urgent, r.attempts,
-    greatest(r.released_at, r.held_at) as held_at, r.given_up as abandoned, c.created_by
+    greatest(r.released_at, r.held_at) as held_at, r.given_up as abandoned, c.created_by, coalesce(c.external, false) as external
   from ops.releases r join work w on w.id = r.id left join classifications c on c.id = w.job
   where c.id is null or (c.status = 'running' and not c.deleted)"""
 SNAPSHOT = f"""select json_build_object('now', clock_timestamp(),
@@ -38,13 +38,15 @@ SNAPSHOT = f"""select json_build_object('now', clock_timestamp(),
     'overdue', (select coalesce(json_agg(x), '[]') from ({OVERDUE}) x),
     'orphans', (select coalesce(json_agg(x), '[]') from ({ORPHANS}) x),
     'workers', (select coalesce(json_agg(x), '[]') from ({WORKERS}) x),
-    'leases', (select coalesce(json_agg(x), '[]') from ({LEASES}) x))::text"""  # noqa: S608 - constants
+    'leases', (select coalesce(json_agg(x), '[]') from ({LEASES}) x),
+    'external', exists (select from classifications c where c.status in ('pending', 'running') and not c.deleted and c.external))::text"""  # noqa: S608 - constants
 WAITING = f"""select c.*, w.waiting from (
     select * from (
-      select c.id, c.position, c.image_id, c.created_by, c.priority, row_number() over (
+      select c.id, c.position, c.image_id, c.created_by, c.priority, c.external, row_number() over (
         partition by c.created_by order by array_position('{{high,normal,low}}', c.priority), c.position
       ) as turn
       from {OPEN_JOBS} and c.status = 'running' and c.judged < c.chunks and (c.image_id is not null) = %(urgent)s
+        and c.external = %(external)s
     ) c where c.turn <= %(maximum)s order by c.turn, c.position limit %(jobs)s
   ) c cross join lateral (
     select json_agg(w order by w.number) as waiting from (
@@ -119,8 +121,8 @@ class PostgresWorkQueue:
         assert row is not None
         return msgspec.json.decode(row[0], type=SchedulerSnapshot)
 
-    def waiting(self, *, urgent: bool, maximum: int) -> list[OpenJob]:
-        return self._rows(WAITING, OpenJob, urgent=urgent, maximum=maximum, jobs=MAX_JOBS)
+    def waiting(self, *, urgent: bool, external: bool = False, maximum: int) -> list[OpenJob]:
+        return self._rows(WAITING, OpenJob, urgent=urgent, external=external, maximum=maximum, jobs=MAX_JOBS)
 
     def to_inspect(self, maximum: int) -> list[UUID]:
         return [row.id for row in self._rows(TO_INSPECT, IdRow, maximum=maximum)]

@@ -9,8 +9,8 @@ from psycopg import Connection
 SEEN: Final = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), %s, %s)
   on conflict (id) do update set seen_at = excluded.seen_at, slots = excluded.slots"""
 RENEW: Final = "update ops.releases set held_at = clock_timestamp() where id = any(%s)"
-PRODUCTION_MODELS: Final = """select id, (aliases ->> 'production')::integer from read.models
-  where not retired and aliases ->> 'production' is not null"""
+PRODUCTION_MODELS: Final = """select m.id, (one ->> 'number')::integer from read.models m, jsonb_array_elements(m.versions) one
+  where not m.retired and one ->> 'number' = m.aliases ->> 'production' and one ->> 'kind' is distinct from 'external'"""
 REMOVE: Final = "delete from ops.workers where id = any(%s)"
 CAUGHT_UP: Final = "select c.position >= h.position from es.head h, read.checkpoint c where c.projection = 'main'"
 
@@ -18,7 +18,8 @@ CAUGHT_UP: Final = "select c.position >= h.position from es.head h, read.checkpo
 def record_heartbeat(connection: Connection[Any], lanes: Mapping[str, tuple[str, int]], work: Collection[UUID]) -> dict[UUID, int]:
     """Record a heartbeat of the `lanes` (name and slots by id), and renew the leases of `work`.
 
-    Returns the number of the version in production by the id of its model; only of models that have one. Raises psycopg.Error.
+    Returns the number of the version in production by the id of its model; only of models that have one, without external ones. Raises
+    psycopg.Error.
     """
     with connection.pipeline():
         for lane, (name, slots) in lanes.items():

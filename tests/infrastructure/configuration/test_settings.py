@@ -59,6 +59,21 @@ def test_all_that_is_wrong_is_named_at_once():
     assert [line.split()[0] for line in said] == ["BIOSCOPE_POSTGRS_URL", "BIOSCOPE_PORT", "BIOSCOPE_LOG_LEVEL"]
 
 
+@pytest.mark.parametrize("name", ["classification_job_topic", "classification_result_topic"])
+@pytest.mark.parametrize("topic", ["", "jobs of ours", "a/b", "bioscope.events", "x" * 250])
+def test_a_topic_of_external_classifiers_is_a_name_for_kafka_and_none_of_ours(name, topic):
+    if not topic:
+        assert getattr(load({variable(name): ""}), name) == getattr(Settings(), name), "the default"
+        return
+    with pytest.raises(WrongSetting, match="must be a name of a Kafka topic"):
+        load({variable(name): topic})
+
+
+def test_jobs_and_answers_of_external_classifiers_have_two_topics():
+    with pytest.raises(WrongSetting, match="must be another topic than BIOSCOPE_CLASSIFICATION_JOB_TOPIC"):
+        load({"BIOSCOPE_CLASSIFICATION_JOB_TOPIC": "same", "BIOSCOPE_CLASSIFICATION_RESULT_TOPIC": "same"})
+
+
 def test_names_with_other_readers_and_of_other_programs_are_left_alone():
     assert load(dict.fromkeys([*OTHER_NAMES, "BIOSCOPEX", "PATH"], "x")) == Settings()
 

@@ -48,7 +48,7 @@ def process(name, script, **how):
 
 
 FOLLOWER = process("follower", STEADY, follows_broker=True)
-STEADY_API = process("api", STEADY)
+STEADY_API = process("api", STEADY, stops_first=True)
 MIXED = (FOLLOWER, process("stubborn", STUBBORN, grace=1.0), process("pool", WITH_A_CHILD), STEADY_API)
 ALL_STUBBORN = tuple(process(name, STUBBORN) for name in ("relay", "projector", "inference", "api"))
 

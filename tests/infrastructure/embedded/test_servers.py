@@ -5,16 +5,19 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+from confluent_kafka.admin import AdminClient
 
 from infrastructure.configuration.paths import run_folder
 from infrastructure.embedded.broker import Broker
@@ -333,8 +336,35 @@ def test_a_restarted_broker_has_another_address(data):
         assert broker.url != first
 
 
-def test_the_broker_carries_none_of_the_applications_modules(data):
-    with Broker(data) as broker:
+def metadata(address):
+    """The topics and brokers that a client finds at this address."""
+    return AdminClient({"bootstrap.servers": address}).list_topics(timeout=10)
+
+
+def test_a_fixed_port_leads_to_the_broker_after_each_start(data, free_tcp_port):
+    for _ in range(2):
+        with Broker(data, port=free_tcp_port) as broker:
+            (found,) = metadata(f"127.0.0.1:{free_tcp_port}").brokers.values()
+            assert f"{found.host}:{found.port}" == broker.url != f"127.0.0.1:{free_tcp_port}"
+
+
+def test_many_clients_share_the_fixed_port(data, free_tcp_port):
+    with Broker(data, port=free_tcp_port) as broker, ThreadPoolExecutor(8) as clients:
+        found = list(clients.map(metadata, [f"127.0.0.1:{free_tcp_port}"] * 16))
+        assert {f"{one.host}:{one.port}" for each in found for one in each.brokers.values()} == {broker.url}
+
+
+def test_a_fixed_port_that_is_taken_is_named(data, free_tcp_port):
+    with (
+        socket.create_server(("127.0.0.1", free_tcp_port)),
+        pytest.raises(CannotStart, match="choose another port with BIOSCOPE_KAFKA_PORT"),
+    ):
+        Broker(data, port=free_tcp_port).__enter__()
+
+
+@pytest.mark.parametrize("port", [0, 1])
+def test_the_broker_carries_none_of_the_applications_modules(data, port, free_tcp_port):
+    with Broker(data, port=port and free_tcp_port) as broker:
         maps = Path(f"/proc/{broker.child.pid}/maps").read_text()
     assert "librdkafka" in maps
     assert not [name for name in ("psycopg", "numpy", "onnxruntime", "cryptography", "msgspec") if name in maps]

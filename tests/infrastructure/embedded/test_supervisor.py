@@ -553,5 +553,5 @@ def test_when_asked_the_processes_logs_are_shown_by_name(used):
 
 
 def test_the_applications_processes_are_the_four_of_production():
-    assert [one.name for one in PROCESSES] == ["relay", "projector", "inference", "api"]
-    assert json.dumps([one.argv[1:] for one in PROCESSES]).count('"api.cli"') == 4
+    assert [one.name for one in PROCESSES] == ["relay", "projector", "inference", "api", "inference-bridge"]
+    assert json.dumps([one.argv[1:] for one in PROCESSES]).count('"api.cli"') == 5

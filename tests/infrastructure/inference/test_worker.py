@@ -182,6 +182,17 @@ async def test_a_worker_is_ready_and_runs_nothing_if_there_are_candidates_alone(
         assert (blobs.reads, worker._warmer.attempted) == ([], {})
 
 
+async def test_a_worker_is_ready_and_runs_nothing_if_only_external_classifiers_are_in_production(settings, log, blobs, project):
+    about = {"name": "vesicles", "description": "", "labels": ("a", "b"), "label_texts": {}, "review_below": 0.5}
+    models.add_external(**about, command=command(), log=log)
+    models.move_alias(name="vesicles", alias="production", number=1, command=command(actor(Role.ADMIN)), log=log)
+    project()
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.running():
+        await wait_until_async(worker.warmed.is_set, within=10)
+        assert (blobs.reads, worker._warmer.attempted) == ([], {})
+
+
 async def test_the_number_in_production_is_warmed_and_a_candidate_warms_nothing_again(settings, log, blobs, project):
     await asyncio.to_thread(register_bundled, blobs, log)
     project()

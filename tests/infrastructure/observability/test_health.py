@@ -15,7 +15,7 @@ from infrastructure.observability.health import DEFAULT_LIMITS, DependencyChecks
 from infrastructure.observability.metrics import API_METRICS, observe_status
 from infrastructure.postgres.advisory_locks import AdvisoryLock
 from infrastructure.postgres.query_database import PostgresQueryDatabase
-from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
+from infrastructure.postgres.system.status import DeclaredProcess, ExternalWait, SystemStatus, system_status
 from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio
@@ -30,10 +30,15 @@ WELL = SystemStatus(
     parked=0,
     task_age=0,
     workers=1,
+    bridges=1,
     scheduling=True,
     long_streams=0,
     counters=(),
 )
+
+
+def wait(silence, model="vesicles"):
+    return ExternalWait(model=model, images=320, silence=silence)
 
 
 @pytest.fixture
@@ -69,9 +74,24 @@ async def test_a_whole_system_is_well(settings, owner_url):
         scheduler.execute("insert into ops.workers values ('a/bulk', now(), 2, 'bulk'), ('a/urgent', now(), 1, 'urgent')")
         found = await examined(settings)
     assert all(one.ok for one in found.values())
-    assert list(found) == ["postgres", "relay", "projector", "scheduler", "inference", "kafka", "redis", "blobs"]
+    assert list(found) == ["postgres", "relay", "projector", "scheduler", "inference", "inference-bridge", "kafka", "redis", "blobs"]
     assert (found["relay"].lag, found["projector"].lag) == (0, 0)
     assert found["inference"].detail == "1 running"
+
+
+async def test_a_silent_external_classifier_is_reported_from_the_images_that_wait(settings, owner_url):
+    lease = changed(settings, chunk_lease_seconds=30.0)
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("insert into ops.workers values ('a/external', now(), 2, 'external')")
+        connection.execute(
+            """insert into ops.external_answers (job, image_id, number, model_name, attempts, first_sent_at, sent_at)
+              select gen_random_uuid(), gen_random_uuid(), 0, 'vesicles', 1, at, at from (select now() - interval '31 s' as at) x"""
+        )
+        found = await examined(lease)
+        assert (found["inference-bridge"].ok, found["inference"].ok) == (False, False)
+        assert "vesicles (1 waiting, silent for 31 s)" in found["inference-bridge"].detail
+        connection.execute("insert into ops.external_models values ('vesicles', now())")
+        assert (await examined(lease))["inference-bridge"].ok, "it lives: it answered another image"
 
 
 @pytest.mark.parametrize("seen", ["- interval '11 s'", "+ interval '1 day'"], ids=["a while ago", "before the clock was set back"])
@@ -108,6 +128,10 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
         ("projector", {"dead_letters": 2, "parked": 5}, False, "bioscope dead-letters list"),
         ("scheduler", {"scheduling": False}, False, "jobs wait"),
         ("inference", {"workers": 0}, False, "no worker"),
+        ("inference-bridge", {"bridges": 0}, True, "no job needs one"),
+        ("inference-bridge", {"bridges": 0, "external_jobs": 2}, False, "no bridge was seen for 10 s: 2 jobs of external classifiers wait"),
+        ("inference-bridge", {"external_waits": (wait(59),)}, True, "1 running; images that wait for an answer: 320"),
+        ("inference-bridge", {"external_waits": (wait(61), wait(0, "others"))}, False, "vesicles (320 waiting, silent for 61 s): see docs"),
     ],
 )
 async def test_problems_that_the_database_shows_are_described(name, changes, ok, words):
@@ -182,7 +206,7 @@ async def test_what_is_away_or_silent_is_named_in_time_and_the_others_are_report
     address = silence if kind == "silent" else "127.0.0.1:1"
     urls = {"postgres": f"postgresql://{address}/none", "kafka": address, "redis": f"redis://{address}/0"}
     found = await examined(changed(settings, **{f"{name}_url": urls[name]}))
-    with_it = {"postgres", "relay", "projector", "scheduler", "inference"} if name == "postgres" else {name}
+    with_it = {"postgres", "relay", "projector", "scheduler", "inference", "inference-bridge"} if name == "postgres" else {name}
     assert {one.name for one in found.values() if not one.ok} == with_it | {"scheduler", "inference"}
 
 

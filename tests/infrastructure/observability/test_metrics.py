@@ -36,15 +36,22 @@ def exported(process):
         ("bioscope_pruned_timestamp_seconds", {"projector"}),
         ("bioscope_orphans_left", {"projector"}),
         ("bioscope_inference_images", {"inference"}),
-        ("bioscope_appends", {"api", "projector", "inference"}),
-        ("process_resident_memory_bytes", {"api", "relay", "projector", "inference"}),
+        ("bioscope_external_images", {"inference-bridge"}),
+        ("bioscope_appends", {"api", "projector", "inference", "inference-bridge"}),
+        ("process_resident_memory_bytes", {"api", "relay", "projector", "inference", "inference-bridge"}),
     ],
 )
 def test_a_process_exports_only_metrics_that_it_measures(name, processes):
-    assert {process for process in ("api", "relay", "projector", "inference") if name in exported(process)} == processes
+    assert {process for process in ("api", "relay", "projector", "inference", "inference-bridge") if name in exported(process)} == processes
 
 
-STATUS_METRICS = {"bioscope_log_events", "bioscope_inference_workers", "bioscope_scheduler_leads", "bioscope_paused_processes"}
+STATUS_METRICS = {
+    "bioscope_log_events",
+    "bioscope_inference_workers",
+    "bioscope_inference_bridges",
+    "bioscope_scheduler_leads",
+    "bioscope_paused_processes",
+}
 
 
 def test_the_status_of_the_system_is_not_exported_before_it_is_known():
@@ -58,7 +65,7 @@ async def test_only_the_api_exports_the_status_of_the_system(settings):
     observe_status(await system_status(reads))
     await reads.close()
     assert exported("api") >= STATUS_METRICS
-    assert all(exported(process).isdisjoint(STATUS_METRICS) for process in ("relay", "projector", "inference"))
+    assert all(exported(process).isdisjoint(STATUS_METRICS) for process in ("relay", "projector", "inference", "inference-bridge"))
 
 
 def created(log):

@@ -222,7 +222,7 @@ def test_a_server_of_another_program_fails_the_check(tmp_path):
     assert f"port {server.server_port} is not that of the relay" in done.stderr
 
 
-@pytest.mark.parametrize("process", ["api", "relay", "projector", "inference"])
+@pytest.mark.parametrize("process", ["api", "relay", "projector", "inference", "inference-bridge"])
 def test_a_process_that_does_not_listen_fails_its_check(process):
     port = with_free_port(Settings(port=0)).port
     done = health(process, port=port, metrics_port=port)

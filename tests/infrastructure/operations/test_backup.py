@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 
-from application import datasets, images, model_checks
+from application import datasets, images, model_checks, models
 from application.derivatives import thumbnail_of
 from domain import image, model
 from domain.access import Role
@@ -143,6 +143,13 @@ def add_package(log, store, data):
     register(RESEARCHER, log=log)
     done = model_checks.upload(filename="cells.zip", sha256=sha256, size=len(data), command=command(RESEARCHER), log=log)
     return sha256, done.id
+
+
+def test_an_external_classifier_has_no_file_that_a_backup_could_lack(made, owner_url, log, store):
+    about = {"name": "vesicles", "description": "", "labels": ("round",), "label_texts": {}, "review_below": 0.5}
+    models.add_external(**about, command=command(RESEARCHER), log=log)
+    manifest = backup(owner_url, store, made, root=ROOT)
+    assert (manifest.missing, set(manifest.blobs)) == ((), set(store.kept))
 
 
 def test_packages_are_kept_for_versions_and_for_checks_to_come(made, owner_url, elsewhere, log, store):

@@ -234,17 +234,18 @@ def test_a_database_without_models_is_named(settings):
 
 
 def test_versions_in_use_whose_files_are_gone_are_named(registered, settings, owner_url):
-    """A version without an alias needs no file to be well: nobody runs it."""
+    """A version without an alias needs no file to be well: nobody runs it. An external one has none."""
     store = open_blobs(settings, NO_KEYS)
     writer = store.begin()
     writer.write(b"package")
     package, _ = writer.commit()
     added = {"number": 2, "sha256": "1" * 64, "package": package, "added_by": str(uuid4())}
     versions = [{"number": 1, "sha256": "0" * 64}, added, {"number": 3, "sha256": "2" * 64}]
+    versions.append({"number": 4, "sha256": "3" * 64, "kind": "external", "added_by": added["added_by"]})
     insert = """insert into read.models (id, version, name, description, versions, aliases, created_at, retired)
       values (gen_random_uuid(), 1, 'cells', '', %s, %s, now(), false)"""
     with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute(insert, (Jsonb(versions), Jsonb({"production": 2})))
+        connection.execute(insert, (Jsonb(versions), Jsonb({"production": 2, "theirs": 4})))
         findings = examine(settings)
         assert "wrong" not in bad(findings).values()
         (said,) = [one.message for one in findings if "blob store has" in one.message]
@@ -331,7 +332,7 @@ def test_each_server_that_is_away_is_named(with_key_file, tmp_path):
     assert refusals(away) == []
 
 
-@pytest.mark.parametrize("process", ["api", "relay", "projector", "inference"])
+@pytest.mark.parametrize("process", ["api", "relay", "projector", "inference", "inference-bridge"])
 def test_no_process_starts_in_production_with_a_weak_setting(production, process):
     weak = msgspec.structs.replace(production, public_url="http://lab.example.org")
     done = subprocess.run(

@@ -11,9 +11,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from application.jobs.topics import EVENTS
 from application.ports import AppendRejected
 from infrastructure.audit.log_verification import verify_log
+from infrastructure.configuration.settings import Settings
 from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
-from infrastructure.kafka.topics import create_topics, create_topics_when_reachable
+from infrastructure.kafka.topics import all_topics, create_topics, create_topics_when_reachable
 from infrastructure.security.keys import RootKey
 from tests.kafka.system_processes import SystemProcesses, busy
 
@@ -111,10 +112,18 @@ def test_it_leads_again_after_the_database_closed_its_connections(processes):
 
 
 async def test_topics_are_made_once_with_the_partitions_that_they_need(kafka_url):
-    assert await create_topics(kafka_url) == await create_topics(kafka_url) == await create_topics_when_reachable(kafka_url)
+    wanted = all_topics(Settings())
+    assert await create_topics(kafka_url, wanted) == await create_topics(kafka_url) == await create_topics_when_reachable(kafka_url, wanted)
     described = await partitions(kafka_url)
     assert described["bioscope.events"] == described["bioscope.dead-letters"] == 1
-    assert described["bioscope.inference-tasks"] == described["bioscope.inference-urgent"] == 12
+    assert {described[f"bioscope.inference-{lane}"] for lane in ("tasks", "urgent", "external")} == {12}
+    assert (described["classification-job"], described["classification-result"]) == (12, 4)
+
+
+async def test_the_embedded_broker_has_the_topics_of_external_classifiers_before_these_start(broker_url):
+    names = dict.fromkeys([str(uuid4()), str(uuid4())], 12)
+    await create_topics(broker_url, names)
+    assert names.keys() <= (await partitions(broker_url)).keys()
 
 
 async def test_topics_that_were_made_can_be_used_at_once(kafka_url):
