@@ -11,8 +11,9 @@ from domain import model
 from domain.access import Actor, Role
 from domain.policy import PolicyRules, PolicyScope
 from domain.values import model_id
+from infrastructure.postgres.profiles import POLICIES
 from projections.engine import postgres_store
-from projections.policy_application import PolicyApplication
+from projections.policy_application import UNTIL, PolicyApplication
 from projections.process.rebuilds import rebuild
 from projections.rebuild.digests import digests
 
@@ -210,6 +211,24 @@ def test_an_application_goes_on_where_it_was_interrupted(lab, set_policy, connec
     assert answers(lab.job) == {ROUND, REVIEW}
     assert PolicyApplication(connection, rows_per_batch=4).run() == 20 - first
     assert answers(lab.job) == {REVIEW}
+
+
+def test_the_end_of_a_batch_is_found_without_sorting_all_results(lab, set_policy, app_url):
+    """For each scope, by an index in its order."""
+    for scope, target in ((JOB, lab.job), (DATASET, lab.cells), (MODEL, SHAPES)):
+        set_policy(scope, target, STRICT)
+    plans = []
+
+    class Explained(PolicyApplication):
+        def _execute(self, query, parameters=(), **clauses):
+            if query == UNTIL:
+                plans.append(super()._execute("explain " + query, parameters, **clauses).fetchall())
+            return super()._execute(query, parameters, **clauses)
+
+    with POLICIES.connect_unmonitored(app_url) as connection:
+        Explained(connection, rows_per_batch=4).run()
+    assert len(plans) > 10
+    assert [plan for plan in plans if "Sort" in str(plan) or "Seq Scan" in str(plan)] == []
 
 
 def test_a_batch_that_was_not_written_is_done_again(lab, set_policy, connection, answers):
