@@ -1,5 +1,6 @@
 """A program that computes in several processes until it is interrupted. Each process says that it has begun."""
 
+import os
 import sys
 import time
 
@@ -8,12 +9,16 @@ import click
 from infrastructure.audit.parallel import results_in_order
 
 
+def say(line):
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())  # at once, so that lines of several processes do not mix
+
+
 def begin():
-    print("begun", flush=True)
+    say("begun")
 
 
 def compute(seconds):
-    print("computing", flush=True)
+    say("computing")
     time.sleep(seconds)
     return seconds
 
@@ -23,7 +28,7 @@ def compute(seconds):
 def main(seconds):
     with results_in_order(compute, [0.0, seconds, seconds, seconds], processes=2, initializer=begin) as results:
         for result in results:
-            print("result", result, flush=True)
+            say(f"result {result}")
 
 
 if __name__ == "__main__":
