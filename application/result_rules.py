@@ -88,6 +88,9 @@ class _RecordFields(msgspec.Struct, frozen=True):
     config: _ConfigFields = _ConfigFields()
 
 
+_RECORD: Final = msgspec.json.Decoder(_RecordFields)
+
+
 def rules_of_job(version: Version, threshold: float) -> ResultRules:
     """As `result_rules`, for a job with this threshold."""
     return result_rules(version).with_threshold(threshold)
@@ -96,7 +99,7 @@ def rules_of_job(version: Version, threshold: float) -> ResultRules:
 def result_rules(version: Version) -> ResultRules:
     """Of the record of the version. Versions without a package have no rules of their own. Raises ValueError if none can be made."""
     try:
-        fields = msgspec.json.decode(version.record, type=_RecordFields).config.bioscope if version.package else _BioscopeFields()
+        fields = _RECORD.decode(version.record).config.bioscope if version.package else _BioscopeFields()
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"the record is not JSON with rules for results: {error}") from None
     review = ReviewRules(

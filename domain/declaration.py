@@ -49,6 +49,9 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
+_DECLARATION: Final = msgspec.json.Decoder(Declaration)
+
+
 def declare(*, name: str, description: str, labels: Sequence[str], label_texts: Mapping[str, str], review_below: float) -> Declaration:
     """A declaration that breaks no rule. Raises Invalid."""
     if not NAME.fullmatch(name) or is_id(name):
@@ -75,7 +78,7 @@ def violation_of(added: ModelVersionAdded) -> str | None:
     if not version.sha256 == version.digest == sha256(version.record.encode()).hexdigest():
         return "the digest is not that of the declaration"
     try:
-        declared = msgspec.json.decode(version.record, type=Declaration)
+        declared = _DECLARATION.decode(version.record)
     except (msgspec.DecodeError, RecursionError):
         return "the record is not a declaration"
     expected = declared.name, declared.description, msgspec.structs.replace(declared.version, number=version.number)

@@ -85,7 +85,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _output(self) -> "_Output":
         try:
-            return msgspec.json.decode(self.record, type=_Manifest).config.bioscope.output
+            return _MANIFEST.decode(self.record).config.bioscope.output
         except (msgspec.DecodeError, RecursionError):
             return _Output()
 
@@ -105,6 +105,9 @@ class _Config(msgspec.Struct, frozen=True):
 
 class _Manifest(msgspec.Struct, frozen=True):
     config: _Config = _Config()
+
+
+_MANIFEST: Final = msgspec.json.Decoder(_Manifest)
 
 
 class Addition(msgspec.Struct, frozen=True):

@@ -32,12 +32,15 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     id: UUID | None = None
 
 
+_CURSOR: Final = msgspec.json.Decoder(Cursor)
+
+
 def parse_cursor(cursor: str | None, *, of_time: bool = True) -> Cursor:
     """Parse a cursor. Raises Invalid."""
     if cursor is None:
         return Cursor()
     try:
-        decoded = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Cursor)
+        decoded = _CURSOR.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if decoded.id is None or decoded.value is None:
             raise ValueError(cursor)
         return Cursor(datetime.fromisoformat(decoded.value).isoformat(), decoded.id) if of_time else decoded

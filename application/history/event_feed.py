@@ -84,6 +84,9 @@ class EventMetadata(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
 
 
+METADATA: Final = msgspec.json.Decoder(EventMetadata)
+
+
 def require_follower(actor: Actor) -> None:
     """Raises Forbidden unless `actor` may read the whole log."""
     if not (actor.is_admin or actor.is_system or Scope.EVENTS_READ in actor.scopes):
@@ -125,7 +128,7 @@ def _clear(recorded: RecordedEvent, log: EventStore) -> FeedEvent:
 
 
 def _feed_event(recorded: RecordedEvent, data: Any, schema_version: int) -> FeedEvent:
-    meta = msgspec.json.decode(recorded.meta, type=EventMetadata)
+    meta = METADATA.decode(recorded.meta)
     return FeedEvent(
         position=recorded.position,
         id=recorded.event_id,

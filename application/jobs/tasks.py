@@ -1,6 +1,7 @@
 """Tasks that the scheduler sends to inference workers over Kafka. A task contains references only."""
 
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -52,6 +53,10 @@ class _EarlierInspection(msgspec.Struct, frozen=True):
     images: tuple[_ImageReference, ...]
 
 
+TASK: Final = msgspec.json.Decoder(Task)
+_EARLIER_INSPECTION: Final = msgspec.json.Decoder(_EarlierInspection)
+
+
 def encode(task: Task) -> bytes:
     return msgspec.json.encode(task)
 
@@ -61,12 +66,12 @@ def decode(data: bytes) -> Task:
 
     Raises msgspec.ValidationError or msgspec.DecodeError.
     """
-    task = msgspec.json.decode(data, type=Task)
+    task = TASK.decode(data)
     if task.kind is Kind.CLASSIFY and (task.job is None or task.number is None):
         raise msgspec.ValidationError("a classify task needs `job` and `number`")
     if task.kind is Kind.CHECK and task.check_id is None:
         raise msgspec.ValidationError("a check task needs `check_id`")
     if task.kind is Kind.INSPECT and not task.image_ids:
-        earlier = msgspec.json.decode(data, type=_EarlierInspection)
+        earlier = _EARLIER_INSPECTION.decode(data)
         return msgspec.structs.replace(task, image_ids=tuple(image.id for image in earlier.images))
     return task

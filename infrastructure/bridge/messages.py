@@ -24,6 +24,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str | None = None
 
 
+ANSWER: Final = msgspec.json.Decoder(Answer)
+
+
 class Request(NamedTuple):
     """The record that asks for the classification of one image."""
 
@@ -48,7 +51,7 @@ def read_answer(value: bytes | None) -> Answer:
     if len(value) >= MAX_ANSWER_BYTES:
         raise RefusedAnswer(f"the record has {len(value):,} bytes: at most {MAX_ANSWER_BYTES - 1:,} are read")
     try:
-        return msgspec.json.decode(value, type=Answer)
+        return ANSWER.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedAnswer(f"the record is no answer: {error}") from None
 

@@ -23,6 +23,7 @@ ID_BYTES, IDS_PER_READ = 16, 256
 _random_ids: deque[bytes] = deque()
 os.register_at_fork(after_in_child=_random_ids.clear)  # parent and child must not use the same ids
 
+DECODERS: dict[str, msgspec.json.Decoder[Event]] = {name: msgspec.json.Decoder(kind) for name, kind in EVENTS.items()}
 SEALED_MARK = b'"sealed:'
 """The start of every sealed value in JSON."""
 
@@ -224,14 +225,9 @@ def _decoded_at_once(stored: SerializedEvent, kind: type[Event]) -> Event | None
         return None
     columns = b',"originator_id":"%b","originator_version":%d}' % (str(stored.stream).encode(), stored.version)
     try:
-        return _decoder(kind).decode(stored.data[:-1] + columns)
+        return DECODERS[kind.__name__].decode(stored.data[:-1] + columns)
     except msgspec.MsgspecError:
         return None
-
-
-@cache
-def _decoder(kind: type[Event]) -> msgspec.json.Decoder[Event]:
-    return msgspec.json.Decoder(kind)
 
 
 def _new_event_id() -> UUID:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -30,6 +31,9 @@ class _Discarded(msgspec.Struct):
     """The part of a DeadLetterDiscarded that is readable without a key."""
 
     position: int
+
+
+_DISCARDED: Final = msgspec.json.Decoder(_Discarded)
 
 
 class RecorderEventStore:
@@ -210,7 +214,7 @@ class RecorderEventStore:
         return self.recorder.select_administrators()
 
     def discarded(self) -> frozenset[int]:
-        return frozenset(msgspec.json.decode(data, type=_Discarded).position for data in self.recorder.select_discarded())
+        return frozenset(_DISCARDED.decode(data).position for data in self.recorder.select_discarded())
 
     def secret(self, kind: str, owner: UUID) -> bytes | None:
         return self.recorder.select_secrets(kind, [owner]).get(owner)

@@ -26,6 +26,9 @@ class _Record(msgspec.Struct, frozen=True):
     config: _Config = _Config()
 
 
+_RECORD: Final = msgspec.json.Decoder(_Record)
+
+
 def check_input(version: Version, image: Image | None, planes: PlaneSelection | None) -> Sequence[Mismatch]:
     """Implements `application.ports.InputCheck`. Models of the older form take a picture of any image.
 
@@ -47,7 +50,7 @@ def _is_of_older_form(version: Version) -> bool:
     if not version.package:
         return True
     try:
-        return msgspec.json.decode(version.record, type=_Record).config.bioscope.preprocessing is not None
+        return _RECORD.decode(version.record).config.bioscope.preprocessing is not None
     except (msgspec.DecodeError, RecursionError):
         return False
 

@@ -71,6 +71,9 @@ class _Service(_TokenFields, frozen=True, kw_only=True, tag="bioscope-services")
         )
 
 
+_SUBJECT: Final = msgspec.json.Decoder(_User | _Service)
+
+
 class _VerifiedToken(NamedTuple):
     fields: _User | _Service
     claims: Claims
@@ -128,7 +131,7 @@ class SignedAccessTokens:
             raise _invalid_token()
         try:
             payload = self._jws.decode(token, self._public_keys[start], algorithms=[ALGORITHM])
-            fields = msgspec.json.decode(payload, type=_User | _Service)
+            fields = _SUBJECT.decode(payload)
         except (PyJWTError, msgspec.MsgspecError, ValueError):
             raise _invalid_token() from None
         written = base64url_encode(msgspec.json.encode(fields)).decode()

@@ -16,6 +16,7 @@ from projections.engine.checkpoints import FoldsDiffer
 from projections.engine.dead_letters import count_parked
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
+from projections.policy_application import PolicyApplication
 from projections.process.audit_positions import positions_about
 from projections.process.composition import LogDecoder, projector_over
 from projections.process.dead_letters import dead_letters_of, discard_with, record_discard, retry_with
@@ -67,6 +68,9 @@ def rebuilt(owner_url, log, scenario, connection):
         projector = projector_over(owner_url, log, schema="anew")
         scenario.follow(projector=projector)
         projector.close()
+        owner.execute("set search_path to anew")
+        for read_models in (owner, connection):
+            PolicyApplication(read_models).run()
         return digests(owner, schema="anew") == digests(connection)
 
 

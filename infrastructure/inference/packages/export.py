@@ -50,7 +50,7 @@ def _lacks_manifest(names: Iterable[str]) -> bool:
 def weights_file(record: str) -> str:
     """The name of the weights in a manifest. `model.onnx` where the manifest has no name that is safe in an archive."""
     try:
-        name = relative_path(msgspec.json.decode(record, type=_Manifest).weights.onnx.source)
+        name = relative_path(_MANIFEST.decode(record).weights.onnx.source)
     except (msgspec.DecodeError, Invalid):
         return DEFAULT_WEIGHTS_FILE
     return DEFAULT_WEIGHTS_FILE if name == MANIFEST_FILE else name
@@ -66,6 +66,9 @@ class _Weights(msgspec.Struct):
 
 class _Manifest(msgspec.Struct):
     weights: _Weights = msgspec.field(default_factory=_Weights)
+
+
+_MANIFEST: Final = msgspec.json.Decoder(_Manifest)
 
 
 class _Pipe(io.RawIOBase):

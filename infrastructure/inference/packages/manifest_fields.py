@@ -152,6 +152,9 @@ class RdfFields(msgspec.Struct, frozen=True, kw_only=True):
     config: ConfigFields = ConfigFields()
 
 
+msgspec.json.Decoder(RdfFields)  # builds the tables of the type, which is not safe in two threads at once
+
+
 def read_fields(document: Any, file: str) -> RdfFields:
     """The fields of a parsed rdf.yaml. Raises PackageRefused."""
     _check_head(document, file)

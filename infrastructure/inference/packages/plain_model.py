@@ -54,6 +54,9 @@ class PlainManifest(msgspec.Struct, frozen=True, kw_only=True):
     weights: Name | None = None
 
 
+msgspec.json.Decoder(PlainManifest)  # as in manifest_fields
+
+
 def read_labels(data: bytes) -> tuple[list[str], dict[str, str]]:
     """One label a line, and its words after a tab, where there are any. Raises PackageRefused."""
     try:

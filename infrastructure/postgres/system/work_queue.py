@@ -1,7 +1,7 @@
 """The work queue on Postgres."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -15,6 +15,7 @@ from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 from infrastructure.postgres.system import selected_images
 
 T = TypeVar("T")
+SNAPSHOTS: Final = msgspec.json.Decoder(SchedulerSnapshot)
 MAX_JOBS = 200  # open jobs in one snapshot, the oldest first
 
 OPEN_JOBS = (
@@ -119,7 +120,7 @@ class PostgresWorkQueue:
     def snapshot(self) -> SchedulerSnapshot:
         row = self._connection.execute(SNAPSHOT.encode()).fetchone()
         assert row is not None
-        return msgspec.json.decode(row[0], type=SchedulerSnapshot)
+        return SNAPSHOTS.decode(row[0])
 
     def waiting(self, *, urgent: bool, external: bool = False, maximum: int) -> list[OpenJob]:
         return self._rows(WAITING, OpenJob, urgent=urgent, external=external, maximum=maximum, jobs=MAX_JOBS)

@@ -127,10 +127,10 @@ def test_it_ends_though_every_process_ignores_the_signal_to_stop(used):
         assert gone(begun, within=0) == []
 
 
-def test_the_last_process_is_stopped_before_the_others(alone):
+def test_a_process_that_stops_first_ends_before_the_others(alone):
     order = alone.data / "order"
     script = STEADY.replace("(print(", "(open(os.environ['BIOSCOPE_DATA'] + '/order', 'a').write(sys.argv[1] + '\\n'), print(")
-    with SupervisedStack(alone, processes=[process("projector", script), process("api", script)], prepare=nothing):
+    with SupervisedStack(alone, processes=[process("api", script, stops_first=True), process("projector", script)], prepare=nothing):
         pass
     assert order.read_text().split() == ["api", "projector"]
 
