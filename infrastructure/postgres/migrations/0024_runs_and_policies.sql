@@ -42,6 +42,7 @@ begin
         'name', event -> 'name', 'description', event -> 'description', 'labels', version -> 'labels',
         'label_texts', version -> 'label_texts', 'review_below', version -> 'review_below')
       or version ->> 'release' <> '' then 'the version differs from its declaration'
+    when ops.check_version(version) is not null then ops.check_version(version)
     when ops.model_stream(event ->> 'name') is distinct from stream then 'the name is not that of the model'
     when es.stream_holds(model, '{ModelRetired}') then 'the model is retired'
     when (version ->> 'number') is distinct from (versions + 1)::text then 'the number is not the next one'
