@@ -63,7 +63,11 @@ class ReusedResults:
         if planned is None:
             return False
         version = self._versions.of(planned.job)
-        rules = rules_of_job(version, planned.job.threshold)
+        try:
+            rules = rules_of_job(version, planned.job.threshold)
+        except ValueError as broken:
+            log.warning("earlier results cannot be repeated", job=str(chunk.job), chunk=chunk.number, reason=str(broken))
+            return False
         judged = self._judged({one.position for one in earlier.values()})
         results = [self._repeated(image, earlier[image.sha256], judged, planned.job, rules) for image in chunk.images]
         confirmed = tuple(result for result in results if result is not None)

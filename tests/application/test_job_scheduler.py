@@ -189,15 +189,29 @@ class RepeatedResults(DeletedImages):
         return dict.fromkeys(files, self._earlier)
 
 
-def test_an_earlier_result_that_the_log_takes_no_more_is_computed_again(log, scenario):
+def repeated(log, scenario):
+    """A job over an image with an earlier result, and the queue that shows it."""
     ada = scenario.user()
-    scenario.model()
     covered = scenario.image(ada, scenario.dataset(ada))
     first, again = (scenario.job(ada, image=covered) for _ in range(2))
     scenario.judge(first, 0, [covered])
     earlier = EarlierResult(result_id(first, covered), covered, log.event(chunk_id(first, 0), 1).position)
+    return again, RepeatedResults(log, again, covered, earlier)
+
+
+def test_an_earlier_result_that_the_log_takes_no_more_is_computed_again(log, scenario):
+    scenario.model()
+    again, queue = repeated(log, scenario)
     log.busy, log.conflicts, log.problem = chunk_id(again, 0), 1, Refused("a score is not a number between 0 and 1")
-    scheduler = Scheduler(lambda: RepeatedResults(log, again, covered, earlier), log, lease=60, attempts=2, limits=PATIENT)
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2, limits=PATIENT)
     assert [(one.task.job, one.task.number) for one in scheduler.tick()] == [(again, 0)]
     assert scheduler.tick() == []
     assert log.event(chunk_id(again, 0), 1) is not None
+
+
+def test_a_version_whose_rules_are_broken_stops_no_other_job(log, scenario):
+    """A worker may have added such a version, and results of it."""
+    scenario.model(package="d" * 64, record='{"config":{"bioscope":{"output":{"threshold":7}}}}')
+    again, queue = repeated(log, scenario)
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2, limits=PATIENT)
+    assert [(one.task.job, one.task.number) for one in scheduler.tick()] == [(again, 0)]
