@@ -16,6 +16,8 @@ from domain.values import NAMESPACE, text
 
 MAX_REASON: Final = 1000
 MAX_SHOWN_LABELS: Final = 50
+MAX_RULES_BYTES: Final = 128 * 1024
+"""Of rules as JSON, so that they fit an event."""
 
 
 class PolicyScope(StrEnum):
@@ -84,9 +86,11 @@ def policies_of(job: UUID, dataset: UUID, model: UUID) -> tuple[UUID, UUID, UUID
 
 
 def check_rules(rules: PolicyRules, *, labels: Collection[str]) -> None:
-    """Raises Invalid for rules that state nothing, for numbers out of range, and for labels that are not among `labels`."""
+    """Raises Invalid for rules that state nothing or too much, for numbers out of range, and for labels that are not among `labels`."""
     if rules == PolicyRules():
         raise _invalid((), "must state at least one rule: to end a policy, withdraw it")
+    if len(msgspec.json.encode(rules)) > MAX_RULES_BYTES:
+        raise _invalid((), f"must have at most {MAX_RULES_BYTES:,} bytes as JSON: name fewer labels, or set a policy for each model")
     for name in ("review_below", "applies_at"):
         _check_number((name,), getattr(rules, name), positive=name == "applies_at")
     for name in ("review_below_for", "label_at", "applies_at_for"):

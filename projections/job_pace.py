@@ -10,10 +10,10 @@ SHORTEST: Final = timedelta(seconds=1)
 
 LATELY_ANSWERED: Final = """case when c.status <> 'running' then 0 else (
       select count(*) from results r where r.classification_id = c.id and not r.hidden and r.reused is null
-        and r.created_at > clock_timestamp() - interval '1 minute'
+        and r.created_at > now() - interval '1 minute'
     ) + (
-      select count(*) from failures f where f.classification_id = c.id and f.created_at > clock_timestamp() - interval '1 minute'
-    ) end as lately_answered, clock_timestamp() as now"""
+      select count(*) from failures f where f.classification_id = c.id and f.created_at > now() - interval '1 minute'
+    ) end as lately_answered, now() as now"""
 """Columns beside those of the job `c`."""
 
 

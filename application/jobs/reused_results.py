@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+import structlog
 from cachetools import LRUCache
 
 from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
@@ -13,7 +14,10 @@ from application.jobs.work_queue import EarlierResult, JobFile, WorkQueue
 from application.ports import Command, EventStore
 from application.result_rules import ResultRules, rules_of_job
 from domain.classification import ChunkJudged, Classification, ImageResult, PlannedImage, Verdict
+from domain.errors import Refused
 from domain.values import chunk_id, result_id
+
+log = structlog.get_logger()
 
 MAX_CACHED_EVENTS: Final = 64
 
@@ -54,18 +58,26 @@ class ReusedResults:
         return [(chunk, {file.sha256: found[file] for file in chunk.files}) for chunk in complete]
 
     def record(self, chunk: OpenChunk, earlier: Mapping[str, EarlierResult], command: Command) -> bool:
-        """Record the results of the chunk, unless it has some. False if the log does not confirm an earlier result."""
+        """Record the results of the chunk, unless it has some. False if the log does not confirm an earlier result, or takes it no more."""
         planned = self._plans.chunk(chunk.job, chunk.number)
         if planned is None:
             return False
         version = self._versions.of(planned.job)
-        rules = rules_of_job(version, planned.job.threshold)
+        try:
+            rules = rules_of_job(version, planned.job.threshold)
+        except ValueError as broken:
+            log.warning("earlier results cannot be repeated", job=str(chunk.job), chunk=chunk.number, reason=str(broken))
+            return False
         judged = self._judged({one.position for one in earlier.values()})
         results = [self._repeated(image, earlier[image.sha256], judged, planned.job, rules) for image in chunk.images]
         confirmed = tuple(result for result in results if result is not None)
         if len(confirmed) < len(results):
             return False
-        record_chunk_results(planned, ChunkAnswers(results=confirmed, labels=version.labels), command=command, log=self._log)
+        try:
+            record_chunk_results(planned, ChunkAnswers(results=confirmed, labels=version.labels), command=command, log=self._log)
+        except Refused as refused:  # an earlier release had fewer rules
+            log.warning("earlier results cannot be repeated", job=str(chunk.job), chunk=chunk.number, reason=refused.detail)
+            return False
         return True
 
     def _judged(self, positions: set[int]) -> dict[int, ChunkJudged]:

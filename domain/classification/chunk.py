@@ -99,6 +99,8 @@ def _wrong_scores(judged: ChunkJudged) -> str | None:
             return "a score is not a number between 0 and 1"
         if result.value is not None and not isfinite(result.value):
             return "a value is not a number"
+        if result.reused is not None and judged.provenance is not None:
+            return "a repeated result names what computed it"
     return None
 
 

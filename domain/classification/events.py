@@ -102,7 +102,7 @@ class ClassificationRequested(Event, frozen=True, kw_only=True):
 
     @property
     def written_version(self) -> int:
-        chosen = self.planes, self.filter, self.path, self.deadline
+        chosen = self.planes, self.filter, self.path, self.deadline, self.retry_of
         return 1 if not self.images and not self.external and chosen == (None,) * len(chosen) else 2
 
 

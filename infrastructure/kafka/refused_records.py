@@ -14,7 +14,10 @@ from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 
 log = structlog.get_logger()
 
-MAX_KEPT_BYTES: Final = 65_536  # of a refused record, so that its dead letter fits the topic
+MAX_KEPT_BYTES: Final = 65_536
+"""Of the value of a refused record. With the two limits that follow, each dead letter fits its topic, whatever was written to another."""
+MAX_KEPT_KEY_BYTES: Final = 1024
+MAX_REASON: Final = 1000
 RETRY_DELAY_SECONDS: Final = 1.0
 
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
@@ -34,6 +37,7 @@ async def send_dead_letter(
     send: Send, partition: TopicPartition, record: Any, reason: str, *, retry_delay_seconds: float = RETRY_DELAY_SECONDS
 ) -> None:
     """Send a record to the dead letters; repeat while Kafka is unavailable."""
+    reason = reason[:MAX_REASON]
     refused = RefusedRecord(
         topic=partition.topic,
         partition=partition.partition,
@@ -44,6 +48,6 @@ async def send_dead_letter(
     log.error("record refused", topic=refused.topic, partition=refused.partition, offset=refused.offset, reason=reason)
     while True:
         try:
-            return await send(DEAD_LETTERS, record.key or b"", msgspec.json.encode(refused))
+            return await send(DEAD_LETTERS, (record.key or b"")[:MAX_KEPT_KEY_BYTES], msgspec.json.encode(refused))
         except UNAVAILABLE_ERRORS:
             await asyncio.sleep(retry_delay_seconds)

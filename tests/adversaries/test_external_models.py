@@ -110,6 +110,8 @@ LIES = {
     "whose weights are known": lambda log: added(log, **forged(weights="known")),
     "with more than a declaration": lambda log: added(log, **forged(network="resnet")),
     "with the declaration of another model": lambda log: added(log, **forged(name="others")),
+    "with a label that is declared twice": lambda log: added(log, labels=("flat", "flat"), **forged(labels=("flat", "flat"))),
+    "without any label": lambda log: added(log, labels=(), label_texts={}, **forged(labels=(), label_texts={})),
     "with another number": lambda log: added(log, number=7),
     "under another name": lambda log: with_event(added(log), name="others"),
     "in the stream of another model": lambda log: with_event(added(log), originator_id=model_id("others"))[:1],

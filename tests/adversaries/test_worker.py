@@ -195,6 +195,15 @@ def test_results_in_another_dataset_or_of_another_model_are_refused(record, work
     assert not takes(worker, judged(record, job, provenance=msgspec.structs.replace(right, model_sha256="0" * 64)))
 
 
+def test_a_worker_hides_no_result_from_statistics_as_a_repeated_one(record, worker):
+    job = a_job(record)
+    repeated = tuple(msgspec.structs.replace(one, reused=uuid4()) for one in judged(record, job).results)
+    assert not takes(worker, judged(record, job, results=repeated))
+    assert not takes(worker, judged(record, job, results=repeated, provenance=None))
+    assert not takes(record, judged(record, job, results=repeated)), "since nothing computed them now"
+    assert takes(record, judged(record, job, results=repeated, provenance=None))
+
+
 @pytest.mark.parametrize("ending", ["cancel", "delete", "fail"])
 def test_a_job_that_has_ended_takes_no_answer_even_without_the_guard(record, worker, ending):
     job = a_job(record)

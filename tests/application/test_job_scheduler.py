@@ -8,11 +8,11 @@ import pytest
 from application.commands import MAX_ATTEMPTS
 from application.jobs.job_scheduler import Scheduler, SchedulerLimits
 from application.jobs.tasks import Kind
-from application.jobs.work_queue import Chunk, Lease, OpenJob, SchedulerSnapshot, ToFinish, Worker
+from application.jobs.work_queue import Chunk, EarlierResult, Lease, OpenJob, SchedulerSnapshot, ToFinish, Worker
 from domain import classification, image
 from domain.classification import JobStatus, PlannedImage
-from domain.errors import ConcurrencyConflict, UpgradePending
-from domain.values import chunk_id
+from domain.errors import ConcurrencyConflict, Refused, UpgradePending
+from domain.values import chunk_id, result_id
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from tests.given import NOW
@@ -173,3 +173,45 @@ def test_a_chunk_that_waits_for_an_upgrade_leaves_the_scheduler_busy(log, scenar
     assert log.event(chunk_id(job, 0), 1) is not None
     scheduler.tick()
     assert scheduler.is_idle
+
+
+class RepeatedResults(DeletedImages):
+    """One job over an image that has the result `earlier`."""
+
+    def __init__(self, log, job, covered, earlier):
+        super().__init__(log, job, covered)
+        self._earlier = earlier
+
+    def deleted(self, images):
+        return set()
+
+    def reusable(self, files):
+        return dict.fromkeys(files, self._earlier)
+
+
+def repeated(log, scenario):
+    """A job over an image with an earlier result, and the queue that shows it."""
+    ada = scenario.user()
+    covered = scenario.image(ada, scenario.dataset(ada))
+    first, again = (scenario.job(ada, image=covered) for _ in range(2))
+    scenario.judge(first, 0, [covered])
+    earlier = EarlierResult(result_id(first, covered), covered, log.event(chunk_id(first, 0), 1).position)
+    return again, RepeatedResults(log, again, covered, earlier)
+
+
+def test_an_earlier_result_that_the_log_takes_no_more_is_computed_again(log, scenario):
+    scenario.model()
+    again, queue = repeated(log, scenario)
+    log.busy, log.conflicts, log.problem = chunk_id(again, 0), 1, Refused("a score is not a number between 0 and 1")
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2, limits=PATIENT)
+    assert [(one.task.job, one.task.number) for one in scheduler.tick()] == [(again, 0)]
+    assert scheduler.tick() == []
+    assert log.event(chunk_id(again, 0), 1) is not None
+
+
+def test_a_version_whose_rules_are_broken_stops_no_other_job(log, scenario):
+    """A worker may have added such a version, and results of it."""
+    scenario.model(package="d" * 64, record='{"config":{"bioscope":{"output":{"threshold":7}}}}')
+    again, queue = repeated(log, scenario)
+    scheduler = Scheduler(lambda: queue, log, lease=60, attempts=2, limits=PATIENT)
+    assert [(one.task.job, one.task.number) for one in scheduler.tick()] == [(again, 0)]

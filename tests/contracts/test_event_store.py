@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 
@@ -11,7 +12,7 @@ from application import datasets
 from application.ports import ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
 from domain import classification, dataset
 from domain.access import Role
-from domain.classification import PlaneSelection
+from domain.classification import JobStatus, PlaneSelection
 from domain.dataset import DatasetCreated
 from domain.errors import ConcurrencyConflict, KeyReused, NotFound, StreamClosed, Taken, UpgradeNeeded, UpgradeUnderWay, VersionMismatch
 from domain.user import UserRegistered
@@ -384,6 +385,17 @@ def test_a_job_that_chooses_planes_waits_until_no_worker_would_ignore_the_choice
     with at_version("ClassificationRequested", 1), pytest.raises(UpgradeNeeded, match="ClassificationRequested version 2"):
         log.load(job, classification.evolve)
     assert log.load(job, classification.evolve).planes == PlaneSelection(z=1)
+
+
+def test_a_retry_waits_until_no_scheduler_would_plan_the_whole_dataset_for_it(log, releases):
+    releases.never_wrote("ClassificationRequested")
+    releases.runs("projector", ClassificationRequested=1)
+    earlier, _ = requested(log, None)
+    ended = msgspec.structs.replace(log.load(earlier, classification.evolve), phase=JobStatus.CANCELLED, planned=True)
+    by = actor(Role.RESEARCHER)
+    retry = classification.retry(uuid4(), ended, None, by=by.id, at=NOW)
+    with pytest.raises(UpgradeUnderWay, match=r"^projector.* does not understand ClassificationRequested version 2 yet"):
+        log.append(command(by), *retry)
 
 
 def test_a_job_whose_model_chooses_is_readable_by_older_releases(log):

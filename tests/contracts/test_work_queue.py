@@ -144,6 +144,15 @@ def test_a_filter_by_the_newest_result_of_the_model_as_it_was_at_the_request(sce
     assert {job: ids(covered(scenario, work, job)) for job in jobs} == jobs
 
 
+def test_the_newest_result_is_the_one_that_was_recorded_last_whatever_the_clock_of_its_worker_said(scenario, work, ada, cells):
+    image = scenario.image(ada, cells)
+    scenario.judge(scenario.job(ada, image=image), 0, [image], label="round")
+    scenario.later(minutes=-5)
+    scenario.judge(scenario.job(ada, image=image), 0, [image], label="flat")
+    jobs = {label: scenario.job(ada, dataset=cells, where=ImageFilter(label=label)) for label in ("round", "flat")}
+    assert {label: ids(covered(scenario, work, job)) for label, job in jobs.items()} == {"round": [], "flat": [image]}
+
+
 def test_a_page_looks_at_a_bounded_number_of_images_whatever_matches(scenario, work, ada, cells):
     images = [scenario.image(ada, cells, filename=f"{number % 3}.png") for number in range(7)]
     job = scenario.job(ada, dataset=cells, path="0.png")
@@ -368,6 +377,17 @@ def test_a_job_whose_images_have_all_an_answer_is_completed_though_its_deadline_
     scenario.judge(job, 0, [image])
     step()
     assert state(scenario, job).phase is JobStatus.COMPLETED
+
+
+def test_a_job_whose_images_have_all_an_answer_is_never_overdue(scenario, work, ada, cells):
+    image = scenario.image(ada, cells)
+    job = scenario.job(ada, image=image, deadline=NOW + timedelta(hours=1))
+    scenario.follow()
+    assert [one.id for one in work.snapshot().overdue] == [job]
+    scenario.judge(job, 0, [image])
+    scenario.follow()
+    seen = work.snapshot()
+    assert ([one.id for one in seen.to_finish], seen.overdue) == ([job], [])
 
 
 # ---- whose turn it is --------------------------------------------------------------------------------------------------------------

@@ -91,6 +91,12 @@ def test_rules_that_are_refused_at_their_place(rules, path):
     assert refused.value.errors[0]["loc"] == ["body", "rules", *path]
 
 
+def test_rules_that_would_fit_no_event_are_refused():
+    labels = [f"{number:05}{'x' * 95}" for number in range(1500)]
+    with pytest.raises(Invalid, match="at most 131,072 bytes"):
+        check_rules(PolicyRules(review_below_for=dict.fromkeys(labels, 0.5)), labels=labels)
+
+
 def test_the_refusal_of_an_unknown_label_lists_the_labels_that_exist():
     with pytest.raises(Invalid, match=r"'absent'\. Labels: common, rare"):
         check_rules(PolicyRules(label_at={"absent": 0.5}), labels=LABELS)

@@ -6,10 +6,10 @@ import msgspec
 import psycopg
 import pytest
 
-from domain.classification import Verdict
+from domain.classification import JobStatus, Verdict
 from domain.values import result_id
 from infrastructure.postgres.query_database import PostgresQueryDatabase
-from projections import results
+from projections import classifications, results
 from projections.results import Filter, Versions
 from tests.given import NOW
 from tests.projections.test_queries import NOBODY
@@ -202,6 +202,14 @@ async def test_results_of_a_job_or_an_image_are_found_by_an_index(lab, many, con
     plan = explained(connection, results.OF_JOB_OR_IMAGE, lab, **{named: wanted[named]})
     assert rows_read(plan) < ROWS / 10, plan
     assert not scanned(plan), plan
+
+
+async def test_the_rate_of_a_running_job_costs_no_walk_through_all_of_its_results(db, lab, many, connection):
+    job, _ = many
+    connection.execute("update results set created_at = now() - interval '1 day'")
+    assert (await classifications.progress(db, lab.ada, [job]))[job].status is JobStatus.RUNNING
+    plan = explained(connection, classifications.PROGRESS, lab, ids=[job])
+    assert rows_read(plan) < ROWS / 10, plan
 
 
 def explained(connection, query, lab, **conditions):

@@ -107,9 +107,9 @@ class Scenario:
             name="Scope", hostname=hostname, location="Room 1", firmware_version="1.0", command=self.command(admin), log=self.log
         ).id
 
-    def model(self, name="shapes", *, sha256=SHA256):
+    def model(self, name="shapes", *, sha256=SHA256, package="", record="{}"):
         """A model, or with another `sha256` its next version, which is the candidate."""
-        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
+        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record=record, package=package)
         about = {"name": name, "description": "", "version": version, "by": SYSTEM.id, "at": self.now}
         self.log.append(self.command(), *model.add_version(model_id(name), self.log.load(model_id(name), model.evolve), **about))
 

@@ -175,11 +175,11 @@ class MemoryWork:
     def snapshot(self) -> SchedulerSnapshot:
         jobs = list(self._open())
         to_plan = [ToPlan(job.id, job.position) for job in jobs if not job.planned and job.image_id is None]
-        to_finish = [ToFinish(job.id, job.succeeded, job.failed) for job in jobs if job.planned and job.judged >= job.chunks]
+        to_finish = [ToFinish(job.id, job.succeeded, job.failed) for job in jobs if _has_all_answers(job)]
         overdue = [
             Overdue(job.id, job.images, job.succeeded, job.failed)
             for job in jobs
-            if job.deadline is not None and job.deadline <= self._database.clock()
+            if job.deadline is not None and job.deadline <= self._database.clock() and not _has_all_answers(job)
         ]
         orphans = [IdRow(job.id) for job in self._going() if (home := self._home(job.dataset_id)) is not None and home.deleted]
         return SchedulerSnapshot(
@@ -276,7 +276,7 @@ class MemoryWork:
         asked = job.filter or ImageFilter()
         newest = max(
             (row for row in self._results_of(image.id) if row.model_name == job.model_name and row.position <= until),
-            key=lambda row: (row.created_at, row.id),
+            key=lambda row: row.position,
             default=None,
         )
         return (
@@ -383,6 +383,10 @@ def in_use(
         return {name for name in asked if any(name.encode() in data for data in events)}
 
     return BlobReferences((images | models) & asked | named(discarded), named({*database.letters, *database.parked}))
+
+
+def _has_all_answers(job: Any) -> bool:
+    return bool(job.planned and job.judged >= job.chunks)
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:

@@ -1,18 +1,16 @@
 """Statistics of results as the API has them: read for the command line, and printed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 from uuid import UUID
 
 import httpx
 import msgspec
 
-from api.cli.client import registry
 from api.cli.client.api_client import Client, RequestRefused
-from api.cli.client.registry import NothingNamed
+from api.cli.client.lookups import dataset_id, id_of, model_filter
 from api.cli.output import Column, out, print_message, print_table
 from api.cli.shapes import ResultGroup, ResultStatistics
-from domain.values import printable
 
 NONE: Final = "-"
 BAR_WIDTH: Final = 40
@@ -34,30 +32,13 @@ def read_statistics(client: Client, *, dataset: str | None, model: str | None, d
 
     Raises NothingNamed and RequestRefused.
     """
-    filters = _model(client, model) if model else {}
+    filters = model_filter(client, model) if model else {}
     if dataset:
-        filters["dataset_id"] = _id_of(dataset, client.all("/api/datasets"), what="dataset", name="name")
+        filters["dataset_id"] = dataset_id(client, dataset)
     if device:
-        filters["device_id"] = _id_of(device, client.all("/api/devices"), what="device", name="hostname")
+        filters["device_id"] = id_of(device, client.all("/api/devices"), what="device", name="hostname")
     given = {name: value for name, value in query.items() if value is not None}
     return msgspec.convert(client.get("/api/statistics/results", **filters, **given), ResultStatistics)
-
-
-def _model(client: Client, reference: str) -> dict[str, Any]:
-    name, wanted = registry.split_reference(reference)
-    model = registry.read_model(client, name)
-    number = {} if wanted is None else {"model_version": registry.find_version(model, wanted).number}
-    return {"model_name": model.name} | number
-
-
-def _id_of(wanted: str, things: Iterable[Mapping[str, Any]], *, what: str, name: str) -> str:
-    """The id of the thing with this name or id. Raises NothingNamed, also if several have the name."""
-    found = [str(thing["id"]) for thing in things if wanted in {thing["id"], thing[name]}]
-    if not found:
-        raise NothingNamed(f"there is no {what} {printable(wanted)!r} that you may see")
-    if len(found) > 1:
-        raise NothingNamed(f"{len(found)} {what}s are named {printable(wanted)!r}: give an id, which is one of {', '.join(found)}")
-    return found[0]
 
 
 def device_names(client: Client, found: ResultStatistics) -> dict[UUID, str]:

@@ -42,6 +42,7 @@ begin
         'name', event -> 'name', 'description', event -> 'description', 'labels', version -> 'labels',
         'label_texts', version -> 'label_texts', 'review_below', version -> 'review_below')
       or version ->> 'release' <> '' then 'the version differs from its declaration'
+    when ops.check_version(version) is not null then ops.check_version(version)
     when ops.model_stream(event ->> 'name') is distinct from stream then 'the name is not that of the model'
     when es.stream_holds(model, '{ModelRetired}') then 'the model is retired'
     when (version ->> 'number') is distinct from (versions + 1)::text then 'the number is not the next one'
@@ -75,7 +76,7 @@ begin
 end $$;
 
 -- ---- rules of the log ----------------------------------------------------------------------------------------------------------------
--- As in migration 0010, with the rules of external jobs.
+-- As in migration 0010, with the rules of external jobs and of repeated results.
 create or replace function ops.check_judgement(stream uuid, version integer, state bytea, out why text, out job uuid, out number integer)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -88,6 +89,7 @@ declare
   wrong_score    boolean;
   wrong_verdict  boolean;
   more           boolean;                              -- than an external classifier gives
+  repeated       boolean;
 begin
   select * into judged from json_to_record(ops.as_json(state)) as x (
     job_id uuid, number integer, dataset_id uuid, model_name text, model_version integer, labels json, results json, failures json,
@@ -127,8 +129,9 @@ begin
         and r.confidence::text::float8 between 0 and 1 and 0 <= all (n.scores) and 1 >= all (n.scores), false)),
       bool_or(r.verdict is distinct from case when translate(r.confidence::text, '0123456789eE+-.', '') <> '' then ''
         when r.confidence::text::float8 < chunk.threshold then 'needs_review' else 'clear' end),
-      bool_or(r.value is not null or r.reused is not null)
-    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more
+      bool_or(r.value is not null or r.reused is not null),
+      bool_or(r.reused is not null)
+    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more, repeated
     from json_to_recordset(judged.results)
       as r (image_id uuid, sha256 text, label text, confidence json, scores json, verdict text, value json, reused json)
     cross join lateral (select translate(r.scores::text, '[]', '{}')::float8[] offset 0) as n (scores)
@@ -144,6 +147,8 @@ begin
       then 'the labels are not those of the version'
     when wrong_label then 'a result does not fit the labels'
     when wrong_score then 'a score is not a number between 0 and 1'
+    when repeated and judged.provenance is not null then 'a repeated result names what computed it'
+    when repeated and (ops.writer()).role = 'bioscope_inference' then 'only the scheduler repeats earlier results'
     when chunk.labels is not null and more then 'an external classifier gives a label and a confidence'
     when chunk.labels is not null and wrong_verdict then 'a verdict does not follow from the threshold'
   end;

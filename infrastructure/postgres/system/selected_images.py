@@ -16,7 +16,7 @@ UNANSWERED: Final = """i.id in (
 NEWEST_RESULT: Final = """left join lateral (
     select r.id, r.label, r.verdict from results r
     where r.image_id = i.id and r.model_name = %(model_name)s and not r.hidden and r.position <= %(until)s
-    order by r.created_at desc, r.id desc limit 1
+    order by r.position desc limit 1
   ) newest on true"""
 CONDITIONS: Final = {
     "uploaded_from": "i.uploaded_at >= %(uploaded_from)s",

@@ -22,10 +22,11 @@ OPEN_JOBS = (
     "classifications c join datasets d on d.id = c.dataset_id and not d.deleted where c.status in ('pending', 'running') and not c.deleted"
 )
 JOBS_TO_PLAN = f"select c.id, c.position from {OPEN_JOBS} and not c.planned and c.image_id is null order by c.position limit 100"  # noqa: S608
-JOBS_TO_FINISH = f"""select c.id, c.succeeded, c.failed from {OPEN_JOBS} and c.planned and c.judged >= c.chunks
+HAS_ALL_ANSWERS = "c.planned and c.judged >= c.chunks"
+JOBS_TO_FINISH = f"""select c.id, c.succeeded, c.failed from {OPEN_JOBS} and {HAS_ALL_ANSWERS}
   order by c.position limit 100"""  # noqa: S608 - constants
 OVERDUE = f"""select c.id, c.images, c.succeeded, c.failed from {OPEN_JOBS} and c.deadline <= clock_timestamp()
-  order by c.position limit 100"""  # noqa: S608 - constants
+  and not ({HAS_ALL_ANSWERS}) order by c.position limit 100"""  # noqa: S608 - constants
 ORPHANS = """select c.id from classifications c join datasets d on d.id = c.dataset_id and d.deleted
   where c.status in ('pending', 'running') and not c.deleted limit 100"""
 WORKERS = "select seen_at, slots, lane from ops.workers"
