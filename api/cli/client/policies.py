@@ -9,6 +9,7 @@ import msgspec
 
 from api.cli.client import registry
 from api.cli.client.api_client import Client
+from api.cli.client.lookups import dataset_id
 from api.cli.output import Column, out, print_fields, print_message, print_table
 from api.cli.shapes import AnswerCount, Policy, PolicyChange, PolicyPreview, Rules
 from domain.policy import PolicyRules, PolicyScope
@@ -21,12 +22,14 @@ NONE: Final = "-"
 
 # ---- reading and changing ----------------------------------------------------------------------------------------------------------
 def target_id(client: Client, scope: PolicyScope, target: str) -> UUID:
-    """The id of a job or a dataset, or that of a model by its name. Raises NothingNamed."""
-    if scope is PolicyScope.MODEL and not is_id(target):
+    """The id itself, or that of the model or dataset with this name. Raises NothingNamed."""
+    if is_id(target):
+        return UUID(target)
+    if scope is PolicyScope.MODEL:
         return registry.read_model(client, target).id
-    if not is_id(target):
-        raise registry.NothingNamed(f"{printable(target)!r} is not the id of a {scope.value}")
-    return UUID(target)
+    if scope is PolicyScope.DATASET:
+        return UUID(dataset_id(client, target))
+    raise registry.NothingNamed(f"{printable(target)!r} is not the id of a job: see `bioscope jobs list`")
 
 
 def read_policies(client: Client, *, dataset: UUID | None, withdrawn: bool) -> list[Policy]:
@@ -107,6 +110,9 @@ def print_policy(policy: Policy, *, as_of: str | None) -> None:
 
 
 def print_history(changes: Sequence[PolicyChange]) -> None:
+    if not changes:
+        print_message("No policy has been set.", console=out)
+        return
     print_table(
         [Column("when (UTC)"), Column("who"), Column("rules", wraps=True), Column("reason", wraps=True)],
         [(f"{one.at:%Y-%m-%d %H:%M:%S}", one.by_username or str(one.by), words(one.rules), one.reason) for one in changes],
