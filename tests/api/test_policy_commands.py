@@ -86,6 +86,7 @@ async def test_the_json_has_the_documented_shape(bioscope, job):
     assert (preview["changed"], preview["after"]) == (1, [{"label": "flat", "verdict": "needs_review", "count": 1}])
     await bioscope("set", "model", "shapes", "--label-at", "flat=0.2", *WHY)
     [listed] = await printed(bioscope, "list")
+    assert "shapes" in (await bioscope("list")).stdout
     assert listed["rules"] == {"label_at": {"flat": 0.2}}
     assert await printed(bioscope, "show", "model", "shapes") == listed
     [change] = await printed(bioscope, "history", "model", "shapes")

@@ -112,6 +112,10 @@ async def test_a_measured_number_has_neither_confidence_nor_bars(bioscope, lab):
     line = in_one_line((await bioscope("results", "show")).stdout)
     assert "label viability verdict clear value 87.5 review" in line
     assert "█" not in line
+    title, row = (await bioscope("results", "list")).stdout.splitlines()
+    assert (title.split(), row.split()) == (["file", "label", "value", "model"], ["cell.jpg", "viability", "87.5", "shapes@1"])
+    await lab.result()
+    assert "confidence or value" in (await bioscope("results", "list")).stdout.splitlines()[0]
 
 
 async def test_without_any_result_none_is_shown(bioscope, lab):  # noqa: F811 - a fixture

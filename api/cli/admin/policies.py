@@ -45,10 +45,11 @@ def list_policies(dataset: UUID | None, url: str | None, *, withdrawn: bool, as_
 
     with open_client(url) as client:
         found = policies.read_policies(client, dataset=dataset, withdrawn=withdrawn)
+        names = policies.model_names(client)
     if as_json:
         print_json(found)
     else:
-        policies.print_policies(found)
+        policies.print_policies(found, names)
 
 
 @policies.command(example="bioscope policies show model pbc8")

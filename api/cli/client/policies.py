@@ -1,7 +1,7 @@
 """Policies as the API knows them: read and changed for the command line, and printed."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -42,6 +42,11 @@ def read_policies(client: Client, *, dataset: UUID | None, withdrawn: bool) -> l
         if "x-next-cursor" not in answer.headers:
             return found
         query["cursor"] = answer.headers["x-next-cursor"]
+
+
+def model_names(client: Client) -> dict[UUID, str]:
+    """Names of all models, by their ids. Raises RequestRefused."""
+    return {model.id: model.name for model in registry.read_models(client, retired=True)}
 
 
 def read_policy(client: Client, scope: PolicyScope, target: UUID, *, as_of: str | None) -> Policy:
@@ -86,17 +91,19 @@ def _as_of(moment: str | None) -> dict[str, str]:
 
 
 # ---- printing ----------------------------------------------------------------------------------------------------------------------
-def print_policies(policies: Sequence[Policy]) -> None:
+def print_policies(policies: Sequence[Policy], names: Mapping[UUID, str]) -> None:
+    """`names` are those of models; other targets are shown by their ids."""
     if not policies:
         print_message("There is no policy.", console=out)
         return
     columns = [Column("scope"), Column("of"), Column("set (UTC)"), Column("by"), Column("applied"), Column("rules", wraps=True)]
-    print_table(columns, [_row(one) for one in policies])
+    print_table(columns, [_row(one, names) for one in policies])
 
 
-def _row(policy: Policy) -> Sequence[str]:
+def _row(policy: Policy, names: Mapping[UUID, str]) -> Sequence[str]:
     applied = "yes" if policy.applied_at else "not yet"
-    return policy.scope.value, str(policy.target_id), f"{policy.set_at:%Y-%m-%d %H:%M}", _setter(policy), applied, words(policy.rules)
+    target = names.get(policy.target_id, str(policy.target_id))
+    return policy.scope.value, target, f"{policy.set_at:%Y-%m-%d %H:%M}", _setter(policy), applied, words(policy.rules)
 
 
 def print_policy(policy: Policy, *, as_of: str | None) -> None:

@@ -74,7 +74,7 @@ def print_results(results: Sequence[FoundResult], *, with_ids: bool) -> None:
     if not results:
         print_message("No result matches.", console=out)
         return
-    columns = [Column("file"), Column("label", wraps=True), Column("confidence", right=True), Column("model")]
+    columns = [Column("file"), Column("label", wraps=True), Column(_number_title(results), right=True), Column("model")]
     rows = [
         (_file(one), label_cell(printable(one.label), one.verdict), number_text(one), f"{one.model_name}@{one.model_version}")
         for one in results
@@ -82,6 +82,11 @@ def print_results(results: Sequence[FoundResult], *, with_ids: bool) -> None:
     if with_ids:
         columns, rows = [Column("result"), *columns], [(str(one.id), *row) for one, row in zip(results, rows, strict=True)]  # type: ignore[misc]
     print_table(columns, rows)
+
+
+def _number_title(results: Sequence[FoundResult]) -> str:
+    kinds = {one.value is None for one in results}
+    return {frozenset({True}): "confidence", frozenset({False}): "value"}.get(frozenset(kinds), "confidence or value")
 
 
 def print_result(result: ResultDetails) -> None:
