@@ -96,8 +96,8 @@ async def test_the_json_has_the_documented_shape(bioscope, job):
 
 
 async def test_a_dataset_is_named_as_in_other_commands(bioscope, job, name_of_dataset):
-    await bioscope("set", "dataset", name_of_dataset, "--review-below", 0.9, *WHY)
-    assert "review below 0.9" in (await bioscope("show", "dataset", name_of_dataset)).stdout
+    await bioscope("set", "dataset", name_of_dataset, "--review-below", 0.99999999, *WHY)
+    assert "review below 0.99999999" in (await bioscope("show", "dataset", name_of_dataset)).stdout
 
 
 @pytest.mark.parametrize(

@@ -142,14 +142,14 @@ def words(rules: Rules | None) -> str:
 
 def _words(rules: Rules) -> Iterator[str]:
     if rules.review_below is not None:
-        yield f"review below {rules.review_below:g}"
-    yield from (f"review {label} below {number:g}" for label, number in sorted(rules.review_below_for.items()))
-    yield from (f"{label} from {number:g}" for label, number in sorted(rules.label_at.items()))
+        yield f"review below {rules.review_below:.10g}"
+    yield from (f"review {label} below {number:.10g}" for label, number in sorted(rules.review_below_for.items()))
+    yield from (f"{label} from {number:.10g}" for label, number in sorted(rules.label_at.items()))
     if rules.applies_at is not None:
-        yield f"labels apply from {rules.applies_at:g}"
-    yield from (f"{label} applies from {number:g}" for label, number in sorted(rules.applies_at_for.items()))
+        yield f"labels apply from {rules.applies_at:.10g}"
+    yield from (f"{label} applies from {number:.10g}" for label, number in sorted(rules.applies_at_for.items()))
     if rules.review_outside is not None:
-        yield "review outside of {:g} to {:g}".format(*rules.review_outside)
+        yield "review outside of {:.10g} to {:.10g}".format(*rules.review_outside)
 
 
 def _setter(policy: Policy) -> str:
