@@ -85,19 +85,19 @@ def print_results(results: Sequence[FoundResult], *, with_ids: bool) -> None:
 
 
 def _number_title(results: Sequence[FoundResult]) -> str:
-    kinds = {one.value is None for one in results}
-    return {frozenset({True}): "confidence", frozenset({False}): "value"}.get(frozenset(kinds), "confidence or value")
+    titles = {"confidence" if one.value is None else "value" for one in results}
+    return " or ".join(sorted(titles))
 
 
 def print_result(result: ResultDetails) -> None:
     """Facts, scores as bars, and the versions."""
-    words = f" ({result.label_text})" if result.label_text else ""
+    in_words = f" ({result.label_text})" if result.label_text else ""
     measured = [("value", f"{number_text(result)} {result.unit}".rstrip())]
     print_fields(
         [
             ("result", str(result.id)),
             ("file", _file(result)),
-            ("label", f"{result.label}{words}"),
+            ("label", f"{result.label}{in_words}"),
             ("verdict", result.verdict),
             *(measured if result.value is not None else [("confidence", number_text(result))]),
             *([("review below", f"{result.threshold:.1%}")] if result.policy is None else _derivation(result, result.policy)),
