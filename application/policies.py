@@ -203,13 +203,16 @@ def _versions(names: Iterable[str], log: EventStore) -> list[Version]:
 def _check_kinds(rules: PolicyRules, kinds: Collection[OutputKind]) -> None:
     """Raises Invalid for rules that would change no result, because no version gives results of their kind."""
     one_label = {OutputKind.SOFTMAX, OutputKind.LOGITS, OutputKind.EXTERNAL}
+    with_confidence = one_label | {OutputKind.MULTI_LABEL}
     needed: dict[str, tuple[set[OutputKind], str]] = {
+        "review_below": (with_confidence, "needs a model that gives a confidence; for numbers, use review_outside"),
+        "review_below_for": (with_confidence, "needs a model that gives a confidence; for numbers, use review_outside"),
         "label_at": (one_label, "needs a model that chooses one label; where labels can apply together, use applies_at"),
         "applies_at": ({OutputKind.MULTI_LABEL}, "needs a model whose labels can apply together; otherwise use label_at"),
         "review_outside": ({OutputKind.REGRESSION}, "needs a model that gives a number"),
     }
     for name, (fitting, message) in needed.items():
-        if getattr(rules, name) and not fitting & set(kinds):
+        if getattr(rules, name) not in (None, {}) and not fitting & set(kinds):
             raise Invalid(f"rules.{name} {message}", errors=[{"loc": ["body", "rules", name], "msg": message}])
 
 

@@ -8,9 +8,9 @@ from domain.access import Actor, Role, Scope, require_role_or_scope
 from domain.classification import PlaneSelection
 from domain.classification.job import checked_planes
 from domain.errors import Conflict, InputMismatch, Invalid, NotFound
-from domain.model import Model, OutputKind, Version, require_runner, select_version
+from domain.model import Model, Version, require_runner, select_version
 
-EXTERNAL: Final = "The model {} is external: another program answers for it. Start a job instead (POST /api/classifications/run)"
+EXTERNAL: Final = "{}@{} is external: another program answers for it. Start a job instead (POST /api/classifications/run)"
 
 
 def usable_version(name: str, wanted: str, *, log: EventStore) -> tuple[Model, Version]:
@@ -22,8 +22,8 @@ def usable_version(name: str, wanted: str, *, log: EventStore) -> tuple[Model, V
         version = select_version(found, wanted)
     except Invalid as error:
         raise NotFound(error.detail) from None
-    if version.kind is OutputKind.EXTERNAL:
-        raise Conflict(EXTERNAL.format(name))
+    if version.is_external:
+        raise Conflict(EXTERNAL.format(name, version.number))
     return found, version
 
 

@@ -76,10 +76,11 @@ def watch(job: UUID | None, url: str | None, *, as_json: bool) -> None:
 
     The exit code is 1 if an image has no result.
     """
+    from api.cli.client import jobs
     from api.cli.client.sign_in import open_client
 
     with open_client(url) as client:
-        _watch(client, job, as_json=as_json)
+        _watch(client, jobs.visible_job(client, jobs.id_of_job(client, job)), as_json=as_json)
 
 
 @jobs.command(example=f"bioscope jobs cancel {EXAMPLE_ID}")
@@ -118,15 +119,15 @@ def retry(job: UUID, url: str | None, *, watched: bool, as_json: bool) -> None:
         if as_json:
             print_json(retried)
         if watched:
-            _watch(client, retried.id, as_json=False)
+            _watch(client, str(retried.id), as_json=False)
     print_message(f"The job {retried.id} classifies the failed images again.\nWatch it with: bioscope jobs watch {retried.id}")
 
 
-def _watch(client: object, job: UUID | None, *, as_json: bool) -> None:
+def _watch(client: object, job: str, *, as_json: bool) -> None:
     """Ends the process."""
     from api.cli.client import jobs
 
-    ended = jobs.watch(client, jobs.id_of_job(client, job), err)  # type: ignore[arg-type]
+    ended = jobs.watch(client, job, err)  # type: ignore[arg-type]
     if as_json:
         print_json(ended)
     print_message(jobs.outcome(ended))

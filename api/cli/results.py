@@ -13,12 +13,13 @@ from api.cli.commands import Choice, Id, argument, group, json_option
 from api.cli.common import API_URL
 from api.cli.exit_codes import WRONG_USE
 from api.cli.moments import MOMENT_EXAMPLES, Moment
+from api.cli.numbers import Fraction
 from api.cli.output import fail, print_json, print_message
 from api.cli.shapes import FoundResult, ResultDetails
 from domain.classification import Verdict
 
 F = TypeVar("F", bound=Callable[..., Any])
-SCORE = click.FloatRange(0, 1)
+SCORE = Fraction()
 FILTERS = (
     click.option("--job", "classification_id", type=Id(hint="See `bioscope jobs list`."), metavar="ID", help="Only results of this job."),
     click.option("--dataset", metavar="NAME|ID", help="Only results of images in this dataset."),
@@ -120,6 +121,8 @@ def export(file: Path, export_format: str | None, url: str | None, **chosen: Any
         fail(f"there is no folder {file.parent}: make it, or choose another path", WRONG_USE)
     with open_client(url) as client:
         query = results.query_of(client, **_conditions(chosen))
+        if not results.read_results(client, query, maximum=1):
+            print_message("No result matches: the export is empty.")
         pieces = results.export(client, query, export_format or ENDINGS.get(file.suffix.lower(), "csv"))
         if to_stdout:
             sys.stdout.buffer.writelines(pieces)

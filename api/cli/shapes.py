@@ -219,6 +219,18 @@ class MigrationReport(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[MigratedModel, ...]
 
 
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Conditions that all hold for each image of a job."""
+
+    path: Annotated[str | None, Described(description="pattern of the relative path, with `*` and `?`")] = None
+    uploaded_from: datetime | None = None
+    uploaded_before: datetime | None = None
+    device_id: UUID | None = None
+    label: Annotated[str | None, Described(description="of the newest result of the model")] = None
+    verdict: Annotated[Verdict | None, Described(description="of the newest result of the model")] = None
+    without_result: Annotated[bool, Described(description="the model has no result for the image")] = False
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job: one model version run over images."""
 
@@ -238,6 +250,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     created_by_id: Annotated[UUID, Described(description="account that started it")]
     created_at: datetime
     updated_at: datetime
+    listed: Annotated[int, Described(description="length of the list of images; 0 without one")] = 0
+    filter: Annotated[JobFilter | None, Described(description="which images of the dataset; null for all")] = None
     priority: Priority = Priority.NORMAL
     deadline: Annotated[datetime | None, Described(description="when it ends at the latest")] = None
     retry_of: Annotated[UUID | None, Described(description="job whose failed images it classifies again")] = None
@@ -290,13 +304,47 @@ class FoundResult(msgspec.Struct, frozen=True, kw_only=True):
     dataset_id: UUID
 
 
+class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What decides on labels and verdicts. Fields that decide nothing are left out."""
+
+    review_below: Annotated[float | None, Described(description="results with a lower confidence need a review")] = None
+    review_below_for: Annotated[dict[str, float], Described(description="the same for single labels")] = {}
+    label_at: Annotated[dict[str, float], Described(description="score from which a label is chosen")] = {}
+    applies_at: Annotated[float | None, Described(description="score from which a label applies, where several can")] = None
+    applies_at_for: Annotated[dict[str, float], Described(description="the same for single labels")] = {}
+    review_outside: Annotated[tuple[float, float] | None, Described(description="numbers outside of these need a review")] = None
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules for the results of a job, a dataset or a model."""
+
+    scope: PolicyScope
+    target_id: Annotated[UUID, Described(description="id of the job, dataset or model")]
+    dataset_id: Annotated[UUID | None, Described(description="null for a model")]
+    rules: Annotated[Rules | None, Described(description="null if it was withdrawn")]
+    set_by: UUID
+    set_by_username: str | None
+    set_at: datetime
+    applied_at: Annotated[datetime | None, Described(description="when all results followed it; null before, and with --as-of")]
+
+
+class ResultAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A label with its confidence and verdict."""
+
+    label: str
+    confidence: Annotated[float, Described(description="from 0 to 1; 0 for a value")]
+    verdict: Verdict
+
+
 class ResultDetails(FoundResult, frozen=True, kw_only=True):
     """A result, how it came about, and all results of the model for the image."""
 
     label_text: Annotated[str, Described(description="the label in words; empty if the model has none for it")]
     unit: Annotated[str, Described(description="unit of the value; empty if there is none")]
     model_sha256: Annotated[str, Described(description="of the weights")]
-    threshold: Annotated[float, Described(description="of the job: a lower confidence needs review")]
+    threshold: Annotated[float, Described(description="of the job: a lower confidence needs review, unless a policy is in force")]
+    original: Annotated[ResultAnswer, Described(description="what the model said")]
+    policy: Annotated[Policy | None, Described(description="the policy in force; null if none is")]
     versions: Annotated[tuple[FoundResult, ...], Described(description="newest first, this one included")]
 
 
@@ -366,30 +414,6 @@ class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
     user_id: Annotated[UUID | None, Described(description="account that became a promoter, or is none any more")]
     username: Annotated[str | None, Described(description="user name of that account")]
     reason: str | None
-
-
-class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What decides on labels and verdicts. Fields that decide nothing are left out."""
-
-    review_below: Annotated[float | None, Described(description="results with a lower confidence need a review")] = None
-    review_below_for: Annotated[dict[str, float], Described(description="the same for single labels")] = {}
-    label_at: Annotated[dict[str, float], Described(description="score from which a label is chosen")] = {}
-    applies_at: Annotated[float | None, Described(description="score from which a label applies, where several can")] = None
-    applies_at_for: Annotated[dict[str, float], Described(description="the same for single labels")] = {}
-    review_outside: Annotated[tuple[float, float] | None, Described(description="numbers outside of these need a review")] = None
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules for the results of a job, a dataset or a model."""
-
-    scope: PolicyScope
-    target_id: Annotated[UUID, Described(description="id of the job, dataset or model")]
-    dataset_id: Annotated[UUID | None, Described(description="null for a model")]
-    rules: Annotated[Rules | None, Described(description="null if it was withdrawn")]
-    set_by: UUID
-    set_by_username: str | None
-    set_at: datetime
-    applied_at: Annotated[datetime | None, Described(description="when all results followed it; null before, and with --as-of")]
 
 
 class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):

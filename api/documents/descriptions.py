@@ -459,7 +459,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ModelMetadata": {
         "name": "Name of the model",
-        "versions": "Numbers of its versions",
+        "versions": "Numbers of its versions, without those of external classifiers",
         "platform": "Always `onnxruntime_onnx`",
         "inputs": "The input",
         "outputs": "The outputs",

@@ -101,7 +101,7 @@ class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model, and the numbers of all its versions."""
+    """One version of a model, and the numbers of all versions that are no external classifier."""
 
     name: str
     versions: list[str]

@@ -79,7 +79,7 @@ class Inference(Controller):
         found, chosen = await context.read_log(predictions.usable_version, name, version)
         return ModelMetadata(
             name=found.name,
-            versions=[str(one.number) for one in found.versions],
+            versions=[str(one.number) for one in found.versions if not one.is_external],
             platform=PLATFORM,
             inputs=[TensorMetadata(name=INPUT, datatype=BYTES, shape=[-1])],
             outputs=list(outputs_of(chosen).values()),

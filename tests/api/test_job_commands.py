@@ -119,6 +119,26 @@ async def test_the_newest_job_of_somebody_without_jobs_is_asked_for_by_id(biosco
     assert "See `bioscope jobs list`." in (await bioscope("jobs", "show", "x", code=2)).stderr
 
 
+async def test_a_watch_of_a_job_that_nobody_may_see_ends_at_once(bioscope, http):
+    job = uuid4()
+    refused = await bioscope("jobs", "watch", job, code=2)
+    assert f"there is no job {job} that you may see: `bioscope jobs list` lists those" in in_one_line(refused.stderr)
+
+
+async def test_a_job_over_a_part_shows_what_was_chosen(bioscope, http):
+    home = await dataset(http)
+    image = await image_in(http, home)
+    chosen = await run(http, dataset_id=home, filter={"path": "A1/*", "without_result": True})
+    listed = await run(http, image_ids=[image])
+    everything = await run(http, dataset_id=home)
+    assert "chosen path A1/*, without_result priority" in in_one_line((await bioscope("jobs", "show", chosen)).stdout)
+    assert "chosen a list of 1 image priority" in in_one_line((await bioscope("jobs", "show", listed)).stdout)
+    assert "chosen" not in (await bioscope("jobs", "show", everything)).stdout
+    printed = (await bioscope("jobs", "show", chosen, "--json")).stdout
+    assert_shape(shapes()["bioscope jobs show"], printed)
+    assert json.loads(printed)["filter"] == {"path": "A1/*", "without_result": True}
+
+
 async def test_a_watched_job_ends_the_command_with_its_outcome(api, bioscope, http):
     workers, home = WorkerEvents(api), await dataset(http)
     image = await image_in(http, home)
@@ -130,7 +150,7 @@ async def test_a_watched_job_ends_the_command_with_its_outcome(api, bioscope, ht
     assert_shape(shapes()["bioscope jobs watch"], done.stdout)
     assert json.loads(done.stdout)["status"] == "completed"
     told = in_one_line(done.stderr)
-    assert f"Job {job} completed: 1 results, 0 failures. Results: bioscope results list --job {job}" in told
+    assert f"Job {job} completed: 1 result, 0 failures. Results: bioscope results list --job {job}" in told
     failed, _, _ = await job_with_a_failure(api, http)
     assert f"Failures: bioscope jobs show {failed}" in in_one_line((await bioscope("jobs", "watch", failed, code=1)).stderr)
 
@@ -145,7 +165,7 @@ def test_a_retry_names_the_new_job_and_may_be_watched(monkeypatch):
     job, new = str(uuid4()), str(uuid4())
     state = dict.fromkeys(Job.__struct_fields__)
     state |= {"id": new, "status": "completed", "model_name": "shapes", "model_version": 1, "model_sha256": "ab", "threshold": 0.5}
-    state |= {"planned": True, "images": 1, "succeeded": 1, "failed": 0, "created_by_id": str(uuid4()), "priority": "normal"}
+    state |= {"planned": True, "images": 1, "listed": 0, "succeeded": 1, "failed": 0, "created_by_id": str(uuid4()), "priority": "normal"}
     state |= dict.fromkeys(("created_at", "updated_at"), "2026-03-02T09:31:00Z")
     answers = {
         f"/api/classifications/{job}/retry": [(201, {"id": new, "status": "pending"})],
@@ -159,7 +179,7 @@ def test_a_retry_names_the_new_job_and_may_be_watched(monkeypatch):
     assert_shape(shapes()["bioscope jobs retry"], done.stdout)
     assert json.loads(done.stdout) == {"id": new, "status": "pending", "retry_of": job}
     assert f"Watch it with: bioscope jobs watch {new}" in in_one_line(done.stderr)
-    assert f"Job {new} completed: 1 results" in in_one_line(watched.stderr)
+    assert f"Job {new} completed: 1 result, 0 failures." in in_one_line(watched.stderr)
 
 
 def test_the_pace_of_a_job_is_shown_as_far_as_the_server_knows_it():

@@ -233,6 +233,12 @@ async def test_retired_and_external_models_are_refused_with_a_reason(lab, http):
     assert "Model none not found" in refused(await http.post("/api/v2/models/none/infer", json=body(PICTURE)), 404)
 
 
+async def test_an_external_version_beside_others_is_not_listed(lab, http):
+    await WorkerEvents(lab).model("shapes", sha256="cd" * 32, kind=OutputKind.EXTERNAL, alias="candidate")
+    assert (await http.get("/api/v2/models/shapes")).json()["versions"] == ["1"]
+    assert "shapes@2 is external" in refused(await http.get("/api/v2/models/shapes/versions/2"), 409)
+
+
 async def test_nothing_is_recorded(lab, lab_settings, http):
     before = lab.services.log.head(), stored(lab_settings)
     outputs_in(await http.post(INFER, json=body(PICTURE)))

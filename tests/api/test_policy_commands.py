@@ -49,6 +49,13 @@ async def job(api, url):  # noqa: F811 - a fixture
     return job
 
 
+@pytest.fixture
+async def name_of_dataset(api, job):
+    http = await api.signed_in(api.account("admin"))
+    [dataset] = (await http.get("/api/datasets")).json()
+    return dataset["name"]
+
+
 async def printed(bioscope, command, *arguments):
     ended = await bioscope(*command.split(), *arguments, "--json")
     assert_shape(shapes()[f"bioscope policies {command.split()[0]}"], ended.stdout)
@@ -60,6 +67,7 @@ async def test_a_policy_is_previewed_set_applied_and_withdrawn(bioscope, job, se
     assert "1 of all 1 results would get another label or verdict." in found.stdout
     assert [line.split() for line in found.stdout.splitlines()[2:]] == [["round", "clear", "1", "0"], ["round", "needs_review", "0", "1"]]
     assert (await bioscope("list")).stdout == "There is no policy.\n"
+    assert (await bioscope("history", "job", job)).stdout == "No policy has been set.\n"
     assert (await bioscope("set", "job", job, "--review-below", 0.9, *WHY)).stderr.endswith("The policy of this job is set.\n")
     again = await bioscope("set", "job", job, "--review-below", 0.9, *WHY)
     assert again.stderr.endswith("The job has this policy already. The reason was not recorded.\n")
@@ -78,6 +86,7 @@ async def test_the_json_has_the_documented_shape(bioscope, job):
     assert (preview["changed"], preview["after"]) == (1, [{"label": "flat", "verdict": "needs_review", "count": 1}])
     await bioscope("set", "model", "shapes", "--label-at", "flat=0.2", *WHY)
     [listed] = await printed(bioscope, "list")
+    assert "shapes" in (await bioscope("list")).stdout
     assert listed["rules"] == {"label_at": {"flat": 0.2}}
     assert await printed(bioscope, "show", "model", "shapes") == listed
     [change] = await printed(bioscope, "history", "model", "shapes")
@@ -86,13 +95,22 @@ async def test_the_json_has_the_documented_shape(bioscope, job):
     assert (earlier["rules"], earlier["applied_at"]) == (listed["rules"], None)
 
 
+async def test_a_dataset_is_named_as_in_other_commands(bioscope, job, name_of_dataset):
+    await bioscope("set", "dataset", name_of_dataset, "--review-below", 0.99999999, *WHY)
+    assert "review below 0.99999999" in (await bioscope("show", "dataset", name_of_dataset)).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["set", "model", "cells", "--review-below", "1"], "there is no model 'cells'"),
         (["set", "job", "cells", "--review-below", "1"], "is not the id of a job"),
         (["set", "person", "cells", "--review-below", "1"], "is not one of"),
+        (["set", "dataset", "none", "--review-below", "1"], "there is no dataset 'none' that you may see"),
         (["set", "model", "shapes", "--review-below", "high"], "is not a number"),
+        (["set", "model", "shapes", "--review-below", "nan"], "'nan' is not a number from 0 to 1"),
+        (["set", "model", "shapes", "--label-at", "flat=1.5"], "'flat=1.5' is not a number from 0 to 1"),
+        (["set", "model", "shapes", "--review-outside", "0", "inf"], "inf is not a finite number"),
         (["set", "model", "shapes", "--review-below", "0.1", "--review-below", "0.2"], "twice for all labels"),
         (["set", "model", "shapes", "--label-at", "flat=0.1", "--label-at", "flat=0.2"], "twice for flat"),
         (["set", "model", "shapes", "--label-at", "0.1"], "needs a label"),

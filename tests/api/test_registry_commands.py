@@ -364,6 +364,11 @@ async def test_a_declaration_that_breaks_a_rule_is_refused_with_the_reason(biosc
     assert "must be 1 to 64 of a-z" in refused.stderr
 
 
+async def test_a_threshold_of_an_external_classifier_is_a_number(bioscope, sign_in):
+    refused = await bioscope("add-external", "vesicles", "--labels", "round,flat", "--review-below", "nan", code=2)
+    assert "nan is not a finite number" in refused.stderr
+
+
 async def test_an_external_classifier_is_neither_saved_nor_tested(bioscope, sign_in):
     await sign_in("researcher")
     await bioscope("add-external", "vesicles", "--labels", "round,flat")

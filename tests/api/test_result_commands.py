@@ -76,6 +76,7 @@ async def test_a_list_says_what_it_leaves_out(bioscope, lab):  # noqa: F811 - a 
         (("--model", "shapes@9"), "the model shapes has no version '9'"),
         (("--dataset", "none"), "there is no dataset 'none' that you may see"),
         (("--from", "yesterday"), "'yesterday' is no time. Give for example 2026-03-01 or 2026-03-01T12:00:00Z."),
+        (("--min-confidence", "nan"), "nan is not a finite number"),
         (("--min-confidence", "2"), "2.0 is not in the range 0<=x<=1"),
         (("--job", "x"), "See `bioscope jobs list`."),
         (("--verdict", "cleer"), "Did you mean 'clear'?"),
@@ -111,6 +112,10 @@ async def test_a_measured_number_has_neither_confidence_nor_bars(bioscope, lab):
     line = in_one_line((await bioscope("results", "show")).stdout)
     assert "label viability verdict clear value 87.5 review" in line
     assert "█" not in line
+    title, row = (await bioscope("results", "list")).stdout.splitlines()
+    assert (title.split(), row.split()) == (["file", "label", "value", "model"], ["cell.jpg", "viability", "87.5", "shapes@1"])
+    await lab.result()
+    assert "confidence or value" in (await bioscope("results", "list")).stdout.splitlines()[0]
 
 
 async def test_without_any_result_none_is_shown(bioscope, lab):  # noqa: F811 - a fixture
@@ -129,6 +134,23 @@ async def test_results_are_exported_to_a_file_by_its_ending_and_to_stdout(biosco
     assert [row["classification_id"] for row in rows_of(printed.stdout)] == [high]
     as_json = await bioscope("results", "export", "-", "--format", "json", "--job", high)
     assert [row["classification_id"] for row in json.loads(as_json.stdout)] == [high]
+
+
+async def test_an_export_without_results_says_so(bioscope, lab, tmp_path):  # noqa: F811 - a fixture
+    said = (await bioscope("results", "export", "r.csv", "--label", "round")).stderr
+    assert "No result matches: the export is empty." in said
+    assert rows_of((tmp_path / "r.csv").read_text()) == []
+
+
+async def test_a_result_under_a_policy_shows_its_rules_and_what_the_model_said(bioscope, lab):  # noqa: F811 - a fixture
+    _, job = await lab.result(confidence=0.75)
+    await bioscope("policies", "set", "job", job, "--review-below", "0.9", "--reason", "A trial")
+    line = in_one_line((await bioscope("results", "show")).stdout)
+    assert "policy of the job: review below 0.9 model said round, 75.0%, clear" in line
+    assert "review below 60.0%" not in line
+    shown = (await bioscope("results", "show", "--json")).stdout
+    assert_shape(shapes()["bioscope results show"], shown)
+    assert json.loads(shown)["original"] == {"label": "round", "confidence": 0.75, "verdict": "clear"}
 
 
 async def test_an_export_overwrites_nothing_and_leaves_no_half_file(bioscope, lab, tmp_path):  # noqa: F811 - a fixture

@@ -143,6 +143,16 @@ def test_rules_that_no_result_could_follow_are_refused(ada, cells, job, rules, m
             set_policy(scope, target, by=ada, rules=PolicyRules(**rules))
 
 
+def test_a_confidence_is_no_rule_for_a_model_that_gives_a_number(scenario, log, set_policy):
+    admin, count = scenario.user(Role.ADMIN, name="eve"), model_id("count")
+    about = {"sha256": "b" * 64, "size": 1, "review_below": 0.0, "record": "{}", "kind": OutputKind.REGRESSION, "digest": "b" * 64}
+    add_model(name="count", labels=("cells",), **about, command=command(admin), log=log)
+    for rules in ({"review_below": 0.0}, {"review_below_for": {"cells": 0.5}}):
+        with pytest.raises(Invalid, match="use review_outside"):
+            set_policy(MODEL, count, by=admin, rules=PolicyRules(**rules))
+    assert set_policy(MODEL, count, by=admin, rules=PolicyRules(review_outside=(1.0, 8.0))).position
+
+
 def test_rules_are_checked_before_they_are_set_with_the_same_rights(scenario, log, ada, cells, job):
     bob = scenario.user(name="bob")
     scenario.share(ada, cells, bob, Grant.ANALYST)

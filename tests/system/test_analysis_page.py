@@ -1,5 +1,7 @@
 """Every command of docs/analysis.md works as it stands, in the order of the page, in a new system, and prints what the page shows."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from api.cli.client.api_client import Client
@@ -21,8 +23,19 @@ def page(own_stack, tmp_path_factory):
     (folder / "examples").symlink_to(ROOT / "examples")
     address = "ada@example.org"
     with own_stack() as settings, Client.sign_in(settings.base_url, made_account(settings, "researcher", address), PASSWORD) as client:
-        variables = variables_of(settings.base_url, client.credentials.access_token)
-        yield [run(PREPARATIONS + VARIABLES_BEFORE + block + VARIABLES_AFTER, folder=folder, variables=variables) for block in PAGE.blocks]
+        variables = variables_of(settings.base_url, client.credentials.access_token) | {"BIOSCOPE_DATA": str(settings.data)}
+        with ending_classifier(folder, variables):
+            blocks = [PREPARATIONS + VARIABLES_BEFORE + block + VARIABLES_AFTER for block in PAGE.blocks]
+            yield [run(block, folder=folder, variables=variables) for block in blocks]
+
+
+@contextmanager
+def ending_classifier(folder, variables):
+    """End the program that the page starts, also if a block fails before the one that ends it."""
+    try:
+        yield
+    finally:
+        run("source ./variables && kill ${CLASSIFIER:-}", folder=folder, variables=variables)
 
 
 @pytest.mark.parametrize("number", range(len(PAGE.blocks)), ids=PAGE.ids)
@@ -38,5 +51,5 @@ def test_the_output_is_what_the_page_shows(page, number):
 
 
 def test_the_page_shows_commands_and_their_output():
-    assert len(PAGE.blocks) > 5
-    assert len(PAGE.outputs) >= 2
+    assert len(PAGE.blocks) > 15
+    assert len(PAGE.outputs) > 8

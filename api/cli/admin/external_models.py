@@ -4,6 +4,7 @@ import click
 
 from api.cli.commands import argument, command, json_option
 from api.cli.common import API_URL
+from api.cli.numbers import Fraction
 from api.cli.output import print_fields, print_json
 from api.cli.shapes import RegisteredVersion
 
@@ -15,7 +16,7 @@ def _labels(_: click.Context, __: click.Parameter, value: str) -> list[str]:
 @command("add-external", example="bioscope models add-external vesicles --labels round,flat,other")
 @argument("name", help="Name of the model: 1 to 64 of a-z, 0-9, - and _.")
 @click.option("--labels", required=True, metavar="A,B,C", callback=_labels, help="All labels that the program can answer.")
-@click.option("--review-below", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="A lower confidence needs review.")
+@click.option("--review-below", type=Fraction(), default=0.0, show_default=True, help="A lower confidence needs review.")
 @click.option("--description", metavar="TEXT", default="", help="What the program does.")
 @json_option(RegisteredVersion)
 @API_URL

@@ -11,6 +11,7 @@ from api.cli.admin.models import REASON
 from api.cli.commands import Choice, Id, argument, group, json_option
 from api.cli.common import API_URL
 from api.cli.exit_codes import WRONG_USE
+from api.cli.numbers import FiniteNumber
 from api.cli.output import fail, print_json, print_message
 from api.cli.shapes import Policy, PolicyChange, PolicyPreview
 from domain.policy import PolicyRules, PolicyScope
@@ -18,7 +19,7 @@ from domain.policy import PolicyRules, PolicyScope
 F = TypeVar("F", bound=Callable[..., Any])
 
 SCOPE = argument("scope", type=Choice([scope.value for scope in PolicyScope]), help="What the policy applies to.")
-TARGET = argument("target", metavar="ID", help="Id of the job or dataset, or name or id of the model.")
+TARGET = argument("target", metavar="NAME|ID", help="Id of the job, or name or id of the dataset or model.")
 AS_OF = click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")
 NUMBERS = "[LABEL=]NUMBER"
 
@@ -44,10 +45,11 @@ def list_policies(dataset: UUID | None, url: str | None, *, withdrawn: bool, as_
 
     with open_client(url) as client:
         found = policies.read_policies(client, dataset=dataset, withdrawn=withdrawn)
+        names = policies.model_names(client)
     if as_json:
         print_json(found)
     else:
-        policies.print_policies(found)
+        policies.print_policies(found, names)
 
 
 @policies.command(example="bioscope policies show model pbc8")
@@ -94,7 +96,9 @@ def rule_options(command: F) -> F:
             multiple=True,
             help="Where labels can apply together: the score from which a label applies. Repeatable.",
         ),
-        click.option("--review-outside", type=float, nargs=2, metavar="LOWEST HIGHEST", help="Numbers outside of these need a review."),
+        click.option(
+            "--review-outside", type=FiniteNumber(), nargs=2, metavar="LOWEST HIGHEST", help="Numbers outside of these need a review."
+        ),
     )
 
     @wraps(command)
@@ -230,6 +234,8 @@ def _numbers(option: str, texts: Sequence[str]) -> tuple[float | None, dict[str,
             value = float(number)
         except ValueError:
             fail(f"{option} {text!r} is not a number: write 0.8, or 0.8 for one label as label=0.8", WRONG_USE)
+        if not 0 <= value <= 1:
+            fail(f"{option} {text!r} is not a number from 0 to 1", WRONG_USE)
         if label:
             by_label[label] = value
         else:

@@ -46,6 +46,16 @@ def read_details(client: Client, job: str) -> JobDetails:
     return msgspec.convert(client.get(f"{JOBS}/{job}") | {"failures": failures}, JobDetails)
 
 
+def visible_job(client: Client, job: str) -> str:
+    """The id, if you may see the job. Raises NothingNamed and RequestRefused."""
+    try:
+        return str(client.get(f"{JOBS}/{job}")["id"])
+    except RequestRefused as refused:
+        if refused.status != httpx.codes.NOT_FOUND:
+            raise
+        raise NothingNamed(f"there is no job {job} that you may see: `bioscope jobs list` lists those that you may") from None
+
+
 # ---- changing ----------------------------------------------------------------------------------------------------------------------
 def cancel(client: Client, job: str) -> Job:
     """Raises RequestRefused."""
@@ -98,6 +108,7 @@ def print_job(client: Client, job: JobDetails) -> None:
             ("model", f"{_model(job)}, sha256 {job.model_sha256[:12]}"),
             ("review below", f"{job.threshold:.1%}"),
             ("dataset", str(job.dataset_id or NONE)),
+            *([("chosen", chosen)] if (chosen := _chosen(job)) else []),
             *([("image", str(job.image_id))] if job.image_id else []),
             ("priority", job.priority),
             ("results", f"{job.succeeded:,} of {job.images:,} images"),
@@ -112,10 +123,22 @@ def print_job(client: Client, job: JobDetails) -> None:
         _print_failures(client, job.failures)
 
 
+def _chosen(job: Job) -> str:
+    """Which images of the dataset the job covers; empty if all."""
+    if job.listed:
+        return f"a list of {_counted(job.listed, 'image')}"
+    conditions = msgspec.to_builtins(job.filter) if job.filter else {}
+    return ", ".join(name if value is True else f"{name} {value}" for name, value in conditions.items())
+
+
 def outcome(job: Job) -> str:
     """Such as `Job ... completed: 118 results, 2 failures.`"""
     reason = f" ({job.reason})" if job.reason else ""
-    return f"Job {job.id} {job.status}{reason}: {job.succeeded:,} results, {job.failed:,} failures."
+    return f"Job {job.id} {job.status}{reason}: {_counted(job.succeeded, 'result')}, {_counted(job.failed, 'failure')}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _print_failures(client: Client, failures: Sequence[JobFailure]) -> None:

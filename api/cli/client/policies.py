@@ -1,7 +1,7 @@
 """Policies as the API knows them: read and changed for the command line, and printed."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import msgspec
 
 from api.cli.client import registry
 from api.cli.client.api_client import Client
+from api.cli.client.lookups import dataset_id
 from api.cli.output import Column, out, print_fields, print_message, print_table
 from api.cli.shapes import AnswerCount, Policy, PolicyChange, PolicyPreview, Rules
 from domain.policy import PolicyRules, PolicyScope
@@ -21,12 +22,14 @@ NONE: Final = "-"
 
 # ---- reading and changing ----------------------------------------------------------------------------------------------------------
 def target_id(client: Client, scope: PolicyScope, target: str) -> UUID:
-    """The id of a job or a dataset, or that of a model by its name. Raises NothingNamed."""
-    if scope is PolicyScope.MODEL and not is_id(target):
+    """The id itself, or that of the model or dataset with this name. Raises NothingNamed."""
+    if is_id(target):
+        return UUID(target)
+    if scope is PolicyScope.MODEL:
         return registry.read_model(client, target).id
-    if not is_id(target):
-        raise registry.NothingNamed(f"{printable(target)!r} is not the id of a {scope.value}")
-    return UUID(target)
+    if scope is PolicyScope.DATASET:
+        return UUID(dataset_id(client, target))
+    raise registry.NothingNamed(f"{printable(target)!r} is not the id of a job: see `bioscope jobs list`")
 
 
 def read_policies(client: Client, *, dataset: UUID | None, withdrawn: bool) -> list[Policy]:
@@ -39,6 +42,11 @@ def read_policies(client: Client, *, dataset: UUID | None, withdrawn: bool) -> l
         if "x-next-cursor" not in answer.headers:
             return found
         query["cursor"] = answer.headers["x-next-cursor"]
+
+
+def model_names(client: Client) -> dict[UUID, str]:
+    """Names of all models, by their ids. Raises RequestRefused."""
+    return {model.id: model.name for model in registry.read_models(client, retired=True)}
 
 
 def read_policy(client: Client, scope: PolicyScope, target: UUID, *, as_of: str | None) -> Policy:
@@ -83,17 +91,19 @@ def _as_of(moment: str | None) -> dict[str, str]:
 
 
 # ---- printing ----------------------------------------------------------------------------------------------------------------------
-def print_policies(policies: Sequence[Policy]) -> None:
+def print_policies(policies: Sequence[Policy], names: Mapping[UUID, str]) -> None:
+    """`names` are those of models; other targets are shown by their ids."""
     if not policies:
         print_message("There is no policy.", console=out)
         return
     columns = [Column("scope"), Column("of"), Column("set (UTC)"), Column("by"), Column("applied"), Column("rules", wraps=True)]
-    print_table(columns, [_row(one) for one in policies])
+    print_table(columns, [_row(one, names) for one in policies])
 
 
-def _row(policy: Policy) -> Sequence[str]:
+def _row(policy: Policy, names: Mapping[UUID, str]) -> Sequence[str]:
     applied = "yes" if policy.applied_at else "not yet"
-    return policy.scope.value, str(policy.target_id), f"{policy.set_at:%Y-%m-%d %H:%M}", _setter(policy), applied, words(policy.rules)
+    target = names.get(policy.target_id, str(policy.target_id))
+    return policy.scope.value, target, f"{policy.set_at:%Y-%m-%d %H:%M}", _setter(policy), applied, words(policy.rules)
 
 
 def print_policy(policy: Policy, *, as_of: str | None) -> None:
@@ -107,6 +117,9 @@ def print_policy(policy: Policy, *, as_of: str | None) -> None:
 
 
 def print_history(changes: Sequence[PolicyChange]) -> None:
+    if not changes:
+        print_message("No policy has been set.", console=out)
+        return
     print_table(
         [Column("when (UTC)"), Column("who"), Column("rules", wraps=True), Column("reason", wraps=True)],
         [(f"{one.at:%Y-%m-%d %H:%M:%S}", one.by_username or str(one.by), words(one.rules), one.reason) for one in changes],
@@ -129,14 +142,14 @@ def words(rules: Rules | None) -> str:
 
 def _words(rules: Rules) -> Iterator[str]:
     if rules.review_below is not None:
-        yield f"review below {rules.review_below:g}"
-    yield from (f"review {label} below {number:g}" for label, number in sorted(rules.review_below_for.items()))
-    yield from (f"{label} from {number:g}" for label, number in sorted(rules.label_at.items()))
+        yield f"review below {rules.review_below:.10g}"
+    yield from (f"review {label} below {number:.10g}" for label, number in sorted(rules.review_below_for.items()))
+    yield from (f"{label} from {number:.10g}" for label, number in sorted(rules.label_at.items()))
     if rules.applies_at is not None:
-        yield f"labels apply from {rules.applies_at:g}"
-    yield from (f"{label} applies from {number:g}" for label, number in sorted(rules.applies_at_for.items()))
+        yield f"labels apply from {rules.applies_at:.10g}"
+    yield from (f"{label} applies from {number:.10g}" for label, number in sorted(rules.applies_at_for.items()))
     if rules.review_outside is not None:
-        yield "review outside of {:g} to {:g}".format(*rules.review_outside)
+        yield "review outside of {:.10g} to {:.10g}".format(*rules.review_outside)
 
 
 def _setter(policy: Policy) -> str:

@@ -7,10 +7,11 @@ import msgspec
 
 from api.cli.client.api_client import Client
 from api.cli.client.lookups import dataset_id, model_filter
+from api.cli.client.policies import words
 from api.cli.client.registry import NothingNamed
 from api.cli.client.terminal import label_cell, number_text
 from api.cli.output import Column, out, print_fields, print_message, print_table
-from api.cli.shapes import FoundResult, ResultDetails
+from api.cli.shapes import FoundResult, Policy, ResultDetails
 from domain.values import printable
 
 RESULTS: Final = "/api/classification-results"
@@ -41,12 +42,15 @@ def read_result(client: Client, result: object) -> ResultDetails:
     found = client.get(f"{RESULTS}/{result}") if result is not None else _newest(client)
     job = client.get(f"/api/classifications/{found['classification_id']}")
     version = client.model_version(job["model_id"], found["model_version"])
+    derived = client.get(f"{RESULTS}/{found['id']}/policy")
     versions = client.all(f"{RESULTS}/", image_id=found["image_id"], model_name=found["model_name"], versions="all")
     about = {
         "label_text": version.get("label_texts", {}).get(found["label"], ""),
         "unit": version.get("unit") or "",
         "model_sha256": job["model_sha256"],
         "threshold": job["threshold"],
+        "original": derived["original"],
+        "policy": derived["policy"],
         "versions": versions,
     }
     return msgspec.convert(found | about, ResultDetails)
@@ -70,7 +74,7 @@ def print_results(results: Sequence[FoundResult], *, with_ids: bool) -> None:
     if not results:
         print_message("No result matches.", console=out)
         return
-    columns = [Column("file"), Column("label", wraps=True), Column("confidence", right=True), Column("model")]
+    columns = [Column("file"), Column("label", wraps=True), Column(_number_title(results), right=True), Column("model")]
     rows = [
         (_file(one), label_cell(printable(one.label), one.verdict), number_text(one), f"{one.model_name}@{one.model_version}")
         for one in results
@@ -80,18 +84,23 @@ def print_results(results: Sequence[FoundResult], *, with_ids: bool) -> None:
     print_table(columns, rows)
 
 
+def _number_title(results: Sequence[FoundResult]) -> str:
+    titles = {"confidence" if one.value is None else "value" for one in results}
+    return " or ".join(sorted(titles))
+
+
 def print_result(result: ResultDetails) -> None:
     """Facts, scores as bars, and the versions."""
-    words = f" ({result.label_text})" if result.label_text else ""
+    in_words = f" ({result.label_text})" if result.label_text else ""
     measured = [("value", f"{number_text(result)} {result.unit}".rstrip())]
     print_fields(
         [
             ("result", str(result.id)),
             ("file", _file(result)),
-            ("label", f"{result.label}{words}"),
+            ("label", f"{result.label}{in_words}"),
             ("verdict", result.verdict),
             *(measured if result.value is not None else [("confidence", number_text(result))]),
-            ("review below", f"{result.threshold:.1%}"),
+            *([("review below", f"{result.threshold:.1%}")] if result.policy is None else _derivation(result, result.policy)),
             ("model", f"{result.model_name}@{result.model_version}, sha256 {result.model_sha256[:12]}"),
             ("version", f"{result.result_version}, {'the newest' if result.is_newest else 'not the newest'} of this model for the image"),
             *([("repeats", str(result.reused))] if result.reused else []),
@@ -108,6 +117,16 @@ def print_result(result: ResultDetails) -> None:
     if len(result.versions) > 1:
         out.print()
         _print_versions(result.versions)
+
+
+def _derivation(result: ResultDetails, policy: Policy) -> list[tuple[str, str]]:
+    """The policy in force, and what the model said."""
+    said = result.original
+    number = [] if result.value is not None else [f"{said.confidence:.1%}"]
+    return [
+        ("policy", f"of the {policy.scope.value}: {words(policy.rules)}"),
+        ("model said", ", ".join([said.label, *number, said.verdict])),
+    ]
 
 
 def _print_scores(result: FoundResult) -> None:
