@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from itertools import count
@@ -41,7 +42,7 @@ HERE = TopicPartition(ANSWERS, 0)
 LABELS = ("round", "flat")
 SHA256, DECLARATION = "ab" * 32, "cd" * 32
 LONG_LEASE = BridgeLimits(lease_seconds=60.0)
-SHORT_LEASE = BridgeLimits(lease_seconds=0.15)
+SHORT_LEASE = BridgeLimits(lease_seconds=0.3)
 QUICK = BridgeIntervals(check_seconds=0.02, forget_seconds=0.02, retry_delay_seconds=0.02)
 
 
@@ -133,12 +134,12 @@ class BridgeRig:
 
     # ---- bridges ----
     @asynccontextmanager
-    async def bridge(self, limits=LONG_LEASE, *, intervals=QUICK):
+    async def bridge(self, limits=LONG_LEASE, *, intervals=QUICK, clock=time.monotonic):
         """A bridge at work. What one stores wakes the others."""
         jobs, retry = ExternalJobs(self.log), Retry(None, delays_seconds=[0.01])
         requests = RequestSender(self.send, self.partitions, topic=JOBS)
         parts = {"log": self.log, "jobs": jobs, "answers": self.answers, "requests": requests, "retry": retry}
-        bridge = Bridge(**parts, worker="bench", limits=limits, intervals=intervals)
+        bridge = Bridge(**parts, worker="bench", limits=limits, intervals=intervals, clock=clock)
         about = {"deliver": bridge.deliver, "on_foreign": self._wake_all, "send": self.send, "retry": retry}
         reader = AnswerReader(jobs, self.answers, **about)
         reader.bridge = bridge
