@@ -173,6 +173,29 @@ def test_wherever_a_log_is_broken_and_given_up_a_rebuild_is_as_what_is_live(scen
     assert rebuilt(owner_url, log, scenario, connection)
 
 
+@pytest.mark.parametrize("batch", [1, 500])
+@pytest.mark.parametrize("noun", ["image", "job"])
+def test_results_of_what_was_discarded_are_hidden_in_whatever_order_it_was_deleted(
+    scenario, log, owner_url, connection, give_up, noun, batch
+):
+    ada = scenario.user()
+    scenario.model()
+    image = scenario.image(ada, scenario.dataset(ada))
+    early, late = scenario.job(ada, image=image), scenario.job(ada, image=image)
+    scenario.judge(early, 0, [image])
+    scenario.delete_image(ada, image)
+    scenario.judge(late, 0, [image])
+    broken = [log.history(one)[0].position for one in ({"image": [image], "job": [early, late]}[noun])]
+    topics = {position: damage(owner_url, position) for position in broken}
+    scenario.follow(batch=batch)
+    for position, topic in topics.items():
+        damage(owner_url, position, topic)
+        give_up(position)
+    scenario.follow()
+    assert connection.execute("select hidden from results").fetchall() == [(True,), (True,)]
+    assert rebuilt(owner_url, log, scenario, connection)
+
+
 def test_giving_up_twice_is_harmless_and_recorded_once(sick, log, connection, give_up):
     position = sick[1]
     give_up(position)
