@@ -61,13 +61,13 @@ def counted(connection, table):
     return connection.execute(f"select count(*) from {table}").fetchone()[0]
 
 
-def rebuilt(owner_url, log, scenario, connection):
+def rebuilt(owner_url, log, scenario, connection, *, batch=500):
     """Whether read models made from the log alone are the live ones."""
     with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
         owner.execute("drop schema if exists anew cascade")
         owner.execute("call ops.create_read_models('anew')")
         projector = projector_over(owner_url, log, schema="anew")
-        scenario.follow(projector=projector)
+        scenario.follow(projector=projector, batch=batch)
         projector.close()
         owner.execute("set search_path to anew")
         for read_models in (owner, connection):
@@ -127,6 +127,25 @@ def test_what_changes_an_image_waits_for_a_chunk_that_waits(scenario, log, proje
     assert retry_with(projector, PostgresReadModels(connection), log) == (4, 0)
     assert connection.execute("select analyzed, device_id from images").fetchone() == (False, scope)
     assert connection.execute("select device_id from results").fetchone() == (None,)
+    assert rebuilt(owner_url, log, scenario, connection)
+
+
+@pytest.mark.parametrize("noun", ["model", "policy"])
+def test_results_wait_for_the_model_and_the_policies_that_they_follow(scenario, log, projector, owner_url, connection, noun):
+    ada = scenario.user()
+    scenario.model()
+    model = log.head()
+    cells = scenario.dataset(ada)
+    image = scenario.image(ada, cells)
+    scenario.policy(ada, cells)
+    position = {"model": model, "policy": log.head()}[noun]
+    scenario.judge(scenario.job(ada, image=image), 0, [image])
+    topic = damage(owner_url, position, "UserRegistered")
+    scenario.follow()
+    damage(owner_url, position, topic)
+    assert counted(connection, "results") == 0
+    assert retry_with(projector, PostgresReadModels(connection), log).remaining == 0
+    assert counted(connection, "results") == 1
     assert rebuilt(owner_url, log, scenario, connection)
 
 
@@ -216,11 +235,7 @@ def test_wherever_a_log_is_broken_and_given_up_a_rebuild_is_as_what_is_live(scen
     assert rebuilt(owner_url, log, scenario, connection)
 
 
-@pytest.mark.parametrize("batch", [1, 500])
-@pytest.mark.parametrize("noun", ["image", "job"])
-def test_results_of_what_was_discarded_are_hidden_in_whatever_order_it_was_deleted(
-    scenario, log, owner_url, connection, give_up, noun, batch
-):
+def test_results_of_a_discarded_image_are_hidden_however_a_rebuild_cuts_the_log(scenario, log, owner_url, connection, give_up):
     ada = scenario.user()
     scenario.model()
     image = scenario.image(ada, scenario.dataset(ada))
@@ -228,15 +243,15 @@ def test_results_of_what_was_discarded_are_hidden_in_whatever_order_it_was_delet
     scenario.judge(early, 0, [image])
     scenario.delete_image(ada, image)
     scenario.judge(late, 0, [image])
-    broken = [log.history(one)[0].position for one in ({"image": [image], "job": [early, late]}[noun])]
-    topics = {position: damage(owner_url, position) for position in broken}
-    scenario.follow(batch=batch)
-    for position, topic in topics.items():
-        damage(owner_url, position, topic)
-        give_up(position)
+    position = log.history(image)[0].position
+    topic = damage(owner_url, position)
+    scenario.follow()
+    damage(owner_url, position, topic)
+    give_up(position)
     scenario.follow()
     assert connection.execute("select hidden from results").fetchall() == [(True,), (True,)]
-    assert rebuilt(owner_url, log, scenario, connection)
+    for batch in (1, 500):
+        assert rebuilt(owner_url, log, scenario, connection, batch=batch)
 
 
 def test_giving_up_twice_is_harmless_and_recorded_once(sick, log, connection, give_up):
