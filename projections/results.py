@@ -22,7 +22,8 @@ from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size,
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The result for one image of a job. `confidence` and `scores` by label are from 0 to 1. `hidden`: job or image was deleted.
+    """The result for one image of a job. `confidence` and `scores` by label are from 0 to 1. `hidden`: job or image was deleted, or is
+    not shown since a dead letter was discarded.
 
     `value` is the number that a regression gave; null for labels. `position` is that of the event, `sha256` and `device_id` are those of
     the image. `reused` is the earlier result that this one repeats. `original` is what the model said; null while no policy changed it.
@@ -62,7 +63,7 @@ def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
 
 
 def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEvent, lookup: RowLookup) -> Result | None:
-    """The first result of an image in a job is never replaced. It is hidden from the start if its job or image was deleted."""
+    """The first result of an image in a job is never replaced. It is hidden from the start if its job or image was deleted or discarded."""
     if first is not None:
         return first
     event = positioned.event
@@ -85,7 +86,7 @@ def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEven
         scores=scores,
         warnings=result.warnings,
         created_at=event.at,
-        hidden=any(host is not None and host.deleted for host in (job, image)),
+        hidden=any(host is None or host.deleted for host in (job, image)),
         position=positioned.position,
         sha256=result.sha256,
         value=result.value,

@@ -39,6 +39,9 @@ SCHEDULER_TABLES = {work_items.TABLE.name, classifications.TABLE.name, images.TA
 class Decoder(Protocol):
     """Decodes events. `decode` raises an error for an undecodable event. Data keys are cached until `forget`."""
 
+    def at(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
+        """The events at these positions, in log order."""
+
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None: ...
 
     def decode(self, recorded: RecordedEvent) -> Event: ...
@@ -106,8 +109,9 @@ class ParkedEvents(NamedTuple):
     parked: Mapping[int, UUID]
 
     @property
-    def streams(self) -> set[UUID]:
-        return {*self.dead_letters.values(), *self.parked.values()}
+    def positions(self) -> list[int]:
+        """Of dead letters and parked events, in log order."""
+        return sorted({*self.dead_letters, *self.parked})
 
 
 class ReadModels(Protocol):

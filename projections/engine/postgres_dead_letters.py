@@ -1,21 +1,20 @@
 """Dead letters in Postgres, with the number of events that wait for each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from uuid import UUID
 
 import msgspec
 import psycopg
 
 from projections.engine.batches import ReadModels
-from projections.engine.dead_letters import DeadLetter, count_parked
+from projections.engine.dead_letters import DeadLetter, TouchedIds, count_parked
 
 LISTED = "select position, stream, type, reason, at from dead_letters order by position"
 
 
 def list_dead_letters(
-    connection: psycopg.Connection, models: ReadModels, *, touched: Callable[[Sequence[int]], Mapping[int, set[UUID]]]
+    connection: psycopg.Connection, models: ReadModels, *, touched: Callable[[Sequence[int]], Mapping[int, TouchedIds]]
 ) -> list[DeadLetter]:
-    """All dead letters. `touched` gives the ids of the rows that parked events change, by position."""
+    """All dead letters. `touched` gives the ids of the rows that events touch, by position."""
     letters, counts = dead_letters_of(connection), count_parked(models.parked_events(), touched)
     return [msgspec.structs.replace(letter, parked=counts.get(letter.position, 0)) for letter in letters]
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple, TypeVar
-from uuid import UUID
 
 import structlog
 
@@ -22,7 +21,7 @@ from projections.engine.batches import (
     project,
 )
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
-from projections.engine.dead_letters import poison_event, touched_ids
+from projections.engine.dead_letters import EVENTS_PER_QUERY, TouchedIds, WaitingEvents, only_stream, poison_event, touched_ids
 from projections.engine.postgres_errors import NOT_POISON
 from projections.engine.projection import PositionedEvent
 
@@ -63,7 +62,7 @@ class Projector:
         self.not_poison: tuple[type[Exception], ...] = (*NOT_POISON, *fatal)
         self._models: ReadModels | None = None
         self._token: CheckpointToken | None = None
-        self._blocked: set[UUID] = set()
+        self._waiting: WaitingEvents | None = None  # None: not read yet
         self._discarded: AbstractSet[int] = frozenset()
 
     def close(self) -> None:
@@ -85,6 +84,8 @@ class Projector:
         if token.checkpoint.position != batch[0].position - 1:
             self._token = None
             raise CheckpointConflict
+        if self._waiting is None:
+            self._waiting = self._invalidating_on_error(self._read_waiting)
         return self._invalidating_on_error(lambda: self._apply_or_divide(batch, to))
 
     def retry(
@@ -93,9 +94,8 @@ class Projector:
         *,
         parked: ParkedEvents,
         dead_letters: Sequence[PoisonEvent] = (),
-        still_blocked: set[UUID],
     ) -> None:
-        """Apply earlier events and record `dead_letters` without moving the checkpoint. Afterwards only `still_blocked` is blocked.
+        """Apply earlier events and record `dead_letters` without moving the checkpoint.
 
         Raises the error of an event that cannot be applied, and CheckpointConflict if the parked events are no longer `parked`.
         """
@@ -106,7 +106,7 @@ class Projector:
             changes, _ = self._projected(decode_batch(self._decoder, self._without_discarded(batch)))
             changes = changes._replace(resolved=[event.position for event in batch], dead_letters=dead_letters)
             self._connected_models().write(token, token.checkpoint, changes, generations=1)
-        self._token, self._blocked = None, still_blocked
+        self._token = None
 
     def _connected_models(self) -> ReadModels:
         if self._models is None or self._models.closed:
@@ -115,9 +115,25 @@ class Projector:
 
     def _read(self) -> CheckpointToken:
         self._token = self._connected_models().read_checkpoint()
-        self._blocked = self._connected_models().parked_events().streams
+        self._waiting = None
         self._discarded = self._read_discarded()
         return self._token
+
+    def _read_waiting(self) -> WaitingEvents:
+        waiting, positions = WaitingEvents(), self._connected_models().parked_events().positions
+        for start in range(0, len(positions), EVENTS_PER_QUERY):
+            for recorded in self._decoder.at(positions[start : start + EVENTS_PER_QUERY]):
+                waiting.add(self._touched_by(recorded))
+        return waiting
+
+    def _touched_by(self, recorded: RecordedEvent) -> TouchedIds:
+        """What an event touches that waits; only its stream if it cannot be decoded."""
+        try:
+            return touched_ids(TABLES, decode_batch(self._decoder, [recorded])[0])
+        except self.not_poison:
+            raise
+        except Exception:
+            return only_stream(recorded)
 
     def _invalidating_on_error(self, act: Callable[[], T]) -> T:
         """Run `act`; after an error, discard everything that was read before."""
@@ -156,14 +172,14 @@ class Projector:
         dead = poison_event(event, error)
         log.error("dead letter", position=dead.position, stream=str(dead.stream), type=dead.type, reason=dead.reason)
         self._write(to._replace(hash=event.hash), Changes(dead_letters=[dead]))
-        self._blocked.add(event.stream)
+        self._known_waiting.add(self._touched_by(event))
         return BatchResult(event.position, dead_letters=(dead,))
 
     def _apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult:
-        ready, parked, blocked = self._partition(batch)
+        ready, parked, waiting = self._partition(batch)
         changes, result = self._projected(ready)
         self._write(to._replace(hash=batch[-1].hash), changes._replace(parked=parked))
-        self._blocked = blocked
+        self._waiting = waiting
         return result._replace(position=to.position)
 
     def _projected(self, events: Sequence[PositionedEvent]) -> tuple[Changes, BatchResult]:
@@ -172,22 +188,31 @@ class Projector:
     def _without_discarded(self, batch: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
         return [event for event in batch if event.position not in self._discarded] if self._discarded else batch
 
-    def _partition(self, batch: Sequence[RecordedEvent]) -> tuple[list[PositionedEvent], list[RecordedEvent], set[UUID]]:
-        """The events that can be applied, those to park, and the streams that are blocked afterwards."""
+    @property
+    def _known_waiting(self) -> WaitingEvents:
+        assert self._waiting is not None
+        return self._waiting
+
+    def _partition(self, batch: Sequence[RecordedEvent]) -> tuple[list[PositionedEvent], list[RecordedEvent], WaitingEvents]:
+        """The events that can be applied, those to park, and all that waits afterwards."""
         batch = self._without_discarded(batch)
-        if not self._blocked:
-            return decode_batch(self._decoder, batch), [], self._blocked
+        if not self._known_waiting:
+            return decode_batch(self._decoder, batch), [], self._known_waiting
         ready: list[PositionedEvent] = []
         parked: list[RecordedEvent] = []
-        blocked = set(self._blocked)
+        waiting = self._known_waiting.copy()
         for recorded in batch:
-            event = None if recorded.stream in blocked else decode_batch(self._decoder, [recorded])[0]
-            if event is None or not blocked.isdisjoint(touched_ids(TABLES, event)):
-                parked.append(recorded)
-                blocked.add(recorded.stream)
+            if waiting.hold_stream(recorded.stream):
+                touched = self._touched_by(recorded)
             else:
-                ready.append(event)
-        return ready, parked, blocked
+                (event,) = decode_batch(self._decoder, [recorded])
+                touched = touched_ids(TABLES, event)
+                if not waiting.hold(touched):
+                    ready.append(event)
+                    continue
+            parked.append(recorded)
+            waiting.add(touched)
+        return ready, parked, waiting
 
     def _write(self, to: Checkpoint, changes: Changes) -> None:
         assert self._token is not None

@@ -17,10 +17,13 @@ from projections.rebuild.write_behind import WriteBehind
 
 
 class LogDecoder:
-    """Implements `projections.engine.batches.Decoder` with the event store's codec."""
+    """Implements `projections.engine.batches.Decoder` with the event store and its codec."""
 
     def __init__(self, log: RecorderEventStore) -> None:
         self._log = log
+
+    def at(self, positions: Sequence[int]) -> Sequence[RecordedEvent]:
+        return self._log.at(positions)
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
         self._log.codec.prefetch(recorded)

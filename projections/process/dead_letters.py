@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from uuid import UUID
 
 import psycopg
 
@@ -15,7 +14,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore, open_event
 from projections.engine import batches, postgres_dead_letters, postgres_store
 from projections.engine import dead_letters as engine
 from projections.engine.batches import ReadModels
-from projections.engine.dead_letters import DeadLetter, RetryResult
+from projections.engine.dead_letters import DeadLetter, RetryResult, TouchedIds
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projection import PositionedEvent
 from projections.engine.projector import Projector
@@ -31,7 +30,7 @@ def list_dead_letters(settings: Settings) -> list[DeadLetter]:
 def dead_letters_of(connection: psycopg.Connection, log: RecorderEventStore) -> list[DeadLetter]:
     """All dead letters. `connection` is to the read models."""
 
-    def touched_by_position(positions: Sequence[int]) -> dict[int, set[UUID]]:
+    def touched_by_position(positions: Sequence[int]) -> dict[int, TouchedIds]:
         events = log.at(positions)
         log.prefetch(events)
         return {event.position: touched_ids_of(log, event) for event in events}
@@ -100,9 +99,9 @@ def retry_with(projector: Projector, models: ReadModels, log: RecorderEventStore
     return engine.retry(projector, models, read=read_at, touched=partial(touched_ids_of, log), position=position)
 
 
-def touched_ids_of(log: RecorderEventStore, recorded: RecordedEvent) -> set[UUID]:
-    """The ids of the rows that an event changes; only its stream if it cannot be decoded."""
+def touched_ids_of(log: RecorderEventStore, recorded: RecordedEvent) -> TouchedIds:
+    """The ids of the rows that an event touches; only its stream if it cannot be decoded."""
     try:
         return engine.touched_ids(batches.TABLES, PositionedEvent(recorded.position, log.decode(recorded)))
     except Undecodable:
-        return {recorded.stream}
+        return engine.only_stream(recorded)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 
@@ -23,6 +23,7 @@ from infrastructure.kafka import cloud_events
 from infrastructure.relay import publisher
 from projections.engine import batches, projector
 from projections.engine.batches import BatchResult, Changes, CheckpointToken
+from projections.engine.dead_letters import TouchedIds
 from projections.engine.projector import Projector
 from projections.engine.sequencer import Sequencer
 from tests.simulation import processes
@@ -143,14 +144,14 @@ def poison_skipped() -> AbstractContextManager[None]:
 
 def nothing_parked_behind_poison() -> AbstractContextManager[None]:
     def all_of_it(self: Any, batch: Any) -> Any:
-        return batches.decode_batch(self._decoder, batch), [], self._blocked
+        return batches.decode_batch(self._decoder, batch), [], self._waiting
 
     return planted((Projector, "_partition", all_of_it))
 
 
 def what_touches_a_parked_row_goes_on() -> AbstractContextManager[None]:
-    def only_itself(tables: Any, happened: Any) -> set[UUID]:
-        return {happened.event.originator_id}
+    def only_itself(tables: Any, happened: Any) -> TouchedIds:
+        return TouchedIds(happened.event.originator_id, {happened.event.originator_id})
 
     return planted((projector, "touched_ids", only_itself))
 
