@@ -13,7 +13,7 @@ from api.live.feed import LiveFeed
 from application import accounts, commands, datasets
 from application.blob_gc import sweep_orphans
 from application.jobs import job_scheduler
-from application.jobs.job_scheduler import Scheduler
+from application.jobs.planner import Planner
 from application.jobs.work_queue import Lease
 from application.ports import AppendRejected, AppendResult, ChainedEvent
 from domain.classification import chunk
@@ -123,7 +123,13 @@ def guard_without_effect() -> AbstractContextManager[None]:
 
 
 def plan_begins_again_after_a_crash() -> AbstractContextManager[None]:
-    return planted((Scheduler, "_last_planned", lambda self, state: 0))
+    resumed = Planner._resumed
+
+    def from_the_beginning(self: Planner, job: Any, work: Any) -> Any:
+        progress = resumed(self, job, work)
+        return progress and progress._replace(last=0)
+
+    return planted((Planner, "_resumed", from_the_beginning))
 
 
 def lost_work_never_given_out_again() -> AbstractContextManager[None]:
