@@ -6,8 +6,7 @@ from typing import Final
 from application.history.event_meanings import FIELDS
 from domain.classification import JobStatus, Verdict
 from domain.classification.selection import MAX_DEADLINE, MAX_LISTED, MAX_TOP_K
-from domain.declaration import MAX_LABELS
-from domain.model import MAX_REASON
+from domain.model import MAX_LABELS, MAX_REASON
 from domain.values import (
     MAX_DESCRIPTION,
     MAX_FILENAME,
