@@ -103,6 +103,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     secure_cookies: bool = False
     preview_wait_seconds: float = 2.0  # for the inspection of an image
     max_preview_waits: int = 64  # concurrent requests; further ones are answered without waiting
+    exports_per_account: int = 2  # in progress
     visible_timeout_seconds: float = 2.0  # how long the response to a command waits for the read models
     default_model: str = "pbc8"
     live_rows_per_second: int = 2000
