@@ -14,6 +14,7 @@ from litestar.middleware import DefineMiddleware
 from api.check_slots import CheckSlots
 from api.documents import pages
 from api.events import FeedSlots
+from api.export_slots import ExportSlots
 from api.kserve.slots import PredictionSlots
 from api.live.hub import LiveHub
 from api.middleware.admission import Admission
@@ -43,6 +44,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         "feed_slots": FeedSlots(options.feed),
         "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
         "check_slots": CheckSlots(),
+        "export_slots": ExportSlots(options.exports_per_account),
         "live_hub": live_hub,
         "prediction_slots": PredictionSlots(options.predictions, admission),
         "past_models": PastModels(services.log),

@@ -36,9 +36,12 @@ async def live() -> Alive:
 async def ready(context: NamedDependency[RequestContext]) -> Response[Ready]:
     """Name the dependencies that are unavailable.
 
-    The status is 503 only without Postgres. Without another dependency, some operations are slower or unavailable.
+    The status is 503 only without Postgres. Without another dependency, some operations are slower or unavailable. Models are named only
+    in answers to requests from the machine of the API that came through no proxy.
     """
     dependencies = await context.services.health.examine()
+    if not _is_from_this_machine(context):
+        dependencies = [msgspec.structs.replace(dependency, silent_models=()) for dependency in dependencies]
     unavailable = {dependency.name for dependency in dependencies if not dependency.ok}
     body = Ready("degraded" if unavailable else "ok", dependencies)
     return Response(body, status_code=503 if unavailable & ESSENTIAL else 200)
@@ -47,6 +50,11 @@ async def ready(context: NamedDependency[RequestContext]) -> Response[Ready]:
 @get("/metrics", opt=OPEN, include_in_schema=False)
 async def metrics(context: NamedDependency[RequestContext]) -> Response[Any]:
     """Prometheus text format, for requests from this machine that came through no proxy."""
-    if "x-forwarded-for" in context.request.headers or context.address not in {"127.0.0.1", "::1"}:
+    if not _is_from_this_machine(context):
         return Response(None, status_code=404)
     return Response(context.services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _is_from_this_machine(context: RequestContext) -> bool:
+    """Whether an operator on this machine asks, and no proxy for somebody else."""
+    return "x-forwarded-for" not in context.request.headers and context.address in {"127.0.0.1", "::1"}

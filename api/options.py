@@ -55,12 +55,15 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
 class PredictionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of `POST /api/v2/models/NAME/infer`. Each request holds its images in memory, so that few are served at the same time.
 
-    A request has at most `max_images`, whose bodies arrive within `body_seconds`.
+    A request has at most `max_images`, whose bodies arrive within `body_seconds`. While a request is in progress, it takes about twice
+    the size of its body in memory. A body that alone is larger than `max_body_bytes` is admitted while there is no other.
     """
 
     max_images: int = 16
     max_requests: int = 8  # at the same time; further ones get 503
     max_requests_per_account: int = 4
+    max_body_bytes: int = 256 * 1024**2  # of the requests in progress together
+    max_body_bytes_per_account: int = 128 * 1024**2
     body_seconds: float = 30.0
 
 
@@ -100,6 +103,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     secure_cookies: bool = False
     preview_wait_seconds: float = 2.0  # for the inspection of an image
     max_preview_waits: int = 64  # concurrent requests; further ones are answered without waiting
+    exports_per_account: int = 2  # in progress
     visible_timeout_seconds: float = 2.0  # how long the response to a command waits for the read models
     default_model: str = "pbc8"
     live_rows_per_second: int = 2000

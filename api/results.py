@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from api.clock import utc_now
+from api.export_slots import ExportSlots, ExportStream
 from api.policies import answer_at
 from api.request import PageSize, RequestContext, from_row
 from api.result_exports import MEDIA_TYPES, ExportedResult, ExportFormat, ModelVersions, exported
@@ -127,6 +128,7 @@ class Results(Controller):
     async def export_results(
         self,
         context: NamedDependency[RequestContext],
+        export_slots: NamedDependency[ExportSlots],
         where: NamedDependency[Filter],
         versions: FromQuery[Versions | None] = None,
         export_format: Annotated[ExportFormat, QueryParameter(name="format")] = ExportFormat.CSV,
@@ -140,7 +142,8 @@ class Results(Controller):
         pages = _exported_pages(context, where, versions, known=known, page=first)
         disposition = content_disposition(f"results.{export_format}", inline=False)
         headers = {"Content-Disposition": disposition, "X-Content-Type-Options": "nosniff"}
-        return Stream(exported(pages, export_format), media_type=MEDIA_TYPES[export_format], headers=headers)
+        content = exported(pages, export_format)
+        return ExportStream(content, export_slots, context.actor.id, media_type=MEDIA_TYPES[export_format], headers=headers)
 
     @get("/today/statistics", operation_id="resultsToday", summary="Read statistics of the last 24 hours")
     async def get_statistics(self, context: NamedDependency[RequestContext]) -> Statistics:

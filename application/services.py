@@ -89,12 +89,16 @@ class UploadValidator(Protocol):
 
 
 class DependencyHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one dependency. `lag` is in events, for dependencies that can lag behind the log."""
+    """The state of one dependency. `lag` is in events, for dependencies that can lag behind the log.
+
+    `silent_models` are models whose external classifier does not answer. Their names are for operators; anybody may read the others.
+    """
 
     name: str
     ok: bool
     detail: str = ""
     lag: int | None = None
+    silent_models: tuple[str, ...] = ()
 
 
 class HealthChecks(Protocol):

@@ -7,11 +7,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from domain.model import ModelVersionAdded, OutputKind, Version
+from domain.model import MAX_LABELS, ModelVersionAdded, OutputKind, Version
 from domain.values import MAX_DESCRIPTION, MAX_LABEL, invalid, is_id, text
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-MAX_LABELS: Final = 200
 MAX_LABEL_TEXT: Final = 200
 UNKNOWN: Final = "unknown"
 

@@ -23,7 +23,7 @@ NONE_APPLIES: Final = "none"
 RESERVED_NAMES: Final = frozenset({"external"})  # parts of paths of the API
 MAX_VERSIONS: Final = 200
 MAX_LABELS: Final = 300
-"""The scores of a whole chunk must fit into one event."""
+"""Of every version. The scores of a whole chunk must fit into one event."""
 
 
 class OutputKind(StrEnum):

@@ -39,7 +39,9 @@ image | {image_max_pixels} pixels, {image_max_bands} bands, {image_max_pages} pa
 images in one request for predictions | {kserve_max_images}, each as above | 422
 body of a request for predictions | {prediction_bytes} more than the largest image as base64, within {prediction_seconds} s | 413, 408
 requests for predictions in progress | {predictions}; of one account {predictions_of_one} | 503; 429 with `Retry-After`
+their bodies together | {predictions_bytes}; of one account {prediction_bytes_of_one} | 503; 429 with `Retry-After`
 requests for predictions of one account | {kserve_requests_per_minute} a minute | 429 with `Retry-After`
+exports in progress of one account | {exports} | 429 with `Retry-After`
 entries in a page | {page} | 422
 requests for previews that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once
 failed passwords of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
@@ -67,6 +69,9 @@ CONSTANTS: Final = {
     "prediction_seconds": OPTIONS.predictions.body_seconds,
     "predictions": OPTIONS.predictions.max_requests,
     "predictions_of_one": OPTIONS.predictions.max_requests_per_account,
+    "predictions_bytes": OPTIONS.predictions.max_body_bytes,
+    "prediction_bytes_of_one": OPTIONS.predictions.max_body_bytes_per_account,
+    "exports": OPTIONS.exports_per_account,
     "page": pagination.MAX_PAGE,
     "previews": OPTIONS.max_preview_waits,
     "preview_seconds": OPTIONS.preview_wait_seconds,

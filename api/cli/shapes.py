@@ -34,6 +34,7 @@ class DependencyStatus(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ok: bool
     detail: str
+    silent_models: Annotated[tuple[str, ...], Described(description="models whose external classifier does not answer")] = ()
 
 
 class InstallationStatus(msgspec.Struct, frozen=True, kw_only=True):

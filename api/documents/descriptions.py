@@ -6,8 +6,7 @@ from typing import Final
 from application.history.event_meanings import FIELDS
 from domain.classification import JobStatus, Verdict
 from domain.classification.selection import MAX_DEADLINE, MAX_LISTED, MAX_TOP_K
-from domain.declaration import MAX_LABELS
-from domain.model import MAX_REASON
+from domain.model import MAX_LABELS, MAX_REASON
 from domain.values import (
     MAX_DESCRIPTION,
     MAX_FILENAME,
@@ -260,6 +259,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "ok": "Whether it is available",
         "detail": "What is wrong, or how it is",
         "lag": "How many events it is behind, if it can be",
+        "silent_models": "Models whose external classifier does not answer. Empty for requests from another machine or through a proxy",
     },
     "DescribeDataset": {"name": f"New name, {NAME}", "description": f"New description, at most {MAX_DESCRIPTION} characters"},
     "DescribeDevice": {name: f"New value. {text}" for name, text in DEVICE.items()},

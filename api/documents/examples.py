@@ -388,7 +388,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     },
     "PreviewPolicy": {"rules": RULES},
     "ProtocolError": {"error": "Model cells not found"},
-    "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None}]},
+    "Ready": {"status": "ok", "dependencies": [{"name": "postgres", "ok": True, "detail": "answers", "lag": None, "silent_models": []}]},
     "RefreshToken": {"refresh_token": REFRESH_TOKEN},
     "RegisterDevice": {"name": "Slide scanner", "hostname": "scanner-1.example.org", "location": "Room 2.16", "firmware_version": "4.2.0"},
     "Registered": {"id": USER, "email": EMAIL},

@@ -22,7 +22,17 @@ from api.kserve import messages
 from api.problems import ProtocolError
 from api.routes import ROUTES
 
-DEPENDENCIES: Final = ("context", "wait_slots", "feed_slots", "store_slots", "check_slots", "live_hub", "past_models", "prediction_slots")
+DEPENDENCIES: Final = (
+    "context",
+    "wait_slots",
+    "feed_slots",
+    "store_slots",
+    "check_slots",
+    "export_slots",
+    "live_hub",
+    "past_models",
+    "prediction_slots",
+)
 TOKEN_PATH: Final = "/api/auth/login-swagger"  # noqa: S105 - a path
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, follow the results, and prove later what was found.

@@ -43,6 +43,7 @@ OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
     "modelsAdd": {429},
     "modelsPackage": {409},
     "modelsTest": {429},
+    "resultsExport": {429},
     "sessionsLogin": {401, 429},
     "sessionsLoginByForm": {401, 429},
     "sessionsLogout": {401, 403, 429},

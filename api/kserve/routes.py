@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version as installed
 from typing import Any, Final
 
@@ -24,10 +25,10 @@ from api.kserve.messages import (
     choices_of,
     outputs_of,
 )
-from api.kserve.slots import PredictionSlots
+from api.kserve.slots import PredictionSlot, PredictionSlots
 from api.kserve.tensors import EncodedResponse, decode, encode, images_of, selected_outputs
 from api.middleware.authentication import OPEN, for_services
-from api.middleware.body_limits import read_body
+from api.middleware.body_limits import declared_length, read_body
 from api.problems import Malformed, TooSlow
 from api.request import RequestContext
 from application import predictions
@@ -117,18 +118,20 @@ class Inference(Controller):
         predictions.may_predict(context.actor)
         if not context.services.predictor.is_enabled:
             raise Unavailable(NOT_ENABLED)
-        with prediction_slots.held(context.actor.id):
+        with prediction_slots.held(context.actor.id) as slot:
             await asyncio.to_thread(context.services.prediction_limit.count, context.actor.id)
-            request, images = await _received(context, prediction_slots)
+            request, images = await _received(context, prediction_slots, slot)
             return _response(await _answer(context, prediction_slots, name, version, request, images))
 
 
-async def _received(context: RequestContext, slots: PredictionSlots) -> tuple[InferenceRequest, list[bytes]]:
-    """The request, and the files of its images. Raises BodyTooLarge, TooSlow, Malformed, Invalid."""
+async def _received(context: RequestContext, slots: PredictionSlots, slot: PredictionSlot) -> tuple[InferenceRequest, list[bytes]]:
+    """The request, and the files of its images. Raises BodyTooLarge, TooSlow, TooMany, Unavailable, Malformed, Invalid."""
     maximum = context.options.upload_max_bytes * 4 // 3 + MAX_BYTES_BESIDE_IMAGES  # of one image as base64
+    reserve = partial(slots.reserve, slot)
+    reserve(min(maximum, declared_length(context.request.scope)))
     try:
         async with asyncio.timeout(slots.limits.body_seconds):
-            body = await read_body(context.request.receive, maximum=maximum)
+            body = await read_body(context.request.receive, maximum=maximum, reserve=reserve)
     except TimeoutError:
         raise TooSlow(f"The body did not arrive within {slots.limits.body_seconds:g} seconds; send fewer images") from None
     return await asyncio.to_thread(_decoded, body, _json_bytes(context), slots.limits.max_images)

@@ -6,6 +6,7 @@ On routes without authentication, a body must also be small and arrive soon, and
 import asyncio
 import re
 from array import array
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, Final
 
@@ -72,8 +73,8 @@ class BodyLimits:
                 slot.release()
 
 
-async def read_body(receive: Receive, *, maximum: int) -> bytes:
-    """Raises BodyTooLarge."""
+async def read_body(receive: Receive, *, maximum: int, reserve: Callable[[int], None] | None = None) -> bytes:
+    """`reserve` is called with the size so far before more is kept. Raises BodyTooLarge, and what `reserve` raises."""
     parts: list[bytes] = []
     size = 0
     more = True
@@ -85,6 +86,8 @@ async def read_body(receive: Receive, *, maximum: int) -> bytes:
         size += len(part)
         if size > maximum:
             raise BodyTooLarge(f"The body is larger than the maximum of {maximum:,} bytes")
+        if reserve is not None:
+            reserve(size)
         parts.append(part)
         more = message.get("more_body", False)
     return b"".join(parts)
@@ -100,6 +103,12 @@ def replay_body(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
+
+
+def declared_length(scope: Any) -> int:
+    """The size of the body that the client announces in bytes; 0 without one."""
+    value = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(value) if value.isdigit() else 0
 
 
 def content_type_of(scope: Any) -> bytes:

@@ -1,6 +1,6 @@
 """Chunks as they were planned, and the one event that records a chunk's results. Done by the system, not by a user."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from threading import Lock
 from typing import NamedTuple
 from uuid import UUID
@@ -60,6 +60,11 @@ class JobPlans:
         with self._lock:
             self._jobs[job] = state
         return state
+
+    def unread(self, jobs: Collection[UUID]) -> set[UUID]:
+        """Those of the jobs whose request is not cached."""
+        with self._lock:
+            return {job for job in jobs if job not in self._jobs}
 
     def chunk(self, job: UUID, number: int) -> PlannedChunk | None:
         """A chunk of a job, or None if there is no such job or chunk."""

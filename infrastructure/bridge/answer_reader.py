@@ -77,7 +77,7 @@ class AnswerReader:
         """Store the answers of a batch. Waits as long as the database is unavailable."""
         read = [(record, _read(record)) for record in batch.records]
         named = {answer.classification_id for _, answer in read if isinstance(answer, Answer)}
-        jobs = await self._persistently(self._find, named)
+        jobs = await self._persistently(self._jobs.find_all, named)
         ended = await self._persistently(self._jobs.ended, named)
         found = sort_answers(read, jobs, ended)
         arrived = [answer for answer, _ in found.arrived.values()]
@@ -108,9 +108,6 @@ class AnswerReader:
             log.debug("offsets not committed", error=type(error).__name__)
         else:
             self._committed |= advanced
-
-    def _find(self, jobs: Collection[UUID]) -> dict[UUID, ExternalJob]:
-        return {job: found for job in jobs if (found := self._jobs.find(job)) is not None}
 
     async def _persistently(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

@@ -9,7 +9,7 @@ import structlog
 from application.jobs.chunk_results import JobPlans, PlannedChunk
 from application.jobs.model_versions import ModelVersions
 from application.ports import EventStore
-from domain.classification import ENDING, Classification
+from domain.classification import ENDING, Classification, ClassificationRequested
 from domain.errors import NotFound
 from domain.image import ImageDeleted, ImageReinspected, ImageRejected
 from domain.model import Version
@@ -43,6 +43,12 @@ class ExternalJobs:
             return ExternalJob(request, self._versions.of(request))
         except NotFound:
             return None
+
+    def find_all(self, jobs: Collection[UUID]) -> dict[UUID, ExternalJob]:
+        """Those of the jobs that exist and are external. One query finds all ids of no job, since anybody can make them up."""
+        unread = self._plans.unread(jobs)
+        absent = unread - self._log.having(unread, ClassificationRequested) if unread else set()
+        return {job: found for job in set(jobs) - absent if (found := self.find(job)) is not None}
 
     def open_chunk(self, job: UUID, number: int) -> PlannedChunk | None:
         """The planned chunk. None if it has results already, its job has ended, or it was not planned."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from struct import pack, unpack
 from typing import Final, NamedTuple
 
+import msgspec
 import redis.asyncio
 
 from application.ports import BlobStore
@@ -147,14 +148,12 @@ def _bridge(status: SystemStatus, silence_seconds: float) -> DependencyHealth:
             return _healthy(name, "none is running, and no job needs one")
         waiting = f"no bridge was seen for 10 s: {status.external_jobs} jobs of external classifiers wait"
         return _unhealthy(name, f"{waiting}. Is an inference-bridge process running?")
-    silent = [
-        f"{printable(one.model)} ({one.images} waiting, silent for {one.silence:.0f} s)"
-        for one in status.external_waits
-        if one.silence > silence_seconds
-    ]
+    silent = [one for one in status.external_waits if one.silence > silence_seconds]
     if silent:
-        what = f"no answer comes from the external classifiers of {', '.join(silent[:MAX_NAMED_MODELS])}"
-        return _unhealthy(name, f"{what}: see docs/models/external.md, section Silence")
+        images, seconds = sum(one.images for one in silent), max(one.silence for one in silent)
+        counts = f"models: {len(silent)}, images that wait: {images}, longest silence: {seconds:.0f} s"
+        health = _unhealthy(name, f"no answer comes from external classifiers ({counts}): see docs/models/external.md, section Silence")
+        return msgspec.structs.replace(health, silent_models=tuple(printable(one.model) for one in silent[:MAX_NAMED_MODELS]))
     return _healthy(name, f"{status.bridges} running; images that wait for an answer: {sum(one.images for one in status.external_waits)}")
 
 

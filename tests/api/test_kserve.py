@@ -388,6 +388,49 @@ async def test_few_requests_are_in_progress_and_further_ones_may_try_again(lab):
     assert (await bob.post(INFER, json=body(PICTURE))).status_code == 200
 
 
+async def in_pieces(body):
+    """A body whose length the client does not announce."""
+    for start in range(0, len(body), 10_000):
+        yield body[start : start + 10_000]
+
+
+LARGE = json.dumps(body(PICTURE)).encode().ljust(100_000)
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
+async def test_large_requests_at_once_hold_no_more_bytes_together_than_they_may(lab, announced):
+    limits = PredictionLimits(max_body_bytes=320_000, max_body_bytes_per_account=220_000)
+    predictor = Waiting()
+    busy = lab.with_options(predictions=limits).with_services(predictor=predictor)
+    ada, bob = await busy.client(Role.ANALYST), await busy.client(Role.ANALYST)
+
+    def send(client):
+        return client.post(INFER, content=LARGE if announced else in_pieces(LARGE))
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(send(client)) for client in (ada, ada, ada, ada, bob)]
+        while sum(task.done() for task in running) + predictor.waiting < len(running):
+            await asyncio.sleep(0.01)
+        assert predictor.waiting == 3
+        answer = await send(bob)
+        assert "try again" in refused(answer, 503)
+        assert int(answer.headers["retry-after"]) >= 1
+        small = group.create_task(bob.post(INFER, json=body(PICTURE)))
+        while predictor.waiting < 4:
+            await asyncio.sleep(0.01)
+        predictor.may_answer.set()
+    assert sorted(task.result().status_code for task in running) == [200, 200, 200, 429, 429]
+    assert small.result().status_code == 200
+    assert "220,000 bytes together" in next(task.result().text for task in running if task.result().status_code == 429)
+    assert [(await send(client)).status_code for client in (ada, bob)] == [200, 200]
+
+
+async def test_a_request_that_is_larger_than_all_may_be_is_served_alone(lab):
+    alone = lab.with_options(predictions=PredictionLimits(max_body_bytes=10, max_body_bytes_per_account=10))
+    client = await alone.client(Role.ANALYST)
+    assert (await client.post(INFER, json=body(PICTURE))).status_code == 200
+
+
 async def test_too_many_requests_within_a_minute_are_refused(lab, http):
     limit = PredictionLimit(limits=lab.services.prediction_limit.limits, per_minute=2)
     limited = lab.with_services(prediction_limit=limit)

@@ -2,9 +2,11 @@
 
 from ipaddress import ip_network
 
+import httpx
 import pytest
 
 from api.middleware.client_address import address_of
+from application.services import DependencyHealth
 
 OURS = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
@@ -39,3 +41,28 @@ async def test_metrics_are_not_served_through_a_proxy(api):
     http = api.anonymous()
     assert (await http.get("/metrics")).status_code == 200
     assert (await http.get("/metrics", headers={"X-Forwarded-For": "127.0.0.1"})).status_code == 404
+
+
+class SilentClassifier:
+    """Health checks that find one."""
+
+    async def examine(self):
+        return [DependencyHealth(name="inference-bridge", ok=False, detail="models: 1", silent_models=("vesicles",))]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("peer", "headers", "named"),
+    [
+        ("127.0.0.1", {}, ["vesicles"]),
+        ("::1", {}, ["vesicles"]),
+        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, []),
+        ("192.0.2.7", {}, []),
+    ],
+)
+async def test_models_whose_classifier_is_silent_are_named_to_requests_from_this_machine_only(api, peer, headers, named):
+    app = api.with_services(health=SilentClassifier()).app
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(peer, 1)), base_url=api.url, headers=headers) as http:
+        for path in ("/health/ready", "/api/health/ready"):
+            [found] = (await http.get(path)).json()["dependencies"]
+            assert (found["detail"], found["silent_models"]) == ("models: 1", named)

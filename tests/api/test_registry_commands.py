@@ -358,6 +358,28 @@ async def test_an_external_classifier_is_declared_once(bioscope, sign_in, api):
     assert state(api, "vesicles").numbered(1).labels == ("round", "flat")
 
 
+async def test_labels_of_an_external_classifier_are_given_in_words(bioscope, sign_in, api):
+    await sign_in("researcher")
+    words = ("--label-text", "rbc=red blood cells", "--label-text", "wbc=white = not red")
+    await bioscope("add-external", "blood", "--labels", "rbc,wbc,other", *words)
+    assert state(api, "blood").numbered(1).label_texts == {"rbc": "red blood cells", "wbc": "white = not red"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "code", "said"),
+    [
+        (["rbc"], 2, "'rbc' has no words: write LABEL=TEXT"),
+        (["rbc=red", "rbc=blood"], 2, "'rbc' is given twice"),
+        (["plt=platelets"], 1, "must name labels only: plt is none"),
+        (["rbc="], 1, "must have 1 to 200 characters"),
+    ],
+)
+async def test_words_that_belong_to_no_label_are_refused(bioscope, sign_in, texts, code, said):
+    await sign_in("researcher")
+    words = [argument for text in texts for argument in ("--label-text", text)]
+    assert said in in_one_line((await bioscope("add-external", "blood", "--labels", "rbc,wbc", *words, code=code)).stderr)
+
+
 async def test_a_declaration_that_breaks_a_rule_is_refused_with_the_reason(bioscope, sign_in):
     await sign_in("researcher")
     refused = await bioscope("add-external", "Vesicles", "--labels", "round,flat", code=1)

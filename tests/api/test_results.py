@@ -1,5 +1,6 @@
 """Results and statistics over HTTP."""
 
+import asyncio
 import csv
 import io
 from datetime import datetime, timedelta
@@ -315,6 +316,48 @@ async def test_a_stranger_exports_nothing(api, client):
     await client.result()
     assert await exported_rows(await api.client("researcher"), "") == []
     assert_refused(await api.anonymous().get(EXPORT), 401)
+
+
+class SlowReader:
+    """A client that asks for an export, and reads nothing until it may or disconnects."""
+
+    def __init__(self, api, http):
+        self._app, self._token = api.app, http.headers["Authorization"].encode()
+        self.began, self.reads, self.disconnects = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def export(self):
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http", "root_path": ""}
+        scope |= {"path": EXPORT, "raw_path": EXPORT.encode(), "query_string": b"", "client": ("127.0.0.1", 1)}
+        headers = [(b"host", b"127.0.0.1:8000"), (b"authorization", self._token)]
+        await self._app(scope | {"server": ("127.0.0.1", 8000), "headers": headers}, self._receive, self._send)
+
+    async def _receive(self):
+        await self.disconnects.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message):
+        if message["type"] == "http.response.body":
+            self.began.set()
+            await self.reads.wait()
+        if not message.get("more_body", True):
+            self.disconnects.set()
+
+
+async def test_an_account_has_few_exports_in_progress_until_one_is_read_or_its_client_disconnects(api, client):
+    await client.result()
+    first, second = SlowReader(api, client.http), SlowReader(api, client.http)
+    async with asyncio.TaskGroup() as group:
+        exports = {reader: group.create_task(reader.export()) for reader in (first, second)}
+        await asyncio.gather(first.began.wait(), second.began.wait())
+        refused = await client.http.get(EXPORT)
+        assert_refused(refused, 429)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert await exported_rows(await api.client("researcher"), "") == []
+        first.disconnects.set()
+        await exports[first]
+        assert len(await exported_rows(client.http, "")) == 1
+        second.reads.set()
+    assert len(await exported_rows(client.http, "")) == 1
 
 
 async def exported_rows(http, query):

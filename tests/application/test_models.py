@@ -235,6 +235,16 @@ def test_a_declared_version_is_the_candidate_of_its_model_and_an_equal_declarati
     assert (vesicles(log).numbers, vesicles(log).aliases) == ({1, 2}, {"candidate": 2})
 
 
+def test_a_declaration_has_as_many_labels_as_any_version_unless_their_words_would_fit_no_event(log):
+    labels = [f"{number:x>100}" for number in range(model.MAX_LABELS)]
+    declare(log, labels=labels)
+    assert len(vesicles(log).numbered(1).labels) == model.MAX_LABELS
+    with pytest.raises(Invalid, match="labels must have at most 204,800 bytes"):
+        declare(log, labels=labels, label_texts=dict.fromkeys(labels, "x" * 200))
+    with pytest.raises(Invalid, match="1 to 300 different names"):
+        declare(log, labels=[*labels, "one more"])
+
+
 def test_an_analyst_declares_no_classifier(log):
     with pytest.raises(Forbidden):
         declare(log, by=actor(Role.ANALYST))

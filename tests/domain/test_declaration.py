@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import declaration, model
-from domain.declaration import MAX_LABELS, Declaration, declare, violation_of
+from domain.declaration import Declaration, declare, violation_of
 from domain.errors import Conflict, Invalid
-from domain.model import OutputKind
+from domain.model import MAX_LABELS, OutputKind
 from domain.values import MAX_LABEL, model_id
 from tests.given import NOW
 
@@ -53,9 +53,9 @@ def test_the_order_of_labels_matters_and_that_of_their_texts_does_not(labels):
         ("name", "vesicles@2", "must be 1 to 64 of a-z"),
         ("name", "a" * 65, "must be 1 to 64 of a-z"),
         ("name", str(model_id("vesicles")), "not look like an id"),
-        ("labels", (), "must be 1 to 200 different names"),
-        ("labels", ("round", "round"), "must be 1 to 200 different names"),
-        ("labels", tuple(map(str, range(MAX_LABELS + 1))), "must be 1 to 200 different names"),
+        ("labels", (), "must be 1 to 300 different names"),
+        ("labels", ("round", "round"), "must be 1 to 300 different names"),
+        ("labels", tuple(map(str, range(MAX_LABELS + 1))), "must be 1 to 300 different names"),
         ("labels", (" round",), "must be printable"),
         ("labels", ("ro\tund",), "must be printable"),
         ("labels", ("ro\u200bund",), "must be printable"),

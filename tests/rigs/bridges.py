@@ -62,12 +62,12 @@ class BridgeRig:
         add_model(name="cells", kind=OutputKind.EXTERNAL, **about, command=command(SYSTEM), log=self.log)
 
     # ---- jobs ----
-    def job(self, number=3, *, single=False, external=True, threshold=0.6):
+    def job(self, number=3, *, single=False, external=True, threshold=0.6, stream=None):
         """A planned job over `number` images, and the task of its first chunk."""
         images = [PlannedImage(self.image(), SHA256) for _ in range(number)]
         about = {"model_id": model_id("cells"), "model_name": "cells", "model_version": 1, "model_sha256": DECLARATION}
         about |= {"threshold": threshold, "by": SYSTEM.id, "at": NOW}
-        requested, *planned = classification.request(uuid4(), dataset=uuid4(), image=images[0] if single else None, **about)
+        requested, *planned = classification.request(stream or uuid4(), dataset=uuid4(), image=images[0] if single else None, **about)
         self.log.append(command(SYSTEM), msgspec.structs.replace(requested, external=external), *planned)
         job = requested.originator_id
         if not single:

@@ -31,6 +31,15 @@ def test_the_addresses_and_the_state_of_each_part_are_shown(stack):
     assert f"Kafka                           {stack.kafka_url}" in status(stack).stdout
 
 
+def test_models_whose_classifier_is_silent_are_named(stack, monkeypatch):
+    bridge = {"name": "inference-bridge", "ok": False, "detail": "no answer", "silent_models": ["vesicles", "bones"]}
+    monkeypatch.setattr("api.cli.admin.status._readiness", lambda _: {"status": "degraded", "dependencies": [bridge]})
+    done = status(stack)
+    assert done.exit_code == 1
+    assert "no answer (vesicles, bones)" in " ".join(done.stdout.split())
+    assert json.loads(status(stack, "--json").stdout)["dependencies"] == [bridge]
+
+
 def test_where_nothing_runs_it_says_how_to_start(tmp_path):
     done = status(stack_settings(tmp_path))
     assert done.exit_code == 5

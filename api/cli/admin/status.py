@@ -83,5 +83,9 @@ def _print(shown: InstallationStatus) -> None:
     out.print()
     print_table(
         [Column("part"), Column("state"), Column("detail", wraps=True)],
-        [(one.name, Text("ok", "green") if one.ok else Text("wrong", "red"), one.detail) for one in shown.dependencies],
+        [(one.name, Text("ok", "green") if one.ok else Text("wrong", "red"), _detail(one)) for one in shown.dependencies],
     )
+
+
+def _detail(one: DependencyStatus) -> str:
+    return f"{one.detail} ({', '.join(one.silent_models)})" if one.silent_models else one.detail

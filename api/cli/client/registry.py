@@ -1,6 +1,6 @@
 """Models as the API knows them: read for the command line, and printed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -97,9 +97,11 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------------------------
-def declare(client: Client, name: str, *, labels: Sequence[str], review_below: float, description: str) -> RegisteredVersion:
+def declare(
+    client: Client, name: str, *, labels: Sequence[str], label_texts: Mapping[str, str], review_below: float, description: str
+) -> RegisteredVersion:
     """Declare an external classifier; the version. Raises RequestRefused."""
-    body = {"name": name, "labels": labels, "review_below": review_below, "description": description}
+    body = {"name": name, "labels": labels, "label_texts": label_texts, "review_below": review_below, "description": description}
     return msgspec.convert(client.call("POST", f"{MODELS}/external", json=body).json(), RegisteredVersion)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -62,6 +62,29 @@ async def test_false_answers_become_dead_letters_with_a_reason_and_good_ones_bes
         assert any(reason in letter["reason"] for letter in rig.dead_letters), reason
     assert {letter["topic"] for letter in rig.dead_letters} == {"classification-result"}
     assert counts.since() == {"taken": 2, "refused": len(false)}
+
+
+async def test_answers_to_jobs_that_do_not_exist_cost_one_query_together_and_a_job_that_is_requested_later_is_found(rig, monkeypatch):
+    task, images = rig.job(1)
+    read, looked_up = rig.log.event, []
+    monkeypatch.setattr(rig.log, "event", lambda stream, version: looked_up.append(stream) or read(stream, version))
+    forged = [good(task, images[0], classification_id=str(uuid4())) for _ in range(50)]
+    later = classification_id_of(forged[0])
+    async with rig.bridge() as bridge, rig.handling(bridge, task):
+        await rig.until_asked(task, images)
+        await rig.read(*forged, good(task, images[0]))
+        await rig.until_recorded(task)
+        assert not set(map(classification_id_of, forged)) & set(looked_up)
+        assert len(rig.dead_letters) == len(forged)
+        requested, others = rig.job(1, stream=later)
+        async with rig.handling(bridge, requested):
+            await rig.until_asked(requested, others)
+            await rig.answer(requested, *others)
+            assert len((await rig.until_recorded(requested)).results) == 1
+
+
+def classification_id_of(answer):
+    return UUID(json.loads(answer)["classification_id"])
 
 
 async def test_duplicates_and_answers_of_jobs_that_ended_are_counted_and_dropped(rig):

@@ -89,7 +89,8 @@ async def test_a_silent_external_classifier_is_reported_from_the_images_that_wai
         )
         found = await examined(lease)
         assert (found["inference-bridge"].ok, found["inference"].ok) == (False, False)
-        assert "vesicles (1 waiting, silent for 31 s)" in found["inference-bridge"].detail
+        assert "(models: 1, images that wait: 1, longest silence: 31 s)" in found["inference-bridge"].detail
+        assert found["inference-bridge"].silent_models == ("vesicles",)
         connection.execute("insert into ops.external_models values ('vesicles', now())")
         assert (await examined(lease))["inference-bridge"].ok, "it lives: it answered another image"
 
@@ -131,7 +132,12 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
         ("inference-bridge", {"bridges": 0}, True, "no job needs one"),
         ("inference-bridge", {"bridges": 0, "external_jobs": 2}, False, "no bridge was seen for 10 s: 2 jobs of external classifiers wait"),
         ("inference-bridge", {"external_waits": (wait(59),)}, True, "1 running; images that wait for an answer: 320"),
-        ("inference-bridge", {"external_waits": (wait(61), wait(0, "others"))}, False, "vesicles (320 waiting, silent for 61 s): see docs"),
+        (
+            "inference-bridge",
+            {"external_waits": (wait(61), wait(0, "others"))},
+            False,
+            "(models: 1, images that wait: 320, longest silence: 61 s)",
+        ),
     ],
 )
 async def test_problems_that_the_database_shows_are_described(name, changes, ok, words):
@@ -139,6 +145,15 @@ async def test_problems_that_the_database_shows_are_described(name, changes, ok,
     assert found[name].ok == ok
     assert words in found[name].detail
     assert all(one.ok for other, one in found.items() if other != name)
+
+
+def test_silent_models_are_named_apart_from_the_detail_that_anybody_reads():
+    waits = (wait(90), wait(70, "bones"), wait(1, "others"))
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, external_waits=waits))}
+    bridge = found["inference-bridge"]
+    assert bridge.silent_models == ("vesicles", "bones")
+    assert "(models: 2, images that wait: 640, longest silence: 90 s)" in bridge.detail
+    assert not any(name in one.detail for one in found.values() for name in ("vesicles", "bones"))
 
 
 STOPPED = {"projected": 3, "unprojected_age": 31}
