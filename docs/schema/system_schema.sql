@@ -282,18 +282,20 @@ create index events_0000_notification_id_idx on es.events_0000 using btree (noti
 alter table es.events attach partition es.events_0000 for values from (minvalue) to ('16777216');
 create trigger append_only before insert or delete or update or truncate on es.events_0000 for each statement execute function es.refuse_directly();
 
--- Models whose external classifier has images to answer: since when the oldest of them waits, and the last answer to any image.
+-- Models whose external classifier has images of open jobs to answer: since when the oldest of them waits, and the last answer to any image.
 create view ops.external_waits as
  SELECT w.model_name,
     w.images,
     w.waiting_since,
     m.answered_at
-   FROM (( SELECT external_answers.model_name,
+   FROM (( SELECT a.model_name,
             count(*) AS images,
-            min(external_answers.first_sent_at) AS waiting_since
-           FROM ops.external_answers
-          WHERE ((external_answers.answered_at IS NULL) AND (NOT external_answers.done) AND (external_answers.first_sent_at IS NOT NULL))
-          GROUP BY external_answers.model_name) w
+            min(a.first_sent_at) AS waiting_since
+           FROM ops.external_answers a
+          WHERE ((a.answered_at IS NULL) AND (NOT a.done) AND (a.first_sent_at IS NOT NULL) AND (EXISTS ( SELECT
+                   FROM ops.open_chunks o
+                  WHERE ((o.job = a.job) AND (o.number = a.number)))))
+          GROUP BY a.model_name) w
      LEFT JOIN ops.external_models m USING (model_name));
 
 CREATE OR REPLACE FUNCTION es.framed(part bytea)

@@ -161,3 +161,16 @@ def test_the_api_sees_since_when_images_wait_and_when_the_last_answer_came(monit
     assert waits() == [(CELLS, 1, True, True)]
     answers.finish(job, 0)
     assert waits() == []
+
+
+def test_nothing_waits_for_a_job_that_has_ended(monitored, owner_url):
+    (answers, waits), ended, open_job, image = monitored, uuid4(), uuid4(), uuid4()
+    for job in (ended, open_job):
+        with psycopg.connect(owner_url) as owner:
+            owner.execute(OPEN_CHUNK, (job,))
+        answers.expect(job, 0, CELLS, [image])
+        answers.mark_sent({ImageKey(job, image): 1})
+    assert waits() == [(CELLS, 2, True, False)]
+    with psycopg.connect(owner_url) as owner:
+        owner.execute(END_JOB, (ended,))
+    assert waits() == [(CELLS, 1, True, False)]

@@ -514,12 +514,13 @@ comment on table ops.external_models is 'When the external classifier of each mo
 create view ops.external_waits as
   select w.model_name, w.images, w.waiting_since, m.answered_at
   from (
-    select model_name, count(*) as images, min(first_sent_at) as waiting_since from ops.external_answers
+    select model_name, count(*) as images, min(first_sent_at) as waiting_since from ops.external_answers a
     where answered_at is null and not done and first_sent_at is not null
+      and exists (select from ops.open_chunks o where o.job = a.job and o.number = a.number)
     group by model_name
   ) w left join ops.external_models m using (model_name);
 comment on view ops.external_waits is
-  'Models whose external classifier has images to answer: since when the oldest of them waits, and the last answer to any image.';
+  'Models whose external classifier has images of open jobs to answer: since when the oldest of them waits, and the last answer to any image.';
 
 revoke all on ops.external_answers, ops.external_models, ops.external_waits from public;
 grant select, insert, update, delete on ops.external_answers to bioscope_inference, bioscope_app;
