@@ -760,6 +760,7 @@ declare
   wrong_verdict  boolean;
   more           boolean;                              -- than an external classifier gives
   repeated       boolean;
+  computed       boolean;
 begin
   select * into judged from json_to_record(ops.as_json(state)) as x (
     job_id uuid, number integer, dataset_id uuid, model_name text, model_version integer, labels json, results json, failures json,
@@ -800,8 +801,8 @@ begin
       bool_or(r.verdict is distinct from case when translate(r.confidence::text, '0123456789eE+-.', '') <> '' then ''
         when r.confidence::text::float8 < chunk.threshold then 'needs_review' else 'clear' end),
       bool_or(r.value is not null or r.reused is not null),
-      bool_or(r.reused is not null)
-    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more, repeated
+      bool_or(r.reused is not null), bool_or(r.reused is null)
+    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more, repeated, computed
     from json_to_recordset(judged.results)
       as r (image_id uuid, sha256 text, label text, confidence json, scores json, verdict text, value json, reused json)
     cross join lateral (select translate(r.scores::text, '[]', '{}')::float8[] offset 0) as n (scores)
@@ -812,7 +813,7 @@ begin
     when not named <@ chunk.images then 'an image is not in the chunk'
     when cardinality(named) <> (select count(distinct n) from unnest(named) n) then 'an image is answered for twice'
     when foreign_sha256 then 'the sha256 of an image is not the planned one'
-    when chunk.labels is not null and more is not null and judged.provenance is null then 'nothing says what computed the results'
+    when computed and judged.provenance is null then 'nothing says what computed the results'
     when chunk.labels is not null and more is not null and labels is distinct from chunk.labels
       then 'the labels are not those of the version'
     when wrong_label then 'a result does not fit the labels'
