@@ -554,49 +554,19 @@ CREATE OR REPLACE FUNCTION ops.tally()
  LANGUAGE plpgsql
 AS $function$
 declare
-  way  constant integer := tg_argv[0];
-  path constant text    := current_setting('search_path');
+  added  constant text := 'select dataset_id, created_at, confidence, value, 1 as way from added where not hidden';
+  gone   constant text := 'select dataset_id, created_at, confidence, value, -1 as way from gone where not hidden';
 begin
-  if current_schema() is distinct from tg_table_schema then
-    perform set_config('search_path', quote_ident(tg_table_schema), true);
-  end if;
-  insert into tallies as t (dataset_id, minute, count, micros, measured)
-    select dataset_id, date_bin('1 minute', created_at, '2000-01-01 00:00Z'), way * count(*),
-      way * sum(round(confidence * 1000000)::bigint), way * count(value)
-    from changed where not hidden and reused is null group by 1, 2
-    on conflict (dataset_id, minute) do update
-      set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured;
-  with counted as materialized (
-    select dataset_id, (created_at at time zone 'UTC')::date as day, model_name, model_version,
-      coalesce(device_id, '00000000-0000-0000-0000-000000000000') as device_id, label, verdict, value,
-      round(confidence * 1000000)::bigint as micros,
-      case when value is null then least(round(confidence * 1000000)::bigint / 50000, 19) end as bin
-    from changed where not hidden and reused is null
-  )
-  insert into statistics as s (dataset_id, day, model_name, model_version, device_id, label, verdict, count, micros, measured, total, bins)
-    select dataset_id, day, model_name, model_version, device_id, label, verdict, way * count(*), way * sum(micros), way * count(value),
-      trim_scale(way * coalesce(sum(value::numeric), 0)), array[
-        way * count(*) filter (where bin = 0), way * count(*) filter (where bin = 1), way * count(*) filter (where bin = 2),
-        way * count(*) filter (where bin = 3), way * count(*) filter (where bin = 4), way * count(*) filter (where bin = 5),
-        way * count(*) filter (where bin = 6), way * count(*) filter (where bin = 7), way * count(*) filter (where bin = 8),
-        way * count(*) filter (where bin = 9), way * count(*) filter (where bin = 10), way * count(*) filter (where bin = 11),
-        way * count(*) filter (where bin = 12), way * count(*) filter (where bin = 13), way * count(*) filter (where bin = 14),
-        way * count(*) filter (where bin = 15), way * count(*) filter (where bin = 16), way * count(*) filter (where bin = 17),
-        way * count(*) filter (where bin = 18), way * count(*) filter (where bin = 19)
-      ]
-    from counted group by 1, 2, 3, 4, 5, 6, 7
-    on conflict (dataset_id, day, model_name, model_version, device_id, label, verdict) do update
-      set count = s.count + excluded.count, micros = s.micros + excluded.micros, measured = s.measured + excluded.measured,
-        total = trim_scale(s.total + excluded.total), bins = array[
-          s.bins[1] + excluded.bins[1], s.bins[2] + excluded.bins[2], s.bins[3] + excluded.bins[3], s.bins[4] + excluded.bins[4],
-          s.bins[5] + excluded.bins[5], s.bins[6] + excluded.bins[6], s.bins[7] + excluded.bins[7], s.bins[8] + excluded.bins[8],
-          s.bins[9] + excluded.bins[9], s.bins[10] + excluded.bins[10], s.bins[11] + excluded.bins[11], s.bins[12] + excluded.bins[12],
-          s.bins[13] + excluded.bins[13], s.bins[14] + excluded.bins[14], s.bins[15] + excluded.bins[15], s.bins[16] + excluded.bins[16],
-          s.bins[17] + excluded.bins[17], s.bins[18] + excluded.bins[18], s.bins[19] + excluded.bins[19], s.bins[20] + excluded.bins[20]
-        ];
-  if current_setting('search_path') <> path then
-    perform set_config('search_path', path, true);
-  end if;
+  execute format(
+    'insert into %I.tallies as t (dataset_id, minute, count, micros, measured)
+      select dataset_id, date_bin(''1 minute'', created_at, ''2000-01-01 00:00Z''), sum(way), sum(way * round(confidence * 1000000)::bigint),
+        coalesce(sum(way) filter (where value is not null), 0)
+      from (%s) changed group by 1, 2
+      on conflict (dataset_id, minute) do update
+        set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured',
+    tg_table_schema,
+    case tg_op when 'INSERT' then added when 'DELETE' then gone else added || ' union all ' || gone end
+  );
   return null;
 end $function$;
 
@@ -1566,13 +1536,13 @@ begin
   ) with (fillfactor = 50);
   create index statistics_of_day on statistics (day);
   create trigger tally_added after insert on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_counted after update on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_uncounted after update on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   create trigger tally_removed after delete on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   comment on table statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
   comment on column statistics.dataset_id is 'Refers to datasets.';
   comment on column statistics.day is 'Day of the results, in UTC.';
@@ -1774,6 +1744,57 @@ AS $function$
   end;
 $function$;
 
+CREATE OR REPLACE FUNCTION ops.count_results()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare
+  way  constant integer := tg_argv[0];
+  path constant text    := current_setting('search_path');
+begin
+  if current_schema() is distinct from tg_table_schema then
+    perform set_config('search_path', quote_ident(tg_table_schema), true);
+  end if;
+  insert into tallies as t (dataset_id, minute, count, micros, measured)
+    select dataset_id, date_bin('1 minute', created_at, '2000-01-01 00:00Z'), way * count(*),
+      way * sum(round(confidence * 1000000)::bigint), way * count(value)
+    from changed where not hidden and reused is null group by 1, 2
+    on conflict (dataset_id, minute) do update
+      set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured;
+  with counted as materialized (
+    select dataset_id, (created_at at time zone 'UTC')::date as day, model_name, model_version,
+      coalesce(device_id, '00000000-0000-0000-0000-000000000000') as device_id, label, verdict, value,
+      round(confidence * 1000000)::bigint as micros,
+      case when value is null then least(round(confidence * 1000000)::bigint / 50000, 19) end as bin
+    from changed where not hidden and reused is null
+  )
+  insert into statistics as s (dataset_id, day, model_name, model_version, device_id, label, verdict, count, micros, measured, total, bins)
+    select dataset_id, day, model_name, model_version, device_id, label, verdict, way * count(*), way * sum(micros), way * count(value),
+      trim_scale(way * coalesce(sum(value::numeric), 0)), array[
+        way * count(*) filter (where bin = 0), way * count(*) filter (where bin = 1), way * count(*) filter (where bin = 2),
+        way * count(*) filter (where bin = 3), way * count(*) filter (where bin = 4), way * count(*) filter (where bin = 5),
+        way * count(*) filter (where bin = 6), way * count(*) filter (where bin = 7), way * count(*) filter (where bin = 8),
+        way * count(*) filter (where bin = 9), way * count(*) filter (where bin = 10), way * count(*) filter (where bin = 11),
+        way * count(*) filter (where bin = 12), way * count(*) filter (where bin = 13), way * count(*) filter (where bin = 14),
+        way * count(*) filter (where bin = 15), way * count(*) filter (where bin = 16), way * count(*) filter (where bin = 17),
+        way * count(*) filter (where bin = 18), way * count(*) filter (where bin = 19)
+      ]
+    from counted group by 1, 2, 3, 4, 5, 6, 7
+    on conflict (dataset_id, day, model_name, model_version, device_id, label, verdict) do update
+      set count = s.count + excluded.count, micros = s.micros + excluded.micros, measured = s.measured + excluded.measured,
+        total = trim_scale(s.total + excluded.total), bins = array[
+          s.bins[1] + excluded.bins[1], s.bins[2] + excluded.bins[2], s.bins[3] + excluded.bins[3], s.bins[4] + excluded.bins[4],
+          s.bins[5] + excluded.bins[5], s.bins[6] + excluded.bins[6], s.bins[7] + excluded.bins[7], s.bins[8] + excluded.bins[8],
+          s.bins[9] + excluded.bins[9], s.bins[10] + excluded.bins[10], s.bins[11] + excluded.bins[11], s.bins[12] + excluded.bins[12],
+          s.bins[13] + excluded.bins[13], s.bins[14] + excluded.bins[14], s.bins[15] + excluded.bins[15], s.bins[16] + excluded.bins[16],
+          s.bins[17] + excluded.bins[17], s.bins[18] + excluded.bins[18], s.bins[19] + excluded.bins[19], s.bins[20] + excluded.bins[20]
+        ];
+  if current_setting('search_path') <> path then
+    perform set_config('search_path', path, true);
+  end if;
+  return null;
+end $function$;
+
 revoke execute on function es.refuse() from public;
 revoke execute on function es.framed(bytea) from public;
 revoke execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) from public;
@@ -1816,6 +1837,7 @@ revoke execute on function ops.external_labels(uuid,text,text) from public;
 revoke execute on function ops.check_declaration(uuid,bytea,text) from public;
 revoke execute on function ops.may_add_models(uuid) from public;
 revoke execute on function ops.check_version(json) from public;
+revoke execute on function ops.count_results() from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;

@@ -993,13 +993,13 @@ begin
   ) with (fillfactor = 50);
   create index statistics_of_day on statistics (day);
   create trigger tally_added after insert on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_counted after update on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_uncounted after update on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   create trigger tally_removed after delete on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   comment on table statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
   comment on column statistics.dataset_id is 'Refers to datasets.';
   comment on column statistics.day is 'Day of the results, in UTC.';
@@ -1090,14 +1090,6 @@ comment on column read.results.sha256 is 'SHA-256 of the image in hexadecimal.';
 comment on column read.results.device_id is 'Device that took the image. Refers to devices.';
 comment on column read.results.reused is 'Earlier result that this one repeats; null if the model was run. Refers to results.';
 comment on column read.results.original is 'What the model said: {label, confidence, verdict}; null while no policy changed it.';
-drop index read.results_newest, read.results_of_job, read.results_of_image;
-create index results_newest on read.results (dataset_id, created_at, id)
-  include (image_id, confidence, model_name, model_version, position) where not hidden;
-create index results_of_label on read.results (dataset_id, label, created_at, id) where not hidden;
-create index results_of_verdict on read.results (dataset_id, verdict, created_at, id) where not hidden and verdict <> 'clear';
-create index results_of_model on read.results (dataset_id, model_name, model_version) where not hidden;
-create index results_of_job on read.results (classification_id, created_at, id) include (dataset_id, confidence) where not hidden;
-create index results_of_image on read.results (image_id, model_name, position) include (hidden);
 
 -- ---- the live read models: policies -------------------------------------------------------------------------------------------------
 create table read.policies (
@@ -1132,16 +1124,15 @@ comment on column read.policy_applications.position is 'Position of the change.'
 comment on column read.policy_applications.reached is 'The last result that was derived again.';
 comment on column read.policy_applications.applied_at is 'When all results followed the change; null while they are derived again.';
 
-create index results_hidden on read.results (dataset_id, created_at, id) where hidden;  -- policies change hidden results too
 grant select, insert, update, delete on read.policies, read.policy_applications to bioscope_app, bioscope_projector;
 grant select on read.policies, read.policy_applications to bioscope_api;
-insert into read.folds (name, version) select 'policies', 1 from read.checkpoint where projection = 'main' and position > 0;
 
 -- ---- the live read models: statistics -----------------------------------------------------------------------------------------------
+-- In place of `ops.tally`, which stays for the results of earlier releases until they are rebuilt.
 -- The argument is 1 for rows that are added, -1 for rows that are taken away. Results that repeat an earlier one do not count. Postgres
 -- keeps the plans of these statements, since they name no schema: planning them each time would take longer than a single row does.
 -- The search path leads to the results' own schema, where the projector works in any case.
-create or replace function ops.tally() returns trigger language plpgsql as $$
+create function ops.count_results() returns trigger language plpgsql as $$
 declare
   way  constant integer := tg_argv[0];
   path constant text    := current_setting('search_path');
@@ -1189,9 +1180,6 @@ begin
   return null;
 end $$;
 
-drop trigger tally_added on read.results;
-drop trigger tally_changed on read.results;
-drop trigger tally_gone on read.results;
 create table read.statistics (
   dataset_id    uuid      not null,
   day           date      not null,
@@ -1208,14 +1196,6 @@ create table read.statistics (
   primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
 ) with (fillfactor = 50);
 create index statistics_of_day on read.statistics (day);
-create trigger tally_added after insert on read.results
-  referencing new table as changed for each statement execute function ops.tally('1');
-create trigger tally_counted after update on read.results
-  referencing new table as changed for each statement execute function ops.tally('1');
-create trigger tally_uncounted after update on read.results
-  referencing old table as changed for each statement execute function ops.tally('-1');
-create trigger tally_removed after delete on read.results
-  referencing old table as changed for each statement execute function ops.tally('-1');
 comment on table read.statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
 comment on column read.statistics.dataset_id is 'Refers to datasets.';
 comment on column read.statistics.day is 'Day of the results, in UTC.';
@@ -1231,3 +1211,33 @@ comment on column read.statistics.bins is 'How many of the others have a confide
 grant select, insert, update, delete on read.statistics to bioscope_app, bioscope_projector;
 grant select on read.statistics to bioscope_api;
 comment on column read.tallies.count is 'Results that are not hidden and repeat no earlier one.';
+revoke execute on function ops.count_results from public;
+
+-- ---- the live read models: indexes and triggers of results ------------------------------------------------------------------------------
+-- The fold of results has changed, so `bioscope migrate` replaces the table. Until then, an earlier release goes on with the indexes and
+-- the triggers that it knows. Building others here would stop it for as long as that takes.
+do $$
+begin
+  if not exists (select from read.results) then
+    drop index read.results_newest, read.results_of_job, read.results_of_image;
+    create index results_newest on read.results (dataset_id, created_at, id)
+      include (image_id, confidence, model_name, model_version, position) where not hidden;
+    create index results_of_label on read.results (dataset_id, label, created_at, id) where not hidden;
+    create index results_of_verdict on read.results (dataset_id, verdict, created_at, id) where not hidden and verdict <> 'clear';
+    create index results_of_model on read.results (dataset_id, model_name, model_version) where not hidden;
+    create index results_of_job on read.results (classification_id, created_at, id) include (dataset_id, confidence) where not hidden;
+    create index results_of_image on read.results (image_id, model_name, position) include (hidden);
+    create index results_hidden on read.results (dataset_id, created_at, id) where hidden;  -- policies change hidden results too
+    drop trigger tally_added on read.results;
+    drop trigger tally_changed on read.results;
+    drop trigger tally_gone on read.results;
+    create trigger tally_added after insert on read.results
+      referencing new table as changed for each statement execute function ops.count_results('1');
+    create trigger tally_counted after update on read.results
+      referencing new table as changed for each statement execute function ops.count_results('1');
+    create trigger tally_uncounted after update on read.results
+      referencing old table as changed for each statement execute function ops.count_results('-1');
+    create trigger tally_removed after delete on read.results
+      referencing old table as changed for each statement execute function ops.count_results('-1');
+  end if;
+end $$;
