@@ -94,6 +94,7 @@ class PolicyPreview(msgspec.Struct, frozen=True, kw_only=True):
 
     results: int
     complete: bool
+    of_each_dataset: int | None
     changed: int
     before: list[AnswerCount]
     after: list[AnswerCount]
@@ -219,7 +220,8 @@ class Policies(Controller):
     ) -> PolicyPreview:
         """What rules would change, without setting them: the answers of the newest results now, and under these rules.
 
-        Counts at most 5,000 results that you may read; `complete` says whether there are no more. Results that follow the policy of a
+        Counts at most 5,000 results that you may read; `complete` says whether there are no more. Those of a model are looked for among
+        the newest 100,000 results, the same number `of_each_dataset`. Results that follow the policy of a
         nearer scope are not counted. Needs the same rights as setting the policy.
         """
         known = await context.read(lambda db, _: models.listed(db, retired=True))

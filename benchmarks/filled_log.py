@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from application.ports import Command
 from domain import classification, dataset, image, user
 from domain.access import Actor, Role
-from domain.classification import ImageResult, PlannedImage, Verdict, chunks_of
+from domain.classification import ImageResult, PlannedImage, Provenance, Verdict, chunks_of
 from domain.events import Event
 from domain.values import system_actor
 from infrastructure.eventstore.event_store import RecorderEventStore
@@ -16,6 +16,10 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 ACTOR = Actor(id=system_actor("benchmark"), kind="system")
 LABELS = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 SCORES = (0.93, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
+PROVENANCE = Provenance(
+    model_sha256="0" * 64, preprocessing="0" * 64, runtime="onnxruntime 1.30.0", provider="CPUExecutionProvider",
+    decoder="reader 2, libjpeg_turbo 3.1.4, libpng 1.6.53", cpu="x86_64", worker="bench", seconds=0.1,
+)  # fmt: skip
 WRITERS = 64
 FOUND = image.Inspection(width=360, height=363, bands=3, dtype="uint8", pages=1, axes="YXS", pixel_size_um=None, reader=2, warnings=())
 
@@ -56,7 +60,7 @@ def judged(log: RecorderEventStore, names: Sequence[UUID], place: UUID, owner: U
     """Append a job and its plan. Yields the results of its chunks."""
     now = datetime.now(UTC)
     covered = [PlannedImage(one, one.hex * 2) for one in names]
-    about = {"model_id": place, "model_name": "pbc8", "model_version": 1, "model_sha256": "0" * 64, "threshold": 0.5}
+    about = {"model_id": place, "model_name": "pbc8", "model_version": 1, "model_sha256": PROVENANCE.model_sha256, "threshold": 0.5}
     requested = classification.request(uuid4(), dataset=place, image=None, **about, by=owner, at=now)  # type: ignore[arg-type]
     state = classification.evolve(None, requested[0])
     assert state is not None
@@ -70,6 +74,6 @@ def judged(log: RecorderEventStore, names: Sequence[UUID], place: UUID, owner: U
                 for one in chunk
             )
             yield classification.record_chunk(
-                state, number, plan=event, labels=LABELS, results=results, failures=(), provenance=None, by=ACTOR.id, at=now
+                state, number, plan=event, labels=LABELS, results=results, failures=(), provenance=PROVENANCE, by=ACTOR.id, at=now
             )
             number += 1

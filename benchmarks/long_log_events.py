@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from benchmarks.filled_log import LABELS, SCORES
+from benchmarks.filled_log import LABELS, PROVENANCE, SCORES
 from domain import classification, dataset, device, session, user
 from domain.access import Grant, Role
 from domain.classification import ImageResult, PlannedImage, Verdict, chunks_of
@@ -31,7 +31,13 @@ IMAGES: Final = 2000  # per dataset
 PERSON_EVERY, DELETED_JOB_EVERY = 50, 20  # datasets
 JUDGED_EVERY, DELETED_EVERY = 50, 20  # images
 INFERENCE, SCHEDULER = system_actor("inference"), system_actor("scheduler")
-MODEL: Final = {"model_id": UUID(int=8), "model_name": "pbc8", "model_version": 1, "model_sha256": "0" * 64, "threshold": 0.5}
+MODEL: Final = {
+    "model_id": UUID(int=8),
+    "model_name": "pbc8",
+    "model_version": 1,
+    "model_sha256": PROVENANCE.model_sha256,
+    "threshold": 0.5,
+}
 
 UPLOADED: Final = (
     '{"at":"%s","by":"%s","dataset_id":"%s","device_id":null,"filename":"%s","sha256":"%s","size":16000,"media_type":"image/jpeg",'
@@ -181,7 +187,7 @@ class Years:
             for chunk in chunks_of(part.images):  # type: ignore[attr-defined]
                 yield self._command(
                     classification.record_chunk(
-                        state, number, plan=part, labels=LABELS, results=tuple(map(_result, chunk)), failures=(), provenance=None,
+                        state, number, plan=part, labels=LABELS, results=tuple(map(_result, chunk)), failures=(), provenance=PROVENANCE,
                         by=INFERENCE, at=at(),
                     )
                 )  # fmt: skip

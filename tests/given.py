@@ -9,6 +9,7 @@ from application import models
 from application.ports import Command, EventStore
 from domain import user
 from domain.access import Actor, Role
+from domain.classification import Provenance
 from domain.events import Event
 from domain.model import Version
 
@@ -37,6 +38,12 @@ def state_after(evolve: Callable[[Any, Event], Any], events: Iterable[Event], st
     for event in events:
         state = evolve(state, event)
     return state
+
+
+def provenance(model_sha256: str, **about: Any) -> Provenance:
+    """What computed results with a model. Everything else about it is empty, but for `about`."""
+    unknown = dict.fromkeys(("preprocessing", "runtime", "provider", "decoder", "cpu", "worker"), "")
+    return Provenance(**{"model_sha256": model_sha256, "seconds": 0.1} | unknown | about)
 
 
 def add_model(*, name, description="", command, log, **version):

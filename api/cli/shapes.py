@@ -441,6 +441,9 @@ class PolicyPreview(msgspec.Struct, frozen=True, kw_only=True):
 
     results: Annotated[int, Described(description="results that were counted, the newest ones")]
     complete: Annotated[bool, Described(description="whether these are all")]
+    of_each_dataset: Annotated[
+        int | None, Described(description="newest results of each dataset that were looked through; null if none was left out")
+    ]
     changed: Annotated[int, Described(description="results that would get another label or verdict")]
     before: tuple[AnswerCount, ...]
     after: tuple[AnswerCount, ...]

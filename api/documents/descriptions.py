@@ -501,6 +501,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "PolicyPreview": {
         "results": "Number of results that were counted, the newest ones",
         "complete": "Whether these are all results that would follow the policy",
+        "of_each_dataset": "For a model: only so many newest results of each dataset were looked through. Null if none was left out",
         "changed": "How many of them would get another label or verdict",
         "before": "Their present answers",
         "after": "Their answers under the rules",

@@ -382,6 +382,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "PolicyPreview": {
         "results": 1,
         "complete": True,
+        "of_each_dataset": None,
         "changed": 0,
         "before": [{"label": "lymphocyte", "verdict": "clear", "count": 1}],
         "after": [{"label": "lymphocyte", "verdict": "clear", "count": 1}],

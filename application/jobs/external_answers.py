@@ -49,8 +49,8 @@ class ExternalAnswers(Protocol):
     def expect(self, job: UUID, number: int, model_name: str, images: Collection[UUID]) -> Sequence[ExpectedImage]:
         """The images of chunk `number` are to be classified. Returns what is known of each, in any order."""
 
-    def mark_sent(self, keys: Collection[ImageKey]) -> None:
-        """Count an attempt of each of these images, now."""
+    def mark_sent(self, attempts: Mapping[ImageKey, int]) -> None:
+        """Each image was sent just now, for the attempt of this number, from 1. An attempt that was stored before counts no second time."""
 
     def take(self, answers: Sequence[ArrivedAnswer], *, model_names: Collection[str]) -> Mapping[ImageKey, Arrival]:
         """Store the first answer to each image, unless its chunk is done. Each key may occur once. `model_names` answered just now."""

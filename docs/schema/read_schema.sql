@@ -282,10 +282,10 @@ create index results_of_job on read.results using btree (classification_id, crea
 create index results_of_label on read.results using btree (dataset_id, label, created_at, id) where (not hidden);
 create index results_of_model on read.results using btree (dataset_id, model_name, model_version) where (not hidden);
 create index results_of_verdict on read.results using btree (dataset_id, verdict, created_at, id) where ((not hidden) and (verdict <> 'clear'::text));
-create trigger tally_added after insert on read.results referencing new table as changed for each statement execute function ops.tally('1');
-create trigger tally_counted after update on read.results referencing new table as changed for each statement execute function ops.tally('1');
-create trigger tally_removed after delete on read.results referencing old table as changed for each statement execute function ops.tally('-1');
-create trigger tally_uncounted after update on read.results referencing old table as changed for each statement execute function ops.tally('-1');
+create trigger tally_added after insert on read.results referencing new table as changed for each statement execute function ops.count_results('1');
+create trigger tally_counted after update on read.results referencing new table as changed for each statement execute function ops.count_results('1');
+create trigger tally_removed after delete on read.results referencing old table as changed for each statement execute function ops.count_results('-1');
+create trigger tally_uncounted after update on read.results referencing old table as changed for each statement execute function ops.count_results('-1');
 
 -- Results of each day, by all that they can be grouped by. Triggers on results write it.
 create table read.statistics (

@@ -282,18 +282,20 @@ create index events_0000_notification_id_idx on es.events_0000 using btree (noti
 alter table es.events attach partition es.events_0000 for values from (minvalue) to ('16777216');
 create trigger append_only before insert or delete or update or truncate on es.events_0000 for each statement execute function es.refuse_directly();
 
--- Models whose external classifier has images to answer: since when the oldest of them waits, and the last answer to any image.
+-- Models whose external classifier has images of open jobs to answer: since when the oldest of them waits, and the last answer to any image.
 create view ops.external_waits as
  SELECT w.model_name,
     w.images,
     w.waiting_since,
     m.answered_at
-   FROM (( SELECT external_answers.model_name,
+   FROM (( SELECT a.model_name,
             count(*) AS images,
-            min(external_answers.first_sent_at) AS waiting_since
-           FROM ops.external_answers
-          WHERE ((external_answers.answered_at IS NULL) AND (NOT external_answers.done) AND (external_answers.first_sent_at IS NOT NULL))
-          GROUP BY external_answers.model_name) w
+            min(a.first_sent_at) AS waiting_since
+           FROM ops.external_answers a
+          WHERE ((a.answered_at IS NULL) AND (NOT a.done) AND (a.first_sent_at IS NOT NULL) AND (EXISTS ( SELECT
+                   FROM ops.open_chunks o
+                  WHERE ((o.job = a.job) AND (o.number = a.number)))))
+          GROUP BY a.model_name) w
      LEFT JOIN ops.external_models m USING (model_name));
 
 CREATE OR REPLACE FUNCTION es.framed(part bytea)
@@ -552,49 +554,19 @@ CREATE OR REPLACE FUNCTION ops.tally()
  LANGUAGE plpgsql
 AS $function$
 declare
-  way  constant integer := tg_argv[0];
-  path constant text    := current_setting('search_path');
+  added  constant text := 'select dataset_id, created_at, confidence, value, 1 as way from added where not hidden';
+  gone   constant text := 'select dataset_id, created_at, confidence, value, -1 as way from gone where not hidden';
 begin
-  if current_schema() is distinct from tg_table_schema then
-    perform set_config('search_path', quote_ident(tg_table_schema), true);
-  end if;
-  insert into tallies as t (dataset_id, minute, count, micros, measured)
-    select dataset_id, date_bin('1 minute', created_at, '2000-01-01 00:00Z'), way * count(*),
-      way * sum(round(confidence * 1000000)::bigint), way * count(value)
-    from changed where not hidden and reused is null group by 1, 2
-    on conflict (dataset_id, minute) do update
-      set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured;
-  with counted as materialized (
-    select dataset_id, (created_at at time zone 'UTC')::date as day, model_name, model_version,
-      coalesce(device_id, '00000000-0000-0000-0000-000000000000') as device_id, label, verdict, value,
-      round(confidence * 1000000)::bigint as micros,
-      case when value is null then least(round(confidence * 1000000)::bigint / 50000, 19) end as bin
-    from changed where not hidden and reused is null
-  )
-  insert into statistics as s (dataset_id, day, model_name, model_version, device_id, label, verdict, count, micros, measured, total, bins)
-    select dataset_id, day, model_name, model_version, device_id, label, verdict, way * count(*), way * sum(micros), way * count(value),
-      trim_scale(way * coalesce(sum(value::numeric), 0)), array[
-        way * count(*) filter (where bin = 0), way * count(*) filter (where bin = 1), way * count(*) filter (where bin = 2),
-        way * count(*) filter (where bin = 3), way * count(*) filter (where bin = 4), way * count(*) filter (where bin = 5),
-        way * count(*) filter (where bin = 6), way * count(*) filter (where bin = 7), way * count(*) filter (where bin = 8),
-        way * count(*) filter (where bin = 9), way * count(*) filter (where bin = 10), way * count(*) filter (where bin = 11),
-        way * count(*) filter (where bin = 12), way * count(*) filter (where bin = 13), way * count(*) filter (where bin = 14),
-        way * count(*) filter (where bin = 15), way * count(*) filter (where bin = 16), way * count(*) filter (where bin = 17),
-        way * count(*) filter (where bin = 18), way * count(*) filter (where bin = 19)
-      ]
-    from counted group by 1, 2, 3, 4, 5, 6, 7
-    on conflict (dataset_id, day, model_name, model_version, device_id, label, verdict) do update
-      set count = s.count + excluded.count, micros = s.micros + excluded.micros, measured = s.measured + excluded.measured,
-        total = trim_scale(s.total + excluded.total), bins = array[
-          s.bins[1] + excluded.bins[1], s.bins[2] + excluded.bins[2], s.bins[3] + excluded.bins[3], s.bins[4] + excluded.bins[4],
-          s.bins[5] + excluded.bins[5], s.bins[6] + excluded.bins[6], s.bins[7] + excluded.bins[7], s.bins[8] + excluded.bins[8],
-          s.bins[9] + excluded.bins[9], s.bins[10] + excluded.bins[10], s.bins[11] + excluded.bins[11], s.bins[12] + excluded.bins[12],
-          s.bins[13] + excluded.bins[13], s.bins[14] + excluded.bins[14], s.bins[15] + excluded.bins[15], s.bins[16] + excluded.bins[16],
-          s.bins[17] + excluded.bins[17], s.bins[18] + excluded.bins[18], s.bins[19] + excluded.bins[19], s.bins[20] + excluded.bins[20]
-        ];
-  if current_setting('search_path') <> path then
-    perform set_config('search_path', path, true);
-  end if;
+  execute format(
+    'insert into %I.tallies as t (dataset_id, minute, count, micros, measured)
+      select dataset_id, date_bin(''1 minute'', created_at, ''2000-01-01 00:00Z''), sum(way), sum(way * round(confidence * 1000000)::bigint),
+        coalesce(sum(way) filter (where value is not null), 0)
+      from (%s) changed group by 1, 2
+      on conflict (dataset_id, minute) do update
+        set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured',
+    tg_table_schema,
+    case tg_op when 'INSERT' then added when 'DELETE' then gone else added || ' union all ' || gone end
+  );
   return null;
 end $function$;
 
@@ -758,6 +730,7 @@ declare
   wrong_verdict  boolean;
   more           boolean;                              -- than an external classifier gives
   repeated       boolean;
+  computed       boolean;
 begin
   select * into judged from json_to_record(ops.as_json(state)) as x (
     job_id uuid, number integer, dataset_id uuid, model_name text, model_version integer, labels json, results json, failures json,
@@ -798,8 +771,8 @@ begin
       bool_or(r.verdict is distinct from case when translate(r.confidence::text, '0123456789eE+-.', '') <> '' then ''
         when r.confidence::text::float8 < chunk.threshold then 'needs_review' else 'clear' end),
       bool_or(r.value is not null or r.reused is not null),
-      bool_or(r.reused is not null)
-    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more, repeated
+      bool_or(r.reused is not null), bool_or(r.reused is null)
+    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more, repeated, computed
     from json_to_recordset(judged.results)
       as r (image_id uuid, sha256 text, label text, confidence json, scores json, verdict text, value json, reused json)
     cross join lateral (select translate(r.scores::text, '[]', '{}')::float8[] offset 0) as n (scores)
@@ -810,7 +783,7 @@ begin
     when not named <@ chunk.images then 'an image is not in the chunk'
     when cardinality(named) <> (select count(distinct n) from unnest(named) n) then 'an image is answered for twice'
     when foreign_sha256 then 'the sha256 of an image is not the planned one'
-    when chunk.labels is not null and more is not null and judged.provenance is null then 'nothing says what computed the results'
+    when computed and judged.provenance is null then 'nothing says what computed the results'
     when chunk.labels is not null and more is not null and labels is distinct from chunk.labels
       then 'the labels are not those of the version'
     when wrong_label then 'a result does not fit the labels'
@@ -1563,13 +1536,13 @@ begin
   ) with (fillfactor = 50);
   create index statistics_of_day on statistics (day);
   create trigger tally_added after insert on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_counted after update on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_uncounted after update on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   create trigger tally_removed after delete on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   comment on table statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
   comment on column statistics.dataset_id is 'Refers to datasets.';
   comment on column statistics.day is 'Day of the results, in UTC.';
@@ -1771,6 +1744,57 @@ AS $function$
   end;
 $function$;
 
+CREATE OR REPLACE FUNCTION ops.count_results()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare
+  way  constant integer := tg_argv[0];
+  path constant text    := current_setting('search_path');
+begin
+  if current_schema() is distinct from tg_table_schema then
+    perform set_config('search_path', quote_ident(tg_table_schema), true);
+  end if;
+  insert into tallies as t (dataset_id, minute, count, micros, measured)
+    select dataset_id, date_bin('1 minute', created_at, '2000-01-01 00:00Z'), way * count(*),
+      way * sum(round(confidence * 1000000)::bigint), way * count(value)
+    from changed where not hidden and reused is null group by 1, 2
+    on conflict (dataset_id, minute) do update
+      set count = t.count + excluded.count, micros = t.micros + excluded.micros, measured = t.measured + excluded.measured;
+  with counted as materialized (
+    select dataset_id, (created_at at time zone 'UTC')::date as day, model_name, model_version,
+      coalesce(device_id, '00000000-0000-0000-0000-000000000000') as device_id, label, verdict, value,
+      round(confidence * 1000000)::bigint as micros,
+      case when value is null then least(round(confidence * 1000000)::bigint / 50000, 19) end as bin
+    from changed where not hidden and reused is null
+  )
+  insert into statistics as s (dataset_id, day, model_name, model_version, device_id, label, verdict, count, micros, measured, total, bins)
+    select dataset_id, day, model_name, model_version, device_id, label, verdict, way * count(*), way * sum(micros), way * count(value),
+      trim_scale(way * coalesce(sum(value::numeric), 0)), array[
+        way * count(*) filter (where bin = 0), way * count(*) filter (where bin = 1), way * count(*) filter (where bin = 2),
+        way * count(*) filter (where bin = 3), way * count(*) filter (where bin = 4), way * count(*) filter (where bin = 5),
+        way * count(*) filter (where bin = 6), way * count(*) filter (where bin = 7), way * count(*) filter (where bin = 8),
+        way * count(*) filter (where bin = 9), way * count(*) filter (where bin = 10), way * count(*) filter (where bin = 11),
+        way * count(*) filter (where bin = 12), way * count(*) filter (where bin = 13), way * count(*) filter (where bin = 14),
+        way * count(*) filter (where bin = 15), way * count(*) filter (where bin = 16), way * count(*) filter (where bin = 17),
+        way * count(*) filter (where bin = 18), way * count(*) filter (where bin = 19)
+      ]
+    from counted group by 1, 2, 3, 4, 5, 6, 7
+    on conflict (dataset_id, day, model_name, model_version, device_id, label, verdict) do update
+      set count = s.count + excluded.count, micros = s.micros + excluded.micros, measured = s.measured + excluded.measured,
+        total = trim_scale(s.total + excluded.total), bins = array[
+          s.bins[1] + excluded.bins[1], s.bins[2] + excluded.bins[2], s.bins[3] + excluded.bins[3], s.bins[4] + excluded.bins[4],
+          s.bins[5] + excluded.bins[5], s.bins[6] + excluded.bins[6], s.bins[7] + excluded.bins[7], s.bins[8] + excluded.bins[8],
+          s.bins[9] + excluded.bins[9], s.bins[10] + excluded.bins[10], s.bins[11] + excluded.bins[11], s.bins[12] + excluded.bins[12],
+          s.bins[13] + excluded.bins[13], s.bins[14] + excluded.bins[14], s.bins[15] + excluded.bins[15], s.bins[16] + excluded.bins[16],
+          s.bins[17] + excluded.bins[17], s.bins[18] + excluded.bins[18], s.bins[19] + excluded.bins[19], s.bins[20] + excluded.bins[20]
+        ];
+  if current_setting('search_path') <> path then
+    perform set_config('search_path', path, true);
+  end if;
+  return null;
+end $function$;
+
 revoke execute on function es.refuse() from public;
 revoke execute on function es.framed(bytea) from public;
 revoke execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) from public;
@@ -1813,6 +1837,7 @@ revoke execute on function ops.external_labels(uuid,text,text) from public;
 revoke execute on function ops.check_declaration(uuid,bytea,text) from public;
 revoke execute on function ops.may_add_models(uuid) from public;
 revoke execute on function ops.check_version(json) from public;
+revoke execute on function ops.count_results() from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;

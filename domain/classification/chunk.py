@@ -57,12 +57,18 @@ def record_chunk(
 
 
 def violation_of(
-    judged: ChunkJudged, *, job: Classification | None, plan: ClassificationPlanned | None, labels: tuple[str, ...] | None = None
+    judged: ChunkJudged,
+    *,
+    job: Classification | None,
+    plan: ClassificationPlanned | None,
+    labels: tuple[str, ...] | None = None,
+    needs_provenance: bool = True,
 ) -> str | None:
     """The first rule that the results break, as a text; None if they break none.
 
     `job` and `plan` come from the log: the job that the results name, and the part of its plan with this chunk. `labels` are those of the
-    version that an external job runs; None if they are not to be compared. Whether the job is still open, and whether the chunk has
+    version that an external job runs; None if they are not to be compared. Earlier releases took computed results without provenance: they
+    pass if not `needs_provenance`. Whether the job is still open, and whether the chunk has
     results already, is checked elsewhere. Migration 0024 contains the same rules.
     """
     if job is None or plan is None or plan.originator_id != job.id or judged.job_id != job.id:
@@ -76,6 +82,8 @@ def violation_of(
         return "the dataset or the model is not that of the job"
     if judged.provenance is not None and judged.provenance.model_sha256 != job.model_sha256:
         return "the model's sha256 is not that of the job"
+    if needs_provenance and judged.provenance is None and any(result.reused is None for result in judged.results):
+        return "nothing says what computed the results"
     wrong_scores = _wrong_external(judged, job, labels) if job.external else _wrong_scores(judged)
     return _wrong_images(judged, {image.id: image.sha256 for image in planned}) or wrong_scores
 

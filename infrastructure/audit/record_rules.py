@@ -95,7 +95,8 @@ class RecordAudit:
         """The violation by a chunk's results. Of two results for one chunk, at least one is not in the chunk's stream."""
         chunk = self._plans.chunk(judged.job_id, judged.number)
         labels = self._labels_of(chunk.job) if chunk is not None and chunk.job.external else None
-        return classification.violation_of(judged, job=chunk and chunk.job, plan=chunk and chunk.plan, labels=labels)
+        job, plan = (chunk.job, chunk.plan) if chunk is not None else (None, None)
+        return classification.violation_of(judged, job=job, plan=plan, labels=labels, needs_provenance=False)
 
     def _labels_of(self, job: Classification) -> tuple[str, ...]:
         """The labels of the external version that a job runs; empty if it does not exist."""

@@ -166,7 +166,7 @@ class Bridge:
         self._was_sent.set()
         outcomes = await asyncio.gather(*map(self._request, images), return_exceptions=True)
         self._waiting.mark_unsent(image for image, error in zip(images, outcomes, strict=True) if error is not None)
-        sent = [image.key for image, error in zip(images, outcomes, strict=True) if error is None]
+        sent = {image.key: image.attempts for image, error in zip(images, outcomes, strict=True) if error is None}
         await self._retry(self._answers.mark_sent, sent)
         EXTERNAL_IMAGES.labels("sent").inc(len(sent))
         for error in outcomes:

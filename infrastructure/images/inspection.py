@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from domain.image import Inspection
-from infrastructure.images.reader import READER_VERSION, ImageReader, open_image
+from infrastructure.images.reader import ImageReader, open_image
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.images.rendering import render
 from infrastructure.images.renditions import PREVIEW_EDGE, THUMBNAIL_EDGE, encode
 from infrastructure.images.validation import ImageLimits

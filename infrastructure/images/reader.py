@@ -24,9 +24,6 @@ from infrastructure.images.tiff import plane_reader
 from infrastructure.images.validation import ImageHeader, ImageLimits, ImageUploadValidator, examine
 from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric
 
-READER_VERSION: Final = 2
-"""Increased by every change that can give other pixels. It is part of each rendition's name. Version 1 used Pillow."""
-
 PROFILE: Final = 34675
 ALPHA: Final = frozenset({ExtraSample.ASSOCIATED_ALPHA, ExtraSample.UNASSOCIATED_ALPHA})
 COLOURS: Final = {Photometric.WHITE_IS_ZERO: Colours.GREY, Photometric.BLACK_IS_ZERO: Colours.GREY, Photometric.CMYK: Colours.CMYK}

@@ -19,7 +19,7 @@ from domain.classification import PlaneSelection
 from domain.errors import Invalid
 from domain.model import Version
 from infrastructure.configuration.settings import Settings
-from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_process import ChildFailed, ChildLost
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool

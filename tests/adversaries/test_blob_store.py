@@ -19,7 +19,7 @@ from infrastructure.audit.signed_heads import FIRST_DAY_NAME, HeadSigner
 from infrastructure.blobs.store import MAX_DERIVED_BYTES, open_blobs
 from infrastructure.blobs.verified_files import SETTLED_SECONDS, VerifiedFiles
 from infrastructure.eventstore.event_store import open_event_store
-from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.inference.models.bundled import micrographs
 from tests.adversaries.blob_stores import HUGE_BYTES, KINDS, Folder, noise, other_bytes, write
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import math
+from functools import partial
 from uuid import UUID, uuid4
 
 import msgspec
@@ -16,7 +17,7 @@ from application.jobs.topics import BULK, URGENT
 from application.ports import Command, Secret
 from domain import classification, dataset, image
 from domain.access import Actor
-from domain.classification import ChunkJudged, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict
+from domain.classification import ChunkJudged, ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.errors import Refused
 from domain.image import ImageAccepted, ImageRejected
 from domain.model import ModelVersionAdded
@@ -32,7 +33,7 @@ from infrastructure.inference.models.bundled import micrographs
 from infrastructure.kafka.producer import Sender
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.keys import RootKey
-from tests.given import NOW, actor, command
+from tests.given import NOW, actor, command, provenance
 from tests.older_release import at_version
 from tests.twins.event_store import MemoryRecorder
 
@@ -95,9 +96,6 @@ def result(planned, *, label=LABELS[0], scores=(0.7, 0.2, 0.1)):
 def judged(log, job, number=0, **changed):
     """The right answer for a chunk, but for what was `changed`."""
     chunk = JobPlans(log).chunk(job.id, number) or JobPlans(log).chunk(job.id, 0)
-    provenance = Provenance(
-        model_sha256=job.model_sha256, preprocessing="", runtime="", provider="", decoder="", cpu="", worker="", seconds=0.1
-    )
     right = ChunkJudged(
         originator_id=chunk_id(job.id, number),
         originator_version=1,
@@ -111,7 +109,7 @@ def judged(log, job, number=0, **changed):
         labels=LABELS,
         results=tuple(map(result, chunk.images)),
         failures=(),
-        provenance=provenance,
+        provenance=provenance(job.model_sha256),
     )
     return msgspec.structs.replace(right, **changed)
 
@@ -193,6 +191,30 @@ def test_results_in_another_dataset_or_of_another_model_are_refused(record, work
     assert not takes(worker, judged(record, job, model_name="others"))
     assert not takes(worker, judged(record, job, model_version=2))
     assert not takes(worker, judged(record, job, provenance=msgspec.structs.replace(right, model_sha256="0" * 64)))
+
+
+def test_results_that_do_not_say_what_computed_them_are_refused_and_failures_are_not(record, worker):
+    job = a_job(record)
+    right, failed = judged(record, job), ImageFailure(image_id=judged(record, job).results[0].image_id, reason="torn", detail="It is torn.")
+    repeated = msgspec.structs.replace(right.results[1], reused=uuid4())
+    for log in (record, worker):
+        assert not takes(log, judged(record, job, provenance=None))
+        assert not takes(log, judged(record, job, provenance=None, results=(right.results[0], repeated)))
+    chunk = JobPlans(record).chunk(job.id, 0)
+    answers = ChunkAnswers(results=right.results, labels=LABELS)
+    with pytest.raises(Refused, match="nothing says what computed"):
+        record_chunk_results(chunk, answers, command=Command(id=uuid4(), actor=WORKER, at=NOW), log=worker)
+    assert takes(worker, judged(record, job, provenance=None, results=(), failures=(failed,)))
+
+
+def test_the_audit_accepts_results_without_provenance_which_earlier_releases_took():
+    log = RecorderEventStore(MemoryRecorder(ROOT), ROOT)
+    job = a_job(log)
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr(classification, "violation_of", partial(classification.violation_of, needs_provenance=False))
+        assert takes(log, judged(log, job, provenance=None))
+    audit = RecordAudit(log)
+    assert [audit.violation_of(one) for one in log.read(0, 100)] == [None] * log.head()
 
 
 def test_a_worker_hides_no_result_from_statistics_as_a_repeated_one(record, worker):

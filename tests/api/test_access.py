@@ -20,6 +20,7 @@ from domain.values import model_id, result_id, system_actor
 from tests.api.conftest import PASSWORD
 from tests.api.http_calls import PICTURE
 from tests.api.worker_events import LABELS, SHA256
+from tests.given import provenance
 from tests.twins.predictor import MemoryPredictor
 
 pytestmark = pytest.mark.anyio
@@ -296,7 +297,9 @@ class World:
         )
         return [
             *events,
-            classification.record_chunk(job, 0, plan=events[-1], labels=LABELS, results=(observed,), failures=(), provenance=None, **by),
+            classification.record_chunk(
+                job, 0, plan=events[-1], labels=LABELS, results=(observed,), failures=(), provenance=provenance(SHA256), **by
+            ),
         ]
 
     def _policy(self, ids, by):

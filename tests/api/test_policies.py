@@ -9,6 +9,7 @@ import pytest
 
 from domain.events import SEALED_PREFIX
 from domain.values import model_id
+from projections import policy_preview
 from projections.process.policies import apply_policies
 from tests.api.http_calls import assert_refused, dataset, id_of, image_in, run, share
 from tests.api.worker_events import WorkerEvents
@@ -230,7 +231,7 @@ async def test_a_preview_counts_what_would_change_and_changes_nothing(lab, appli
     answer = await lab.http.post(f"{lab.of_dataset}/preview", json={"rules": STRICT})
     assert answer.status_code == 200, answer.text
     before, after = ({"label": "round", "verdict": verdict, "count": 1} for verdict in ("clear", "needs_review"))
-    assert answer.json() == {"results": 1, "complete": True, "changed": 1, "before": [before], "after": [after]}
+    assert answer.json() == {"results": 1, "complete": True, "of_each_dataset": None, "changed": 1, "before": [before], "after": [after]}
     assert_refused(await lab.http.get(lab.of_dataset), 404)
     assert_refused(await lab.http.post(f"{lab.of_dataset}/preview", json={"rules": {"label_at": {"square": 0.1}}}), 422)
     await lab.put(lab.of_job, FLAT)
@@ -238,6 +239,17 @@ async def test_a_preview_counts_what_would_change_and_changes_nothing(lab, appli
     assert (await lab.http.post(f"{lab.of_dataset}/preview", json={"rules": STRICT})).json()["results"] == 0, "that of the job precedes"
     found = (await lab.http.post(f"{lab.of_job}/preview", json={"rules": STRICT})).json()
     assert (found["before"][0]["label"], found["after"]) == ("flat", [after])
+
+
+async def test_a_preview_for_a_model_looks_through_the_newest_results_of_each_dataset_only(lab, monkeypatch):
+    admin = await lab.api.client("admin")
+    monkeypatch.setattr(policy_preview, "MAX_EXAMINED", 1)
+    answer = (await admin.post(f"{SHAPES}/preview", json={"rules": STRICT})).json()
+    assert (answer["results"], answer["complete"], answer["of_each_dataset"]) == (1, True, None), "there is no other result"
+    image = await image_in(lab.http, lab.cells)
+    await lab.workers.judge(await run(lab.http, image_id=image), [image])
+    answer = (await admin.post(f"{SHAPES}/preview", json={"rules": STRICT})).json()
+    assert (answer["results"], answer["complete"], answer["of_each_dataset"]) == (1, False, 1)
 
 
 async def test_a_promoter_previews_a_policy_with_results_that_the_promoter_may_read(lab):

@@ -10,8 +10,9 @@ from application.jobs.chunk_results import JobPlans
 from application.ports import Command
 from domain import classification, image, model, model_check
 from domain.access import Actor, Role
-from domain.classification import EXTERNAL_RUNTIME, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict
+from domain.classification import EXTERNAL_RUNTIME, ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
+from tests.given import provenance
 from tests.rigs.scenario import REPORT
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
@@ -109,16 +110,16 @@ class WorkerEvents:
         chunk = JobPlans(self.log).chunk(UUID(job), 0)
         about = {"sha256": chunk.images[0].sha256, "verdict": verdict, "scores": tuple(scores.values())}
         results = (ImageResult(image_id=UUID(image), **about, **found),)
-        answer = {"labels": tuple(scores), "results": results, "failures": (), "provenance": None, "by": SYSTEM.id, "at": at or now()}
-        await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
+        answer = {"labels": tuple(scores), "results": results, "failures": (), "by": SYSTEM.id, "at": at or now()}
+        answer |= {"plan": chunk.plan, "provenance": provenance(chunk.job.model_sha256)}
+        await self._change(job, classification, lambda it: classification.record_chunk(it, 0, **answer))
 
     async def answer_externally(self, job, image, label, confidence):
         """The answer of an external classifier for the only image of a job."""
         chunk = JobPlans(self.log).chunk(UUID(job), 0)
         verdict = Verdict.CLEAR if confidence >= chunk.job.threshold else Verdict.NEEDS_REVIEW
         about = {"sha256": chunk.images[0].sha256, "label": label, "confidence": confidence, "verdict": verdict, "scores": ()}
-        unknown = dict.fromkeys(("preprocessing", "provider", "decoder", "cpu"), "unknown")
-        origin = Provenance(model_sha256=chunk.job.model_sha256, runtime=EXTERNAL_RUNTIME, worker="bridge", seconds=0.1, **unknown)
+        origin = provenance(chunk.job.model_sha256, runtime=EXTERNAL_RUNTIME, worker="bridge")
         answer = {"labels": LABELS, "results": (ImageResult(image_id=UUID(image), **about),), "failures": (), "provenance": origin}
         answer |= {"plan": chunk.plan, "by": SYSTEM.id, "at": now()}
         await self._change(job, classification, lambda it: classification.record_chunk(it, 0, **answer))
@@ -130,8 +131,9 @@ class WorkerEvents:
         about = {"label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "scores": (confidence, 1 - confidence)}
         observed = tuple(ImageResult(image_id=UUID(one), sha256=planned[one], **about) for one in results)
         failed = tuple(ImageFailure(image_id=UUID(one), reason="damaged_image", detail="It is torn.") for one in failures)
-        answer = {"labels": LABELS, "results": observed, "failures": failed, "provenance": None, "by": SYSTEM.id, "at": at or now()}
-        await self._change(job, classification, lambda it: classification.record_chunk(it, number, plan=chunk.plan, **answer))
+        answer = {"labels": LABELS, "results": observed, "failures": failed, "by": SYSTEM.id, "at": at or now()}
+        answer |= {"plan": chunk.plan, "provenance": provenance(chunk.job.model_sha256)}
+        await self._change(job, classification, lambda it: classification.record_chunk(it, number, **answer))
 
     async def complete(self, job, *, succeeded, failed=0):
         body = {"succeeded": succeeded, "failed": failed, "by": SYSTEM.id}

@@ -7,7 +7,7 @@ import msgspec
 from application.recheck.image_recheck import ImageRecheck
 from application.recheck.pixel_reader import DecodedImage, Prediction
 from domain import classification, dataset, image, model
-from domain.classification import ImageResult, PlannedImage, Provenance, Verdict
+from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.errors import NotFound
 from domain.image import Inspection
 from domain.values import model_id
@@ -16,7 +16,7 @@ from infrastructure.security.keys import RootKey
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
 from projections.process.composition import LogDecoder
-from tests.given import LATER, NOW, actor, command
+from tests.given import LATER, NOW, actor, command, provenance
 from tests.twins.blobs import MemoryBlobs
 from tests.twins.event_store import MemoryRecorder
 from tests.twins.read_models import MemoryDatabase, MemoryModels
@@ -118,8 +118,7 @@ class Archive:
         job = self.log.load(asked[0].originator_id, classification.evolve)
         seen = {"label": "round", "confidence": score, "verdict": Verdict.CLEAR, "scores": (score, 1 - score)}
         answer = {"labels": LABELS, "results": (ImageResult(image_id=image_id, sha256=sha256, **seen),), "failures": ()}
-        made = {"model_sha256": job.model_sha256, "runtime": "", "provider": "", "decoder": "", "cpu": "", "worker": "", "seconds": 0.0}
-        by = Provenance(preprocessing=preprocessing, **made)
+        by = provenance(job.model_sha256, preprocessing=preprocessing)
         self.append(classification.record_chunk(job, 0, plan=asked[-1], **answer, provenance=by, by=SYSTEM.id, at=NOW))
         return job.id
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import derivatives
-from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.reader_version import READER_VERSION
 
 sha256s = st.binary(min_size=32, max_size=32).map(bytes.hex)
 readers = st.integers(1, derivatives.MAX_READER_VERSION)

@@ -33,7 +33,7 @@ def test_an_image_is_expected_then_sent_then_answered(answers):
     job, image = uuid4(), uuid4()
     key = ImageKey(job, image)
     assert answers.expect(job, 0, CELLS, [image]) == [(key, 0, None, None, None, None)]
-    answers.mark_sent([key])
+    answers.mark_sent({key: 1})
     (sent,) = answers.expect(job, 0, CELLS, [image])
     assert (sent.key, sent.attempts, sent.label) == (key, 1, None)
     assert 0 <= sent.sent_seconds_ago < 60
@@ -85,10 +85,18 @@ def test_attempts_are_counted_for_each_image(answers):
     job, images = uuid4(), [uuid4(), uuid4()]
     keys = [ImageKey(job, image) for image in images]
     answers.expect(job, 0, CELLS, images)
-    answers.mark_sent(keys)
-    answers.mark_sent(keys[:1])
-    answers.mark_sent([ImageKey(uuid4(), uuid4())])
+    answers.mark_sent(dict.fromkeys(keys, 1))
+    answers.mark_sent({keys[0]: 2})
+    answers.mark_sent({ImageKey(uuid4(), uuid4()): 1})
     assert {one.key: one.attempts for one in answers.expect(job, 0, CELLS, images)} == {keys[0]: 2, keys[1]: 1}
+
+
+def test_an_attempt_that_is_stored_again_after_a_lost_connection_counts_once(answers):
+    job, image = uuid4(), uuid4()
+    answers.expect(job, 0, CELLS, [image])
+    for attempt in (1, 1, 2, 2, 1):
+        answers.mark_sent({ImageKey(job, image): attempt})
+    assert [one.attempts for one in answers.expect(job, 0, CELLS, [image])] == [2]
 
 
 def test_the_last_answer_of_each_model_is_known_whatever_it_was_worth(answers):
@@ -122,24 +130,47 @@ def test_only_workers_and_commands_on_the_server_may_write_answers(postgres, dat
         assert sees is (role in {"bioscope_api", "bioscope_app"})
 
 
-def test_the_api_sees_since_when_images_wait_and_when_the_last_answer_came(postgres, database, app_url):
+OPEN_CHUNK = "insert into ops.open_chunks values (%s, 0, gen_random_uuid(), 'cells', 1, '', '{}', '{}')"
+END_JOB = "delete from ops.open_chunks where job = %s"  # as `es.append` does
+
+
+@pytest.fixture
+def monitored(postgres, database, app_url):
+    """The answers, and a function that returns what the API sees of them."""
     recorder = PostgresRecorder(app_url, ROOT)
-    answers, job, images = PostgresExternalAnswers(recorder.rows), uuid4(), [uuid4() for _ in range(3)]
-    keys = [ImageKey(job, image) for image in images]
 
     def waits():
         query = "select model_name, images, now() - waiting_since < interval '1 minute', answered_at is not null from ops.external_waits"
         with psycopg.connect(postgres.url(user="bioscope_api", database=database)) as connection:
             return connection.execute(query).fetchall()
 
-    try:
-        answers.expect(job, 0, CELLS, images)
-        assert waits() == []
-        answers.mark_sent(keys[:2])
-        assert waits() == [(CELLS, 2, True, False)]
-        answers.take([arrived(keys[0])], model_names=[CELLS])
-        assert waits() == [(CELLS, 1, True, True)]
-        answers.finish(job, 0)
-        assert waits() == []
-    finally:
-        recorder.close()
+    yield PostgresExternalAnswers(recorder.rows), waits
+    recorder.close()
+
+
+def test_the_api_sees_since_when_images_wait_and_when_the_last_answer_came(monitored, owner_url):
+    (answers, waits), job, images = monitored, uuid4(), [uuid4() for _ in range(3)]
+    keys = [ImageKey(job, image) for image in images]
+    with psycopg.connect(owner_url) as owner:
+        owner.execute(OPEN_CHUNK, (job,))
+    answers.expect(job, 0, CELLS, images)
+    assert waits() == []
+    answers.mark_sent(dict.fromkeys(keys[:2], 1))
+    assert waits() == [(CELLS, 2, True, False)]
+    answers.take([arrived(keys[0])], model_names=[CELLS])
+    assert waits() == [(CELLS, 1, True, True)]
+    answers.finish(job, 0)
+    assert waits() == []
+
+
+def test_nothing_waits_for_a_job_that_has_ended(monitored, owner_url):
+    (answers, waits), ended, open_job, image = monitored, uuid4(), uuid4(), uuid4()
+    for job in (ended, open_job):
+        with psycopg.connect(owner_url) as owner:
+            owner.execute(OPEN_CHUNK, (job,))
+        answers.expect(job, 0, CELLS, [image])
+        answers.mark_sent({ImageKey(job, image): 1})
+    assert waits() == [(CELLS, 2, True, False)]
+    with psycopg.connect(owner_url) as owner:
+        owner.execute(END_JOB, (ended,))
+    assert waits() == [(CELLS, 1, True, False)]

@@ -16,6 +16,7 @@ from domain import image as image_of
 from domain.access import Grant, Role
 from domain.classification import ChunkJudged, ImageFilter, JobStatus, PlaneSelection, Priority, Verdict
 from domain.values import result_id
+from infrastructure.images.reader_version import READER_VERSION
 from projections.engine.batches import TABLES
 from tests.contracts.test_read_models import scenario, stood
 from tests.given import NOW
@@ -303,13 +304,26 @@ def test_a_result_is_not_reused_where_another_one_could_come_out(scenario, work,
             scenario.delete_job(ada, earlier)
             job = scenario.job(ada, image=image)
         case "outdated":
-            scenario.reinspect(image, outdated=[result_id(earlier, image)])
+            scenario.reinspect(image, outdated=[result_id(earlier, image)], reader=READER_VERSION)
             job = scenario.job(ada, image=image)
         case "external":
             job = external_job(scenario, ada, like=earlier)
     scenario.follow()
     wanted = JobFile(job, sha256(7) if difference == "file" else state_sha256(scenario, image))
     assert work.reusable({wanted}) == {}
+
+
+def test_a_result_is_not_reused_until_the_present_reader_has_seen_its_image(scenario, work, ada, cells):
+    image = scenario.image(ada, cells)
+    scenario.accept(image, reader=READER_VERSION - 1)
+    earlier = scenario.job(ada, image=image)
+    scenario.judge(earlier, 0, [image])
+    again, file = scenario.job(ada, image=image), state_sha256(scenario, image)
+    scenario.follow()
+    assert work.reusable({JobFile(again, file)}) == {}
+    scenario.reinspect(image, reader=READER_VERSION)
+    scenario.follow()
+    assert [one.id for one in work.reusable({JobFile(again, file)}).values()] == [result_id(earlier, image)]
 
 
 def external_job(scenario, owner, *, like):

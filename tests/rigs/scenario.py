@@ -16,14 +16,17 @@ from domain.classification import ImageFailure, ImageResult, PlannedImage, RunOp
 from domain.policy import PolicyScope
 from domain.user import Status
 from domain.values import model_id, result_id, system_actor
+from infrastructure.images.reader_version import READER_VERSION
 from projections.engine.checkpoints import Checkpoint
-from tests.given import NOW, command
+from tests.given import NOW, command, provenance
 from tests.twins.last_seen import MemoryLastSeen
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 LABELS = ("round", "flat")
 SHA256 = "ab" * 32
-INSPECTION = image.Inspection(width=95, height=94, bands=3, dtype="uint8", pages=1, axes="YXC", pixel_size_um=0.25, reader=2, warnings=())
+INSPECTION = image.Inspection(
+    width=95, height=94, bands=3, dtype="uint8", pages=1, axes="YXC", pixel_size_um=0.25, reader=READER_VERSION, warnings=()
+)
 
 REPORT = model_check.CheckReport(
     environment=model_check.Environment(cpu="x86_64", runtime="onnxruntime 1.30", provider="CPUExecutionProvider"),
@@ -83,8 +86,8 @@ class Scenario:
             log=self.log,
         ).id
 
-    def accept(self, image_id):
-        about = msgspec.structs.asdict(INSPECTION)
+    def accept(self, image_id, **found):
+        about = msgspec.structs.asdict(INSPECTION) | found
         self.change(image_id, image, lambda it: image.accept(it, image.Inspection(**about), by=SYSTEM.id, at=self.now))
 
     def reject(self, image_id, reason="damaged_image"):
@@ -165,9 +168,11 @@ class Scenario:
         scores = (confidence, 1 - confidence) if label == LABELS[0] else (1 - confidence, confidence)
         seen = tuple(ImageResult(image_id=one, sha256=sha256.get(one, SHA256), **about, scores=scores) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
-        answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
+        answer = {"labels": LABELS, "results": seen, "failures": failed}
         answer |= {"plan": chunk and chunk.plan, "by": SYSTEM.id, "at": self.now}
-        self.change(job, classification, lambda it: classification.record_chunk(it, number, **answer))
+        self.change(
+            job, classification, lambda it: classification.record_chunk(it, number, **answer, provenance=provenance(it.model_sha256))
+        )
 
     def cancel(self, owner, job):
         classifications.cancel(job, command=self.command(owner), log=self.log)

@@ -17,6 +17,7 @@ from domain.values import chunk_id
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.inference.failures import ACTOR
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
+from tests.given import provenance
 from tests.simulation.processes import LABELS, log_of, sender
 from tests.simulation.world import Process, World
 
@@ -100,7 +101,7 @@ def _false_judgement(world: World, log: RecorderEventStore, job: UUID, at: datet
         labels=LABELS,
         results=tuple(map(_false_result, images)),
         failures=(),
-        provenance=None,
+        provenance=provenance(chunk.job.model_sha256),
     )
 
 

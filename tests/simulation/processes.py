@@ -22,6 +22,7 @@ from application.ports import ChainedEvent, RecordedEvent
 from domain.errors import DomainError, Unavailable
 from infrastructure.eventstore.codec import Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.chunk_classifier import ChunkClassifier
@@ -277,7 +278,7 @@ def inspected(data: bytes) -> InspectedUpload | ImageRefusal:
         pages=1,
         axes="YXS",
         pixel_size_um=None,
-        reader=2,
+        reader=READER_VERSION,
         warnings=(),
         thumbnail=JPEG_START + b"small",
         preview=None,

@@ -25,7 +25,7 @@ from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import following_event, forgeries
 from tests.adversaries.test_broker import Attacker
-from tests.given import NOW, command
+from tests.given import NOW, command, provenance
 from tests.rigs.waiting import wait_until
 from tests.system.conftest import SYSTEM, event_log
 
@@ -50,7 +50,8 @@ def judged_job(chance, dataset_id):
         for image, label in zip(images, labels, strict=True)
     )
     job = requested.originator_id
-    chunk = {"job_id": job, "number": 0, "dataset_id": dataset_id, "labels": LABELS, "results": seen, "failures": (), "provenance": None}
+    chunk = {"job_id": job, "number": 0, "dataset_id": dataset_id, "labels": LABELS, "results": seen, "failures": ()}
+    chunk |= {"provenance": provenance("f" * 64)}
     return [requested, *planned], ChunkJudged(**new_stream(chunk_id(job, 0), by=SYSTEM.id, at=at), **model, **chunk)
 
 

@@ -19,10 +19,12 @@ class MemoryExternalAnswers:
                 self._rows.setdefault(ImageKey(job, image), {"attempts": 0, "done": False})["number"] = number
             return [self._expected(ImageKey(job, image)) for image in images]
 
-    def mark_sent(self, keys):
+    def mark_sent(self, attempts):
         with self._lock:
-            for row in (self._rows[key] for key in keys if key in self._rows):
-                row["attempts"], row["sent_at"] = row["attempts"] + 1, self._clock()
+            for key, attempt in attempts.items():
+                row = self._rows.get(key)
+                if row is not None and row["attempts"] < attempt:
+                    row["attempts"], row["sent_at"] = attempt, self._clock()
 
     def take(self, answers, *, model_names):
         with self._lock:

@@ -30,6 +30,7 @@ from application.ports import RecordedEvent
 from domain.access import ADMINISTRATORS, Role
 from domain.classification import Classification, ImageFilter, JobStatus, PlannedImage
 from domain.errors import Unavailable
+from infrastructure.images.reader_version import READER_VERSION
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents, PoisonEvent
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, NotInLog, folds_difference
 from projections.engine.projection import Key, Row, Table
@@ -296,7 +297,8 @@ class MemoryWork:
         job = self._tables["classifications"].get(file.job)
         if job is None or job.fresh or job.external:
             return None
-        images = [image for image in self._table("images") if image.sha256 == file.sha256 and not image.deleted]
+        same = (image for image in self._table("images") if image.sha256 == file.sha256 and not image.deleted)
+        images = [image for image in same if image.reader == READER_VERSION]
         results = [row for image in images for row in self._results_of(image.id)]
         return max((row for row in results if self._repeats(job, row)), key=lambda row: (row.position, -row.id.int), default=None)
 

@@ -129,6 +129,8 @@ def print_history(changes: Sequence[PolicyChange]) -> None:
 def print_preview(found: PolicyPreview) -> None:
     counted = f"all {found.results:,}" if found.complete else f"the newest {found.results:,}"
     print_message(f"{found.changed:,} of {counted} results would get another label or verdict.", console=out)
+    if found.of_each_dataset is not None:
+        print_message(f"Only the newest {found.of_each_dataset:,} results of each dataset were looked through.", console=out)
     before, after = _by_answer(found.before), _by_answer(found.after)
     answers = sorted({*before, *after})
     columns = [Column("label"), Column("verdict"), Column("now", right=True), Column("then", right=True)]

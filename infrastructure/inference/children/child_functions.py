@@ -17,7 +17,7 @@ from application.result_rules import DECIMALS
 from domain.classification import PlaneSelection
 from domain.errors import DomainError
 from infrastructure.images.inspection import inspect
-from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.fork_server import borrow
 from infrastructure.inference.children.loaded_models import LoadedModels

@@ -76,7 +76,7 @@ begin
 end $$;
 
 -- ---- rules of the log ----------------------------------------------------------------------------------------------------------------
--- As in migration 0010, with the rules of external jobs and of repeated results.
+-- As in migration 0010, with the rules of external jobs and of repeated results. Results that a model computed say what computed them.
 create or replace function ops.check_judgement(stream uuid, version integer, state bytea, out why text, out job uuid, out number integer)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -90,6 +90,7 @@ declare
   wrong_verdict  boolean;
   more           boolean;                              -- than an external classifier gives
   repeated       boolean;
+  computed       boolean;
 begin
   select * into judged from json_to_record(ops.as_json(state)) as x (
     job_id uuid, number integer, dataset_id uuid, model_name text, model_version integer, labels json, results json, failures json,
@@ -130,8 +131,8 @@ begin
       bool_or(r.verdict is distinct from case when translate(r.confidence::text, '0123456789eE+-.', '') <> '' then ''
         when r.confidence::text::float8 < chunk.threshold then 'needs_review' else 'clear' end),
       bool_or(r.value is not null or r.reused is not null),
-      bool_or(r.reused is not null)
-    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more, repeated
+      bool_or(r.reused is not null), bool_or(r.reused is null)
+    into named, foreign_sha256, wrong_label, wrong_score, wrong_verdict, more, repeated, computed
     from json_to_recordset(judged.results)
       as r (image_id uuid, sha256 text, label text, confidence json, scores json, verdict text, value json, reused json)
     cross join lateral (select translate(r.scores::text, '[]', '{}')::float8[] offset 0) as n (scores)
@@ -142,7 +143,7 @@ begin
     when not named <@ chunk.images then 'an image is not in the chunk'
     when cardinality(named) <> (select count(distinct n) from unnest(named) n) then 'an image is answered for twice'
     when foreign_sha256 then 'the sha256 of an image is not the planned one'
-    when chunk.labels is not null and more is not null and judged.provenance is null then 'nothing says what computed the results'
+    when computed and judged.provenance is null then 'nothing says what computed the results'
     when chunk.labels is not null and more is not null and labels is distinct from chunk.labels
       then 'the labels are not those of the version'
     when wrong_label then 'a result does not fit the labels'
@@ -514,12 +515,13 @@ comment on table ops.external_models is 'When the external classifier of each mo
 create view ops.external_waits as
   select w.model_name, w.images, w.waiting_since, m.answered_at
   from (
-    select model_name, count(*) as images, min(first_sent_at) as waiting_since from ops.external_answers
+    select model_name, count(*) as images, min(first_sent_at) as waiting_since from ops.external_answers a
     where answered_at is null and not done and first_sent_at is not null
+      and exists (select from ops.open_chunks o where o.job = a.job and o.number = a.number)
     group by model_name
   ) w left join ops.external_models m using (model_name);
 comment on view ops.external_waits is
-  'Models whose external classifier has images to answer: since when the oldest of them waits, and the last answer to any image.';
+  'Models whose external classifier has images of open jobs to answer: since when the oldest of them waits, and the last answer to any image.';
 
 revoke all on ops.external_answers, ops.external_models, ops.external_waits from public;
 grant select, insert, update, delete on ops.external_answers to bioscope_inference, bioscope_app;
@@ -991,13 +993,13 @@ begin
   ) with (fillfactor = 50);
   create index statistics_of_day on statistics (day);
   create trigger tally_added after insert on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_counted after update on results
-    referencing new table as changed for each statement execute function ops.tally('1');
+    referencing new table as changed for each statement execute function ops.count_results('1');
   create trigger tally_uncounted after update on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   create trigger tally_removed after delete on results
-    referencing old table as changed for each statement execute function ops.tally('-1');
+    referencing old table as changed for each statement execute function ops.count_results('-1');
   comment on table statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
   comment on column statistics.dataset_id is 'Refers to datasets.';
   comment on column statistics.day is 'Day of the results, in UTC.';
@@ -1088,14 +1090,6 @@ comment on column read.results.sha256 is 'SHA-256 of the image in hexadecimal.';
 comment on column read.results.device_id is 'Device that took the image. Refers to devices.';
 comment on column read.results.reused is 'Earlier result that this one repeats; null if the model was run. Refers to results.';
 comment on column read.results.original is 'What the model said: {label, confidence, verdict}; null while no policy changed it.';
-drop index read.results_newest, read.results_of_job, read.results_of_image;
-create index results_newest on read.results (dataset_id, created_at, id)
-  include (image_id, confidence, model_name, model_version, position) where not hidden;
-create index results_of_label on read.results (dataset_id, label, created_at, id) where not hidden;
-create index results_of_verdict on read.results (dataset_id, verdict, created_at, id) where not hidden and verdict <> 'clear';
-create index results_of_model on read.results (dataset_id, model_name, model_version) where not hidden;
-create index results_of_job on read.results (classification_id, created_at, id) include (dataset_id, confidence) where not hidden;
-create index results_of_image on read.results (image_id, model_name, position) include (hidden);
 
 -- ---- the live read models: policies -------------------------------------------------------------------------------------------------
 create table read.policies (
@@ -1130,16 +1124,15 @@ comment on column read.policy_applications.position is 'Position of the change.'
 comment on column read.policy_applications.reached is 'The last result that was derived again.';
 comment on column read.policy_applications.applied_at is 'When all results followed the change; null while they are derived again.';
 
-create index results_hidden on read.results (dataset_id, created_at, id) where hidden;  -- policies change hidden results too
 grant select, insert, update, delete on read.policies, read.policy_applications to bioscope_app, bioscope_projector;
 grant select on read.policies, read.policy_applications to bioscope_api;
-insert into read.folds (name, version) select 'policies', 1 from read.checkpoint where projection = 'main' and position > 0;
 
 -- ---- the live read models: statistics -----------------------------------------------------------------------------------------------
+-- In place of `ops.tally`, which stays for the results of earlier releases until they are rebuilt.
 -- The argument is 1 for rows that are added, -1 for rows that are taken away. Results that repeat an earlier one do not count. Postgres
 -- keeps the plans of these statements, since they name no schema: planning them each time would take longer than a single row does.
 -- The search path leads to the results' own schema, where the projector works in any case.
-create or replace function ops.tally() returns trigger language plpgsql as $$
+create function ops.count_results() returns trigger language plpgsql as $$
 declare
   way  constant integer := tg_argv[0];
   path constant text    := current_setting('search_path');
@@ -1187,9 +1180,6 @@ begin
   return null;
 end $$;
 
-drop trigger tally_added on read.results;
-drop trigger tally_changed on read.results;
-drop trigger tally_gone on read.results;
 create table read.statistics (
   dataset_id    uuid      not null,
   day           date      not null,
@@ -1206,14 +1196,6 @@ create table read.statistics (
   primary key (dataset_id, day, model_name, model_version, device_id, label, verdict)
 ) with (fillfactor = 50);
 create index statistics_of_day on read.statistics (day);
-create trigger tally_added after insert on read.results
-  referencing new table as changed for each statement execute function ops.tally('1');
-create trigger tally_counted after update on read.results
-  referencing new table as changed for each statement execute function ops.tally('1');
-create trigger tally_uncounted after update on read.results
-  referencing old table as changed for each statement execute function ops.tally('-1');
-create trigger tally_removed after delete on read.results
-  referencing old table as changed for each statement execute function ops.tally('-1');
 comment on table read.statistics is 'Results of each day, by all that they can be grouped by. Triggers on results write it.';
 comment on column read.statistics.dataset_id is 'Refers to datasets.';
 comment on column read.statistics.day is 'Day of the results, in UTC.';
@@ -1229,3 +1211,33 @@ comment on column read.statistics.bins is 'How many of the others have a confide
 grant select, insert, update, delete on read.statistics to bioscope_app, bioscope_projector;
 grant select on read.statistics to bioscope_api;
 comment on column read.tallies.count is 'Results that are not hidden and repeat no earlier one.';
+revoke execute on function ops.count_results from public;
+
+-- ---- the live read models: indexes and triggers of results ------------------------------------------------------------------------------
+-- The fold of results has changed, so `bioscope migrate` replaces the table. Until then, an earlier release goes on with the indexes and
+-- the triggers that it knows. Building others here would stop it for as long as that takes.
+do $$
+begin
+  if not exists (select from read.results) then
+    drop index read.results_newest, read.results_of_job, read.results_of_image;
+    create index results_newest on read.results (dataset_id, created_at, id)
+      include (image_id, confidence, model_name, model_version, position) where not hidden;
+    create index results_of_label on read.results (dataset_id, label, created_at, id) where not hidden;
+    create index results_of_verdict on read.results (dataset_id, verdict, created_at, id) where not hidden and verdict <> 'clear';
+    create index results_of_model on read.results (dataset_id, model_name, model_version) where not hidden;
+    create index results_of_job on read.results (classification_id, created_at, id) include (dataset_id, confidence) where not hidden;
+    create index results_of_image on read.results (image_id, model_name, position) include (hidden);
+    create index results_hidden on read.results (dataset_id, created_at, id) where hidden;  -- policies change hidden results too
+    drop trigger tally_added on read.results;
+    drop trigger tally_changed on read.results;
+    drop trigger tally_gone on read.results;
+    create trigger tally_added after insert on read.results
+      referencing new table as changed for each statement execute function ops.count_results('1');
+    create trigger tally_counted after update on read.results
+      referencing new table as changed for each statement execute function ops.count_results('1');
+    create trigger tally_uncounted after update on read.results
+      referencing old table as changed for each statement execute function ops.count_results('-1');
+    create trigger tally_removed after delete on read.results
+      referencing old table as changed for each statement execute function ops.count_results('-1');
+  end if;
+end $$;

@@ -12,8 +12,9 @@ EXPECT: Final = f"""insert into ops.external_answers (job, image_id, number, mod
     select %s, image_id, %s, %s from unnest(%s::uuid[]) image_id
     on conflict (job, image_id) do update set number = excluded.number returning job, {EXPECTED}"""  # noqa: S608 - constants
 MARK_SENT: Final = """update ops.external_answers a
-    set attempts = attempts + 1, sent_at = clock_timestamp(), first_sent_at = coalesce(first_sent_at, clock_timestamp())
-    from unnest(%s::uuid[], %s::uuid[]) as k (job, image_id) where a.job = k.job and a.image_id = k.image_id returning true"""
+    set attempts = k.attempt, sent_at = clock_timestamp(), first_sent_at = coalesce(first_sent_at, clock_timestamp())
+    from unnest(%s::uuid[], %s::uuid[], %s::integer[]) as k (job, image_id, attempt)
+    where a.job = k.job and a.image_id = k.image_id and a.attempts < k.attempt returning true"""
 TAKE: Final = """with arrived as (
     select * from unnest(%(jobs)s::uuid[], %(images)s::uuid[], %(labels)s::text[], %(confidences)s::float8[])
       as x (job, image_id, label, confidence)
@@ -47,8 +48,8 @@ class PostgresExternalAnswers:
     def expect(self, job: UUID, number: int, model_name: str, images: Collection[UUID]) -> list[ExpectedImage]:
         return [_expected(row) for row in self._rows(EXPECT, job, number, model_name, list(images))]
 
-    def mark_sent(self, keys: Collection[ImageKey]) -> None:
-        self._rows(MARK_SENT, *_columns(keys))
+    def mark_sent(self, attempts: Mapping[ImageKey, int]) -> None:
+        self._rows(MARK_SENT, *_columns(attempts), list(attempts.values()))
 
     def take(self, answers: Sequence[ArrivedAnswer], *, model_names: Collection[str]) -> dict[ImageKey, Arrival]:
         jobs, images = _columns([one.key for one in answers])

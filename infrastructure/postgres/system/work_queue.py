@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from application.jobs.work_queue import EarlierResult, IdRow, ImagePage, JobFile, OpenJob, OutgoingTask, SchedulerSnapshot
 from domain.access import ADMINISTRATORS
 from domain.classification import Classification, PlannedImage
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 from infrastructure.postgres.system import selected_images
 
@@ -76,7 +77,8 @@ REUSABLE = """select w.job, w.sha256, e.id, e.image_id, e.position
     join classifications c on c.id = r.classification_id and c.model_id = j.model_id and c.planes is not distinct from j.planes
       and not c.external and c.id <> j.id
     join visible v on v.dataset = r.dataset_id and v.subject = case when u.role = 'admin' then %(administrators)s else j.created_by end
-    where i.sha256 = w.sha256 and not i.deleted and not exists (select from outdated_results o where o.id = r.id)
+    where i.sha256 = w.sha256 and not i.deleted and i.reader = %(reader)s
+      and not exists (select from outdated_results o where o.id = r.id)
     limit 1
   ) e"""
 DISPATCH = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
@@ -152,7 +154,8 @@ class PostgresWorkQueue:
         if not files:
             return {}
         jobs, sha256 = (list(column) for column in zip(*files, strict=True))
-        found = self._rows(REUSABLE, ReusableRow, jobs=jobs, sha256=sha256, administrators=ADMINISTRATORS)
+        about = {"administrators": ADMINISTRATORS, "reader": READER_VERSION}
+        found = self._rows(REUSABLE, ReusableRow, jobs=jobs, sha256=sha256, **about)
         return {JobFile(row.job, row.sha256): EarlierResult(row.id, row.image_id, row.position) for row in found}
 
     def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:

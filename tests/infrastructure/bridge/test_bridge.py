@@ -231,8 +231,8 @@ async def test_a_bridge_continues_what_another_one_began(rig):
 async def test_attempts_count_over_all_bridges(rig):
     task, images = rig.job(1)
     rig.answers.expect(task.job, 0, "cells", images)
-    for _ in range(2):
-        rig.answers.mark_sent([ImageKey(task.job, images[0])])
+    for attempt in (1, 2):
+        rig.answers.mark_sent({ImageKey(task.job, images[0]): attempt})
     async with rig.bridge(SHORT_LEASE) as bridge, rig.handling(bridge, task):
         assert outcomes(await rig.until_recorded(task)) == {images[0]: "no_answer"}
     assert rig.asked(task) == {str(images[0]): 1}

@@ -18,7 +18,7 @@ from domain.classification import PlannedImage
 from domain.image import ImageAccepted, ImageDescribed, ImageRejected
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.image_inspector import EXAMINE, ImageInspector

@@ -13,7 +13,7 @@ from application.recheck.pixel_reader import DecodedImage, DecoderFailed, Predic
 from domain.errors import CorruptBlob, Invalid, NotFound, Unavailable
 from domain.model import Version
 from infrastructure.configuration.settings import Settings
-from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.reader_version import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.image_recheck import CLASSIFY, EXAMINE, ChildReader, recheck_images

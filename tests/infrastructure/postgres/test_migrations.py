@@ -115,6 +115,66 @@ def test_images_of_before_paths_get_none_and_names_in_nfc(postgres):
         assert sorted(connection.execute("select filename, path from read.images").fetchall()) == [("Größe.png", None), ("plain.png", None)]
 
 
+# ---- results of before statistics ----------------------------------------------------------------------------------------------------
+LAST_WITHOUT_STATISTICS = 23
+OLD_RESULT = """insert into {}.results (id, image_id, dataset_id, classification_id, label, confidence, verdict, scores, model_name,
+    model_version, warnings, created_at, hidden)
+  values (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'round', 0.5, 'clear', '{{}}', 'shapes', 1, '[]',
+    now(), false)"""
+TRIGGERS = """select tgname, pg_get_functiondef(tgfoid) from pg_trigger where tgrelid = %s::regclass and not tgisinternal order by 1"""
+FILE_OF_RESULTS = "select pg_relation_filenode('read.results')"
+
+
+@pytest.fixture
+def earlier(postgres, request):
+    """A database of the release before, in the middle of a rebuild, with a result in the live and in the rebuilt read models."""
+    name = f"before_statistics_{len(request.node.name)}"
+    with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as server:
+        server.execute(f"create database {name}")
+    url = postgres.url(user="postgres", database=name)
+    migrate(url, known={number: text for number, text in migrations().items() if number <= LAST_WITHOUT_STATISTICS})
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("call ops.create_read_models('read_next')")
+        for schema_name in ("read", "read_next"):
+            connection.execute(OLD_RESULT.format(schema_name))
+        yield url, connection
+
+
+def of_results(connection, query, schema_name="read"):
+    return [row[1:] for row in connection.execute(query, (schema_name,)).fetchall() if row[0] == "results"]
+
+
+def test_results_keep_their_file_indexes_and_triggers_until_they_are_rebuilt(earlier, owner):
+    url, connection = earlier
+    before = [of_results(connection, INDEXES), connection.execute(TRIGGERS, ("read.results",)).fetchall()]
+    (file,) = connection.execute(FILE_OF_RESULTS).fetchone()
+    migrate(url)
+    assert [of_results(connection, INDEXES), connection.execute(TRIGGERS, ("read.results",)).fetchall()] == before
+    assert connection.execute(FILE_OF_RESULTS).fetchone() == (file,)
+    assert of_results(connection, COLUMNS) == of_results(owner, COLUMNS)
+    connection.execute("drop schema read_next cascade")
+    connection.execute("call ops.create_read_models('read_next')")
+    for query in (COLUMNS, INDEXES, GRANTS, COMMENTS):
+        assert connection.execute(query, ("read_next",)).fetchall() == owner.execute(query, ("read",)).fetchall()
+
+
+def test_an_earlier_release_goes_on_with_the_results_that_it_knows_and_with_its_rebuild(earlier):
+    url, connection = earlier
+    (folds,) = connection.execute("select array_agg(name) from read.folds").fetchone()
+    migrate(url)
+    assert connection.execute("select array_agg(name) from read.folds").fetchone() == (folds,)
+    for schema_name in ("read", "read_next"):
+        connection.execute(OLD_RESULT.format(schema_name))
+        assert connection.execute(f"select sum(count) from {schema_name}.tallies").fetchone() == (2,)
+
+
+def test_a_new_installation_has_the_indexes_and_triggers_of_rebuilt_results(owner):
+    owner.execute("call ops.create_read_models('read_next')")
+    live, rebuilt = (owner.execute(TRIGGERS, (f"{schema_name}.results",)).fetchall() for schema_name in ("read", "read_next"))
+    assert live == rebuilt
+    assert [name for name, _ in live] == ["tally_added", "tally_counted", "tally_removed", "tally_uncounted"]
+
+
 # ---- releases ----------------------------------------------------------------------------------------------------------------------
 UNKNOWN = max(migrations()) + 1  # the number of a migration that a newer release brought
 
