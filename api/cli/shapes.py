@@ -273,11 +273,16 @@ class JobDetails(Job, frozen=True, kw_only=True):
     failures: tuple[JobFailure, ...]
 
 
-class RetriedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """The new job of a retry."""
+class StartedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A new job."""
 
     id: UUID
     status: JobStatus
+
+
+class RetriedJob(StartedJob, frozen=True, kw_only=True):
+    """The new job of a retry."""
+
     retry_of: Annotated[UUID, Described(description="the job whose failed images it classifies again")]
 
 
