@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.events import After
@@ -129,7 +129,7 @@ class Policies(Controller):
     async def list_policies(
         self,
         context: NamedDependency[RequestContext],
-        policy_scope: FromQuery[PolicyScope | None] = None,
+        policy_scope: Annotated[PolicyScope | None, QueryParameter(name="scope")] = None,
         dataset_id: FromQuery[UUID | None] = None,
         withdrawn: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
         page_size: PageSize = 200,

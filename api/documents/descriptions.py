@@ -102,7 +102,7 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
         "version": "Version of the schema. Default: the newest one",
     },
     "policiesListed": {
-        "policy_scope": "Only policies of jobs, datasets or models: `job`, `dataset` or `model`",
+        "scope": "Only policies of jobs, datasets or models: `job`, `dataset` or `model`",
         "dataset_id": "Only policies of this dataset and of its jobs",
     },
     "imagesListed": {"dataset_id": "Only images in this dataset", "device_id": "Only images from this device"},
