@@ -293,6 +293,7 @@ class FoundResult(msgspec.Struct, frozen=True, kw_only=True):
     path: Annotated[str | None, Described(description="path of the image in its folder; null if it was uploaded without one")]
     filename: Annotated[str, Described(description="file name of the image")]
     label: str
+    labels: Annotated[tuple[str, ...], Described(description="all labels that apply, that with the highest score first")]
     confidence: Annotated[float, Described(description="from 0 to 1; 0 for a value")]
     verdict: Verdict
     value: Annotated[float | None, Described(description="number that was measured; null for a label")]

@@ -201,6 +201,7 @@ RESULT: Final[Texts] = {
     "image_id": "Id of the image",
     "classification_id": JOB,
     "label": "The most likely label, `none` if no label of several applies, or the name of a quantity that was measured",
+    "labels": "All labels that apply, the highest score first, where several can; otherwise the label alone",
     "confidence": "Score of the label, 0 to 1. 0 for a quantity, which has no probability",
     "model_name": "Name of the model",
     "verdict": "How far to trust the result",

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.api.http_calls import assert_refused, dataset
+from tests.api.worker_events import WorkerEvents
 
 pytestmark = pytest.mark.anyio
 HOME = "74e02ed7-defc-5b5f-96eb-de056419e140"
@@ -50,6 +51,7 @@ async def test_other_refusals_stay_as_they_are(api):
 
 async def test_policies_are_listed_by_scope(api):
     http = await api.client()
+    await WorkerEvents(api).model()
     home = await dataset(http)
     rules = {"rules": {"review_below": 0.9}, "reason": "A trial"}
     await http.put(f"/api/policies/dataset/{home}", json=rules)

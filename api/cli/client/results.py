@@ -76,7 +76,7 @@ def print_results(results: Sequence[FoundResult], *, with_ids: bool) -> None:
         return
     columns = [Column("file"), Column("label", wraps=True), Column(_number_title(results), right=True), Column("model")]
     rows = [
-        (_file(one), label_cell(printable(one.label), one.verdict), number_text(one), f"{one.model_name}@{one.model_version}")
+        (_file(one), label_cell(printable(", ".join(one.labels)), one.verdict), number_text(one), f"{one.model_name}@{one.model_version}")
         for one in results
     ]
     if with_ids:
@@ -98,6 +98,7 @@ def print_result(result: ResultDetails) -> None:
             ("result", str(result.id)),
             ("file", _file(result)),
             ("label", f"{result.label}{in_words}"),
+            *([("labels", ", ".join(result.labels))] if len(result.labels) > 1 else []),
             ("verdict", result.verdict),
             *(measured if result.value is not None else [("confidence", number_text(result))]),
             *([("review below", f"{result.threshold:.1%}")] if result.policy is None else _derivation(result, result.policy)),
