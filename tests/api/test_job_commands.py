@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from api.cli import main
 from api.cli.client.credentials import Credentials, store_credentials
 from api.cli.client.job_progress import speed
+from api.cli.moments import short_moment
 from api.cli.shapes import Job
 from scripts.commands import shapes
 from tests.api.http_calls import dataset, image_in, run
@@ -115,7 +117,7 @@ async def test_a_failure_of_an_image_that_was_deleted_is_shown_with_its_id(api, 
 async def test_the_newest_job_of_somebody_without_jobs_is_asked_for_by_id(bioscope, http):
     for command in ("show", "watch"):
         assert "you have not started any job yet: give the id of a job" in (await bioscope("jobs", command, code=2)).stderr
-    assert "Classification not found" in (await bioscope("jobs", "show", uuid4(), code=1)).stderr
+    assert "Job not found" in (await bioscope("jobs", "show", uuid4(), code=1)).stderr
     assert "See `bioscope jobs list`." in (await bioscope("jobs", "show", "x", code=2)).stderr
 
 
@@ -262,6 +264,22 @@ async def test_a_started_job_may_be_watched_until_it_has_ended(api, bioscope, ht
     await workers.judge(job, [], [image])
     await workers.complete(job, succeeded=0, failed=1)
     assert f"Failures: bioscope jobs show {job}" in in_one_line((await watching).stderr)
+
+
+async def test_a_list_fits_80_columns_and_breaks_no_time(api, bioscope, http, monkeypatch):
+    job, _, _ = await job_with_a_failure(api, http)
+    monkeypatch.setenv("COLUMNS", "80")
+    title, row = (await bioscope("jobs", "list")).stdout.splitlines()
+    assert title.split() == ["job", "status", "model", "done", "started", "(UTC)"]
+    assert len(row) <= 80
+    assert f"{datetime.now(UTC):%b} " in row
+    assert row.startswith(f"{job}  completed  shapes@1   2/2  ")
+
+
+def test_a_moment_of_another_year_is_shown_as_a_day():
+    now = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    assert short_moment(now, now=now) == "Mar 01 12:30"
+    assert short_moment(datetime(2025, 12, 31, 23, 59, tzinfo=UTC), now=now) == "2025-12-31"
 
 
 def test_the_pace_of_a_job_is_shown_as_far_as_the_server_knows_it():

@@ -29,6 +29,7 @@ PAGE_SIZE = 200
 UPLOAD_PIECE_BYTES = 256 * 1024
 OUTAGES = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 DIGEST_TAG = re.compile('"([0-9a-f]{64})"')
+IN_WORDS_OF_COMMANDS = {"Classification not found": "Job not found", "ClassificationResult not found": "Result not found"}
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -311,6 +312,7 @@ def _checked(answer: httpx.Response) -> httpx.Response:
     try:
         problem = answer.json()
         detail = str(problem.get("detail") or problem)
+        detail = IN_WORDS_OF_COMMANDS.get(detail, detail)
     except (json.JSONDecodeError, AttributeError):
         detail = answer.reason_phrase
     raise RequestRefused(answer.status_code, detail)

@@ -1,7 +1,7 @@
 """Jobs as the API has them: read for the command line, and printed."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from api.cli.client.api_client import Client, RequestRefused
 from api.cli.client.job_progress import after_interruption, follow, how_to_watch, progress_bars, speed
 from api.cli.client.lookups import dataset_id, device_id
 from api.cli.client.registry import NothingNamed
+from api.cli.moments import short_moment
 from api.cli.output import Column, out, print_fields, print_message, print_table
 from api.cli.shapes import Job, JobDetails, JobFailure, RetriedJob, StartedJob
 from domain.classification import JobStatus
@@ -108,9 +109,11 @@ def print_jobs(jobs: Sequence[Job]) -> None:
         Column("status"),
         Column("model", wraps=True),
         Column("done", right=True),
-        Column("started (UTC)", wraps=True),
+        Column("started (UTC)"),
     ]
-    print_table(columns, [(str(job.id), job.status, _model(job), _done(job), f"{job.created_at:%Y-%m-%d %H:%M}") for job in jobs])
+    print_table(
+        columns, [(str(job.id), job.status, _model(job), _done(job), short_moment(job.created_at, now=datetime.now(UTC))) for job in jobs]
+    )
 
 
 def print_job(client: Client, job: JobDetails) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
 from api.cli.client.job_progress import after_interruption, follow, how_to_watch, progress_bars
-from api.cli.output import Column, out, print_message, print_table
+from api.cli.output import UNBROKEN, Column, out, print_message, print_table
 from api.spreadsheets import csv_text, list_text, scores_text
 from domain.model import NONE_APPLIES
 from domain.values import ImageWarning
@@ -243,7 +243,7 @@ def _cells(line: Line, *, with_truth: bool) -> list[Text]:
 
 def label_cell(labels: str, verdict: str) -> Text:
     """The labels in the colour of the verdict, which follows them unless it is clear."""
-    text = labels if verdict == "clear" else f"{labels} ({verdict.replace('_', ' ')})"
+    text = labels if verdict == "clear" else f"{labels} ({verdict.replace('_', UNBROKEN)})"
     return Text(text, COLOURS.get(verdict, "white"))
 
 
