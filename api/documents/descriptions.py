@@ -201,7 +201,6 @@ RESULT: Final[Texts] = {
     "image_id": "Id of the image",
     "classification_id": JOB,
     "label": "The most likely label, `none` if no label of several applies, or the name of a quantity that was measured",
-    "labels": "All labels that apply, the highest score first, where several can; otherwise the label alone",
     "confidence": "Score of the label, 0 to 1. 0 for a quantity, which has no probability",
     "model_name": "Name of the model",
     "verdict": "How far to trust the result",
@@ -210,6 +209,7 @@ RESULT: Final[Texts] = {
     "value": "The number that was measured; null for labels",
 }
 OF_AN_IMAGE: Final[Texts] = {
+    "labels": "All labels that apply, the highest score first, where several can; otherwise the label alone",
     "dataset_id": "Dataset that holds the image",
     "path": "Path of the image in the folder that was uploaded; null if it was uploaded without one",
     "filename": "File name of the image",
