@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.events import After
@@ -130,7 +130,7 @@ class Policies(Controller):
     async def list_policies(
         self,
         context: NamedDependency[RequestContext],
-        policy_scope: FromQuery[PolicyScope | None] = None,
+        policy_scope: Annotated[PolicyScope | None, QueryParameter(name="scope")] = None,
         dataset_id: FromQuery[UUID | None] = None,
         withdrawn: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
         page_size: PageSize = 200,
@@ -260,19 +260,27 @@ class PoliciesOfResults(Controller):
         return ResultPolicy(answer=_shown(answer), original=_shown(row.said), policy=policy)
 
 
-async def answer_at(context: RequestContext, row: results.Result, until: int) -> tuple[Answer, PolicyState | None]:
+async def answer_at(context: RequestContext, row: results.ReadResult, until: int) -> tuple[Answer, PolicyState | None]:
     """The answer of a result under the policies at position `until`, and the policy in force. Raises NotFound."""
-    stored = StoredAnswer(
+    return await context.read_log(policies.answer_at, _stored(row), until=until)
+
+
+async def labels_under(context: RequestContext, row: results.ReadResult, answer: Answer, policy: PolicyState | None) -> tuple[str, ...]:
+    """All labels that apply where `answer_at` gave this answer and policy."""
+    return await context.read_log(policies.labels_under, _stored(row), answer, policy)
+
+
+def _stored(row: results.ReadResult) -> StoredAnswer:
+    return StoredAnswer(
         job=row.classification_id,
         dataset=row.dataset_id,
         model_name=row.model_name,
         model_version=row.model_version,
         position=row.position,
         answer=row.said,
-        scores=row.scores,
+        scores=row.all_scores,
         value=row.value,
     )
-    return await context.read_log(policies.answer_at, stored, until=until)
 
 
 async def _named(context: RequestContext, row: read_model.ReadPolicy | PolicyState) -> Policy:

@@ -7,8 +7,10 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import BaseRouteHandler
 from litestar.types import ExceptionHandlersMap
 
+from api.allowed_values import parameter_of, public_name, sentence
 from domain.errors import DomainError, FieldError, Invalid
 
 log = structlog.get_logger()
@@ -171,14 +173,14 @@ def _on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Res
 
 
 def _on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
-    """Name the invalid fields without repeating their values."""
+    """Name the invalid fields. No value is repeated but one that is none of the allowed words."""
     extra = error.extra if isinstance(error.extra, list) else []
-    errors = [_field_error(item) for item in extra if isinstance(item, dict)]
+    errors = [_field_error(item, request.route_handler) for item in extra if isinstance(item, dict)]
     detail = "; ".join(f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {item['msg']}" for item in errors)
     return _on_domain_error(request, Invalid(detail or "The request is invalid", errors=errors))
 
 
-def _field_error(item: dict[str, Any]) -> FieldError:
+def _field_error(item: dict[str, Any], handler: BaseRouteHandler) -> FieldError:
     message = str(item.get("message", "is invalid"))
     if message == "'data'":
         return {"loc": ["body"], "msg": "is missing: send a JSON object"}
@@ -189,7 +191,11 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     if field and (not path or path[-1] != field[1]):
         path.append(field[1])
     source = str(getattr(item.get("source"), "value", item.get("source")) or "body")
-    return {"loc": [source, *path], "msg": JSON_PATH.sub("", message)}
+    message = JSON_PATH.sub("", message)
+    if source == "body":
+        return {"loc": [source, *path], "msg": sentence(message, parameter_of(handler, "data"), path)}
+    parameter = parameter_of(handler, key)
+    return {"loc": [source, public_name(parameter, key)], "msg": sentence(message, parameter)}
 
 
 def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:

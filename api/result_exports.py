@@ -32,6 +32,7 @@ class ExportedResult(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None
     filename: str
     label: str
+    labels: tuple[str, ...]
     label_text: str
     confidence: float
     verdict: Verdict
@@ -83,5 +84,5 @@ def _csv(page: Sequence[ExportedResult], *, header: bool) -> str:
 
 
 def _cells(one: ExportedResult) -> Mapping[str, object]:
-    texts = {"warnings": list_text(warning.code for warning in one.warnings), "scores": scores_text(one.scores)}
-    return {**msgspec.to_builtins(one), **texts}
+    warnings = list_text(warning.code for warning in one.warnings)
+    return {**msgspec.to_builtins(one), "labels": list_text(one.labels), "warnings": warnings, "scores": scores_text(one.scores)}

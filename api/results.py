@@ -14,7 +14,7 @@ from litestar.response import Stream
 
 from api.clock import utc_now
 from api.export_slots import ExportSlots, ExportStream
-from api.policies import answer_at
+from api.policies import answer_at, labels_under
 from api.request import PageSize, RequestContext, from_row
 from api.result_exports import MEDIA_TYPES, ExportedResult, ExportFormat, ModelVersions, exported
 from application.history.as_of import position_of
@@ -38,6 +38,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     image_id: UUID
     classification_id: UUID
     label: str
+    labels: tuple[str, ...]
     confidence: float
     model_name: str
     created_at: datetime
@@ -155,12 +156,12 @@ class Results(Controller):
     async def get_result(
         self, context: NamedDependency[RequestContext], result_id: FromPath[UUID], as_of: FromQuery[str | None] = None
     ) -> Result:
-        """One result. With `as_of`, the label, the confidence and the verdict are those under the policies in force then."""
+        """One result. With `as_of`, labels, confidence and verdict are those under the policies in force then."""
         row = await context.read(read_model.get, result_id)
         if as_of is None:
             return view(row)
-        answer, _ = await answer_at(context, row, await context.read_log(position_of, as_of))
-        return view(msgspec.structs.replace(row, label=answer.label, confidence=answer.confidence, verdict=answer.verdict))
+        answer, policy = await answer_at(context, row, await context.read_log(position_of, as_of))
+        return from_row(row, Result, **msgspec.structs.asdict(answer), labels=await labels_under(context, row, answer, policy))
 
     @get("/classification/{job_id:uuid}", operation_id="resultsOfClassification", summary="List results of a classification")
     async def list_results_of_classification(

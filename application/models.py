@@ -73,7 +73,8 @@ def add_external(
 ) -> CommandResult:
     """Add the declaration of an external classifier as a version, which is the candidate of its model from now on.
 
-    The same declaration again changes nothing (position 0). Raises Invalid, Forbidden, Conflict for a retired model.
+    The same declaration again changes nothing (position 0). Raises Invalid, Forbidden, Conflict for a retired model
+    and for one with versions of another kind.
     """
     require_role(command.actor, Role.RESEARCHER)
     declared = declare(name=name, description=description, labels=labels, label_texts=label_texts, review_below=review_below)

@@ -13,7 +13,7 @@ from application.ports import Command, EventStore, StreamPrecondition
 from domain import model, policy
 from domain.access import Actor, Grant, Role, require_role
 from domain.classification import ClassificationDeleted
-from domain.derivation import Answer, derive
+from domain.derivation import Answer, applying_labels, derive
 from domain.errors import Invalid, NotFound
 from domain.events import Event
 from domain.model import Model, OutputKind, Version, require_promoter
@@ -153,6 +153,13 @@ def answer_at(result: StoredAnswer, *, until: int, log: EventStore) -> tuple[Ans
     version = models.load_model(result.model_name, log=log).numbered(result.model_version)
     answer = derive(result.answer, kind=version.kind, scores=result.scores, value=result.value, rules=in_force.rules)
     return answer, in_force
+
+
+def labels_under(result: StoredAnswer, answer: Answer, in_force: Policy | None, *, log: EventStore) -> tuple[str, ...]:
+    """All labels that apply, the highest score first, where `answer_at` gave this answer and policy."""
+    version = models.load_model(result.model_name, log=log).numbered(result.model_version)
+    rules = None if in_force is None else in_force.rules
+    return applying_labels(answer, scores=result.scores, label_threshold=version.label_threshold, rules=rules)
 
 
 def policy_in_force(job: UUID, dataset: UUID, model: UUID, *, until: int, log: EventStore) -> Policy | None:

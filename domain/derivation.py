@@ -46,6 +46,22 @@ def derive(answer: Answer, *, kind: OutputKind, scores: Mapping[str, float], val
     return _of_one_label(answer, _known(answer, scores) if rules.label_at else {}, rules)
 
 
+def applying_labels(
+    answer: Answer, *, scores: Mapping[str, float], label_threshold: float | None, rules: PolicyRules | None = None
+) -> tuple[str, ...]:
+    """All labels that apply, the highest score first. That of the `answer`, which `rules` or the model gave, is always one of them.
+
+    `label_threshold` is the score (0 to 1) from which a label of the model applies; None where labels exclude each other. `applies_at` and
+    `applies_at_for` of the rules precede it, but do not change an answer out of the domain of the model.
+    """
+    if label_threshold is None or answer.label == NONE_APPLIES:
+        return (answer.label,)
+    rules = PolicyRules() if rules is None or answer.verdict is Verdict.OUT_OF_DOMAIN else rules
+    default = label_threshold if rules.applies_at is None else rules.applies_at
+    applying = {label for label, score in scores.items() if score >= rules.applies_at_for.get(label, default)} - {NONE_APPLIES}
+    return tuple(sorted(applying | {answer.label}, key=lambda label: (-scores.get(label, answer.confidence), label)))
+
+
 def _known(answer: Answer, scores: Mapping[str, float]) -> Mapping[str, float]:
     return {label: score for label, score in scores.items() if 0 <= score <= 1} or {answer.label: answer.confidence}
 

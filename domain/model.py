@@ -244,7 +244,7 @@ def add_version(
 ) -> list[Event]:
     """The version, to which `alias` points from now on; by default `production` for the first version, and `candidate` for a later one.
 
-    No event if the model has the same version already. Raises Invalid.
+    No event if the model has the same version already. Raises Invalid, and Conflict for an external version of a model that has others.
     """
     if is_id(name):
         raise invalid("name", "must not look like an id")
@@ -252,6 +252,8 @@ def add_version(
         raise invalid("name", f"must not be {name}: choose another name")
     if state is not None and state.same_as(version) is not None:
         return []
+    if state is not None and version.is_external and not all(known.is_external for known in state.versions):
+        raise Conflict(f"The model {name} has versions that this system runs itself: give the external classifier another name")
     number = len(state.versions) + 1 if state else 1
     if number > MAX_VERSIONS:
         raise invalid("versions", f"of a model are at most {MAX_VERSIONS}: give the model another name")

@@ -1,6 +1,6 @@
 """The read models of results, and of outdated results, which were computed from other pixels than the newest reader gives."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -19,6 +19,7 @@ from domain.values import ImageWarning, model_id, result_id
 from projections.access import subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
+from projections.result_labels import labels_of
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,9 +51,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     original: Answer | None = None
 
     @property
+    def answer(self) -> Answer:
+        """What is in force."""
+        return Answer(self.label, self.confidence, self.verdict)
+
+    @property
     def said(self) -> Answer:
         """What the model said."""
-        return self.original or Answer(self.label, self.confidence, self.verdict)
+        return self.original or self.answer
 
 
 def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
@@ -151,7 +157,8 @@ class ReadResult(Result, frozen=True, kw_only=True):
     """A result as queried. `filename` and `path` are those of the image; `top_k` is the number of scores that the job shows, None for all.
 
     `result_version` counts the results of the model for the image, from 1; deleting a job changes no number. `is_newest`: no later one is
-    left. The reader version `other_reader` gives other pixels than those of the result; None if none does.
+    left. The reader version `other_reader` gives other pixels than those of the result; None if none does. `labels` are all that apply,
+    the highest score first. `all_scores` are those of the model, of which `scores` are the ones that the job shows.
     """
 
     filename: str
@@ -160,6 +167,8 @@ class ReadResult(Result, frozen=True, kw_only=True):
     is_newest: bool
     top_k: int | None
     other_reader: int | None
+    labels: tuple[str, ...] = ()
+    all_scores: dict[str, float] = {}
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +249,8 @@ async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> ReadResult:
     """A visible result. Raises NotFound."""
     conditions = msgspec.structs.asdict(NO_FILTER) | {"id": result_id, "all_versions": True}
     parameters = conditions | {"subject": subject_of(actor), "at": None, "after": None, "maximum": 1}
-    return shown(await only_row(db, OF_JOB_OR_IMAGE, parameters, into=ReadResult, what="ClassificationResult"))
+    [found] = await shown(db, [await only_row(db, OF_JOB_OR_IMAGE, parameters, into=ReadResult, what="ClassificationResult")])
+    return found
 
 
 async def listed(
@@ -265,7 +275,7 @@ async def listed(
         found = await db.rows(query, parameters, into=ReadResult)
         if len(found) > maximum:
             break
-    return page_of([shown(one) for one in found], maximum, lambda result: result.created_at)
+    return page_of(await shown(db, found), maximum, lambda result: result.created_at)
 
 
 def _queries(where: Filter, *, all_versions: bool) -> tuple[str, ...]:
@@ -278,11 +288,16 @@ def _queries(where: Filter, *, all_versions: bool) -> tuple[str, ...]:
     return (ALL_VERSIONS,) if all_versions else (NEWEST_VERSIONS_OF_RECENT, NEWEST_VERSIONS)
 
 
-def shown(found: ReadResult) -> ReadResult:
-    """The result with the highest scores only, if its job shows no more; an outdated one has a warning."""
+async def shown(db: QueryDatabase, found: Sequence[ReadResult]) -> list[ReadResult]:
+    """Results with all labels that apply, and with the highest scores only if their job shows no more; outdated ones have a warning."""
+    return [_shown(one, labels) for one, labels in zip(found, await labels_of(db, found), strict=True)] if found else []
+
+
+def _shown(found: ReadResult, labels: tuple[str, ...]) -> ReadResult:
     highest = sorted(found.scores.items(), key=lambda scored: -scored[1])[: found.top_k]
     scores = found.scores if found.top_k is None else dict(highest)
+    complete = msgspec.structs.replace(found, scores=scores, all_scores=found.scores, labels=labels)
     if found.other_reader is None:
-        return msgspec.structs.replace(found, scores=scores)
+        return complete
     detail = f"Reader {found.other_reader} gives other pixels than this result was computed from. Run the model again"
-    return msgspec.structs.replace(found, scores=scores, warnings=(*found.warnings, ImageWarning(OTHER_PIXELS, detail)))
+    return msgspec.structs.replace(complete, warnings=(*found.warnings, ImageWarning(OTHER_PIXELS, detail)))

@@ -86,7 +86,7 @@ async def today(db: QueryDatabase, actor: Actor, *, now: datetime) -> Statistics
     return Statistics(
         classified_last_24_hours=recent,
         average_confidence=sum(hour.micros for hour in found.hours) / 1_000_000 / labelled if labelled else 0.0,
-        last_10_results=[results.shown(one) for one in found.newest],
+        last_10_results=[*await results.shown(db, found.newest)],
         hourly_counts=[HourlyCount(hour=hour, count=counted[hour].count if hour in counted else 0) for hour in hours],
     )
 

@@ -94,3 +94,6 @@ def require_settings(settings: Settings, *names: str) -> None:
     for name in names:
         if not getattr(settings, name):
             fail(f"set BIOSCOPE_{name.upper()}: this process needs it (`bioscope up` sets it for its own processes)", WRONG_USE)
+
+
+AS_OF = click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")

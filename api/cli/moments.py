@@ -38,6 +38,11 @@ class Deadline(Moment):
         return super().convert(value, param, ctx)
 
 
+def short_moment(moment: datetime, *, now: datetime) -> str:
+    """Such as `Mar 01 12:00`, or `2025-03-01` in another year than `now`."""
+    return f"{moment:%b %d %H:%M}" if moment.year == now.year else f"{moment:%Y-%m-%d}"
+
+
 def duration(seconds: float) -> str:
     """In words, such as `45 s`, `3 min` or `1 h 20 min`."""
     minutes = round(seconds / 60)

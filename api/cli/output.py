@@ -19,6 +19,8 @@ from rich.text import Text
 from api.cli.exit_codes import FAILED
 from domain.values import printable
 
+UNBROKEN: Final = "\ue000"
+"""Stands in a cell for a space at which no line is broken."""
 GAP: Final = 2  # columns between the cells of a table
 
 out = Console()
@@ -119,7 +121,9 @@ def _table_lines(columns: Sequence[Column], widths: Sequence[int], row: Sequence
         line = Text()
         for column, width, cell, part in zip(columns, widths, row, parts, strict=True):
             padding = " " * (width - cell_len(part))
-            line.append(padding if column.right else "").append(part, cell.style).append("" if column.right else padding).append(" " * GAP)
+            line.append(padding if column.right else "").append(part.replace(UNBROKEN, " "), cell.style).append(
+                "" if column.right else padding
+            ).append(" " * GAP)
         line.rstrip()
         yield line
 
@@ -130,7 +134,7 @@ def _print_blocks(columns: Sequence[Column], rows: Sequence[Sequence[Text]], wid
         if number:
             console.print()
         for column, cell in zip(columns, row, strict=True):
-            line = Text(fitted(f"{column.title:{indent}}{cell.plain}", width, indent=" " * indent).rstrip())
+            line = Text(fitted(f"{column.title:{indent}}{cell.plain}", width, indent=" " * indent).rstrip().replace(UNBROKEN, " "))
             line.stylize("bold", 0, len(column.title))
             line.stylize(cell.style, indent)
             console.print(line, highlight=False, soft_wrap=True)

@@ -2,20 +2,18 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from api.cli.commands import Choice, SettingOption, argument, command, json_option
+from api.cli.commands import SettingOption, argument, command, json_option
 from api.cli.common import API_URL
 from api.cli.exit_codes import FAILED, WRONG_USE
-from api.cli.moments import Deadline
+from api.cli.job_options import job_options, require_model
 from api.cli.output import fail, print_json, print_message
 from api.cli.prompts import ask, ask_password
-from domain.classification import Priority
 from infrastructure.configuration.urls import shown_origin
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
@@ -54,48 +52,12 @@ def login(url: str | None, email: str | None) -> None:
     variables={"BIOSCOPE_TOKEN": "An access token, used instead of the one that `bioscope login` stored."},
 )
 @argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with images.")
-@click.option(
-    "--model",
-    metavar="NAME[@VERSION]",
-    help="Name of the model, with an alias or number of a version other than the one in production, such as cells@candidate or cells@2."
-    " [default: the model that the server is configured with]",
-)
-@click.option(
-    "--plane",
-    "planes",
-    metavar="AXIS=PLANES",
-    multiple=True,
-    help="Which planes of each image the model gets: z=max, z=mean, z=4, c=0,2 or t=0, counted from 0."
-    " Can be repeated. [default: the model chooses]",
-)
+@job_options
 @click.option("--dataset", metavar="NAME", help="Name of the new dataset. [default: the name of the folder]")
-@click.option("--priority", type=Choice([priority.value for priority in Priority]), help="Order among your own jobs. [default: normal]")
-@click.option(
-    "--deadline",
-    type=Deadline(),
-    metavar="TIME",
-    help=f"When the job ends at the latest, such as {Deadline.examples}. Images without a result are failures then.",
-)
-@click.option(
-    "--top-k", type=click.IntRange(min=1), metavar="NUMBER", help="How many scores results show, the highest ones. [default: all]"
-)
-@click.option("--fresh", is_flag=True, help="Run the model also for images that it has a result for.")
 @click.option("--csv", "output_format", flag_value="csv", help="Print the results as CSV.")
 @json_option("api.cli.client.terminal:RunReport", name="output_format", flag_value="json")
 @API_URL
-def classify(
-    folder: Path,
-    model: str | None,
-    planes: Sequence[str],
-    dataset: str | None,
-    priority: str | None,
-    deadline: datetime | None,
-    top_k: int | None,
-    output_format: str | None,
-    url: str | None,
-    *,
-    fresh: bool,
-) -> None:
+def classify(folder: Path, choices: Mapping[str, Any], dataset: str | None, output_format: str | None, url: str | None) -> None:
     """Upload a folder of images, run a model, print the results.
 
     The images become a new dataset. JPEG, PNG and TIFF files are uploaded, those of subfolders too. Hidden files are ignored; the number
@@ -106,16 +68,10 @@ def classify(
     """
     from api.cli.client import terminal
     from api.cli.client.image_folder import folder_name, scan, shown, skipped_files
-    from api.cli.client.job_choices import ModelChoice, model_choice, plane_choice
     from api.cli.client.manifest import read_manifest
     from api.cli.client.sign_in import open_client
     from api.cli.output import err
 
-    try:
-        choice = model_choice(model) if model is not None else ModelChoice("")
-        chosen_planes = plane_choice(planes)
-    except ValueError as wrong:
-        fail(str(wrong), WRONG_USE)
     client = open_client(url)
     contents = scan(folder)
     manifest = read_manifest(folder, [image.name for image in contents.images])
@@ -124,18 +80,13 @@ def classify(
     if not contents.images:
         fail(f"{shown(folder)} contains no .jpg, .jpeg, .png, .tif or .tiff file: give the folder of your images", WRONG_USE)
     with client:
-        if choice.name:
-            _require_model(client, choice)
-        options = {"priority": priority, "deadline": deadline and deadline.isoformat(), "top_k": top_k, "fresh": fresh}
-        client.require_choices(choice.name, version=choice.version, planes=chosen_planes, options=options)
+        require_model(client, choices)
+        client.require_choices(choices)
         report = terminal.classify(
             client,
             contents.images,
             dataset_name=dataset or folder_name(folder),
-            model=choice.name,
-            version=choice.version,
-            planes=chosen_planes,
-            options=options,
+            choices=choices,
             truth=manifest.labels,
             console=err,
         )
@@ -150,11 +101,3 @@ def classify(
     if report.job_id:
         print_message(f"Results: bioscope results list --job {report.job_id}")
     sys.exit(FAILED if report.failures or report.status != "completed" else 0)
-
-
-def _require_model(client: Any, choice: Any) -> None:
-    """Before anything is uploaded."""
-    from api.cli.client.job_choices import refusal_of
-
-    if refusal := refusal_of(choice, client.get("/api/models", retired=True)):
-        fail(refusal, WRONG_USE)

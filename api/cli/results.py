@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 
 from api.cli.commands import Choice, Id, argument, group, json_option
-from api.cli.common import API_URL
+from api.cli.common import API_URL, AS_OF
 from api.cli.exit_codes import WRONG_USE
 from api.cli.moments import MOMENT_EXAMPLES, Moment
 from api.cli.numbers import Fraction
@@ -83,15 +83,19 @@ def list_results(limit: int, url: str | None, *, with_ids: bool, as_json: bool, 
 @argument(
     "result", type=Id(hint="See `bioscope results list --ids`."), required=False, help="Id of the result. [default: the newest one of all]"
 )
+@AS_OF
 @json_option(ResultDetails)
 @API_URL
-def show(result: UUID | None, url: str | None, *, as_json: bool) -> None:
-    """Show a result: scores, model, and the other results of the model for the image."""
+def show(result: UUID | None, as_of: str | None, url: str | None, *, as_json: bool) -> None:
+    """Show a result: scores, model, and the other results of the model for the image.
+
+    With --as-of, its label, confidence and verdict are those under the policies that were in force then.
+    """
     from api.cli.client import results
     from api.cli.client.sign_in import open_client
 
     with open_client(url) as client:
-        found = results.read_result(client, result)
+        found = results.read_result(client, result, as_of=as_of)
     if as_json:
         print_json(found)
     else:
@@ -102,7 +106,7 @@ def show(result: UUID | None, url: str | None, *, as_json: bool) -> None:
 @argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), help="File to write; it must not exist. - is stdout.")
 @filters
 @click.option(
-    "--format", "export_format", type=Choice(sorted(ENDINGS.values())), help="Format of the file. [default: by its ending, or csv]"
+    "--format", "export_format", type=Choice(sorted(ENDINGS.values())), help="Format of the file. [default: by its ending; csv on stdout]"
 )
 @API_URL
 def export(file: Path, export_format: str | None, url: str | None, **chosen: Any) -> None:
@@ -115,6 +119,9 @@ def export(file: Path, export_format: str | None, url: str | None, **chosen: Any
     from infrastructure.atomic_files import write_atomically
 
     to_stdout = str(file) == "-"
+    chosen_format = export_format or ("csv" if to_stdout else ENDINGS.get(file.suffix.lower()))
+    if chosen_format is None:
+        fail(f"{file} ends in neither .csv nor .json: choose such a name, or give --format", WRONG_USE)
     if not to_stdout and file.exists():
         fail(f"{file} exists already: choose another name", WRONG_USE)
     if not to_stdout and not file.parent.is_dir():
@@ -123,7 +130,7 @@ def export(file: Path, export_format: str | None, url: str | None, **chosen: Any
         query = results.query_of(client, **_conditions(chosen))
         if not results.read_results(client, query, maximum=1):
             print_message("No result matches: the export is empty.")
-        pieces = results.export(client, query, export_format or ENDINGS.get(file.suffix.lower(), "csv"))
+        pieces = results.export(client, query, chosen_format)
         if to_stdout:
             sys.stdout.buffer.writelines(pieces)
             return

@@ -274,11 +274,16 @@ class JobDetails(Job, frozen=True, kw_only=True):
     failures: tuple[JobFailure, ...]
 
 
-class RetriedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """The new job of a retry."""
+class StartedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A new job."""
 
     id: UUID
     status: JobStatus
+
+
+class RetriedJob(StartedJob, frozen=True, kw_only=True):
+    """The new job of a retry."""
+
     retry_of: Annotated[UUID, Described(description="the job whose failed images it classifies again")]
 
 
@@ -289,6 +294,7 @@ class FoundResult(msgspec.Struct, frozen=True, kw_only=True):
     path: Annotated[str | None, Described(description="path of the image in its folder; null if it was uploaded without one")]
     filename: Annotated[str, Described(description="file name of the image")]
     label: str
+    labels: Annotated[tuple[str, ...], Described(description="all labels that apply, that with the highest score first")]
     confidence: Annotated[float, Described(description="from 0 to 1; 0 for a value")]
     verdict: Verdict
     value: Annotated[float | None, Described(description="number that was measured; null for a label")]

@@ -101,7 +101,7 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
         "version": "Version of the schema. Default: the newest one",
     },
     "policiesListed": {
-        "policy_scope": "Only policies of jobs, datasets or models: `job`, `dataset` or `model`",
+        "scope": "Only policies of jobs, datasets or models: `job`, `dataset` or `model`",
         "dataset_id": "Only policies of this dataset and of its jobs",
     },
     "imagesListed": {"dataset_id": "Only images in this dataset", "device_id": "Only images from this device"},
@@ -208,6 +208,7 @@ RESULT: Final[Texts] = {
     "value": "The number that was measured; null for labels",
 }
 OF_AN_IMAGE: Final[Texts] = {
+    "labels": "All labels that apply, the highest score first, where several can; otherwise the label alone",
     "dataset_id": "Dataset that holds the image",
     "path": "Path of the image in the folder that was uploaded; null if it was uploaded without one",
     "filename": "File name of the image",

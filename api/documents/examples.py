@@ -123,6 +123,7 @@ FOUND: Final = {
     "image_id": IMAGE,
     "classification_id": JOB,
     "label": "lymphocyte",
+    "labels": ["lymphocyte"],
     "confidence": 0.94,
     "model_name": "pbc8",
     "created_at": CLASSIFIED,
@@ -138,7 +139,7 @@ FOUND: Final = {
     "is_newest": True,
     "reused": None,
 }
-NOT_IN_THE_PAST: Final = {"created_at", "warnings", "dataset_id", "path", "filename", "result_version", "is_newest", "reused"}
+NOT_IN_THE_PAST: Final = {"labels", "created_at", "warnings", "dataset_id", "path", "filename", "result_version", "is_newest", "reused"}
 DECLARED: Final = {
     "labels": ["bone_cells", "rbc", "vascular_fragments", "other"],
     "label_texts": {"rbc": "red blood cells"},

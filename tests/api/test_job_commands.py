@@ -1,7 +1,8 @@
-"""`bioscope jobs`: jobs are listed, shown, watched, cancelled and retried by the person who is signed in."""
+"""`bioscope jobs`: jobs are started, listed, shown, watched, cancelled and retried by the person who is signed in."""
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from api.cli import main
 from api.cli.client.credentials import Credentials, store_credentials
 from api.cli.client.job_progress import speed
+from api.cli.moments import short_moment
 from api.cli.shapes import Job
 from scripts.commands import shapes
 from tests.api.http_calls import dataset, image_in, run
@@ -65,7 +67,7 @@ def in_one_line(text):
 
 
 async def test_without_a_sign_in_a_command_says_how_to_sign_in(bioscope):
-    for arguments in (["list"], ["show"], ["watch"], ["cancel", uuid4()], ["retry", uuid4()]):
+    for arguments in (["list"], ["show"], ["watch"], ["cancel", uuid4()], ["retry", uuid4()], ["run", uuid4()]):
         assert "run `bioscope login` first" in (await bioscope("jobs", *arguments, code=2)).stderr
 
 
@@ -115,7 +117,7 @@ async def test_a_failure_of_an_image_that_was_deleted_is_shown_with_its_id(api, 
 async def test_the_newest_job_of_somebody_without_jobs_is_asked_for_by_id(bioscope, http):
     for command in ("show", "watch"):
         assert "you have not started any job yet: give the id of a job" in (await bioscope("jobs", command, code=2)).stderr
-    assert "Classification not found" in (await bioscope("jobs", "show", uuid4(), code=1)).stderr
+    assert "Job not found" in (await bioscope("jobs", "show", uuid4(), code=1)).stderr
     assert "See `bioscope jobs list`." in (await bioscope("jobs", "show", "x", code=2)).stderr
 
 
@@ -180,6 +182,104 @@ def test_a_retry_names_the_new_job_and_may_be_watched(monkeypatch):
     assert json.loads(done.stdout) == {"id": new, "status": "pending", "retry_of": job}
     assert f"Watch it with: bioscope jobs watch {new}" in in_one_line(done.stderr)
     assert f"Job {new} completed: 1 result, 0 failures." in in_one_line(watched.stderr)
+
+
+async def started(bioscope, http, *arguments):
+    """The job that `bioscope jobs run` started, as the API has it."""
+    done = await bioscope("jobs", "run", *arguments, "--json")
+    assert_shape(shapes()["bioscope jobs run"], done.stdout)
+    new = json.loads(done.stdout)["id"]
+    assert f"The job {new} has started. Watch it with: bioscope jobs watch {new}" in in_one_line(done.stderr)
+    return (await http.get(f"/api/classifications/{new}")).json()
+
+
+async def test_a_job_is_started_over_a_dataset_with_its_choices(bioscope, http):
+    home = await dataset(http, "smears")
+    for named in ("smears", home):
+        plain = await started(bioscope, http, "--dataset", named)
+        assert (plain["dataset_id"], plain["filter"], plain["model_name"], plain["priority"]) == (home, None, "shapes", "normal")
+    choices = ["--model", "shapes@1", "--threshold", "0", "--priority", "high", "--deadline", "2h", "--top-k", "1", "--fresh"]
+    chosen = await started(bioscope, http, "--dataset", home, *choices, "--plane", "z=max", "--plane", "c=0")
+    assert [chosen[name] for name in ("model_version", "threshold", "priority", "top_k", "fresh")] == [1, 0.0, "high", 1, True]
+    assert chosen["deadline"] is not None
+    assert chosen["planes"] == {"z": "max", "c": [0]}
+
+
+async def test_a_job_is_started_over_a_part_of_a_dataset(api, bioscope, http):
+    home, admin = await dataset(http), await api.client("admin")
+    device = (await admin.post("/api/devices", json={"name": "Microscope", "hostname": "scope-1"})).json()["id"]
+    for options, expected in {
+        ("--path", "A1/*", "--label", "round", "--verdict", "needs_review"): {"path": "A1/*", "label": "round", "verdict": "needs_review"},
+        ("--device", "scope-1"): {"device_id": device},
+        ("--device", device, "--without-result"): {"device_id": device, "without_result": True},
+        ("--uploaded-from", "2026-03-01", "--uploaded-before", "2026-03-02T12:00:00Z"): {
+            "uploaded_from": "2026-03-01T00:00:00Z",
+            "uploaded_before": "2026-03-02T12:00:00Z",
+        },
+    }.items():
+        job = await started(bioscope, http, "--dataset", home, *options)
+        assert {name: value for name, value in job["filter"].items() if value not in (None, False)} == expected
+
+
+async def test_a_job_is_started_over_a_list_of_images(bioscope, http):
+    home = await dataset(http)
+    images = [await image_in(http, home) for _ in range(2)]
+    job = await started(bioscope, http, *images, "--model", "shapes")
+    assert (job["listed"], job["dataset_id"]) == (2, home)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ([], 2, "give either --dataset or the ids of images"),
+        ([uuid4(), "--dataset", "smears"], 2, "give either --dataset or the ids of images, not both"),
+        ([uuid4(), "--path", "A1/*", "--without-result"], 2, "--path, --without-result chooses images of a dataset: leave it out"),
+        (["smears"], 2, "'smears' is not an id."),
+        (["--dataset", "none"], 2, "there is no dataset 'none' that you may see"),
+        (["--dataset", "smears", "--device", "none"], 2, "there is no device 'none' that you may see"),
+        (["--dataset", "smears", "--model", "none"], 2, "there is no model 'none'; choose one of: shapes"),
+        (["--dataset", "smears", "--model", "shapes@"], 2, "'shapes@' is not a model"),
+        (["--dataset", "smears", "--threshold", "2"], 2, "2.0 is not in the range 0<=x<=1"),
+        (["--dataset", "smears", "--plane", "z=first"], 2, "z=first is wrong: planes are numbers from 0"),
+        (["--dataset", "smears", "--label", "square"], 1, "filter.label must be a label of the model version: flat, round"),
+        (["--dataset", "smears", "--path", ""], 1, "filter.path"),
+        (["--dataset", "smears", "--deadline", "2020-01-01"], 1, "deadline must be in the future"),
+        ([uuid4()], 1, "not found"),
+    ],
+)
+async def test_a_wrong_choice_starts_no_job_and_is_answered_with_what_to_do(bioscope, http, arguments, code, sentence):
+    await dataset(http, "smears")
+    assert sentence in in_one_line((await bioscope("jobs", "run", *arguments, code=code)).stderr)
+    assert (await http.get("/api/classifications/")).json() == []
+
+
+async def test_a_started_job_may_be_watched_until_it_has_ended(api, bioscope, http):
+    workers, home = WorkerEvents(api), await dataset(http)
+    image = await image_in(http, home)
+    watching = asyncio.create_task(bioscope("jobs", "run", image, "--watch", code=1))
+    while not (jobs := (await http.get("/api/classifications/")).json()):
+        await asyncio.sleep(0.05)
+    job = jobs[0]["id"]
+    await workers.plan(job, [image])
+    await workers.judge(job, [], [image])
+    await workers.complete(job, succeeded=0, failed=1)
+    assert f"Failures: bioscope jobs show {job}" in in_one_line((await watching).stderr)
+
+
+async def test_a_list_fits_80_columns_and_breaks_no_time(api, bioscope, http, monkeypatch):
+    job, _, _ = await job_with_a_failure(api, http)
+    monkeypatch.setenv("COLUMNS", "80")
+    title, row = (await bioscope("jobs", "list")).stdout.splitlines()
+    assert title.split() == ["job", "status", "model", "done", "started", "(UTC)"]
+    assert len(row) <= 80
+    assert f"{datetime.now(UTC):%b} " in row
+    assert row.startswith(f"{job}  completed  shapes@1   2/2  ")
+
+
+def test_a_moment_of_another_year_is_shown_as_a_day():
+    now = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    assert short_moment(now, now=now) == "Mar 01 12:30"
+    assert short_moment(datetime(2025, 12, 31, 23, 59, tzinfo=UTC), now=now) == "2025-12-31"
 
 
 def test_the_pace_of_a_job_is_shown_as_far_as_the_server_knows_it():

@@ -163,7 +163,7 @@ async def test_policies_are_listed_newest_first_and_only_those_that_are_visible(
 
     assert await scopes() == await scopes(admin) == ["job", "dataset", "model"]
     assert await scopes(other) == ["model"]
-    assert await scopes(policy_scope="dataset") == ["dataset"]
+    assert await scopes(scope="dataset") == ["dataset"]
     assert await scopes(dataset_id=lab.cells) == ["job", "dataset"]
     page = await lab.http.get("/api/policies/", params={"page_size": 2})
     assert await scopes(page_size=2, cursor=page.headers["x-next-cursor"]) == ["model"]
@@ -174,7 +174,7 @@ async def test_policies_are_listed_newest_first_and_only_those_that_are_visible(
     assert_refused(await other.get(f"{lab.of_job}/history"), 404)
     await lab.http.delete(f"/api/classifications/{lab.job}")
     assert await scopes() == ["model"]
-    assert_refused(await lab.http.get("/api/policies/", params={"policy_scope": "person"}), 422)
+    assert_refused(await lab.http.get("/api/policies/", params={"scope": "person"}), 422)
 
 
 async def test_a_policy_of_a_model_is_set_by_administrators_and_promoters(lab):

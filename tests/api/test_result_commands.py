@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from domain.classification import Verdict
+from domain.model import OutputKind
 from scripts.commands import shapes
 from tests.api.http_calls import dataset, image_in, run
 from tests.api.test_commands import assert_shape
@@ -120,7 +122,7 @@ async def test_a_measured_number_has_neither_confidence_nor_bars(bioscope, lab):
 
 async def test_without_any_result_none_is_shown(bioscope, lab):  # noqa: F811 - a fixture
     assert "there is no result that you may see" in (await bioscope("results", "show", code=2)).stderr
-    assert "not found" in (await bioscope("results", "show", uuid4(), code=1)).stderr
+    assert "Result not found" in (await bioscope("results", "show", uuid4(), code=1)).stderr
 
 
 async def test_results_are_exported_to_a_file_by_its_ending_and_to_stdout(bioscope, lab, tmp_path):  # noqa: F811 - a fixture
@@ -134,6 +136,39 @@ async def test_results_are_exported_to_a_file_by_its_ending_and_to_stdout(biosco
     assert [row["classification_id"] for row in rows_of(printed.stdout)] == [high]
     as_json = await bioscope("results", "export", "-", "--format", "json", "--job", high)
     assert [row["classification_id"] for row in json.loads(as_json.stdout)] == [high]
+
+
+async def test_an_export_needs_an_ending_that_names_its_format(bioscope, lab, tmp_path):  # noqa: F811 - a fixture
+    for name in ("r.xlsx", "r"):
+        refused = await bioscope("results", "export", name, code=2)
+        assert f"{name} ends in neither .csv nor .json: choose such a name, or give --format" in in_one_line(refused.stderr)
+    await bioscope("results", "export", "r.txt", "--format", "csv")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["r.txt"]
+
+
+async def test_a_result_is_shown_as_it_was(bioscope, lab):  # noqa: F811 - a fixture
+    _, job = await lab.result(confidence=0.75)
+    before = lab.workers.log.head()
+    await bioscope("policies", "set", "job", job, "--label-at", "flat=0.1", "--reason", "A trial")
+    for moment, label in ((before, "round"), (lab.workers.log.head(), "flat")):
+        printed = (await bioscope("results", "show", "--as-of", moment, "--json")).stdout
+        assert_shape(shapes()["bioscope results show"], printed)
+        assert (json.loads(printed)["label"], json.loads(printed)["labels"]) == (label, [label])
+    assert "label round verdict clear" in in_one_line((await bioscope("results", "show", "--as-of", before)).stdout)
+
+
+async def test_all_labels_that_apply_are_shown_and_no_verdict_is_broken(bioscope, lab, monkeypatch):  # noqa: F811 - a fixture
+    await lab.workers.model("marks", kind=OutputKind.MULTI_LABEL, digest="ab" * 32)
+    image = await image_in(lab.http, lab.home, path=f"{'x' * 40}.jpg")
+    job = await run(lab.http, image_id=image, model_name="marks")
+    found = {"label": "round", "confidence": 0.9, "verdict": Verdict.NEEDS_REVIEW}
+    await lab.workers.answer(job, image, scores={"round": 0.9, "flat": 0.6}, **found)
+    assert "labels round, flat verdict needs_review" in in_one_line((await bioscope("results", "show")).stdout)
+    monkeypatch.setenv("COLUMNS", "82")
+    lines = (await bioscope("results", "list")).stdout.splitlines()
+    assert max(map(len, lines)) <= 82
+    assert "round, flat" in lines[1]
+    assert lines[2].strip() == "(needs review)"
 
 
 async def test_an_export_without_results_says_so(bioscope, lab, tmp_path):  # noqa: F811 - a fixture

@@ -11,8 +11,9 @@ import pytest
 
 from api.result_exports import ExportedResult
 from domain.classification import chunks_of
+from domain.model import OutputKind
 from tests.api.http_calls import assert_refused, dataset, id_of, image_in, run, share
-from tests.api.worker_events import WorkerEvents, now
+from tests.api.worker_events import SHA256, WorkerEvents, now
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ async def client(api):
 async def test_a_result_is_shown_as_the_contract_says(client):
     image, job = await client.result(confidence=0.75)
     [body] = (await client.http.get(RESULTS)).json()
-    more = {"verdict", "scores", "warnings", "model_version", "dataset_id", "value"}
+    more = {"labels", "verdict", "scores", "warnings", "model_version", "dataset_id", "value"}
     assert set(body) == CONTRACT | more | {"path", "filename", "result_version", "is_newest", "reused"}
     assert (body["filename"], body["path"], body["result_version"], body["is_newest"], body["reused"]) == ("cell.jpg", None, 1, True, None)
     assert body["value"] is None
@@ -364,3 +365,35 @@ async def exported_rows(http, query):
     answer = await http.get(f"{EXPORT}?{query}")
     assert answer.status_code == 200, answer.text
     return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+
+
+async def test_all_labels_that_apply_are_listed_under_the_rules_that_are_in_force(client):
+    await client.workers.model("marks", kind=OutputKind.MULTI_LABEL, digest=SHA256, labels=("none", "round", "flat", "long"))
+    image = await image_in(client.http, client.cells)
+    job = await run(client.http, image_id=image, model_name="marks", top_k=1)
+    scores = {"none": 0.1, "round": 0.9, "flat": 0.7, "long": 0.2}
+    await client.workers.answer(job, image, scores=scores, label="round", confidence=0.9)
+
+    async def shown(**query):
+        body = (await client.http.get(f"{RESULTS}{result}", params=query)).json()
+        return body["label"], body["labels"], body["scores"]
+
+    [listed] = (await client.http.get(RESULTS)).json()
+    result, before = listed["id"], client.workers.log.head()
+    assert listed["labels"] == ["round", "flat"]
+    assert await shown() == ("round", ["round", "flat"], {"round": 0.9})
+    rules = {"rules": {"applies_at": 0.8, "applies_at_for": {"long": 0.15}}, "reason": "A trial"}
+    assert (await client.http.put(f"/api/policies/job/{job}", json=rules)).status_code == 200
+    assert (await shown())[1] == ["round", "long"]
+    assert await shown(as_of=str(before)) == ("round", ["round", "flat"], {"round": 0.9})
+    assert (await shown(as_of=str(client.workers.log.head())))[:2] == ("long", ["round", "long"])
+    [row] = csv.DictReader(io.StringIO((await client.http.get(RESULTS + "export")).text))
+    assert row["labels"] == "round; long"
+    [recent] = (await client.http.get(RESULTS + "today/statistics")).json()["last_10_results"]
+    assert recent["labels"] == ["round", "long"]
+
+
+async def test_the_label_is_the_only_one_where_labels_exclude_each_other(client):
+    await client.result(confidence=0.5)
+    [body] = (await client.http.get(RESULTS)).json()
+    assert (body["scores"], body["labels"]) == ({"round": 0.5, "flat": 0.5}, ["round"])

@@ -151,8 +151,8 @@ class Answers:
     def upload_all(self, dataset, images):
         return [UploadResult(image, id=str(number)) for number, image in enumerate(images)]
 
-    def run(self, dataset, model, **choices):
-        self.asked = {"model": model, **choices}
+    def run(self, dataset, *, choices):
+        self.asked = choices
         return "the-job"
 
     def watch(self, job, *, on_outage):
@@ -172,22 +172,22 @@ class Answers:
 
 def test_the_choices_of_a_job_reach_the_server_and_its_numbers_the_report():
     client, image = Answers({"label": "viability", "value": 87.5}), image_file(Path("/data/a.tif"), Path("/data"))
-    choices = {"model": "cells", "version": "2", "planes": {"z": "max"}, "options": {"fresh": True}}
-    report = classify(client, [image], dataset_name="x", **choices, truth={}, console=Console(file=io.StringIO()))
+    choices = {"model_name": "cells", "model_version": "2", "planes": {"z": "max"}, "fresh": True}
+    report = classify(client, [image], dataset_name="x", choices=choices, truth={}, console=Console(file=io.StringIO()))
     assert client.asked == choices
     assert [line.value for line in report.lines] == [87.5]
 
 
 def test_results_of_a_server_without_numbers_are_shown():
     client, image = Answers({"label": "round"}), image_file(Path("/data/a.tif"), Path("/data"))
-    report = classify(client, [image], dataset_name="x", model=None, truth={}, console=Console(file=io.StringIO()))
+    report = classify(client, [image], dataset_name="x", truth={}, console=Console(file=io.StringIO()))
     assert [(line.label, line.value) for line in report.lines] == [("round", None)]
 
 
 def report_of(*results, **version):
     images = [image_file(Path(f"/data/{number}.tif"), Path("/data")) for number in range(len(results))]
     console = Console(file=io.StringIO())
-    return classify(Answers(*results, **version), images, dataset_name="x", model=None, truth={}, console=console)
+    return classify(Answers(*results, **version), images, dataset_name="x", truth={}, console=console)
 
 
 def table_of(report):
@@ -234,7 +234,7 @@ class ClientInterruptedWhile:
             raise KeyboardInterrupt
         return [UploadResult(image, id="an-image") for image in images]
 
-    def run(self, dataset, model, **choices):
+    def run(self, dataset, **choices):
         return "the-job"
 
     def watch(self, job, *, on_outage):
@@ -249,6 +249,6 @@ def test_an_interrupted_run_says_what_remains_on_the_server(doing, remaining):
     out = io.StringIO()
     image = image_file(Path("/data/a.tif"), Path("/data"))
     with pytest.raises(KeyboardInterrupt):
-        classify(ClientInterruptedWhile(doing), [image], dataset_name="x", model=None, truth={}, console=Console(file=out))
+        classify(ClientInterruptedWhile(doing), [image], dataset_name="x", truth={}, console=Console(file=out))
     assert all(text in out.getvalue() for text in remaining)
     assert ("the-job" in out.getvalue()) == (doing == "watch")

@@ -258,6 +258,13 @@ def test_a_retired_model_gets_no_declared_version(log):
         declare(log, review_below=0.7)
 
 
+def test_a_model_that_the_system_runs_gets_no_declared_version(log, add):
+    add()
+    with pytest.raises(Conflict, match="shapes has versions that this system runs itself: give the external classifier another name"):
+        declare(log, name="shapes")
+    assert [version.number for version in state(log).versions] == [1]
+
+
 def test_a_declared_version_is_not_tested(log):
     declare(log)
     with pytest.raises(Conflict, match="is an external classifier: it has no package that could be tested"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.classification import Verdict
-from domain.derivation import Answer, derive
+from domain.derivation import Answer, applying_labels, derive
 from domain.model import NONE_APPLIES, OutputKind
 from domain.policy import PolicyRules
 
@@ -154,3 +154,23 @@ def test_of_an_external_classifier_only_the_confidence_is_known(rules, expected)
 def test_a_score_that_is_no_probability_counts_as_unknown(wrong):
     rules = PolicyRules(label_at={"rare": 0.2})
     assert derived(rules, scores={"common": 0.7, "rare": wrong}) == COMMON
+
+
+SEVERAL = {NONE_APPLIES: 0.05, "round": 0.9, "flat": 0.6, "long": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "threshold", "rules", "labels"),
+    [
+        (Answer("round", 0.9, Verdict.CLEAR), None, None, ("round",)),
+        (Answer("round", 0.9, Verdict.CLEAR), 0.5, None, ("round", "flat")),
+        (Answer("round", 0.9, Verdict.CLEAR), 0.6, PolicyRules(review_below=0.9), ("round", "flat")),
+        (Answer("round", 0.9, Verdict.CLEAR), 0.5, PolicyRules(applies_at=0.2), ("round", "flat", "long")),
+        (Answer("long", 0.3, Verdict.CLEAR), 0.5, PolicyRules(applies_at=0.8, applies_at_for={"long": 0.1}), ("round", "long")),
+        (Answer("round", 0.9, Verdict.OUT_OF_DOMAIN), 0.5, PolicyRules(applies_at=0.2), ("round", "flat")),
+        (Answer("flat", 0.6, Verdict.NEEDS_REVIEW), 0.95, None, ("flat",)),
+        (Answer(NONE_APPLIES, 0.05, Verdict.CLEAR), 0.01, None, (NONE_APPLIES,)),
+    ],
+)
+def test_all_labels_apply_that_reach_their_score_and_always_that_of_the_answer(answer, threshold, rules, labels):
+    assert applying_labels(answer, scores=SEVERAL, label_threshold=threshold, rules=rules) == labels

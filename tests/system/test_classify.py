@@ -103,7 +103,7 @@ def test_json_holds_what_the_table_holds(classified):
 class InspectedClient(Client):
     """Starts the job after the inspection of all images has ended."""
 
-    def run(self, dataset, model, **choices):
+    def run(self, dataset, model=None, **choices):
         until(lambda: all(image["status"] != "pending" for image in self.images(dataset)))
         return super().run(dataset, model, **choices)
 
@@ -120,7 +120,7 @@ def test_an_image_rejected_before_the_job_is_planned_keeps_its_reason(researcher
     shutil.copy(PICTURES[0], tmp_path / "good.jpg")
     console = Console(file=io.StringIO())
     with InspectedClient(researcher.credentials) as client:
-        report = terminal.classify(client, scan(tmp_path).images, dataset_name="damaged", model=None, truth={}, console=console)
+        report = terminal.classify(client, scan(tmp_path).images, dataset_name="damaged", truth={}, console=console)
         (rejected,) = [image for image in client.images(dataset_of(client, report)) if image["status"] == "rejected"]
     damaged, good = report.lines
     assert (damaged.image_id, damaged.error) == (rejected["id"], rejected["detail"])

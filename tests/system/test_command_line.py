@@ -81,6 +81,7 @@ ELSEWHERE = {
     "bioscope inference": "started by `bioscope up`",
     "bioscope inference-bridge": "started by `bioscope up`",
     "bioscope migrate": "tests/infrastructure/test_model_commands.py, since it needs a database of its own",
+    "bioscope jobs run": "tests/system/test_analysis_page.py, since two datasets of the day have the name",
     "bioscope jobs cancel": "tests/api/test_job_commands.py, since it needs a running job",
     "bioscope jobs retry": "tests/api/test_job_commands.py, since it needs a job with failures",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",

@@ -9,7 +9,7 @@ import click
 
 from api.cli.admin.models import REASON
 from api.cli.commands import Choice, Id, argument, group, json_option
-from api.cli.common import API_URL
+from api.cli.common import API_URL, AS_OF
 from api.cli.exit_codes import WRONG_USE
 from api.cli.numbers import FiniteNumber
 from api.cli.output import fail, print_json, print_message
@@ -20,7 +20,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SCOPE = argument("scope", type=Choice([scope.value for scope in PolicyScope]), help="What the policy applies to.")
 TARGET = argument("target", metavar="NAME|ID", help="Id of the job, or name or id of the dataset or model.")
-AS_OF = click.option("--as-of", "as_of", metavar="MOMENT", help="A time (2026-03-01T12:00:00Z) or a position (4711). [default: now]")
 NUMBERS = "[LABEL=]NUMBER"
 
 

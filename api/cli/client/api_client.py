@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 from uuid import uuid4
@@ -29,6 +29,7 @@ PAGE_SIZE = 200
 UPLOAD_PIECE_BYTES = 256 * 1024
 OUTAGES = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 DIGEST_TAG = re.compile('"([0-9a-f]{64})"')
+IN_WORDS_OF_COMMANDS = {"Classification not found": "Job not found", "ClassificationResult not found": "Result not found"}
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -168,24 +169,20 @@ class Client:
         with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
             yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
-    def run(
-        self,
-        dataset: str,
-        model: str | None,
-        *,
-        version: str = "",
-        planes: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Start a job; empty arguments leave the choice to the server. Raises RequestRefused."""
-        given = {"model_name": model, "model_version": version, "planes": planes, **(options or {})}
-        body = {"dataset_id": dataset} | {name: value for name, value in given.items() if value}
-        return str(self.post("/api/classifications/run", body)["id"])
+    def run(self, dataset: str, model: str | None = None, *, choices: Mapping[str, Any] = MappingProxyType({})) -> str:
+        """Start a job over a dataset, with further fields of the request; its id. Raises RequestRefused."""
+        named = {} if model is None else {"model_name": model}
+        return str(self.start_job({"dataset_id": dataset, **named, **choices})["id"])
 
-    def require_choices(self, model: str | None, **choices: Any) -> None:
+    def start_job(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The new job. Raises RequestRefused."""
+        job: dict[str, Any] = self.post("/api/classifications/run", request)
+        return job
+
+    def require_choices(self, choices: Mapping[str, Any]) -> None:
         """Let the server judge the choices of a job, as `run` takes them, before there is a dataset. Raises RequestRefused."""
         try:
-            self.run(str(uuid4()), model, **choices)
+            self.run(str(uuid4()), choices=choices)
         except RequestRefused as refused:
             if refused.status != httpx.codes.NOT_FOUND:
                 raise
@@ -315,6 +312,7 @@ def _checked(answer: httpx.Response) -> httpx.Response:
     try:
         problem = answer.json()
         detail = str(problem.get("detail") or problem)
+        detail = IN_WORDS_OF_COMMANDS.get(detail, detail)
     except (json.JSONDecodeError, AttributeError):
         detail = answer.reason_phrase
     raise RequestRefused(answer.status_code, detail)

@@ -39,7 +39,6 @@ def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Calla
             client,
             images,
             dataset_name=f"Demonstration {time.strftime('%Y-%m-%d %H:%M:%S')}",
-            model=None,
             truth=manifest.labels,
             console=progress,
         )

@@ -1,6 +1,7 @@
-"""What a person chooses for a job on the command line: the version of a model, and the planes of each image."""
+"""What a person chooses for a job on the command line: the version of a model, the planes of each image, and how it runs."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from domain.classification import Projection
@@ -24,6 +25,22 @@ def model_choice(text: str) -> ModelChoice:
     if not name or (at and not version):
         raise ValueError(f"{text!r} is not a model: give its name, or its name and version like cells@candidate or cells@2")
     return ModelChoice(name, version)
+
+
+def request_fields(
+    *, model: str | None, planes: Sequence[str], deadline: datetime | None, fresh: bool, **options: object
+) -> dict[str, Any]:
+    """The fields of a request with these choices; `options` are sent as they are. What is not chosen is left out. Raises ValueError."""
+    name, version = model_choice(model) if model is not None else ModelChoice("")
+    fields = {
+        "model_name": name or None,
+        "model_version": version or None,
+        "planes": plane_choice(planes) or None,
+        "deadline": deadline and deadline.isoformat(),
+        "fresh": fresh or None,
+        **options,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def refusal_of(choice: ModelChoice, models: Sequence[Mapping[str, Any]]) -> str:

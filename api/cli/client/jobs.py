@@ -1,7 +1,9 @@
 """Jobs as the API has them: read for the command line, and printed."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
 
 import httpx
 import msgspec
@@ -9,10 +11,11 @@ from rich.console import Console
 
 from api.cli.client.api_client import Client, RequestRefused
 from api.cli.client.job_progress import after_interruption, follow, how_to_watch, progress_bars, speed
-from api.cli.client.lookups import dataset_id
+from api.cli.client.lookups import dataset_id, device_id
 from api.cli.client.registry import NothingNamed
+from api.cli.moments import short_moment
 from api.cli.output import Column, out, print_fields, print_message, print_table
-from api.cli.shapes import Job, JobDetails, JobFailure, RetriedJob
+from api.cli.shapes import Job, JobDetails, JobFailure, RetriedJob, StartedJob
 from domain.classification import JobStatus
 from domain.values import printable
 
@@ -57,6 +60,24 @@ def visible_job(client: Client, job: str) -> str:
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------------------------
+def start(
+    client: Client, *, images: Sequence[UUID], dataset: str | None, conditions: Mapping[str, Any], choices: Mapping[str, Any]
+) -> StartedJob:
+    """A job over a list of images, or over those of a dataset for which all `conditions` hold: fields of a filter, `device` a host name
+    or an id. `dataset` is a name or an id. Raises NothingNamed and RequestRefused.
+    """
+    if dataset is None:
+        chosen: dict[str, Any] = {"image_ids": [str(image) for image in images]}
+    else:
+        chosen = {"dataset_id": dataset_id(client, dataset)} | ({"filter": _filter(client, **conditions)} if conditions else {})
+    return msgspec.convert(client.start_job({**chosen, **choices}), StartedJob)
+
+
+def _filter(client: Client, *, device: str | None = None, **conditions: Any) -> dict[str, Any]:
+    of_device = {} if device is None else {"device_id": device_id(client, device)}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in conditions.items()} | of_device
+
+
 def cancel(client: Client, job: str) -> Job:
     """Raises RequestRefused."""
     return msgspec.convert(client.call("POST", f"{JOBS}/{job}/cancel").json(), Job)
@@ -88,9 +109,11 @@ def print_jobs(jobs: Sequence[Job]) -> None:
         Column("status"),
         Column("model", wraps=True),
         Column("done", right=True),
-        Column("started (UTC)", wraps=True),
+        Column("started (UTC)"),
     ]
-    print_table(columns, [(str(job.id), job.status, _model(job), _done(job), f"{job.created_at:%Y-%m-%d %H:%M}") for job in jobs])
+    print_table(
+        columns, [(str(job.id), job.status, _model(job), _done(job), short_moment(job.created_at, now=datetime.now(UTC))) for job in jobs]
+    )
 
 
 def print_job(client: Client, job: JobDetails) -> None:

@@ -14,6 +14,11 @@ def dataset_id(client: Client, wanted: str) -> str:
     return id_of(wanted, client.all("/api/datasets"), what="dataset", name="name")
 
 
+def device_id(client: Client, wanted: str) -> str:
+    """The id of the device with this host name or id. Raises NothingNamed, also if several have the name."""
+    return id_of(wanted, client.all("/api/devices"), what="device", name="hostname")
+
+
 def model_filter(client: Client, reference: str) -> dict[str, Any]:
     """`model_name`, and `model_version` if `NAME@VERSION` names one. Raises NothingNamed and RequestRefused."""
     name, wanted = registry.split_reference(reference)

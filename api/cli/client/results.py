@@ -37,12 +37,15 @@ def read_results(client: Client, query: Mapping[str, Any], *, maximum: int) -> l
     return msgspec.convert(client.all(f"{RESULTS}/", maximum=maximum, **query), list[FoundResult])
 
 
-def read_result(client: Client, result: object) -> ResultDetails:
-    """The result with this id, or the newest one. Raises NothingNamed if there is none, and RequestRefused."""
-    found = client.get(f"{RESULTS}/{result}") if result is not None else _newest(client)
+def read_result(client: Client, result: object, *, as_of: str | None = None) -> ResultDetails:
+    """The result with this id, or the newest one, now or as it was at a time or position.
+
+    Raises NothingNamed if there is none, and RequestRefused.
+    """
+    found = client.get(f"{RESULTS}/{_newest(client)['id'] if result is None else result}", as_of=as_of)
     job = client.get(f"/api/classifications/{found['classification_id']}")
     version = client.model_version(job["model_id"], found["model_version"])
-    derived = client.get(f"{RESULTS}/{found['id']}/policy")
+    derived = client.get(f"{RESULTS}/{found['id']}/policy", as_of=as_of)
     versions = client.all(f"{RESULTS}/", image_id=found["image_id"], model_name=found["model_name"], versions="all")
     about = {
         "label_text": version.get("label_texts", {}).get(found["label"], ""),
@@ -76,7 +79,7 @@ def print_results(results: Sequence[FoundResult], *, with_ids: bool) -> None:
         return
     columns = [Column("file"), Column("label", wraps=True), Column(_number_title(results), right=True), Column("model")]
     rows = [
-        (_file(one), label_cell(printable(one.label), one.verdict), number_text(one), f"{one.model_name}@{one.model_version}")
+        (_file(one), label_cell(printable(", ".join(one.labels)), one.verdict), number_text(one), f"{one.model_name}@{one.model_version}")
         for one in results
     ]
     if with_ids:
@@ -98,6 +101,7 @@ def print_result(result: ResultDetails) -> None:
             ("result", str(result.id)),
             ("file", _file(result)),
             ("label", f"{result.label}{in_words}"),
+            *([("labels", ", ".join(result.labels))] if len(result.labels) > 1 else []),
             ("verdict", result.verdict),
             *(measured if result.value is not None else [("confidence", number_text(result))]),
             *([("review below", f"{result.threshold:.1%}")] if result.policy is None else _derivation(result, result.policy)),
@@ -141,7 +145,7 @@ def _print_scores(result: FoundResult) -> None:
 def _print_versions(versions: Sequence[FoundResult]) -> None:
     columns = [
         Column("no.", right=True),
-        Column("recorded (UTC)", wraps=True),
+        Column("recorded (UTC)"),
         Column("model"),
         Column("label", wraps=True),
         Column("result"),

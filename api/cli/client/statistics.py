@@ -8,7 +8,7 @@ import httpx
 import msgspec
 
 from api.cli.client.api_client import Client, RequestRefused
-from api.cli.client.lookups import dataset_id, id_of, model_filter
+from api.cli.client.lookups import dataset_id, device_id, model_filter
 from api.cli.output import Column, out, print_message, print_table
 from api.cli.shapes import ResultGroup, ResultStatistics
 
@@ -36,7 +36,7 @@ def read_statistics(client: Client, *, dataset: str | None, model: str | None, d
     if dataset:
         filters["dataset_id"] = dataset_id(client, dataset)
     if device:
-        filters["device_id"] = id_of(device, client.all("/api/devices"), what="device", name="hostname")
+        filters["device_id"] = device_id(client, device)
     given = {name: value for name, value in query.items() if value is not None}
     return msgspec.convert(client.get("/api/statistics/results", **filters, **given), ResultStatistics)
 

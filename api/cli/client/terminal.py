@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ from rich.text import Text
 from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
 from api.cli.client.job_progress import after_interruption, follow, how_to_watch, progress_bars
-from api.cli.output import Column, out, print_message, print_table
+from api.cli.output import UNBROKEN, Column, out, print_message, print_table
 from api.spreadsheets import csv_text, list_text, scores_text
 from domain.model import NONE_APPLIES
 from domain.values import ImageWarning
@@ -84,21 +85,18 @@ def classify(
     images: Sequence[ImageFile],
     *,
     dataset_name: str,
-    model: str | None,
     truth: Mapping[str, str],
     console: Console,
-    version: str = "",
-    planes: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
+    choices: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunReport:
-    """Upload, run, watch, collect. `truth` has the labels of images by their names; other choices are as in `Client.run`."""
+    """Upload, run, watch, collect. `truth` has the labels of images by their names; `choices` are as in `Client.run`."""
     dataset = client.create_dataset(dataset_name)
     with after_interruption(f"The uploaded images are in the dataset {dataset}.", console), progress_bars(console) as progress:
         uploaded = _upload(client, dataset, images, progress)
         accepted = [upload for upload in uploaded if upload.id]
         if not accepted:
             return RunReport(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
-        job = client.run(dataset, model, version=version, planes=planes, options=options)
+        job = client.run(dataset, choices=choices)
         with after_interruption(how_to_watch(job), console):
             state = follow(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
@@ -245,7 +243,7 @@ def _cells(line: Line, *, with_truth: bool) -> list[Text]:
 
 def label_cell(labels: str, verdict: str) -> Text:
     """The labels in the colour of the verdict, which follows them unless it is clear."""
-    text = labels if verdict == "clear" else f"{labels} ({verdict.replace('_', ' ')})"
+    text = labels if verdict == "clear" else f"{labels} ({verdict.replace('_', UNBROKEN)})"
     return Text(text, COLOURS.get(verdict, "white"))
 
 
