@@ -21,7 +21,7 @@ from projections import (
 from projections.engine import checkpoints
 
 NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, policies, policy_preview, results, statistics, users)
-FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.get"}
+FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "results.shown", "models.get"}
 """The log's position, and models, which belong to the installation."""
 
 BELONGS_TO_A_DATASET = re.compile(
