@@ -82,7 +82,7 @@ def test_a_job_that_stays_invisible_is_named_with_where_to_look():
 
 def test_a_job_that_disappears_while_it_is_watched_is_not_waited_for():
     answers = {"/api/classifications/job-1": [(200, {"status": "running"}), NOT_FOUND]}
-    with client_of(answers) as client, pytest.raises(RequestRefused, match="Classification not found"):
+    with client_of(answers) as client, pytest.raises(RequestRefused, match="Job not found"):
         list(client.watch("job-1"))
 
 

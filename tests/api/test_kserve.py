@@ -234,9 +234,10 @@ async def test_retired_and_external_models_are_refused_with_a_reason(lab, http):
 
 
 async def test_an_external_version_beside_others_is_not_listed(lab, http):
-    await WorkerEvents(lab).model("shapes", sha256="cd" * 32, kind=OutputKind.EXTERNAL, alias="candidate")
-    assert (await http.get("/api/v2/models/shapes")).json()["versions"] == ["1"]
-    assert "shapes@2 is external" in refused(await http.get("/api/v2/models/shapes/versions/2"), 409)
+    await WorkerEvents(lab).model("mixed", sha256="cd" * 32, kind=OutputKind.EXTERNAL)
+    await WorkerEvents(lab).model("mixed", alias="production")
+    assert (await http.get("/api/v2/models/mixed")).json()["versions"] == ["2"]
+    assert "mixed@1 is external" in refused(await http.get("/api/v2/models/mixed/versions/1"), 409)
 
 
 async def test_nothing_is_recorded(lab, lab_settings, http):

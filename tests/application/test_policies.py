@@ -237,7 +237,9 @@ def test_an_answer_is_derived_under_the_policy_of_any_time(scenario, log, ada, c
     assert policies.answer_at(result, until=result.position, log=log) == (said, None)
     answer, found = policies.answer_at(result, until=strict, log=log)
     assert (answer.verdict, found.rules) == (Verdict.NEEDS_REVIEW, RULES)
-    assert policies.answer_at(result, until=flat, log=log)[0] == Answer("flat", 0.25, Verdict.CLEAR)
+    chosen, found = policies.answer_at(result, until=flat, log=log)
+    assert chosen == Answer("flat", 0.25, Verdict.CLEAR)
+    assert policies.labels_under(result, chosen, found, log=log) == ("flat",)
     with pytest.raises(NotFound):
         policies.answer_at(result, until=result.position - 1, log=log)
 

@@ -40,7 +40,7 @@ def test_uploaded_images_are_downloaded_and_answered_one_by_one(researcher, clas
     researcher.post("/api/models/external", {"name": "smears", "labels": LABELS})
     cells = researcher.create_dataset("smears")
     pictures = [researcher.upload(cells, path).id for path in PICTURES[:3]]
-    job = researcher.run(cells, "smears", version="candidate")
+    job = researcher.run(cells, "smears@candidate")
     state = ended(researcher, job)
     assert (state["status"], state["succeeded"], state["failed"]) == ("completed", 3, 0), classifier.read_text()
     results = {one["image_id"]: one for one in researcher.results(job)}

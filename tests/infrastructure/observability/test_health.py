@@ -87,6 +87,10 @@ async def test_a_silent_external_classifier_is_reported_from_the_images_that_wai
             """insert into ops.external_answers (job, image_id, number, model_name, attempts, first_sent_at, sent_at)
               select gen_random_uuid(), gen_random_uuid(), 0, 'vesicles', 1, at, at from (select now() - interval '31 s' as at) x"""
         )
+        connection.execute(
+            """insert into ops.open_chunks (job, number, dataset_id, model_name, model_version, model_sha256, images, sha256)
+              select job, number, gen_random_uuid(), model_name, 1, '', array[image_id], array[''] from ops.external_answers"""
+        )
         found = await examined(lease)
         assert (found["inference-bridge"].ok, found["inference"].ok) == (False, False)
         assert "(models: 1, images that wait: 1, longest silence: 31 s)" in found["inference-bridge"].detail
