@@ -49,7 +49,7 @@ class ReusedResults:
     def find(self, chunks: Sequence[OpenChunk], work: WorkQueue) -> list[tuple[OpenChunk, dict[str, EarlierResult]]]:
         """Those of the chunks whose images all have an earlier result, with these results by sha256.
 
-        A plan puts such images into chunks of their own, so the first image tells whether it is worth looking for the others.
+        A plan puts such images into chunks of their own, so no other image is looked up if the first one has none.
         """
         begun = work.reusable({JobFile(chunk.job, chunk.images[0].sha256) for chunk in chunks})
         likely = [chunk for chunk in chunks if JobFile(chunk.job, chunk.images[0].sha256) in begun]

@@ -127,7 +127,7 @@ class Bridge:
         self._has_news.set()
 
     async def _read_news(self) -> None:
-        """Read from the store what other bridges heard."""
+        """Read the answers that other bridges stored."""
         now = self._clock()
         self._chunks.settle_answered(await self._retry(self._answers.answered, list(self._waiting.keys)))
         for model_name, seconds_ago in (await self._retry(self._answers.last_answers, self._waiting.model_names)).items():

@@ -177,7 +177,7 @@ class WaitingImages:
             self._classifiers[model_name].show_life(at)
 
     def to_send(self, now: float) -> list[WaitingImage]:
-        """The images to send now: urgent ones, which may fill the whole window, then those of whoever has the fewest images ahead."""
+        """The images to send now: urgent ones, which may fill the whole window, then those of the person with the fewest images ahead."""
         windows = {name: classifier.window(self.partitions, self._limits, now) for name, classifier in self._classifiers.items()}
         ahead = {(name, partition): number for name, classifier in self._classifiers.items() for partition, number in classifier.numbers()}
 

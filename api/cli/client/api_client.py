@@ -302,7 +302,7 @@ def _given(query: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _poll_interval(seconds: float) -> float:
-    """For a job that has been watched for so long: a short one is asked for often, a long one seldom."""
+    """The interval between two requests for a job's state; it grows with the time for which the job has been watched."""
     return min(max(POLL_INTERVAL_SECONDS, seconds / 50), MAX_POLL_INTERVAL_SECONDS)
 
 

@@ -22,7 +22,7 @@ TAKE: Final = """with arrived as (
     update ops.external_answers a set label = x.label, confidence = x.confidence, answered_at = clock_timestamp()
       from arrived x where a.job = x.job and a.image_id = x.image_id and a.answered_at is null and not a.done
       returning a.job, a.image_id
-  ), heard as (
+  ), answered as (
     insert into ops.external_models (model_name, answered_at)
       select name, clock_timestamp() from unnest(%(models)s::text[]) name order by name
       on conflict (model_name) do update set answered_at = excluded.answered_at
