@@ -19,6 +19,7 @@ MEDIA_TYPE = "application/problem+json"
 PROTOCOL_PATH = "/api/v2"  # of the Open Inference Protocol
 STATUS = {
     "malformed": 400,
+    "invalid_link": 400,
     "not_authenticated": 401,
     "refresh_token_reused": 401,
     "forbidden": 403,

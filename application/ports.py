@@ -13,6 +13,7 @@ from domain.classification import PlaneSelection, Verdict
 from domain.errors import CorruptBlob, NotFound
 from domain.events import Event, State
 from domain.image import Image
+from domain.links import LinkPurpose
 from domain.model import Version
 from domain.values import ImageWarning
 
@@ -292,6 +293,26 @@ class RefreshTokens(Protocol):
 
     def revoke_user(self, user: UUID, *, but: UUID | None = None) -> list[UUID]:
         """Revoke the tokens of the user's sessions except `but`; return the revoked sessions."""
+
+
+class MailLink(NamedTuple):
+    """What the token of a link claims. Nothing is proved before `MailLinks.is_genuine` says so for the address of `stream`."""
+
+    purpose: LinkPurpose
+    stream: UUID
+    request_id: UUID
+
+
+class MailLinks(Protocol):
+    """The tokens of links in mails. They are derived from a key, so none is stored; the log says which one is open."""
+
+    def token(self, link: MailLink, *, address: str) -> str: ...
+
+    def read(self, token: str) -> MailLink:
+        """Raises InvalidLink for a token in another form."""
+
+    def is_genuine(self, token: str, *, address: str) -> bool:
+        """Whether this installation issued the token for this address."""
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,17 +38,23 @@ class Grant(StrEnum):
 
 
 class Scope(StrEnum):
-    """A right of a service. A service has no right beyond its scopes."""
+    """A right of a key. A service has no right beyond the scopes of its key, and a key of a user narrows the rights of that user."""
 
     IMAGES_READ = "images:read"
+    IMAGES_WRITE = "images:write"
+    DATASETS_READ = "datasets:read"
+    JOBS_RUN = "jobs:run"
+    RESULTS_READ = "results:read"
     EVENTS_READ = "events:read"
+    METRICS_READ = "metrics:read"
     MODELS_RUN = "models:run"
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """The author of a command: a user with a role, a service with scopes, or a component of the system.
+    """The author of a command: a user with a role, a service with scopes, a pending registration, or a component of the system.
 
-    `name` is stored in clear with every event. It names a component or a service, never a person.
+    `name` is stored in clear with every event. It names a component or a service, never a person. `key` is the API key with which a
+    service or user acts; it narrows a user's rights to `scopes`. `datasets` are those that the key reaches; None for all of its owner's.
     """
 
     id: UUID
@@ -56,10 +62,13 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     role: Role | None = None
     scopes: frozenset[str] = frozenset()
     name: str = ""
+    key: UUID | None = None
+    datasets: frozenset[UUID] | None = None
 
     @property
     def is_admin(self) -> bool:
-        return self.kind == "user" and self.role is Role.ADMIN
+        """Whether the actor may do everything. A key that is limited to datasets makes nobody an administrator."""
+        return self.kind == "user" and self.role is Role.ADMIN and self.datasets is None
 
     @property
     def is_system(self) -> bool:

@@ -34,6 +34,22 @@ class DatasetShareWithdrawn(Event, frozen=True, kw_only=True):
     user_id: UUID
 
 
+class DatasetSharedWithTeam(Event, frozen=True, kw_only=True):
+    team_id: UUID
+    grant: Grant
+
+
+class DatasetTeamShareWithdrawn(Event, frozen=True, kw_only=True):
+    team_id: UUID
+
+
+class DatasetTransferred(Event, frozen=True, kw_only=True):
+    """The dataset has another owner. The previous one keeps the grant of an editor."""
+
+    owner_id: UUID
+    previous_owner_id: UUID
+
+
 class DatasetDeleted(Event, frozen=True, kw_only=True):
     pass
 
@@ -47,6 +63,7 @@ class Dataset(State, frozen=True, kw_only=True):
     owner_id: UUID
     created_at: datetime
     grants: dict[UUID, Grant]
+    team_grants: dict[UUID, Grant] = msgspec.field(default_factory=dict)
     deleted: bool = False
 
 
@@ -83,6 +100,25 @@ def withdraw(dataset: Dataset, *, user: UUID, by: UUID, at: datetime) -> list[Da
     return [DatasetShareWithdrawn(**next_event(dataset, by=by, at=at), user_id=user)] if user in dataset.grants else []
 
 
+def share_with_team(dataset: Dataset, *, team: UUID, grant: Grant, by: UUID, at: datetime) -> list[DatasetSharedWithTeam]:
+    if grant is Grant.OWNER:
+        raise Conflict("A dataset has exactly one owner, who is a user")
+    if dataset.team_grants.get(team) is grant:
+        return []
+    return [DatasetSharedWithTeam(**next_event(dataset, by=by, at=at), team_id=team, grant=grant)]
+
+
+def withdraw_from_team(dataset: Dataset, *, team: UUID, by: UUID, at: datetime) -> list[DatasetTeamShareWithdrawn]:
+    return [DatasetTeamShareWithdrawn(**next_event(dataset, by=by, at=at), team_id=team)] if team in dataset.team_grants else []
+
+
+def transfer(dataset: Dataset, *, owner: UUID, by: UUID, at: datetime) -> list[DatasetTransferred]:
+    """No event if the user is the owner already."""
+    if owner == dataset.owner_id:
+        return []
+    return [DatasetTransferred(**next_event(dataset, by=by, at=at), owner_id=owner, previous_owner_id=dataset.owner_id)]
+
+
 def delete(dataset: Dataset, *, by: UUID, at: datetime) -> DatasetDeleted:
     return DatasetDeleted(**next_event(dataset, by=by, at=at))
 
@@ -108,6 +144,15 @@ def evolve(dataset: Dataset | None, event: Event) -> Dataset | None:
         case DatasetShareWithdrawn():
             grants = {user: grant for user, grant in dataset.grants.items() if user != event.user_id}
             return msgspec.structs.replace(dataset, version=event.originator_version, grants=grants)
+        case DatasetSharedWithTeam():
+            team_grants = {**dataset.team_grants, event.team_id: event.grant}
+            return msgspec.structs.replace(dataset, version=event.originator_version, team_grants=team_grants)
+        case DatasetTeamShareWithdrawn():
+            team_grants = {team: grant for team, grant in dataset.team_grants.items() if team != event.team_id}
+            return msgspec.structs.replace(dataset, version=event.originator_version, team_grants=team_grants)
+        case DatasetTransferred():
+            grants = {**dataset.grants, event.previous_owner_id: Grant.EDITOR, event.owner_id: Grant.OWNER}
+            return msgspec.structs.replace(dataset, version=event.originator_version, owner_id=event.owner_id, grants=grants)
         case DatasetDeleted():
             return msgspec.structs.replace(dataset, version=event.originator_version, deleted=True)
         case _:

@@ -111,6 +111,15 @@ class Taken(Conflict):
         self.scope = scope
 
 
+class InvalidLink(DomainError):
+    """The link of a mail is unknown, of another purpose, used, replaced by a newer one, or expired. The answer is the same for each."""
+
+    code = "invalid_link"
+
+    def __init__(self) -> None:
+        super().__init__("This link is invalid, was used already, or has expired: request a new one")
+
+
 class LastAdministrator(Conflict):
     """The change would leave the installation without an active administrator."""
 

@@ -159,6 +159,16 @@ class ModelPromoterRemoved(Event, frozen=True, kw_only=True):
     user_id: UUID
 
 
+class ModelPromoterTeamAdded(Event, frozen=True, kw_only=True):
+    """The members of the team may move aliases of the model and retire it."""
+
+    team_id: UUID
+
+
+class ModelPromoterTeamRemoved(Event, frozen=True, kw_only=True):
+    team_id: UUID
+
+
 class Model(State, frozen=True, kw_only=True):
     """`aliases` and `additions` name versions by their number. `description` is that of versions without their own."""
 
@@ -170,6 +180,7 @@ class Model(State, frozen=True, kw_only=True):
     created_at: datetime
     retired: bool = False
     promoters: frozenset[UUID] = frozenset()
+    promoter_teams: frozenset[UUID] = frozenset()
 
     @property
     def numbers(self) -> frozenset[int]:
@@ -350,6 +361,18 @@ def remove_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list
     return [ModelPromoterRemoved(**next_event(model, by=by, at=at), user_id=user)] if user in model.promoters else []
 
 
+def add_promoter_team(model: Model, *, team: UUID, by: UUID, at: datetime) -> list[ModelPromoterTeamAdded]:
+    """No event if the team is a promoter already. Raises Conflict for a retired model."""
+    _require_in_use(model)
+    return [] if team in model.promoter_teams else [ModelPromoterTeamAdded(**next_event(model, by=by, at=at), team_id=team)]
+
+
+def remove_promoter_team(model: Model, *, team: UUID, by: UUID, at: datetime) -> list[ModelPromoterTeamRemoved]:
+    """No event if the team is no promoter. Raises Conflict for a retired model."""
+    _require_in_use(model)
+    return [ModelPromoterTeamRemoved(**next_event(model, by=by, at=at), team_id=team)] if team in model.promoter_teams else []
+
+
 def evolve(model: Model | None, event: Event) -> Model | None:
     match event:
         case ModelVersionAdded() if model is None:
@@ -385,6 +408,10 @@ def _changes(model: Model, event: Event) -> dict[str, Any]:
             return {"promoters": model.promoters | {event.user_id}}
         case ModelPromoterRemoved():
             return {"promoters": model.promoters - {event.user_id}}
+        case ModelPromoterTeamAdded():
+            return {"promoter_teams": model.promoter_teams | {event.team_id}}
+        case ModelPromoterTeamRemoved():
+            return {"promoter_teams": model.promoter_teams - {event.team_id}}
         case _:
             return {}
 

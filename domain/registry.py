@@ -2,12 +2,33 @@
 
 from types import ModuleType
 
-from domain import classification, dataset, dead_letter, device, image, model, model_check, policy, session, user
+from domain import (
+    api_key,
+    classification,
+    dataset,
+    dead_letter,
+    device,
+    image,
+    invitation,
+    model,
+    model_check,
+    policy,
+    registration,
+    service_account,
+    session,
+    team,
+    user,
+)
 from domain.events import Event
 
 NOUNS: dict[str, ModuleType] = {
     "user": user,
+    "registration": registration,
+    "invitation": invitation,
     "session": session,
+    "service_account": service_account,
+    "api_key": api_key,
+    "team": team,
     "dataset": dataset,
     "image": image,
     "device": device,

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 from uuid import UUID
 
 import msgspec
@@ -14,6 +15,13 @@ class Reason(StrEnum):
     REUSE = "refresh_token_reused"
     PASSWORD = "password_changed"  # noqa: S105 - a reason, not a secret
     ACCOUNT = "account_closed"
+    RESET = "password_reset"
+    ENDED = "ended_by_user"
+    ADMINISTRATOR = "ended_by_administrator"
+
+
+FIRST_REASONS = frozenset({Reason.LOGOUT, Reason.REUSE, Reason.PASSWORD, Reason.ACCOUNT})
+"""The reasons of schema version 1."""
 
 
 class SessionStarted(Event, frozen=True, kw_only=True):
@@ -23,8 +31,16 @@ class SessionStarted(Event, frozen=True, kw_only=True):
 
 
 class SessionRevoked(Event, frozen=True, kw_only=True):
+    """Schema version 2 has more reasons than version 1."""
+
+    schema_version: ClassVar[int] = 2
+
     user_id: UUID
     reason: Reason
+
+    @property
+    def written_version(self) -> int:
+        return 1 if self.reason in FIRST_REASONS else 2
 
 
 class RefreshReuseDetected(Event, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from domain.access import Role
 from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
+from domain.links import LinkPurpose, OpenLink, require_open
 from domain.values import email as email_address
 from domain.values import new_optional_text, new_text, text
 
@@ -67,6 +68,33 @@ class PasswordRehashed(Event, frozen=True, kw_only=True):
     password_commitment: str
 
 
+class PasswordResetRequested(Event, frozen=True, kw_only=True):
+    """A mail with a link to choose a new password was requested. `request_id` is that of the link, which replaces earlier ones."""
+
+    request_id: UUID
+
+
+class PasswordReset(Event, frozen=True, kw_only=True):
+    """A new password was chosen with the link of the request `request_id`. All sessions end."""
+
+    request_id: UUID
+    password_commitment: str
+
+
+class EmailChangeRequested(Event, frozen=True, kw_only=True):
+    """A mail with a link was sent to the new address, which takes effect when the link is opened."""
+
+    email: PrivateText
+    request_id: UUID
+
+
+class EmailChanged(Event, frozen=True, kw_only=True):
+    """The owner of the account proved, with the link of the request `request_id`, that the address is theirs."""
+
+    email: PrivateText
+    request_id: UUID
+
+
 class UserDeleted(Event, frozen=True, kw_only=True):
     """The account is closed; its history stays readable."""
 
@@ -92,6 +120,9 @@ class User(State, frozen=True, kw_only=True):
     phone: str | None = None
     deleted: bool = False
     erased: bool = False
+    reset_link: OpenLink | None = None
+    email_link: OpenLink | None = None
+    new_email: str | None = None  # the address to which `email_link` was sent
 
     @property
     def may_sign_in(self) -> bool:
@@ -169,6 +200,31 @@ def rehash_password(user: User, *, password_hash: bytes, at: datetime) -> Passwo
     return PasswordRehashed(**next_event(user, by=user.id, at=at), password_commitment=commitment(user.id, password_hash))
 
 
+def request_password_reset(user: User, *, request_id: UUID, by: UUID, at: datetime) -> list[PasswordResetRequested]:
+    """No event for an account that may not sign in."""
+    return [PasswordResetRequested(**next_event(user, by=by, at=at), request_id=request_id)] if user.may_sign_in else []
+
+
+def reset_password(user: User, *, request_id: UUID, password_hash: bytes, at: datetime) -> PasswordReset:
+    """Raises InvalidLink."""
+    require_open(user.reset_link if user.may_sign_in else None, request_id, at=at)
+    kept = commitment(user.id, password_hash)
+    return PasswordReset(**next_event(user, by=user.id, at=at), request_id=request_id, password_commitment=kept)
+
+
+def request_email_change(user: User, *, email: str, request_id: UUID, by: UUID, at: datetime) -> list[EmailChangeRequested]:
+    """No event for the present address. Raises Invalid for an invalid one."""
+    new = email_address(email)
+    return [] if new == user.email else [EmailChangeRequested(**next_event(user, by=by, at=at), email=new, request_id=request_id)]
+
+
+def change_email(user: User, *, request_id: UUID, at: datetime) -> EmailChanged:
+    """Raises InvalidLink."""
+    require_open(user.email_link if user.may_sign_in else None, request_id, at=at)
+    assert user.new_email is not None
+    return EmailChanged(**next_event(user, by=user.id, at=at), email=user.new_email, request_id=request_id)
+
+
 def delete(user: User, *, by: UUID, at: datetime) -> list[UserDeleted]:
     if by == user.id:
         raise Conflict("You cannot delete your own account; ask another administrator")
@@ -196,17 +252,39 @@ def evolve(user: User | None, event: Event) -> User | None:
             )
         case _ if user is None:
             return None
-        case UserProfileChanged():
-            return msgspec.structs.replace(user, version=event.originator_version, **fields_set(event, *PROFILE_FIELDS))
-        case UserRoleChanged():
-            return msgspec.structs.replace(user, version=event.originator_version, role=event.role)
-        case UserStatusChanged():
-            return msgspec.structs.replace(user, version=event.originator_version, status=event.status)
-        case PasswordChanged() | PasswordRehashed():
-            return msgspec.structs.replace(user, version=event.originator_version, password_commitment=event.password_commitment)
-        case UserDeleted():
-            return msgspec.structs.replace(user, version=event.originator_version, deleted=True)
-        case UserErased():
-            return msgspec.structs.replace(user, version=event.originator_version, deleted=True, erased=True)
         case _:
-            return msgspec.structs.replace(user, version=event.originator_version)
+            return msgspec.structs.replace(user, version=event.originator_version, **_changes(event))
+
+
+def _changes(event: Event) -> dict[str, Any]:
+    """The fields that an event of an existing account changes."""
+    match event:
+        case PasswordChanged() | PasswordRehashed() | PasswordResetRequested() | PasswordReset():
+            return _password_changes(event)
+        case UserProfileChanged():
+            return fields_set(event, *PROFILE_FIELDS)
+        case UserRoleChanged():
+            return {"role": event.role}
+        case UserStatusChanged():
+            return {"status": event.status}
+        case EmailChangeRequested():
+            return {"email_link": _link(LinkPurpose.CHANGE_EMAIL, event), "new_email": event.email}
+        case EmailChanged():
+            return {"email": event.email, "email_link": None, "new_email": None, "reset_link": None}
+        case UserDeleted():
+            return {"deleted": True}
+        case UserErased():
+            return {"deleted": True, "erased": True}
+        case _:
+            return {}
+
+
+def _password_changes(event: PasswordChanged | PasswordRehashed | PasswordResetRequested | PasswordReset) -> dict[str, Any]:
+    if isinstance(event, PasswordResetRequested):
+        return {"reset_link": _link(LinkPurpose.RESET_PASSWORD, event)}
+    used = {"reset_link": None} if isinstance(event, PasswordReset) else {}
+    return {"password_commitment": event.password_commitment} | used
+
+
+def _link(purpose: LinkPurpose, event: PasswordResetRequested | EmailChangeRequested) -> OpenLink:
+    return OpenLink(purpose=purpose, request_id=event.request_id, requested_at=event.at)

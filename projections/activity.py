@@ -1,6 +1,6 @@
 """The activity read model: all events with the things that they concern. It serves the live feed and the audit trail."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -10,17 +10,21 @@ import msgspec
 
 from application.services import QueryDatabase
 from domain.access import Actor, Scope
+from domain.api_key import KeyIssued
 from domain.classification import ChunkJudged, ClassificationRequested
-from domain.dataset import DatasetShared, DatasetShareWithdrawn
+from domain.dataset import DatasetShared, DatasetSharedWithTeam, DatasetShareWithdrawn, DatasetTeamShareWithdrawn, DatasetTransferred
 from domain.dead_letter import DeadLetterDiscarded
 from domain.errors import Unavailable
 from domain.events import Event
 from domain.image import ImageUploaded
-from domain.model import ModelPromoterAdded, ModelPromoterRemoved, ModelVersionAdded
+from domain.invitation import InvitationAccepted
+from domain.model import ModelPromoterAdded, ModelPromoterRemoved, ModelPromoterTeamAdded, ModelPromoterTeamRemoved, ModelVersionAdded
 from domain.model_check import ModelCheckFailed, ModelCheckPassed, ModelPackageUploaded, ModelTestRequested
 from domain.policy import PolicySet, PolicyWithdrawn
+from domain.registration import RegistrationCompleted
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
+from domain.team import TeamMemberAdded, TeamMemberRemoved
 from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
 from projections.pagination import MAX_PAGE
@@ -52,42 +56,51 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     subjects: tuple[UUID, ...]
 
 
+OF_USER: Final = ("user_id",)
+OF_TEAM: Final = ("team_id",)
+CONCERNED: Final[Mapping[type[Event], tuple[str, ...]]] = {
+    ClassificationRequested: ("dataset_id", "image_id", "model_id"),
+    ImageUploaded: ("dataset_id", "device_id"),
+    DeadLetterDiscarded: ("discarded_stream",),
+    PolicySet: ("target_id",),
+    ModelVersionAdded: ("check_id",),
+    DatasetShared: OF_USER,
+    DatasetShareWithdrawn: OF_USER,
+    DatasetSharedWithTeam: OF_TEAM,
+    DatasetTeamShareWithdrawn: OF_TEAM,
+    DatasetTransferred: ("previous_owner_id", "owner_id"),
+    ModelPromoterAdded: OF_USER,
+    ModelPromoterRemoved: OF_USER,
+    ModelPromoterTeamAdded: OF_TEAM,
+    ModelPromoterTeamRemoved: OF_TEAM,
+    SessionStarted: OF_USER,
+    SessionRevoked: OF_USER,
+    RefreshReuseDetected: OF_USER,
+    RegistrationCompleted: OF_USER,
+    InvitationAccepted: OF_USER,
+    TeamMemberAdded: OF_USER,
+    TeamMemberRemoved: OF_USER,
+    KeyIssued: ("owner_id",),
+}
+"""The fields that name what an event concerns, besides its own stream. An account comes last."""
+
+
 def subjects_of(event: Event, lookup: RowLookup) -> tuple[UUID, ...]:
     """An account comes last: it sees events of no dataset that concern it."""
+    concerned: list[UUID | None]
     match event:
         case ChunkJudged():
             images = [*(one.image_id for one in event.results), *(one.image_id for one in event.failures)]
-            touched = [event.originator_id, event.job_id, event.dataset_id, *images]
-        case ClassificationRequested():
-            touched = [event.originator_id, event.dataset_id, *([event.image_id] if event.image_id else []), event.model_id]
-        case ImageUploaded():
-            touched = [event.originator_id, event.dataset_id, *([event.device_id] if event.device_id else [])]
-        case DeadLetterDiscarded():
-            touched = [event.originator_id, event.discarded_stream]
-        case PolicySet():
-            touched = [event.originator_id, event.target_id]
+            concerned = [event.job_id, event.dataset_id, *images]
         case PolicyWithdrawn():
             policy = lookup("policies", event.originator_id)
-            touched = [event.originator_id, *([policy.target_id] if policy else [])]
-        case ModelVersionAdded() if event.check_id:
-            touched = [event.originator_id, event.check_id]
+            concerned = [policy.target_id] if policy else []
         case ModelPackageUploaded() | ModelTestRequested() | ModelCheckPassed() | ModelCheckFailed():
-            checked = getattr(event, "model_id", None)
             check = lookup("model_checks", event.originator_id)
-            touched = [event.originator_id, *([checked] if checked else []), *([check.requested_by] if check else [])]
-        case (
-            DatasetShared()
-            | DatasetShareWithdrawn()
-            | SessionStarted()
-            | SessionRevoked()
-            | RefreshReuseDetected()
-            | ModelPromoterAdded()
-            | ModelPromoterRemoved()
-        ):
-            touched = [event.originator_id, event.user_id]
+            concerned = [getattr(event, "model_id", None), *([check.requested_by] if check else [])]
         case _:
-            touched = [event.originator_id]
-    return tuple(dict.fromkeys(touched))
+            concerned = [getattr(event, name) for name in CONCERNED.get(type(event), ())]
+    return tuple(dict.fromkeys((event.originator_id, *filter(None, concerned))))
 
 
 def job_of(row: Activity) -> UUID | None:
@@ -187,7 +200,7 @@ VISIBLE_AFTER_BY_DATASET = """with asked as (select %(datasets)s::uuid[] as data
     select array_agg(position) from (
       select a.position from activity a, asked
       where a.subjects[cardinality(a.subjects)] = %(reader)s
-        and (a.dataset is null or a.type = any (array['DatasetShared', 'DatasetShareWithdrawn']))
+        and (a.dataset is null or a.type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']))
         and a.position > %(position)s and a.position <= (select position from head) and (datasets is null or a.dataset = any(datasets))
       order by a.position limit (select deep from depth)
     ) of_account

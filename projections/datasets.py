@@ -9,7 +9,16 @@ from msgspec import UNSET
 
 from application.services import QueryDatabase
 from domain.access import Actor, Grant
-from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
+from domain.dataset import (
+    DatasetCreated,
+    DatasetDeleted,
+    DatasetDescribed,
+    DatasetShared,
+    DatasetSharedWithTeam,
+    DatasetShareWithdrawn,
+    DatasetTeamShareWithdrawn,
+    DatasetTransferred,
+)
 from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
@@ -43,13 +52,24 @@ def fold(_: UUID, row: DatasetRow | None, positioned: PositionedEvent, __: RowLo
         case DatasetDescribed(), DatasetRow():
             changes = {name: value for name in ("name", "description") if (value := getattr(event, name)) is not UNSET}
             return msgspec.structs.replace(row, **changes)
+        case DatasetTransferred(), DatasetRow():
+            return msgspec.structs.replace(row, owner_id=event.owner_id)
         case DatasetDeleted(), DatasetRow():
             return msgspec.structs.replace(row, deleted=True)
         case _:
             return row
 
 
-KINDS = (DatasetCreated, DatasetDescribed, DatasetShared, DatasetShareWithdrawn, DatasetDeleted)
+KINDS = (
+    DatasetCreated,
+    DatasetDescribed,
+    DatasetShared,
+    DatasetShareWithdrawn,
+    DatasetSharedWithTeam,
+    DatasetTeamShareWithdrawn,
+    DatasetTransferred,
+    DatasetDeleted,
+)
 TABLE = Table("datasets", DatasetRow, KINDS, stream_key, fold)
 
 
@@ -66,6 +86,10 @@ def access_keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, UUID]]:
             return {(event.owner_id, event.originator_id), (ADMINISTRATORS, event.originator_id)}
         case DatasetShared() | DatasetShareWithdrawn() as event:
             return ((event.user_id, event.originator_id),)
+        case DatasetSharedWithTeam() | DatasetTeamShareWithdrawn() as event:
+            return ((event.team_id, event.originator_id),)
+        case DatasetTransferred() as event:
+            return ((event.previous_owner_id, event.originator_id), (event.owner_id, event.originator_id))
         case _:
             return ()
 
@@ -75,8 +99,10 @@ def access_fold(key: tuple[UUID, UUID], _: Access | None, positioned: Positioned
     match positioned.event:
         case DatasetCreated():
             return Access(subject=subject, dataset=dataset, role=Grant.OWNER)
-        case DatasetShared() as event:
+        case DatasetShared() | DatasetSharedWithTeam() as event:
             return Access(subject=subject, dataset=dataset, role=event.grant)
+        case DatasetTransferred() as event:
+            return Access(subject=subject, dataset=dataset, role=Grant.OWNER if subject == event.owner_id else Grant.EDITOR)
         case _:
             return None
 
@@ -84,7 +110,7 @@ def access_fold(key: tuple[UUID, UUID], _: Access | None, positioned: Positioned
 ACCESS = Table(
     "dataset_access",
     Access,
-    (DatasetCreated, DatasetShared, DatasetShareWithdrawn),
+    (DatasetCreated, DatasetShared, DatasetShareWithdrawn, DatasetSharedWithTeam, DatasetTeamShareWithdrawn, DatasetTransferred),
     access_keys,
     access_fold,
     key=("subject", "dataset"),

@@ -17,6 +17,8 @@ from domain.model import (
     ModelAliasMoved,
     ModelPromoterAdded,
     ModelPromoterRemoved,
+    ModelPromoterTeamAdded,
+    ModelPromoterTeamRemoved,
     ModelRetired,
     ModelVersionAdded,
     OutputKind,
@@ -69,7 +71,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`promoters` may move the aliases and retire the model; None if there are none.
+    """`promoters`, and the members of `promoter_teams`, may move the aliases and retire the model; None if there are none.
 
     `description` is that of versions without their own.
     """
@@ -83,6 +85,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: datetime
     retired: bool
     promoters: tuple[UUID, ...] | None = None
+    promoter_teams: tuple[UUID, ...] | None = None
 
     @property
     def production(self) -> ModelVersion | None:
@@ -104,6 +107,7 @@ def row_of(state: model.Model) -> Model:
         created_at=state.created_at,
         retired=state.retired,
         promoters=tuple(sorted(state.promoters)) or None,
+        promoter_teams=tuple(sorted(state.promoter_teams)) or None,
     )
 
 
@@ -153,6 +157,10 @@ def _changes(row: Model, event: Event) -> dict[str, Any]:
             return {"promoters": (*(row.promoters or ()), event.user_id)}
         case ModelPromoterRemoved():
             return {"promoters": tuple(one for one in row.promoters or () if one != event.user_id) or None}
+        case ModelPromoterTeamAdded():
+            return {"promoter_teams": (*(row.promoter_teams or ()), event.team_id)}
+        case ModelPromoterTeamRemoved():
+            return {"promoter_teams": tuple(one for one in row.promoter_teams or () if one != event.team_id) or None}
         case _:
             return {}
 
@@ -199,6 +207,8 @@ KINDS = (
     ModelRetired,
     ModelPromoterAdded,
     ModelPromoterRemoved,
+    ModelPromoterTeamAdded,
+    ModelPromoterTeamRemoved,
     ModelCheckPassed,
     ModelCheckFailed,
 )

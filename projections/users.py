@@ -13,8 +13,12 @@ from domain.access import Actor, Role, require_role
 from domain.errors import NotFound
 from domain.events import ERASED
 from domain.user import (
+    EmailChanged,
+    EmailChangeRequested,
     PasswordChanged,
     PasswordRehashed,
+    PasswordReset,
+    PasswordResetRequested,
     Status,
     UserDeleted,
     UserErased,
@@ -61,6 +65,8 @@ def fold(_: UUID, row: User | None, positioned: PositionedEvent, __: RowLookup) 
         case UserProfileChanged(), User():
             changes = {name: value for name in PRIVATE if (value := getattr(event, name, UNSET)) is not UNSET}
             return msgspec.structs.replace(row, **changes)
+        case EmailChanged(), User():
+            return msgspec.structs.replace(row, email=event.email)
         case UserRoleChanged(), User():
             return msgspec.structs.replace(row, role=event.role)
         case UserStatusChanged(), User():
@@ -104,6 +110,10 @@ KINDS = (
     UserStatusChanged,
     PasswordChanged,
     PasswordRehashed,
+    PasswordResetRequested,
+    PasswordReset,
+    EmailChangeRequested,
+    EmailChanged,
     UserDeleted,
     UserErased,
 )

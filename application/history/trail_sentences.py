@@ -7,13 +7,35 @@ from uuid import UUID
 from msgspec import UNSET
 
 from application.ports import EventStore
-from domain import classification, dataset, dead_letter, device, image, model, model_check, policy, session, user
+from domain import (
+    api_key,
+    classification,
+    dataset,
+    dead_letter,
+    device,
+    image,
+    invitation,
+    model,
+    model_check,
+    policy,
+    registration,
+    service_account,
+    session,
+    team,
+    user,
+)
 from domain.events import ERASED, Event
 from domain.registry import NOUN_OF, is_known
 
 NAMING: Final[tuple[type[Event], ...]] = (
     user.UserRegistered,
     user.UserProfileChanged,
+    user.EmailChanged,
+    registration.RegistrationRequested,
+    service_account.ServiceAccountCreated,
+    api_key.KeyIssued,
+    team.TeamCreated,
+    team.TeamRenamed,
     dataset.DatasetCreated,
     dataset.DatasetDescribed,
     image.ImageUploaded,
@@ -23,7 +45,7 @@ NAMING: Final[tuple[type[Event], ...]] = (
     model.ModelVersionAdded,
     model_check.ModelPackageUploaded,
 )
-NAMELESS: Final = frozenset({"classification", "session", "dead_letter"})
+NAMELESS: Final = frozenset({"classification", "session", "dead_letter", "invitation"})
 """Nouns whose streams have no name of their own."""
 
 NAME_FIELDS: Final = ("first_name", "last_name", "name", "filename")
@@ -123,6 +145,47 @@ def _reused(event: session.RefreshReuseDetected, scene: Scene) -> str:
     return f"A refresh token of {scene.name(event.user_id, 'a user')} was used again"
 
 
+def _registration(words: str) -> Callable[[Any, Scene], str]:
+    return lambda event, scene: f"The registration of {scene.name(event.originator_id, 'a person')} {words}"
+
+
+def _invited(event: invitation.UserInvited, scene: Scene) -> str:
+    return f"{scene.who} invited a person as {event.role}"
+
+
+def _invitation(words: str) -> Callable[[Event, Scene], str]:
+    return lambda _, scene: f"{scene.who} {words} an invitation"
+
+
+# ---- programs and teams --------------------------------------------------------------------------------------------------------------
+def _service(words: str) -> Callable[[Event, Scene], str]:
+    return lambda event, scene: f"{scene.who} {words} the service account {scene.name(event.originator_id, '')}".rstrip()
+
+
+def _key_issued(event: api_key.KeyIssued, scene: Scene) -> str:
+    return f"{scene.who} issued the key {event.name} to {scene.name(event.owner_id, 'an account')}: {', '.join(event.scopes)}"
+
+
+def _key(words: str) -> Callable[[Event, Scene], str]:
+    return lambda event, scene: f"{scene.who} {words} the key {scene.name(event.originator_id, '')}".rstrip()
+
+
+def _team(event: Event, scene: Scene) -> str:
+    return f"the team {scene.name(event.originator_id, '')}".rstrip()
+
+
+def _of_team(words: str) -> Callable[[Event, Scene], str]:
+    return lambda event, scene: f"{scene.who} {words} {_team(event, scene)}"
+
+
+def _member_added(event: team.TeamMemberAdded, scene: Scene) -> str:
+    return f"{scene.who} added {scene.name(event.user_id, 'a user')} to {_team(event, scene)}"
+
+
+def _member_removed(event: team.TeamMemberRemoved, scene: Scene) -> str:
+    return f"{scene.who} removed {scene.name(event.user_id, 'a user')} from {_team(event, scene)}"
+
+
 # ---- datasets, images and devices ----------------------------------------------------------------------------------------------------
 def _dataset(event: Event, scene: Scene) -> str:
     return f"the dataset {scene.name(event.originator_id, '')}".rstrip()
@@ -134,6 +197,18 @@ def _shared(event: dataset.DatasetShared, scene: Scene) -> str:
 
 def _withdrawn(event: dataset.DatasetShareWithdrawn, scene: Scene) -> str:
     return f"{scene.who} withdrew {_dataset(event, scene)} from {scene.name(event.user_id, 'a user')}"
+
+
+def _shared_with_team(event: dataset.DatasetSharedWithTeam, scene: Scene) -> str:
+    return f"{scene.who} shared {_dataset(event, scene)} with the team {scene.name(event.team_id, '')} as {event.grant}"
+
+
+def _withdrawn_from_team(event: dataset.DatasetTeamShareWithdrawn, scene: Scene) -> str:
+    return f"{scene.who} withdrew {_dataset(event, scene)} from the team {scene.name(event.team_id, '')}".rstrip()
+
+
+def _transferred(event: dataset.DatasetTransferred, scene: Scene) -> str:
+    return f"{scene.who} made {scene.name(event.owner_id, 'a user')} the owner of {_dataset(event, scene)}"
 
 
 def _of_dataset(words: str) -> Callable[[Event, Scene], str]:
@@ -213,6 +288,12 @@ def _because(event: model.ModelAliasMoved | model.ModelRetired) -> str:
 def _promoter(words: str) -> Callable[[Any, Scene], str]:
     return lambda event, scene: (
         f"{scene.who} {words} {scene.name(event.user_id, 'a user')} promote versions of {scene.name(event.originator_id, 'a model')}"
+    )
+
+
+def _promoter_team(words: str) -> Callable[[Any, Scene], str]:
+    return lambda event, scene: (
+        f"{scene.who} {words} the team {scene.name(event.team_id, '')} promote versions of {scene.name(event.originator_id, 'a model')}"
     )
 
 
@@ -316,15 +397,41 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     user.UserStatusChanged: _status,
     user.PasswordChanged: _of_account("changed the password of"),
     user.PasswordRehashed: lambda event, scene: f"The password of {_account(event, scene)} was hashed again",
+    user.PasswordResetRequested: lambda event, scene: f"A link to reset the password of {_account(event, scene)} was requested",
+    user.PasswordReset: lambda event, scene: f"{_account(event, scene)} chose a new password with the link of a mail",
+    user.EmailChangeRequested: _of_account("requested another e-mail address for"),
+    user.EmailChanged: lambda event, scene: f"The new e-mail address of {_account(event, scene)} was verified",
     user.UserDeleted: _of_account("closed the account of"),
     user.UserErased: _of_account("erased"),
+    registration.RegistrationRequested: _registration("was requested"),
+    registration.VerificationRequested: _registration("was mailed again"),
+    registration.RegistrationCompleted: _registration("was completed"),
+    registration.RegistrationDiscarded: _registration("was discarded, since its address was not verified in time"),
+    invitation.UserInvited: _invited,
+    invitation.InvitationRepeated: _invitation("sent again"),
+    invitation.InvitationAccepted: lambda event, scene: f"{scene.name(event.user_id, 'A person')} accepted an invitation",
+    invitation.InvitationWithdrawn: _invitation("withdrew"),
     session.SessionStarted: _signed_in,
     session.SessionRevoked: _session_ended,
     session.RefreshReuseDetected: _reused,
+    service_account.ServiceAccountCreated: _service("created"),
+    service_account.ServiceAccountDeleted: _service("deleted"),
+    service_account.LegacyTokensRevoked: lambda _, scene: f"{scene.who} revoked all service tokens of earlier releases",
+    api_key.KeyIssued: _key_issued,
+    api_key.KeyRotated: _key("rotated"),
+    api_key.KeyRevoked: _key("revoked"),
+    team.TeamCreated: _of_team("created"),
+    team.TeamRenamed: _of_team("renamed"),
+    team.TeamMemberAdded: _member_added,
+    team.TeamMemberRemoved: _member_removed,
+    team.TeamDeleted: _of_team("deleted"),
     dataset.DatasetCreated: _of_dataset("created"),
     dataset.DatasetDescribed: _described_dataset,
     dataset.DatasetShared: _shared,
     dataset.DatasetShareWithdrawn: _withdrawn,
+    dataset.DatasetSharedWithTeam: _shared_with_team,
+    dataset.DatasetTeamShareWithdrawn: _withdrawn_from_team,
+    dataset.DatasetTransferred: _transferred,
     dataset.DatasetDeleted: _of_dataset("deleted"),
     image.ImageUploaded: _uploaded,
     image.ImageAccepted: _accepted,
@@ -342,6 +449,8 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     model.ModelRetired: _retired,
     model.ModelPromoterAdded: _promoter("let"),
     model.ModelPromoterRemoved: _promoter("no longer lets"),
+    model.ModelPromoterTeamAdded: _promoter_team("let"),
+    model.ModelPromoterTeamRemoved: _promoter_team("no longer lets"),
     model_check.ModelPackageUploaded: _package_uploaded,
     model_check.ModelTestRequested: _test_requested,
     model_check.ModelCheckPassed: _check_passed,

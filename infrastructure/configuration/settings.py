@@ -83,6 +83,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logins_per_minute_address: Positive = 300
     known_address_days: Positive = 30
     registrations_per_hour_address: Positive = 120
+    registration: Literal["auto", "open", "invite", "closed"] = "auto"
+    email_verification: Literal["auto", "on", "off"] = "auto"
+    smtp_url: str = ""
+    smtp_password_file: str = ""
+    mail_from: str = ""
+    mails_per_hour_address: Positive = 5
+    access_log_days: Positive = 400
     changes_per_minute_stream: Positive = 60
 
     connections: Positive = 4096
@@ -128,6 +135,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kafka_groups: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
+
+    @property
+    def registration_mode(self) -> str:
+        """Who may create an account: `open`, `invite` or `closed`. By default anyone in development, and only invited people otherwise."""
+        if self.registration != "auto":
+            return self.registration
+        return "open" if self.environment == "development" else "invite"
+
+    @property
+    def verifies_email(self) -> bool:
+        """Whether an address is verified by mail before its account exists. By default wherever mail is sent over SMTP."""
+        return bool(self.smtp_url) if self.email_verification == "auto" else self.email_verification == "on"
+
+    @property
+    def mail_path(self) -> Path:
+        """The folder that mails are written to where no SMTP server is set."""
+        return self.data / "mail"
 
     @property
     def root_key_path(self) -> Path:

@@ -32,6 +32,7 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("DeviceRegistered", 1): lambda content: content,
     ("DeviceDescribed", 1): lambda content: content,
     ("ClassificationRequested", 1): lambda content: content,
+    ("SessionRevoked", 1): lambda content: content,
 }
 """Pure functions that convert data of (type, schema version) to the next version."""
 

@@ -55,4 +55,13 @@ class ClaimDigests:
         return self._of[scope]
 
 
-CLAIM_PURPOSES: Final = (Purpose.EMAIL_CLAIMS, Purpose.USERNAME_CLAIMS, Purpose.HOSTNAME_CLAIMS)
+CLAIM_PURPOSES: Final = (
+    Purpose.EMAIL_CLAIMS,
+    Purpose.USERNAME_CLAIMS,
+    Purpose.HOSTNAME_CLAIMS,
+    Purpose.INVITATION_CLAIMS,
+    Purpose.REGISTRATION_CLAIMS,
+    Purpose.SERVICE_CLAIMS,
+    Purpose.TEAM_CLAIMS,
+    Purpose.BOOTSTRAP_CLAIMS,
+)

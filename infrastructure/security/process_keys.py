@@ -38,6 +38,8 @@ PROCESS_NEEDS: Final[Mapping[str, Needs]] = {
                 Purpose.REFRESH_TOKEN_ROWS,
                 Purpose.SIGNED_URLS,
                 Purpose.RATE_LIMITS,
+                Purpose.MAIL_LINKS,
+                Purpose.BOOTSTRAP_TOKENS,
             }
         ),
         frozenset({Purpose.HEADS}),

@@ -12,12 +12,37 @@ from domain.classification import ClassificationDeleted
 from domain.events import Event
 from domain.image import ImageDeleted
 from domain.user import UserErased
-from projections import activity, classifications, datasets, devices, images, model_checks, models, policies, results, users, work_items
+from projections import (
+    activity,
+    api_keys,
+    classifications,
+    datasets,
+    devices,
+    images,
+    invitations,
+    model_checks,
+    models,
+    policies,
+    registrations,
+    results,
+    service_accounts,
+    sessions,
+    teams,
+    users,
+    work_items,
+)
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projection import EventStep, Key, PositionedEvent, Row, Table, TableChanges, event_steps, fold_batch, needed_rows
 
 TABLES: tuple[Table, ...] = (
     users.TABLE,
+    registrations.TABLE,
+    invitations.TABLE,
+    sessions.TABLE,
+    service_accounts.TABLE,
+    api_keys.TABLE,
+    teams.TABLE,
+    teams.MEMBERS,
     datasets.TABLE,
     datasets.ACCESS,
     images.TABLE,

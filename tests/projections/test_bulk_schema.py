@@ -39,7 +39,7 @@ def test_what_was_left_out_comes_back(owner):
 
 def test_tables_that_a_crash_would_empty_are_refused(owner):
     left_out = prepare(owner, "filled")
-    with pytest.raises(NotDurable, match="activity, checkpoint, "):
+    with pytest.raises(NotDurable, match="activity, api_keys, checkpoint, "):
         require_logged(owner, "filled")
     finish(owner, "filled", left_out)
     require_logged(owner, "filled")
