@@ -25,7 +25,7 @@ FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "results
 """The log's position, models, which belong to the installation, and the completion of results that an actor has read."""
 
 BELONGS_TO_A_DATASET = re.compile(
-    r"\b(?:from|join) (?:datasets|images|classifications|results|outdated_results|failures|activity|dataset_access|tallies|statistics)\b"
+    r"\b(?:from|join) (?:datasets|images|classifications|results|outdated_results|failures|activity|dataset_access|effective_access|tallies|statistics)\b"
 )
 
 
