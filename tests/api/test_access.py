@@ -12,7 +12,7 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, model_check, policy, session, user
+from domain import classification, dataset, device, image, model, model_check, policy, session, team, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.policy import PolicyRules, PolicyScope
@@ -46,15 +46,27 @@ GET    /api/datasets                                        !  +      +      +  
 POST   /api/datasets                                        !  -      +      +      +      -  -
 GET    /api/datasets/{dataset_id}                           !! ++++.. ++++.. ++++.. +++++. -- --
 PATCH  /api/datasets/{dataset_id}                           !! ------ ++--.. ++--.. +++++. -- --
-DELETE /api/datasets/{dataset_id}                           !! ------ ------ +---.. +++++. -- --
+DELETE /api/datasets/{dataset_id}                           !! ------ +---.. +---.. +++++. -- --
 GET    /api/datasets/{dataset_id}/shares                    !! ++++.. ++++.. ++++.. +++++. -- --
 PUT    /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
 DELETE /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
+POST   /api/datasets/{dataset_id}/shares                    !! ------ ------ +---.. +++++. -- --
+PUT    /api/datasets/{dataset_id}/shares/teams/{team_id}    !! ------ ------ +---.. +++++. -- --
+DELETE /api/datasets/{dataset_id}/shares/teams/{team_id}    !! ------ ------ +---.. +++++. -- --
+POST   /api/datasets/{dataset_id}/transfer                  !! ------ ------ +---.. +++++. -- --
+GET    /api/teams                                           !  +      +      +      +      -  -
+POST   /api/teams                                           !  -      -      +      +      -  -
+GET    /api/teams/{team_id}                                 !! ++..   ++..   ++..   +++.   -- --
+PATCH  /api/teams/{team_id}                                 !! ----   ----   +-..   +++.   -- --
+DELETE /api/teams/{team_id}                                 !! ----   ----   +-..   +++.   -- --
+POST   /api/teams/{team_id}/members                         !! ----   ----   +-..   +++.   -- --
+PUT    /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
+DELETE /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
 GET    /api/images                                          !  +      +      +      +      -  -
 POST   /api/images/upload                                   !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/images/{image_id}                               !! ++++.. ++++.. ++++.. +++++. +. --
 PATCH  /api/images/{image_id}                               !! ------ ++--.. ++--.. +++++. -- --
-DELETE /api/images/{image_id}                               !! ------ ------ ++--.. +++++. -- --
+DELETE /api/images/{image_id}                               !! ------ +---.. ++--.. +++++. -- --
 GET    /api/images/{image_id}/download                      !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/images/{image_id}/preview                       !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/images/{image_id}/thumbnail                     !! ++++.. ++++.. ++++.. +++++. +. --
@@ -71,11 +83,13 @@ PUT    /api/models/{name}/aliases/{alias}                   !! +-.    +-.    +-.
 POST   /api/models/{name}/retire                            !! +-.    +-.    +-.    ++.    -- --
 PUT    /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
 DELETE /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
+PUT    /api/models/{name}/promoters/teams/{team_id}         !! --     --     --     +.     -- --
+DELETE /api/models/{name}/promoters/teams/{team_id}         !! --     --     --     +.     -- --
 GET    /api/models/{name}/versions/{number}/package         !! --     +.     +.     +.     -- --
 GET    /api/classifications                                 !  +      +      +      +      -  -
 POST   /api/classifications/run                             !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}                        !! ++++.. ++++.. ++++.. +++++. -- --
-DELETE /api/classifications/{job_id}                        !! ------ ------ ++--.. +++++. -- --
+DELETE /api/classifications/{job_id}                        !! ------ +---.. ++--.. +++++. -- --
 POST   /api/classifications/{job_id}/cancel                 !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}/failures               !! ++++.. ++++.. ++++.. +++++. -- --
 POST   /api/classifications/{job_id}/retry                  !! ------ +++-.. +++-.. +++++. -- --
@@ -128,16 +142,21 @@ GET    /redoc                                               +  +      +      +  
 """+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
-a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
+a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
 absent. Of all else, and for nobody and services: there, absent.
+
+Further cells follow from these: a grant by a team answers as the same grant given directly, an id that is none names nothing, and a service
+without the scope of a route may not use it.
 """
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
 SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
+OF_A_TEAM = ("own", "joined", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
+BY_TEAM = {f"{mode} by team": mode for mode in GRANTS}
 NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
 FOR_PROMOTERS = {"PUT /api/models/{name}/aliases/{alias}", "POST /api/models/{name}/retire"}
 ELSEWHERE = {"WS /api/ws", "GET /api/live"}  # tests/api/test_live.py, test_live_stream.py
@@ -165,10 +184,13 @@ def about(route, column):
     belongs = named & {"dataset_id", "image_id", "job_id", "result_id", "target_id"} or route in NAMED_IN_THE_BODY
     if not (named or belongs):
         return ("",)
-    if column in {"anonymous", *SERVICES} or not (belongs or named == {"user_id"} or route in FOR_PROMOTERS):
+    of_team = route.split()[1].startswith("/api/teams/")
+    if column in {"anonymous", *SERVICES} or not (belongs or of_team or named == {"user_id"} or route in FOR_PROMOTERS):
         return ("foreign", "absent")
     if route in FOR_PROMOTERS:
         return OF_A_MODEL
+    if of_team:
+        return OF_A_TEAM
     return OF_A_DATASET if belongs else ("own", "foreign", "absent")
 
 
@@ -226,7 +248,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id")
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id", "team_id")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -237,17 +259,29 @@ class World:
             }
         by = {"by": person.id if mode == "own" else self.owner.id, "at": utc_now()}
         ids = {name: uuid4() for name in ("dataset_id", "image_id", "job_id", "device_id")}
+        group = self.team(person, mode)
         made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
+        mine = dataset.evolve(None, made[0])
         if mode in GRANTS:
-            made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[mode], **by)
+            made += dataset.share(mine, user=person.id, grant=GRANTS[mode], **by)
+        if mode in BY_TEAM:
+            made += dataset.share_with_team(mine, team=group, grant=GRANTS[BY_TEAM[mode]], **by)
         for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
             self._append([event])
         user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
-        also |= {"policy_scope": "job", "target_id": ids["job_id"]}
+        also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group}
         return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+
+    def team(self, person, mode):
+        """A team that the person owns, or is in, unless it is foreign."""
+        made = team.create(uuid4(), name="Haematology", by=person.id if mode == "own" else self.owner.id, at=utc_now())
+        self._append([made])
+        if mode != "foreign":
+            self._append(team.add_member(team.evolve(None, made), user=person.id, by=self.owner.id, at=utc_now()))
+        return made.originator_id
 
     def _check(self):
         """A package of the owner's own waits for its check."""
@@ -351,6 +385,14 @@ class World:
                 return {"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PICTURE).decode()]}]}}
             case _ if route.startswith("PUT") and "/shares/" in route:
                 return {"json": {"grant": "viewer"}}
+            case "POST /api/datasets/{dataset_id}/shares":
+                return {"json": {"email": self.address, "grant": "viewer"}}
+            case "POST /api/datasets/{dataset_id}/transfer":
+                return {"json": {"user_id": str(self.friend.id)}}
+            case "POST /api/teams":
+                return {"json": {"name": "Haematology"}}
+            case "POST /api/teams/{team_id}/members":
+                return {"json": {"email": self.address}}
             case _ if route.startswith("PATCH"):
                 return {"json": PATCHES[route.rpartition("{")[2].partition("_")[0] + route.rpartition("}")[2]]}
             case _:
@@ -362,6 +404,7 @@ PATCHES = {
     "image": {"filename": "other.jpg"},
     "device": {"name": "other"},
     "device/status": {"is_online": True},
+    "team": {"name": "Blood laboratory"},
     "user": {"phone": "1"},
 }
 
@@ -387,8 +430,12 @@ class Asking:
 
     async def cell(self, route, column, mode):
         person, things = self._chosen(route, column, mode)
-        if "/shares/" in route:
+        if "/shares/" in route or "/members/" in route:
             things = things | {"user_id": self.world.friend.id}
+        if "/shares/teams/" in route:
+            things = things | {"team_id": self.world.team(person, "joined")}
+        if "/promoters/teams/" in route:
+            things = things | {"team_id": self.world.team(self.world.owner, "own")}
         if route.endswith("/checks"):
             things = things | self.world.packaged(mode)
         elif route.endswith("/retry") and mode != "absent":
@@ -448,7 +495,7 @@ def test_what_is_foreign_is_declared_as_what_is_absent():
         (route, role): columns[role][-2:]
         for route, columns in declared().items()
         for role in set(Role) - {Role.ADMIN}
-        if about(route, role) in {OF_A_DATASET, ("own", "foreign", "absent")}
+        if about(route, role) in {OF_A_DATASET, OF_A_TEAM, ("own", "foreign", "absent")}
     }
     assert compared
     assert {place: answers for place, answers in compared.items() if answers[0] != answers[1]} == {}
