@@ -1,5 +1,6 @@
 """Access rights: every route, with every role, on own, shared, foreign and absent things. Each cell of the table is executed."""
 
+import re
 from base64 import b64encode
 from itertools import count
 from types import SimpleNamespace
@@ -142,8 +143,8 @@ GET    /redoc                                               +  +      +      +  
 """+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
-a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
-absent. Of all else, and for nobody and services: there, absent.
+a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of
+changes of models: one that the caller may promote, another, absent. Of all else, and for nobody and services: there, absent.
 
 Further cells follow from these: a grant by a team answers as the same grant given directly, an id that is none names nothing, and a service
 without the scope of a route may not use it.
@@ -158,6 +159,7 @@ OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
 BY_TEAM = {f"{mode} by team": mode for mode in GRANTS}
 NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
+IN_BODIES = dict.fromkeys(NAMED_IN_THE_BODY, "dataset_id") | {"POST /api/datasets/{dataset_id}/transfer": "user_id"}
 FOR_PROMOTERS = {"PUT /api/models/{name}/aliases/{alias}", "POST /api/models/{name}/retire"}
 ELSEWHERE = {"WS /api/ws", "GET /api/live"}  # tests/api/test_live.py, test_live_stream.py
 numbers = count(1)
@@ -167,6 +169,15 @@ def declared():
     """{route: {column: signs}}"""
     rows = [line.split() for line in TABLE.strip().splitlines()]
     return {f"{method} {path}": dict(zip(COLUMNS, signs, strict=True)) for method, path, *signs in rows}
+
+
+def handlers_of(app):
+    """(route, handler) of each method and path."""
+    for route in app._app.routes:
+        if isinstance(route, HTTPRoute):
+            for method, (handler, _) in route.route_handler_map.items():
+                if method not in {"OPTIONS", "HEAD"}:
+                    yield f"{method} {route.path_format}", handler
 
 
 def routes_of(app):
@@ -479,6 +490,69 @@ async def test_every_cell_of_every_route_is_as_declared(world, capsys):
     assert not wrong, "\n".join(["not as declared:", *wrong])
     with capsys.disabled():
         print(f" {cells} cells of {len(table)} routes", end=" ")
+
+
+async def test_a_grant_by_a_team_counts_as_the_same_grant_given_directly(world, capsys):
+    asking, cells, wrong = Asking(world), 0, []
+    for route, columns in declared().items():
+        for role in set(Role) - {Role.ADMIN}:
+            if about(route, role) == OF_A_DATASET:
+                wanted = dict(zip(OF_A_DATASET, columns[role], strict=True))
+                for mode, directly in BY_TEAM.items():
+                    found = sign_of(await asking.cell(route, role, mode))
+                    cells += 1
+                    if found != wanted[directly]:
+                        wrong.append(f"{route} {role}, {mode}: {found} instead of {wanted[directly]}")
+    assert not wrong, "\n".join(wrong)
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
+async def test_an_id_that_is_none_names_nothing_whoever_asks(world, capsys):
+    people, cells = {column: world.person(column) for column in COLUMNS}, 0
+    http = world.api.anonymous()
+    for route in declared():
+        method, path = route.split()
+        for place in set(re.findall(r"{(\w+_id)}", path)) - {"name_or_id"}:
+            ids = {name: uuid4() for name in re.findall(r"{(\w+)}", path)} | {"policy_scope": "job", "name": "pbc8", "alias": "stable"}
+            for column, person in people.items():
+                for wrong in ("not-an-id", "..%2f", f"{uuid4()}0"):
+                    http.cookies.clear()
+                    address = path.format(**ids | {place: wrong})
+                    answer = await http.request(method, address, **_with(person.headers, world.body(route, {"dataset_id": uuid4()})))
+                    assert (answer.status_code, wrong in answer.text) == (404, False), (route, place, column, wrong)
+                    cells += 1
+    for route, field in IN_BODIES.items():
+        method, path = route.split()
+        things = world.things(world.owner, "own")
+        for role in set(Role) - {Role.VIEWER}:
+            body = world.body(route, things)
+            (kind,) = body.keys() & {"json", "data"}
+            sent = _with(people[role].headers, body | {kind: body[kind] | {field: "1"}})
+            answer = await http.request(method, path.format(**things), **sent)
+            assert (answer.status_code, answer.json()["errors"][0]["loc"][-1]) == (422, field), (route, role)
+            cells += 1
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
+async def test_a_service_needs_the_scope_of_the_route(world, capsys):
+    """And has no other right: not that of a route without a scope."""
+    http, cells, things = world.api.anonymous(), 0, world.things(world.owner, "own")
+    await world.given.read_position.wait(world.position, 5)
+    for route, handler in handlers_of(world.api.app):
+        if route in ELSEWHERE or handler.opt.get("exclude_from_auth") or route not in declared():
+            continue
+        method, path = route.split()
+        scope = handler.opt.get("scope")
+        names = {"number": 1, "version": "1", "alias": "stable"} | things | ({"name": "pbc8"} if "/models/" in path else {})
+        for scopes in (set(), set(Scope) - {scope}, {scope} - {None}):
+            token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=utc_now())
+            answer = await http.request(method, path.format(**names), **_with(bearer(token), world.body(route, things)))
+            assert (answer.status_code == 403) is (scope not in scopes), (route, sorted(scopes), answer.text)
+            cells += 1
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
 
 
 def visible_to(answer):
