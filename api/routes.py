@@ -20,6 +20,7 @@ from api.previews import Previews
 from api.results import Results
 from api.sessions import Sessions
 from api.statistics import Statistics
+from api.teams import Teams
 
 ROUTES: tuple[Any, ...] = (
     health.live,
@@ -28,6 +29,7 @@ ROUTES: tuple[Any, ...] = (
     Sessions,
     Users,
     Devices,
+    Teams,
     Datasets,
     Images,
     Previews,

@@ -1,5 +1,6 @@
 """Authorization: roles of users, grants on datasets, scopes of services, and the checks of minimum rights."""
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -50,6 +51,10 @@ class Scope(StrEnum):
     MODELS_RUN = "models:run"
 
 
+READING: Final = frozenset({Scope.IMAGES_READ, Scope.DATASETS_READ, Scope.RESULTS_READ, Scope.EVENTS_READ})
+"""The scopes that read what belongs to datasets."""
+
+
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """The author of a command: a user with a role, a service with scopes, a pending registration, or a component of the system.
 
@@ -75,11 +80,14 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind == "system"
 
 
+def has_role(actor: Actor, minimum: Role) -> bool:
+    """Whether `actor` is the system, or a user with at least the role `minimum`."""
+    return actor.is_system or (actor.role is not None and actor.role.level >= minimum.level)
+
+
 def require_role(actor: Actor, minimum: Role) -> None:
     """Raises Forbidden unless `actor` is the system, or a user with at least the role `minimum`."""
-    if actor.is_system:
-        return
-    if actor.role is None or actor.role.level < minimum.level:
+    if not has_role(actor, minimum):
         raise Forbidden(f"Insufficient permissions: this needs the role {minimum.value} or higher")
 
 
@@ -90,14 +98,17 @@ def require_role_or_scope(actor: Actor, minimum: Role, scope: Scope) -> None:
     require_role(actor, minimum)
 
 
-def require_grant(actor: Actor, grants: dict[UUID, Grant], minimum: Grant, *, what: str) -> None:
-    """Raises NotFound where `actor` has no grant on the dataset, Forbidden where the grant is lower than `minimum`.
+def grant_of_scopes(scopes: Collection[str]) -> Grant | None:
+    """What a service with these scopes may do with each dataset that its key reaches; None for scopes that concern no dataset."""
+    if Scope.IMAGES_WRITE in scopes:
+        return Grant.EDITOR
+    if Scope.JOBS_RUN in scopes:
+        return Grant.ANALYST
+    return Grant.VIEWER if READING & set(scopes) else None
 
-    `what` names the thing in the message. Administrators and the system pass.
-    """
-    if actor.is_admin or actor.is_system:
-        return
-    grant = grants.get(actor.id)
+
+def require_grant(grant: Grant | None, minimum: Grant, *, what: str) -> None:
+    """Raises NotFound without a grant on the dataset, Forbidden where the grant is lower than `minimum`. `what` names the thing."""
     if grant is None:
         raise NotFound(f"{what} not found")
     if grant.level < minimum.level:

@@ -11,7 +11,22 @@ from pathlib import Path
 import click
 
 from api.cli import jobs, processes, remote, results, stack, statistics
-from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, policies, status, users
+from api.cli.admin import (
+    audit,
+    backup,
+    config,
+    datasets,
+    documents,
+    external_models,
+    images,
+    keys,
+    model_packages,
+    models,
+    policies,
+    status,
+    teams,
+    users,
+)
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -64,6 +79,8 @@ main.add_section(
     "Administration",
     users.users,
     users.tokens,
+    datasets.datasets,
+    teams.teams,
     models.models,
     policies.policies,
     images.images,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access import Role
+from domain.access import Grant, Role
 from domain.classification import JobStatus, Priority, Verdict
 from domain.model import OutputKind
 from domain.model_check import CheckReport, Environment
@@ -333,6 +333,46 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     set_by_username: str | None
     set_at: datetime
     applied_at: Annotated[datetime | None, Described(description="when all results followed it; null before, and with --as-of")]
+
+
+class DatasetListed(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset that the caller may see."""
+
+    id: UUID
+    name: str
+    description: str | None
+    owner_id: UUID
+    owner_username: str | None
+    created_at: datetime
+    grant: Annotated[Grant, Described(description="what the caller may do")]
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant on a dataset, of an account or a team."""
+
+    kind: Literal["user", "team"]
+    user_id: Annotated[UUID | None, Described(description="null for a team")]
+    team_id: Annotated[UUID | None, Described(description="null for an account")]
+    name: Annotated[str | None, Described(description="user name, or name of the team")]
+    grant: Grant
+
+
+class TeamListed(msgspec.Struct, frozen=True, kw_only=True):
+    """A team of the caller."""
+
+    id: UUID
+    name: str
+    owner_id: UUID
+    owner_username: str | None
+    created_at: datetime
+    members: Annotated[int, Described(description="number of members")]
+
+
+class TeamMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A member of a team."""
+
+    user_id: UUID
+    username: str | None
 
 
 class ResultAnswer(msgspec.Struct, frozen=True, kw_only=True):

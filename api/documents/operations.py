@@ -44,6 +44,7 @@ VERSIONED: Final = {
     "devicesOne",
     "modelsCheck",
     "policiesOne",
+    "teamsOne",
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "auditTrail": ("X-Next-Cursor",),

@@ -1,5 +1,6 @@
 """Access rights: every route, with every role, on own, shared, foreign and absent things. Each cell of the table is executed."""
 
+import re
 from base64 import b64encode
 from itertools import count
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, model_check, policy, session, user
+from domain import classification, dataset, device, image, model, model_check, policy, session, team, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.policy import PolicyRules, PolicyScope
@@ -46,15 +47,27 @@ GET    /api/datasets                                        !  +      +      +  
 POST   /api/datasets                                        !  -      +      +      +      -  -
 GET    /api/datasets/{dataset_id}                           !! ++++.. ++++.. ++++.. +++++. -- --
 PATCH  /api/datasets/{dataset_id}                           !! ------ ++--.. ++--.. +++++. -- --
-DELETE /api/datasets/{dataset_id}                           !! ------ ------ +---.. +++++. -- --
+DELETE /api/datasets/{dataset_id}                           !! ------ +---.. +---.. +++++. -- --
 GET    /api/datasets/{dataset_id}/shares                    !! ++++.. ++++.. ++++.. +++++. -- --
 PUT    /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
 DELETE /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
+POST   /api/datasets/{dataset_id}/shares                    !! ------ ------ +---.. +++++. -- --
+PUT    /api/datasets/{dataset_id}/shares/teams/{team_id}    !! ------ ------ +---.. +++++. -- --
+DELETE /api/datasets/{dataset_id}/shares/teams/{team_id}    !! ------ ------ +---.. +++++. -- --
+POST   /api/datasets/{dataset_id}/transfer                  !! ------ ------ +---.. +++++. -- --
+GET    /api/teams                                           !  +      +      +      +      -  -
+POST   /api/teams                                           !  -      -      +      +      -  -
+GET    /api/teams/{team_id}                                 !! ++..   ++..   ++..   +++.   -- --
+PATCH  /api/teams/{team_id}                                 !! ----   ----   +-..   +++.   -- --
+DELETE /api/teams/{team_id}                                 !! ----   ----   +-..   +++.   -- --
+POST   /api/teams/{team_id}/members                         !! ----   ----   +-..   +++.   -- --
+PUT    /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
+DELETE /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
 GET    /api/images                                          !  +      +      +      +      -  -
 POST   /api/images/upload                                   !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/images/{image_id}                               !! ++++.. ++++.. ++++.. +++++. +. --
 PATCH  /api/images/{image_id}                               !! ------ ++--.. ++--.. +++++. -- --
-DELETE /api/images/{image_id}                               !! ------ ------ ++--.. +++++. -- --
+DELETE /api/images/{image_id}                               !! ------ +---.. ++--.. +++++. -- --
 GET    /api/images/{image_id}/download                      !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/images/{image_id}/preview                       !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/images/{image_id}/thumbnail                     !! ++++.. ++++.. ++++.. +++++. +. --
@@ -71,11 +84,13 @@ PUT    /api/models/{name}/aliases/{alias}                   !! +-.    +-.    +-.
 POST   /api/models/{name}/retire                            !! +-.    +-.    +-.    ++.    -- --
 PUT    /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
 DELETE /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
+PUT    /api/models/{name}/promoters/teams/{team_id}         !! --     --     --     +.     -- --
+DELETE /api/models/{name}/promoters/teams/{team_id}         !! --     --     --     +.     -- --
 GET    /api/models/{name}/versions/{number}/package         !! --     +.     +.     +.     -- --
 GET    /api/classifications                                 !  +      +      +      +      -  -
 POST   /api/classifications/run                             !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}                        !! ++++.. ++++.. ++++.. +++++. -- --
-DELETE /api/classifications/{job_id}                        !! ------ ------ ++--.. +++++. -- --
+DELETE /api/classifications/{job_id}                        !! ------ +---.. ++--.. +++++. -- --
 POST   /api/classifications/{job_id}/cancel                 !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}/failures               !! ++++.. ++++.. ++++.. +++++. -- --
 POST   /api/classifications/{job_id}/retry                  !! ------ +++-.. +++-.. +++++. -- --
@@ -128,17 +143,23 @@ GET    /redoc                                               +  +      +      +  
 """+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
-a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
-absent. Of all else, and for nobody and services: there, absent.
+a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of
+changes of models: one that the caller may promote, another, absent. Of all else, and for nobody and services: there, absent.
+
+Further cells follow from these: a grant by a team answers as the same grant given directly, an id that is none names nothing, and a service
+without the scope of a route may not use it.
 """
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
 SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
+OF_A_TEAM = ("own", "joined", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
+BY_TEAM = {f"{mode} by team": mode for mode in GRANTS}
 NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
+IN_BODIES = dict.fromkeys(NAMED_IN_THE_BODY, "dataset_id") | {"POST /api/datasets/{dataset_id}/transfer": "user_id"}
 FOR_PROMOTERS = {"PUT /api/models/{name}/aliases/{alias}", "POST /api/models/{name}/retire"}
 ELSEWHERE = {"WS /api/ws", "GET /api/live"}  # tests/api/test_live.py, test_live_stream.py
 numbers = count(1)
@@ -148,6 +169,15 @@ def declared():
     """{route: {column: signs}}"""
     rows = [line.split() for line in TABLE.strip().splitlines()]
     return {f"{method} {path}": dict(zip(COLUMNS, signs, strict=True)) for method, path, *signs in rows}
+
+
+def handlers_of(app):
+    """(route, handler) of each method and path."""
+    for route in app._app.routes:
+        if isinstance(route, HTTPRoute):
+            for method, (handler, _) in route.route_handler_map.items():
+                if method not in {"OPTIONS", "HEAD"}:
+                    yield f"{method} {route.path_format}", handler
 
 
 def routes_of(app):
@@ -165,10 +195,13 @@ def about(route, column):
     belongs = named & {"dataset_id", "image_id", "job_id", "result_id", "target_id"} or route in NAMED_IN_THE_BODY
     if not (named or belongs):
         return ("",)
-    if column in {"anonymous", *SERVICES} or not (belongs or named == {"user_id"} or route in FOR_PROMOTERS):
+    of_team = route.split()[1].startswith("/api/teams/")
+    if column in {"anonymous", *SERVICES} or not (belongs or of_team or named == {"user_id"} or route in FOR_PROMOTERS):
         return ("foreign", "absent")
     if route in FOR_PROMOTERS:
         return OF_A_MODEL
+    if of_team:
+        return OF_A_TEAM
     return OF_A_DATASET if belongs else ("own", "foreign", "absent")
 
 
@@ -226,7 +259,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id")
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id", "team_id")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -237,17 +270,29 @@ class World:
             }
         by = {"by": person.id if mode == "own" else self.owner.id, "at": utc_now()}
         ids = {name: uuid4() for name in ("dataset_id", "image_id", "job_id", "device_id")}
+        group = self.team(person, mode)
         made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
+        mine = dataset.evolve(None, made[0])
         if mode in GRANTS:
-            made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[mode], **by)
+            made += dataset.share(mine, user=person.id, grant=GRANTS[mode], **by)
+        if mode in BY_TEAM:
+            made += dataset.share_with_team(mine, team=group, grant=GRANTS[BY_TEAM[mode]], **by)
         for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
             self._append([event])
         user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
-        also |= {"policy_scope": "job", "target_id": ids["job_id"]}
+        also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group}
         return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+
+    def team(self, person, mode):
+        """A team that the person owns, or is in, unless it is foreign."""
+        made = team.create(uuid4(), name="Haematology", by=person.id if mode == "own" else self.owner.id, at=utc_now())
+        self._append([made])
+        if mode != "foreign":
+            self._append(team.add_member(team.evolve(None, made), user=person.id, by=self.owner.id, at=utc_now()))
+        return made.originator_id
 
     def _check(self):
         """A package of the owner's own waits for its check."""
@@ -351,6 +396,14 @@ class World:
                 return {"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PICTURE).decode()]}]}}
             case _ if route.startswith("PUT") and "/shares/" in route:
                 return {"json": {"grant": "viewer"}}
+            case "POST /api/datasets/{dataset_id}/shares":
+                return {"json": {"email": self.address, "grant": "viewer"}}
+            case "POST /api/datasets/{dataset_id}/transfer":
+                return {"json": {"user_id": str(self.friend.id)}}
+            case "POST /api/teams":
+                return {"json": {"name": "Haematology"}}
+            case "POST /api/teams/{team_id}/members":
+                return {"json": {"email": self.address}}
             case _ if route.startswith("PATCH"):
                 return {"json": PATCHES[route.rpartition("{")[2].partition("_")[0] + route.rpartition("}")[2]]}
             case _:
@@ -362,6 +415,7 @@ PATCHES = {
     "image": {"filename": "other.jpg"},
     "device": {"name": "other"},
     "device/status": {"is_online": True},
+    "team": {"name": "Blood laboratory"},
     "user": {"phone": "1"},
 }
 
@@ -387,8 +441,12 @@ class Asking:
 
     async def cell(self, route, column, mode):
         person, things = self._chosen(route, column, mode)
-        if "/shares/" in route:
+        if "/shares/" in route or "/members/" in route:
             things = things | {"user_id": self.world.friend.id}
+        if "/shares/teams/" in route:
+            things = things | {"team_id": self.world.team(person, "joined")}
+        if "/promoters/teams/" in route:
+            things = things | {"team_id": self.world.team(self.world.owner, "own")}
         if route.endswith("/checks"):
             things = things | self.world.packaged(mode)
         elif route.endswith("/retry") and mode != "absent":
@@ -434,6 +492,69 @@ async def test_every_cell_of_every_route_is_as_declared(world, capsys):
         print(f" {cells} cells of {len(table)} routes", end=" ")
 
 
+async def test_a_grant_by_a_team_counts_as_the_same_grant_given_directly(world, capsys):
+    asking, cells, wrong = Asking(world), 0, []
+    for route, columns in declared().items():
+        for role in set(Role) - {Role.ADMIN}:
+            if about(route, role) == OF_A_DATASET:
+                wanted = dict(zip(OF_A_DATASET, columns[role], strict=True))
+                for mode, directly in BY_TEAM.items():
+                    found = sign_of(await asking.cell(route, role, mode))
+                    cells += 1
+                    if found != wanted[directly]:
+                        wrong.append(f"{route} {role}, {mode}: {found} instead of {wanted[directly]}")
+    assert not wrong, "\n".join(wrong)
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
+async def test_an_id_that_is_none_names_nothing_whoever_asks(world, capsys):
+    people, cells = {column: world.person(column) for column in COLUMNS}, 0
+    http = world.api.anonymous()
+    for route in declared():
+        method, path = route.split()
+        for place in set(re.findall(r"{(\w+_id)}", path)) - {"name_or_id"}:
+            ids = {name: uuid4() for name in re.findall(r"{(\w+)}", path)} | {"policy_scope": "job", "name": "pbc8", "alias": "stable"}
+            for column, person in people.items():
+                for wrong in ("not-an-id", "..%2f", f"{uuid4()}0"):
+                    http.cookies.clear()
+                    address = path.format(**ids | {place: wrong})
+                    answer = await http.request(method, address, **_with(person.headers, world.body(route, {"dataset_id": uuid4()})))
+                    assert (answer.status_code, wrong in answer.text) == (404, False), (route, place, column, wrong)
+                    cells += 1
+    for route, field in IN_BODIES.items():
+        method, path = route.split()
+        things = world.things(world.owner, "own")
+        for role in set(Role) - {Role.VIEWER}:
+            body = world.body(route, things)
+            (kind,) = body.keys() & {"json", "data"}
+            sent = _with(people[role].headers, body | {kind: body[kind] | {field: "1"}})
+            answer = await http.request(method, path.format(**things), **sent)
+            assert (answer.status_code, answer.json()["errors"][0]["loc"][-1]) == (422, field), (route, role)
+            cells += 1
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
+async def test_a_service_needs_the_scope_of_the_route(world, capsys):
+    """And has no other right: not that of a route without a scope."""
+    http, cells, things = world.api.anonymous(), 0, world.things(world.owner, "own")
+    await world.given.read_position.wait(world.position, 5)
+    for route, handler in handlers_of(world.api.app):
+        if route in ELSEWHERE or handler.opt.get("exclude_from_auth") or route not in declared():
+            continue
+        method, path = route.split()
+        scope = handler.opt.get("scope")
+        names = {"number": 1, "version": "1", "alias": "stable"} | things | ({"name": "pbc8"} if "/models/" in path else {})
+        for scopes in (set(), set(Scope) - {scope}, {scope} - {None}):
+            token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=utc_now())
+            answer = await http.request(method, path.format(**names), **_with(bearer(token), world.body(route, things)))
+            assert (answer.status_code == 403) is (scope not in scopes), (route, sorted(scopes), answer.text)
+            cells += 1
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
 def visible_to(answer):
     """All that a client can tell one answer from another by, but for the request's own id."""
     body = {} if not answer.content else answer.json()
@@ -448,7 +569,7 @@ def test_what_is_foreign_is_declared_as_what_is_absent():
         (route, role): columns[role][-2:]
         for route, columns in declared().items()
         for role in set(Role) - {Role.ADMIN}
-        if about(route, role) in {OF_A_DATASET, ("own", "foreign", "absent")}
+        if about(route, role) in {OF_A_DATASET, OF_A_TEAM, ("own", "foreign", "absent")}
     }
     assert compared
     assert {place: answers for place, answers in compared.items() if answers[0] != answers[1]} == {}

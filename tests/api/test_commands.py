@@ -42,6 +42,13 @@ WITHOUT_DATA = {
     "bioscope models export",
     "bioscope policies set",
     "bioscope policies withdraw",
+    "bioscope datasets share",
+    "bioscope datasets unshare",
+    "bioscope datasets transfer",
+    "bioscope teams create",
+    "bioscope teams delete",
+    "bioscope teams add",
+    "bioscope teams remove",
     "bioscope users create-admin",
     "bioscope users set-role",
     "bioscope users disable",
@@ -288,6 +295,10 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope policies show",
     "bioscope policies preview",
     "bioscope policies history",
+    "bioscope datasets list",
+    "bioscope datasets shares",
+    "bioscope teams list",
+    "bioscope teams members",
     "bioscope jobs list",
     "bioscope jobs show",
     "bioscope jobs watch",
@@ -298,7 +309,7 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope stats",
 }
 """tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py,
-test_policy_commands.py, test_job_commands.py, test_result_commands.py and test_statistics.py."""
+test_policy_commands.py, test_team_commands.py, test_job_commands.py, test_result_commands.py and test_statistics.py."""
 
 
 def test_every_json_is_tested():

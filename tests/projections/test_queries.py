@@ -129,6 +129,7 @@ async def test_rows_hold_the_fields_of_their_events(db, history):
     assert [(share.grant, share.username) for share in await datasets.grants(db, history.ada, history.cells)] == [
         (Grant.OWNER, "ada"),
         (Grant.ANALYST, "[erased]"),
+        (Grant.VIEWER, None),  # of a team
     ]
     seen = await images.get(db, history.ada, history.images[1])
     assert (seen.width, seen.height, seen.pixel_size_um, seen.accepted, seen.analyzed, seen.uploaded_at) == (95, 94, 0.25, True, True, NOW)
@@ -413,7 +414,7 @@ async def test_a_page_out_of_very_many_datasets_is_walked_newest_first(scenario,
         " from classifications c, generate_series(1, 20000) g"
     )
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("analyze read.datasets, read.dataset_access, read.classifications")
+        owner.execute("analyze read.datasets, read.effective_access, read.classifications")
     wanted = {"at": None, "after": None, "maximum": 26, "dataset_id": None, "image_id": None, "created_by": None, "status": None}
     asked = {
         "datasets_newest": (datasets.LISTED, ada.id),

@@ -84,6 +84,17 @@ ELSEWHERE = {
     "bioscope jobs run": "tests/system/test_analysis_page.py, since two datasets of the day have the name",
     "bioscope jobs cancel": "tests/api/test_job_commands.py, since it needs a running job",
     "bioscope jobs retry": "tests/api/test_job_commands.py, since it needs a job with failures",
+    "bioscope datasets list": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets shares": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams list": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams members": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets share": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets unshare": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets transfer": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams create": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams delete": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams add": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams remove": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",
 }
 ONCE = {"bioscope restore", "bioscope users erase"}
