@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.ports import Command, EventStore, StreamPrecondition
 from domain import dataset, user
-from domain.access import Actor, Grant, Role, require_grant, require_role
+from domain.access import Actor, Grant, Role, grant_with_key, require_grant, require_role
 from domain.dataset import Dataset
 from domain.errors import NotFound
 from domain.user import UserRegistered
@@ -16,7 +16,7 @@ from domain.user import UserRegistered
 def load_dataset(log: EventStore, dataset_id: UUID, actor: Actor, minimum: Grant) -> Dataset:
     """The dataset. Raises NotFound if it does not exist, was deleted, or the actor has no grant; Forbidden if the grant is too low."""
     found = load_existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
-    require_grant(actor, found.grants, minimum, what="Dataset")
+    require_grant(actor, grant_with_key(actor, dataset_id, found.grants.get(actor.id)), minimum, what="Dataset")
     return found
 
 

@@ -1,6 +1,8 @@
 """Authorization: roles of users, grants on datasets, scopes of services, and the checks of minimum rights."""
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -50,6 +52,21 @@ class Scope(StrEnum):
     MODELS_RUN = "models:run"
 
 
+NEEDED_ROLES: Final[Mapping[Scope, Role]] = MappingProxyType(
+    {
+        Scope.IMAGES_READ: Role.VIEWER,
+        Scope.IMAGES_WRITE: Role.ANALYST,
+        Scope.DATASETS_READ: Role.VIEWER,
+        Scope.JOBS_RUN: Role.ANALYST,
+        Scope.RESULTS_READ: Role.VIEWER,
+        Scope.EVENTS_READ: Role.VIEWER,
+        Scope.METRICS_READ: Role.ADMIN,
+        Scope.MODELS_RUN: Role.ANALYST,
+    }
+)
+"""The lowest role that may use each scope."""
+
+
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """The author of a command: a user with a role, a service with scopes, a pending registration, or a component of the system.
 
@@ -74,6 +91,20 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     def is_system(self) -> bool:
         return self.kind == "system"
 
+    @property
+    def is_service(self) -> bool:
+        return self.kind == "service"
+
+    @property
+    def uses_key(self) -> bool:
+        """Whether scopes limit what the actor may do: that of a service, and of a user who acts with an API key."""
+        return self.is_service or self.key is not None
+
+    @property
+    def reaches_everything(self) -> bool:
+        """Whether the actor sees every dataset, whatever its scopes allow there."""
+        return self.is_admin or self.is_system or (self.is_service and self.datasets is None)
+
 
 def require_role(actor: Actor, minimum: Role) -> None:
     """Raises Forbidden unless `actor` is the system, or a user with at least the role `minimum`."""
@@ -83,21 +114,55 @@ def require_role(actor: Actor, minimum: Role) -> None:
         raise Forbidden(f"Insufficient permissions: this needs the role {minimum.value} or higher")
 
 
+def require_scope(actor: Actor, scope: Scope | None) -> None:
+    """Raises Forbidden unless the key of `actor` has `scope`. None: no key has the right."""
+    if scope is None:
+        raise Forbidden("Insufficient permissions: no key may do this; sign in as a user")
+    if scope not in actor.scopes:
+        raise Forbidden(f"Insufficient permissions: the key lacks the scope {scope.value}; use a key that has it")
+
+
 def require_role_or_scope(actor: Actor, minimum: Role, scope: Scope) -> None:
-    """Raises Forbidden unless `actor` is a service with `scope`, or passes `require_role`."""
-    if actor.kind == "service" and scope in actor.scopes:
-        return
-    require_role(actor, minimum)
+    """Raises Forbidden unless `actor` is a service with `scope`, or passes `require_role`; with a key, a user needs both."""
+    if actor.uses_key:
+        require_scope(actor, scope)
+    if not actor.is_service:
+        require_role(actor, minimum)
 
 
-def require_grant(actor: Actor, grants: dict[UUID, Grant], minimum: Grant, *, what: str) -> None:
+def require_person(actor: Actor) -> None:
+    """Raises Forbidden for a service, and for a user who acts with a key: keys give no right over accounts and keys."""
+    if actor.uses_key:
+        require_scope(actor, None)
+
+
+def grant_of_scopes(scopes: Collection[str]) -> Grant | None:
+    """The grant of a service on each dataset that its key reaches. Its scopes still decide which requests it may send."""
+    if Scope.IMAGES_WRITE in scopes:
+        return Grant.EDITOR
+    if Scope.JOBS_RUN in scopes:
+        return Grant.ANALYST
+    if {Scope.IMAGES_READ, Scope.DATASETS_READ, Scope.RESULTS_READ} & set(scopes):
+        return Grant.VIEWER
+    return None
+
+
+def grant_with_key(actor: Actor, dataset: UUID, own: Grant | None) -> Grant | None:
+    """The grant of `actor` on a dataset, where `own` is the one of its account: what the key, if there is one, leaves of it."""
+    if actor.datasets is not None and dataset not in actor.datasets:
+        return None
+    if actor.is_service:
+        return grant_of_scopes(actor.scopes)
+    return Grant.OWNER if actor.role is Role.ADMIN else own
+
+
+def require_grant(actor: Actor, grant: Grant | None, minimum: Grant, *, what: str) -> None:
     """Raises NotFound where `actor` has no grant on the dataset, Forbidden where the grant is lower than `minimum`.
 
     `what` names the thing in the message. Administrators and the system pass.
     """
     if actor.is_admin or actor.is_system:
         return
-    grant = grants.get(actor.id)
     if grant is None:
         raise NotFound(f"{what} not found")
     if grant.level < minimum.level:
