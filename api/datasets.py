@@ -1,19 +1,22 @@
 """Dataset routes."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from api.middleware.authentication import for_services
 from api.request import NamedBody, RequestContext, from_row, sent_fields
 from application import datasets
 from domain.access import Grant, Scope
 from projections import datasets as read_model
+
+EmailAddress = Annotated[str, Meta(max_length=100)]
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +46,22 @@ class DescribeDataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class ShareDataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the account may do with the dataset."""
+    """What the account or the team may do with the dataset."""
 
     grant: Grant
+
+
+class ShareByAddress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The account to share with, by its e-mail address, and what it may do with the dataset."""
+
+    email: EmailAddress
+    grant: Grant
+
+
+class TransferDataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The account that owns the dataset from now on."""
+
+    user_id: UUID
 
 
 def view(row: read_model.Dataset) -> Dataset:
@@ -88,14 +104,21 @@ class Datasets(Controller):
 
     @delete("/{dataset_id:uuid}", status_code=204, summary="Delete a dataset")
     async def remove(self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[None]:
-        """Hide a dataset with its images and results. The log keeps them. Needs the role researcher and the grant owner."""
+        """Hide a dataset with its images and results. The log keeps them. For the owner with the role analyst, and administrators."""
         return context.no_content(await context.execute(datasets.delete, dataset_id, expected=context.expected_version))
 
     @get("/{dataset_id:uuid}/shares", operation_id="datasetsShares", summary="List shares of a dataset")
     async def list_shares(self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> list[read_model.Share]:
-        """The accounts that may see the dataset, its owner first."""
+        """The accounts and teams that may see the dataset, its owner first."""
         await context.read(read_model.get, dataset_id)
         return await context.read(read_model.grants, dataset_id)
+
+    @post("/{dataset_id:uuid}/shares", status_code=204, summary="Share a dataset by e-mail address")
+    async def share_by_address(
+        self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID], data: JSONBody[ShareByAddress]
+    ) -> Response[None]:
+        """Share with the account that has exactly this e-mail address. Needs the role researcher and the grant owner."""
+        return context.no_content(await context.execute(datasets.share_by_address, dataset_id, email=data.email, grant=data.grant))
 
     @put("/{dataset_id:uuid}/shares/{user_id:uuid}", status_code=204, summary="Share a dataset")
     async def share(
@@ -112,3 +135,36 @@ class Datasets(Controller):
     ) -> Response[None]:
         """End an account's access to the dataset. Needs the role researcher and the grant owner."""
         return context.no_content(await context.execute(datasets.withdraw, dataset_id, user_id=user_id, expected=context.expected_version))
+
+    @put("/{dataset_id:uuid}/shares/teams/{team_id:uuid}", status_code=204, summary="Share a dataset with a team")
+    async def share_with_team(
+        self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID], team_id: FromPath[UUID], data: JSONBody[ShareDataset]
+    ) -> Response[None]:
+        """Let all members of a team use the dataset, also those who join later. Needs the role researcher and the grant owner.
+
+        You must be in the team, unless you are an administrator.
+        """
+        return context.no_content(
+            await context.execute(
+                datasets.share_with_team, dataset_id, team_id=team_id, grant=data.grant, expected=context.expected_version
+            )
+        )
+
+    @delete("/{dataset_id:uuid}/shares/teams/{team_id:uuid}", status_code=204, summary="Withdraw the share of a team")
+    async def withdraw_from_team(
+        self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID], team_id: FromPath[UUID]
+    ) -> Response[None]:
+        """End the access of a team. Its members keep grants of their own. Needs the role researcher and the grant owner."""
+        return context.no_content(
+            await context.execute(datasets.withdraw_from_team, dataset_id, team_id=team_id, expected=context.expected_version)
+        )
+
+    @post("/{dataset_id:uuid}/transfer", status_code=204, summary="Transfer a dataset")
+    async def transfer(
+        self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID], data: JSONBody[TransferDataset]
+    ) -> Response[None]:
+        """Make another account the owner; the previous one keeps the grant editor. Needs the role researcher and the grant owner.
+
+        The account must be active, with the role analyst or higher.
+        """
+        return context.no_content(await context.execute(datasets.transfer, dataset_id, user_id=data.user_id))

@@ -163,7 +163,7 @@ class Images(Controller):
         A service may only change what it uploaded.
         """
         result = await context.execute(images.describe, image_id, **sent_fields(data), expected=context.expected_version)
-        return context.changed(view(await context.read(read_model.get, image_id)), result)
+        return context.changed(view(await context.read(read_model.get, image_id, scope=Scope.IMAGES_WRITE)), result)
 
     @delete("/{image_id:uuid}", status_code=204, summary="Delete an image")
     async def remove(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[None]:

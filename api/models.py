@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,7 @@ from domain.declaration import declare
 from domain.model import OutputKind
 from domain.model_check import CheckReport, Environment
 from projections import models as read_model
-from projections import users
+from projections import teams, users
 
 ZIP = "application/zip"
 
@@ -71,6 +71,13 @@ class Promoter(msgspec.Struct, frozen=True, kw_only=True):
     username: str | None
 
 
+class PromoterTeam(msgspec.Struct, frozen=True, kw_only=True):
+    """A team whose members may move the aliases of a model and retire it."""
+
+    team_id: UUID
+    name: str | None
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A model that images can be classified with. A run uses its version in production, unless it names another one."""
 
@@ -84,6 +91,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, int]
     versions: tuple[ModelVersion, ...]
     promoters: tuple[Promoter, ...]
+    promoter_teams: tuple[PromoterTeam, ...]
     created_at: datetime
     retired: bool
 
@@ -100,6 +108,8 @@ class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
     alias: str | None
     user_id: UUID | None
     username: str | None
+    team_id: UUID | None
+    team: str | None
     reason: str | None
 
 
@@ -130,7 +140,14 @@ class RetireModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reason: str
 
 
-def view(row: read_model.Model, usernames: Mapping[UUID, str]) -> Model:
+class Names(NamedTuple):
+    """The names of accounts and teams, by id."""
+
+    users: Mapping[UUID, str]
+    teams: Mapping[UUID, str]
+
+
+def view(row: read_model.Model, names: Names) -> Model:
     version = row.production
     return from_row(
         row,
@@ -140,8 +157,9 @@ def view(row: read_model.Model, usernames: Mapping[UUID, str]) -> Model:
         labels=version.labels if version else (),
         review_below=version.review_below if version else None,
         sha256=version.sha256 if version else None,
-        versions=tuple(_version(row, one, usernames) for one in row.versions),
-        promoters=tuple(Promoter(user_id=one, username=usernames.get(one)) for one in row.promoters or ()),
+        versions=tuple(_version(row, one, names.users) for one in row.versions),
+        promoters=tuple(Promoter(user_id=one, username=names.users.get(one)) for one in row.promoters or ()),
+        promoter_teams=tuple(PromoterTeam(team_id=one, name=names.teams.get(one)) for one in row.promoter_teams or ()),
     )
 
 
@@ -164,8 +182,9 @@ def _accounts(rows: Iterable[read_model.Model]) -> set[UUID]:
 
 
 async def _views(context: RequestContext, rows: Collection[read_model.Model]) -> list[Model]:
-    usernames = await context.read(users.usernames, _accounts(rows))
-    return [view(row, usernames) for row in rows]
+    promoter_teams = {team for row in rows for team in row.promoter_teams or ()}
+    names = Names(await context.read(users.usernames, _accounts(rows)), await context.read(teams.names, promoter_teams))
+    return [view(row, names) for row in rows]
 
 
 async def _changed(context: RequestContext, result: CommandResult) -> Response[Model]:
@@ -225,9 +244,10 @@ class Models(PackageUpload):
         """
         found = await context.read_log(models.history, name, after=after, maximum=limit + 1, actor=context.actor)
         accounts = {account for change in found for account in (change.by, change.user_id) if account}
-        usernames = await context.read(users.usernames, accounts)
+        concerned = {change.team_id for change in found if change.team_id}
+        names = Names(await context.read(users.usernames, accounts), await context.read(teams.names, concerned))
         headers = {"X-Next-Cursor": str(found[limit - 1].position)} if len(found) > limit else {}
-        return Response([_change(one, usernames) for one in found[:limit]], headers=headers)
+        return Response([_change(one, names) for one in found[:limit]], headers=headers)
 
     @post("/external", operation_id="modelsDeclare", summary="Declare an external classifier")
     async def add_external(self, context: NamedDependency[RequestContext], data: JSONBody[DeclareModel]) -> Response[ModelVersion]:
@@ -280,6 +300,34 @@ class Models(PackageUpload):
             await context.execute(models.remove_promoter, name=name, user_id=user_id, expected=context.expected_version)
         )
 
+    @put(
+        "/{name:str}/promoters/teams/{team_id:uuid}",
+        operation_id="modelsAddPromoterTeam",
+        status_code=204,
+        summary="Add a team of promoters of a model",
+    )
+    async def add_promoter_team(
+        self, context: NamedDependency[RequestContext], name: FromPath[str], team_id: FromPath[UUID]
+    ) -> Response[None]:
+        """Let the members of a team move the aliases of a model and retire it, whatever their roles. For administrators."""
+        return context.no_content(
+            await context.execute(models.add_promoter_team, name=name, team_id=team_id, expected=context.expected_version)
+        )
+
+    @delete(
+        "/{name:str}/promoters/teams/{team_id:uuid}",
+        operation_id="modelsRemovePromoterTeam",
+        status_code=204,
+        summary="Remove a team of promoters of a model",
+    )
+    async def remove_promoter_team(
+        self, context: NamedDependency[RequestContext], name: FromPath[str], team_id: FromPath[UUID]
+    ) -> Response[None]:
+        """A team that is no promoter is not an error. For administrators."""
+        return context.no_content(
+            await context.execute(models.remove_promoter_team, name=name, team_id=team_id, expected=context.expected_version)
+        )
+
     @get("/{name:str}/versions/{number:int}/package", operation_id="modelsPackage", media_type=ZIP, summary="Download a model package")
     async def download_package(self, context: NamedDependency[RequestContext], name: FromPath[str], number: FromPath[int]) -> Stream:
         """The zip file of a version, with an `rdf.yaml` that tools of bioimage.io read. Needs the role analyst.
@@ -295,12 +343,13 @@ class Models(PackageUpload):
         return Stream(_in_thread(package.pieces), media_type=ZIP, headers=headers | stored)
 
 
-def _change(change: models.ModelChange, usernames: Mapping[UUID, str]) -> ModelChange:
+def _change(change: models.ModelChange, names: Names) -> ModelChange:
     return from_row(
         change,
         ModelChange,
-        by_username=usernames.get(change.by),
-        username=usernames.get(change.user_id) if change.user_id else None,
+        by_username=names.users.get(change.by),
+        username=names.users.get(change.user_id) if change.user_id else None,
+        team=names.teams.get(change.team_id) if change.team_id else None,
     )
 
 

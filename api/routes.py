@@ -22,6 +22,7 @@ from api.results import Results
 from api.service_accounts import ServiceAccounts
 from api.sessions import Sessions
 from api.statistics import Statistics
+from api.teams import Teams
 
 ROUTES: tuple[Any, ...] = (
     health.live,
@@ -32,6 +33,7 @@ ROUTES: tuple[Any, ...] = (
     Keys,
     ServiceAccounts,
     Devices,
+    Teams,
     Datasets,
     Images,
     Previews,

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
+import msgspec
+
 from application.commands import MAX_ATTEMPTS, CommandResult, create_stream, execute, new_id
 from application.datasets import load_dataset
 from application.key_identities import PREVIOUS_SECRET, SECRET
@@ -143,6 +145,18 @@ def load_key(log: EventStore, key_id: UUID, actor: Actor) -> ApiKey:
     return found
 
 
+def _require_reached(event: KeyIssued, actor: Actor, log: EventStore) -> None:
+    """Raises Invalid unless the key will reach all of its datasets. A limited key of an administrator has the grants of the account only."""
+    limits = frozenset(event.dataset_ids or ())
+    if event.owner_kind is OwnerKind.USER:
+        actor = msgspec.structs.replace(actor, datasets=limits)
+    for dataset_id in limits:
+        try:
+            load_dataset(log, dataset_id, actor, Grant.VIEWER)
+        except NotFound:
+            raise invalid("dataset_ids", "names a dataset that does not exist, or on which your account has no grant") from None
+
+
 def states_of(keys: Collection[UUID], log: EventStore) -> dict[UUID, ApiKey]:
     """The keys with these ids, in one query."""
     recorded = log.histories(keys)
@@ -179,11 +193,7 @@ def _issue(
         by=command.actor.id,
         at=command.at,
     )
-    for dataset_id in event.dataset_ids or ():
-        try:
-            load_dataset(log, dataset_id, command.actor, Grant.VIEWER)
-        except NotFound:
-            raise invalid("dataset_ids", "names a dataset that does not exist, or that you may not see") from None
+    _require_reached(event, command.actor, log)
     try:
         return create_stream(
             log,

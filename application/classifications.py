@@ -222,12 +222,21 @@ def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: 
     )
 
 
-def delete(job_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
+def _load_deletable(log: EventStore, job_id: UUID, command: Command) -> Classification:
+    found = load_job(log, job_id, command, Grant.VIEWER)
+    if found.created_by == command.actor.id:
+        return found
     require_role(command.actor, Role.RESEARCHER)
+    return load_job(log, job_id, command, Grant.EDITOR)
+
+
+def delete(job_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
+    """For the creator unless a viewer, and for researchers with the grant editor. Raises Forbidden, NotFound, VersionMismatch."""
+    require_role(command.actor, Role.ANALYST)
     return execute(
         log,
         command,
-        lambda: load_job(log, job_id, command, Grant.EDITOR),
+        lambda: _load_deletable(log, job_id, command),
         lambda found: classification.delete(found, by=command.actor.id, at=command.at),
         expected=expected,
     )

@@ -9,7 +9,7 @@ from application import datasets, devices
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.ports import Command, EventStore, StreamPrecondition
 from domain import image
-from domain.access import Grant, Role, Scope, require_role, require_role_or_scope
+from domain.access import Grant, Role, Scope, has_role, require_role, require_role_or_scope
 from domain.errors import Forbidden, NotFound, StreamClosed
 from domain.image import Image
 
@@ -130,12 +130,23 @@ def _describable(log: EventStore, image_id: UUID, command: Command) -> Image:
     return found
 
 
+def _load_deletable(log: EventStore, image_id: UUID, command: Command) -> Image:
+    found = load_image(log, image_id, command, Grant.EDITOR)
+    if found.uploaded_by == command.actor.id or has_role(command.actor, Role.RESEARCHER):
+        return found
+    return load_image(log, image_id, command, Grant.OWNER)
+
+
 def delete(image_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
-    require_role(command.actor, Role.RESEARCHER)
+    """For the owner of the dataset unless a viewer, and with the grant editor for the uploader and for researchers.
+
+    Raises Forbidden, NotFound, VersionMismatch.
+    """
+    require_role(command.actor, Role.ANALYST)
     return execute(
         log,
         command,
-        lambda: load_image(log, image_id, command, Grant.EDITOR),
+        lambda: _load_deletable(log, image_id, command),
         lambda found: image.delete(found, by=command.actor.id, at=command.at),
         expected=expected,
     )

@@ -8,8 +8,9 @@ from uuid import UUID
 import msgspec
 
 from application.commands import CommandResult, execute, load_existing
+from application.grants import is_member, team_guard
 from application.ports import Command, EventStore, StreamPrecondition
-from domain import model, user
+from domain import model, team, user
 from domain.access import Actor, Role, require_role
 from domain.declaration import declare
 from domain.errors import Conflict, NotFound
@@ -21,6 +22,8 @@ from domain.model import (
     ModelAliasMoved,
     ModelPromoterAdded,
     ModelPromoterRemoved,
+    ModelPromoterTeamAdded,
+    ModelPromoterTeamRemoved,
     ModelRetired,
     ModelVersionAdded,
     Version,
@@ -42,6 +45,7 @@ class ModelChange(msgspec.Struct, frozen=True, kw_only=True):
     number: int | None = None
     alias: str | None = None
     user_id: UUID | None = None
+    team_id: UUID | None = None
     reason: str | None = None
 
 
@@ -152,6 +156,32 @@ def remove_promoter(*, name: str, user_id: UUID, expected: int | None = None, co
     )
 
 
+def add_promoter_team(*, name: str, team_id: UUID, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
+    """Let the members of a team move the aliases of the model and retire it. Raises Forbidden, NotFound (also for the team), Conflict."""
+    require_role(command.actor, Role.ADMIN)
+    load_existing(log, team_id, team.evolve, what="Team", closed=lambda it: it.deleted)
+    return _change(
+        name,
+        lambda it: model.add_promoter_team(it, team=team_id, by=command.actor.id, at=command.at),
+        guards=(team_guard(team_id),),
+        expected=expected,
+        command=command,
+        log=log,
+    )
+
+
+def remove_promoter_team(*, name: str, team_id: UUID, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
+    """Raises Forbidden, NotFound, Conflict."""
+    require_role(command.actor, Role.ADMIN)
+    return _change(
+        name,
+        lambda it: model.remove_promoter_team(it, team=team_id, by=command.actor.id, at=command.at),
+        expected=expected,
+        command=command,
+        log=log,
+    )
+
+
 def load_model(name: str, *, log: EventStore) -> Model:
     """The model, also a retired one. Raises NotFound."""
     return load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda _: False)
@@ -193,7 +223,7 @@ def _change(
 ) -> CommandResult:
     def load() -> Model:
         found = load_model(name, log=log)
-        require_promoter(found, command.actor)
+        require_promoter(found, command.actor, lambda team_id: is_member(command.actor.id, team_id, log))
         return found
 
     return execute(log, command, load, decide, expected=expected, guards=lambda *_: guards)
@@ -210,5 +240,7 @@ def _change_of(position: int, event: Event) -> ModelChange:
             return msgspec.structs.replace(change, reason=event.reason)
         case ModelPromoterAdded() | ModelPromoterRemoved():
             return msgspec.structs.replace(change, user_id=event.user_id)
+        case ModelPromoterTeamAdded() | ModelPromoterTeamRemoved():
+            return msgspec.structs.replace(change, team_id=event.team_id)
         case _:
             return change

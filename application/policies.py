@@ -9,6 +9,7 @@ import msgspec
 
 from application import classifications, datasets, models
 from application.commands import CommandResult, execute, load_existing
+from application.grants import is_member
 from application.ports import Command, EventStore, StreamPrecondition
 from domain import model, policy
 from domain.access import Actor, Grant, Role, require_role
@@ -183,7 +184,7 @@ def _editable_target(scope: PolicyScope, target: UUID, *, known_models: Collecti
             return PolicyTarget(target, _versions(known_models, log), (datasets.open_guard(target),))
         case PolicyScope.MODEL:
             found = _load_model(target, log)
-            require_promoter(found, actor)
+            require_promoter(found, actor, lambda team_id: is_member(actor.id, team_id, log))
             return PolicyTarget(None, found.versions)
 
 

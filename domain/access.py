@@ -66,6 +66,9 @@ NEEDED_ROLES: Final[Mapping[Scope, Role]] = MappingProxyType(
 )
 """The lowest role that may use each scope."""
 
+READING: Final = frozenset({Scope.IMAGES_READ, Scope.DATASETS_READ, Scope.RESULTS_READ, Scope.EVENTS_READ})
+"""The scopes that read what belongs to datasets."""
+
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """The author of a command: a user with a role, a service with scopes, a pending registration, or a component of the system.
@@ -100,17 +103,15 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         """Whether scopes limit what the actor may do: that of a service, and of a user who acts with an API key."""
         return self.is_service or self.key is not None
 
-    @property
-    def reaches_everything(self) -> bool:
-        """Whether the actor sees every dataset, whatever its scopes allow there."""
-        return self.is_admin or self.is_system or (self.is_service and self.datasets is None)
+
+def has_role(actor: Actor, minimum: Role) -> bool:
+    """Whether `actor` is the system, or a user with at least the role `minimum`."""
+    return actor.is_system or (actor.role is not None and actor.role.level >= minimum.level)
 
 
 def require_role(actor: Actor, minimum: Role) -> None:
     """Raises Forbidden unless `actor` is the system, or a user with at least the role `minimum`."""
-    if actor.is_system:
-        return
-    if actor.role is None or actor.role.level < minimum.level:
+    if not has_role(actor, minimum):
         raise Forbidden(f"Insufficient permissions: this needs the role {minimum.value} or higher")
 
 
@@ -137,32 +138,16 @@ def require_person(actor: Actor) -> None:
 
 
 def grant_of_scopes(scopes: Collection[str]) -> Grant | None:
-    """The grant of a service on each dataset that its key reaches. Its scopes still decide which requests it may send."""
+    """What a service with these scopes may do with each dataset that its key reaches; None for scopes that concern no dataset."""
     if Scope.IMAGES_WRITE in scopes:
         return Grant.EDITOR
     if Scope.JOBS_RUN in scopes:
         return Grant.ANALYST
-    if {Scope.IMAGES_READ, Scope.DATASETS_READ, Scope.RESULTS_READ} & set(scopes):
-        return Grant.VIEWER
-    return None
+    return Grant.VIEWER if READING & set(scopes) else None
 
 
-def grant_with_key(actor: Actor, dataset: UUID, own: Grant | None) -> Grant | None:
-    """The grant of `actor` on a dataset, where `own` is the one of its account: what the key, if there is one, leaves of it."""
-    if actor.datasets is not None and dataset not in actor.datasets:
-        return None
-    if actor.is_service:
-        return grant_of_scopes(actor.scopes)
-    return Grant.OWNER if actor.role is Role.ADMIN else own
-
-
-def require_grant(actor: Actor, grant: Grant | None, minimum: Grant, *, what: str) -> None:
-    """Raises NotFound where `actor` has no grant on the dataset, Forbidden where the grant is lower than `minimum`.
-
-    `what` names the thing in the message. Administrators and the system pass.
-    """
-    if actor.is_admin or actor.is_system:
-        return
+def require_grant(grant: Grant | None, minimum: Grant, *, what: str) -> None:
+    """Raises NotFound without a grant on the dataset, Forbidden where the grant is lower than `minimum`. `what` names the thing."""
     if grant is None:
         raise NotFound(f"{what} not found")
     if grant.level < minimum.level:

@@ -1,6 +1,7 @@
 """A collection of images with an owner, and the grants of other users."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -10,6 +11,8 @@ from domain.access import Grant
 from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
 from domain.values import MAX_DESCRIPTION, MAX_NAME, optional_text, text
+
+MAX_TEAMS: Final = 100
 
 
 class DatasetCreated(Event, frozen=True, kw_only=True):
@@ -105,6 +108,8 @@ def share_with_team(dataset: Dataset, *, team: UUID, grant: Grant, by: UUID, at:
         raise Conflict("A dataset has exactly one owner, who is a user")
     if dataset.team_grants.get(team) is grant:
         return []
+    if team not in dataset.team_grants and len(dataset.team_grants) >= MAX_TEAMS:
+        raise Conflict(f"A dataset is shared with at most {MAX_TEAMS} teams: withdraw the share of one first")
     return [DatasetSharedWithTeam(**next_event(dataset, by=by, at=at), team_id=team, grant=grant)]
 
 

@@ -1,6 +1,7 @@
 """A model: immutable versions, each named by a digest of what determines its results, and aliases that point to versions."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -22,6 +23,7 @@ NONE_APPLIES: Final = "none"
 """The label of an image of a `multi_label` model to which no label applies."""
 RESERVED_NAMES: Final = frozenset({"external"})  # parts of paths of the API
 MAX_VERSIONS: Final = 200
+MAX_PROMOTER_TEAMS: Final = 100
 MAX_LABELS: Final = 300
 """Of every version. The scores of a whole chunk must fit into one event."""
 
@@ -235,9 +237,13 @@ def require_runner(model: Model, version: Version, actor: Actor) -> None:
         raise Forbidden(f"Version {version.number} of the model {model.name} is not in production. It needs the role researcher or higher")
 
 
-def require_promoter(model: Model, actor: Actor) -> None:
-    """Raises Forbidden unless the actor is an administrator, the system, or a promoter of the model."""
-    if not (actor.is_admin or actor.is_system or (actor.kind == "user" and actor.id in model.promoters)):
+def require_promoter(model: Model, actor: Actor, is_member: Callable[[UUID], bool]) -> None:
+    """Raises Forbidden unless the actor is an administrator, the system, a promoter of the model, or a member of a team that is one.
+
+    `is_member` says whether the actor is a member of a team.
+    """
+    is_promoter = actor.kind == "user" and (actor.id in model.promoters or any(map(is_member, model.promoter_teams)))
+    if not (actor.is_admin or actor.is_system or is_promoter):
         raise Forbidden(f"This needs the role admin, or the right to promote versions of the model {model.name}")
 
 
@@ -364,7 +370,11 @@ def remove_promoter(model: Model, *, user: UUID, by: UUID, at: datetime) -> list
 def add_promoter_team(model: Model, *, team: UUID, by: UUID, at: datetime) -> list[ModelPromoterTeamAdded]:
     """No event if the team is a promoter already. Raises Conflict for a retired model."""
     _require_in_use(model)
-    return [] if team in model.promoter_teams else [ModelPromoterTeamAdded(**next_event(model, by=by, at=at), team_id=team)]
+    if team in model.promoter_teams:
+        return []
+    if len(model.promoter_teams) >= MAX_PROMOTER_TEAMS:
+        raise Conflict(f"A model has at most {MAX_PROMOTER_TEAMS} teams of promoters: remove one first")
+    return [ModelPromoterTeamAdded(**next_event(model, by=by, at=at), team_id=team)]
 
 
 def remove_promoter_team(model: Model, *, team: UUID, by: UUID, at: datetime) -> list[ModelPromoterTeamRemoved]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 import msgspec
@@ -132,9 +133,19 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grant
 
 
+class ShareKind(StrEnum):
+    USER = "user"
+    TEAM = "team"
+
+
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    user_id: UUID
+    """A grant on a dataset: of an account, or of a team. `name` is the user name or the name of the team."""
+
+    kind: ShareKind
+    user_id: UUID | None
     username: str | None
+    team_id: UUID | None
+    name: str | None
     grant: Grant
 
 
@@ -146,9 +157,11 @@ LISTED = (
     + """ and (%(at)s::timestamptz is null or (d.created_at, d.id) < (%(at)s::timestamptz, %(after)s::uuid))
   order by d.created_at desc, d.id desc limit %(maximum)s"""
 )
-SHARES = """select a.subject as user_id, u.username, a.role as grant
-  from visible v join dataset_access a on a.dataset = v.dataset left join users u on u.id = a.subject
-  where v.subject = %(subject)s and v.dataset = %(id)s and a.subject <> %(administrators)s order by a.role = 'owner' desc, a.subject"""
+SHARES = """select case when t.id is null then 'user' else 'team' end as kind, case when t.id is null then a.subject end as user_id,
+    u.username, t.id as team_id, coalesce(t.name, u.username) as name, a.role as grant
+  from visible v join dataset_access a on a.dataset = v.dataset left join users u on u.id = a.subject left join teams t on t.id = a.subject
+  where v.subject = %(subject)s and v.dataset = %(id)s and a.subject <> %(administrators)s and t.deleted is not true
+  order by a.role = 'owner' desc, t.id is not null, a.subject"""
 
 
 async def get(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> Dataset:
@@ -167,5 +180,5 @@ async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, 
 
 
 async def grants(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> list[Share]:
-    """The grants on a dataset, the owner's first; empty for a dataset that the actor may not see."""
+    """The grants on a dataset: the owner's, those of other users, those of teams. Empty for a dataset that the actor may not see."""
     return await db.rows(SHARES, {"subject": subject_of(actor), "id": dataset_id, "administrators": ADMINISTRATORS}, into=Share)

@@ -68,6 +68,7 @@ PARAMETERS: Final[Texts] = {
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "target_id": "Id of the job, dataset or model",
+    "team_id": "Id of the team",
     "to": "Last day (UTC). Default: today",
     "token": "The last part of a signed address",
     "uploaded_by": "Only images that this account uploaded",
@@ -137,6 +138,7 @@ SCHEMAS: Final[Texts] = {
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
     "Login": "The credentials of an account.",
     "KeyStatus": "Whether a key works.",
+    "Member": "A member of a team.",
     "Named": "The id and name of something new.",
     "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "
     "`regression` a quantity, `external` what another program answers.",
@@ -151,7 +153,8 @@ SCHEMAS: Final[Texts] = {
     "Dimension": "What results can be grouped by.",
     "Role": "What an account may do in the whole installation. Each role includes those before it.",
     "Scope": "A right of a key. The key of a user narrows the rights of that user; a service has no others.",
-    "Share": "What an account may do with a dataset.",
+    "Share": "What an account or a team may do with a dataset.",
+    "ShareKind": "What has a grant: an account or a team.",
     "Versions": "Which results of an image and a model are listed.",
     "Verdict": "How far to trust a result: `clear`, `needs_review` (its confidence is below the threshold) or `out_of_domain` (the image "
     "differs from those that the model was trained with).",
@@ -247,7 +250,16 @@ DEVICE: Final[Texts] = {
     "firmware_version": "Version of the firmware, at most 50 characters",
 }
 
+TEAM: Final = {
+    "id": "Id of the team",
+    "name": "Name",
+    "owner_id": "Account that may rename and delete it, and chooses its members",
+    "owner_username": "User name of the owner, if the account exists",
+    "created_at": "When it was created (UTC)",
+}
+
 PROPERTIES: Final[Mapping[str, Texts]] = {
+    "AddMember": {"email": "E-mail address of the account"},
     "Address": ADDRESS,
     "Alive": {"status": "Always `ok`"},
     "Classification": CLASSIFICATION,
@@ -273,6 +285,8 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "lag": "How many events it is behind, if it can be",
         "silent_models": "Models whose external classifier does not answer. Empty for requests from another machine or through a proxy",
     },
+    "CreatedTeam": {"id": "Id of the team", "name": "Name"},
+    "CreateTeam": {"name": f"Name, {NAME}"},
     "DescribeDataset": {"name": f"New name, {NAME}", "description": f"New description, at most {MAX_DESCRIPTION} characters"},
     "DescribeDevice": {name: f"New value. {text}" for name, text in DEVICE.items()},
     "DescribeImage": {
@@ -415,6 +429,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "aliases": "Number of a version by alias, such as `production`",
         "versions": "All versions, oldest first",
         "promoters": "Accounts that may move its aliases and retire it, besides administrators",
+        "promoter_teams": "Teams whose members may do so",
         "created_at": "When it was added (UTC)",
         "retired": "Whether it accepts no new jobs",
     },
@@ -447,6 +462,8 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "alias": "Alias that was moved",
         "user_id": "Account that became a promoter, or is none any more",
         "username": "User name of that account",
+        "team_id": "Team whose members became promoters, or are none any more",
+        "team": "Name of that team",
         "reason": "Why an alias was moved or the model retired, in the words of that account",
     },
     "InferenceRequest": {
@@ -487,6 +504,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "MoveAlias": {"version": "Number of the version", "reason": f"Why, 1 to {MAX_REASON} characters"},
     "AnswerCount": {"label": "Label", "verdict": "Verdict", "count": "Number of results"},
     "Named": {"id": "Its id", "name": "Its name"},
+    "Member": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "Planes": {
         "z": "Focal plane, or `max` or `mean` of all of them. A file with pages of unknown meaning has them as focal planes",
         "c": "Channels, in the order in which the model gets them; all different",
@@ -519,6 +537,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "after": "Their answers under the rules",
     },
     "PreviewPolicy": {"rules": "The rules to try"},
+    "PromoterTeam": {"team_id": "Id of the team", "name": "Name of the team, if it exists"},
     "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "OutputTensor": {
         "name": "Name of the output",
@@ -529,6 +548,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "ProtocolError": {"error": "What is wrong, as a sentence"},
     "Ready": {"status": "`ok`, or `degraded` if a dependency is unavailable", "dependencies": "Each dependency"},
+    "RenameTeam": {"name": f"New name, {NAME}"},
     "RefreshToken": {"refresh_token": "Refresh token of the last answer"},
     "RequestedOutput": {
         "name": "`label`, `confidence`, `verdict`, `scores`, `warnings`, or `value` of a regression",
@@ -609,14 +629,24 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "group_by": "What the results are grouped by",
         "groups": "The groups that have results, by day, model, version, dataset, device, label and verdict",
     },
-    "Share": {"user_id": "Id of the account", "username": "User name, if the account exists", "grant": "What the account may do"},
-    "ShareDataset": {"grant": "What the account may do"},
+    "Share": {
+        "kind": "`user` or `team`",
+        "user_id": "Id of the account; null for a team",
+        "username": "User name, if the account exists; null for a team",
+        "team_id": "Id of the team; null for an account",
+        "name": "User name of the account, or name of the team",
+        "grant": "What the account, or each member of the team, may do",
+    },
+    "ShareByAddress": {"email": "E-mail address of the account", "grant": "What the account may do"},
+    "ShareDataset": {"grant": "What the account, or each member of the team, may do"},
     "Statistics": {
         "classified_last_24_hours": "Number of results in the last 24 hours",
         "average_confidence": "Mean confidence of those of these results that have a label, not a quantity; 0 if there are none",
         "last_10_results": "The newest results",
         "hourly_counts": "Results of the present hour and of the 24 hours before it, oldest first",
     },
+    "Team": {**TEAM, "members": "Number of its members"},
+    "TeamWithMembers": {**TEAM, "members": "Its members, by user name"},
     "Tokens": {
         "access_token": "Token for `Authorization: Bearer`",
         "token_type": "Always `bearer`",
@@ -631,6 +661,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "status": "New status. For administrators",
     },
     "Uploaded": {"id": "Id of the image", "filename": "File name as it is stored", "analyzed": "Always false for a new image"},
+    "TransferDataset": {"user_id": "Account that owns the dataset from now on"},
     "User": {
         "id": "Id of the account",
         **{name: text.partition(",")[0] for name, text in PROFILE.items()},

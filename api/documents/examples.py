@@ -11,6 +11,7 @@ from application.key_text import KeySecret
 
 USER: Final = "5f0c1c0e-7d0c-4c57-9a59-7f2f7f1f6a01"
 COLLEAGUE: Final = "c2a7b8de-0a43-4f0e-8f0b-1d2a5c6e7f02"
+TEAM: Final = "6e1f2a3b-4c5d-4e6f-8a7b-9c0d1e2f3a0e"
 DATASET: Final = "0b9bb4ae-1c4f-4e3e-9a54-5f0c0a3d7c03"
 IMAGE: Final = "9d8f2f36-6a0b-4d55-8b6e-2e9a4b7c1d04"
 DEVICE: Final = "e1b6a0a4-3f5c-4d11-9f2f-8c7d6e5f4a05"
@@ -35,6 +36,7 @@ REFRESH_TOKEN: Final = "q3Hn0vUu4m0Jr5mE1xY7kzT2bW8cQdL6sAfGhPiOjNy"  # noqa: S1
 API_KEY: Final = KeySecret(bytes(32)).text(UUID(KEY))  # without a secret
 SIGNED_TOKEN: Final = "AZbX3kY4v1Q7sT2uW5zR8nM0pL6jH9gF"  # noqa: S105 - issued by nobody
 EMAIL: Final = "ada@example.org"
+EMAIL_OF_COLLEAGUE: Final = "grace@example.org"
 PASSWORD: Final = "correct horse battery 9"  # noqa: S105 - of an example
 MORNING: Final = "2026-03-02T09:00:00Z"
 UPLOADED: Final = "2026-03-02T09:30:00.250000Z"
@@ -235,10 +237,19 @@ PENDING_CHECK: Final = {
 } | {"status": "pending"}
 
 TINY_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
+ABOUT_TEAM: Final = {"id": TEAM, "name": "Haematology", "owner_id": USER, "owner_username": "ada", "created_at": MORNING}
+
 SCHEMAS: Final[Mapping[str, Any]] = {
     "Address": {"url": f"http://127.0.0.1:8000/api/blobs/{SIGNED_TOKEN}", "expires_in": 3600, "filename": FILENAME},
     "Alive": {"status": "ok"},
     "Classification": CLASSIFICATION,
+    "AddMember": {"email": EMAIL_OF_COLLEAGUE},
+    "CreatedTeam": {"id": TEAM, "name": "Haematology"},
+    "CreateTeam": {"name": "Haematology"},
+    "RenameTeam": {"name": "Blood laboratory"},
+    "Team": ABOUT_TEAM | {"members": 2},
+    "TeamWithMembers": ABOUT_TEAM | {"members": [{"user_id": USER, "username": "ada"}, {"user_id": COLLEAGUE, "username": "grace"}]},
+    "TransferDataset": {"user_id": COLLEAGUE},
     "CreateDataset": {"name": "Blood smears", "description": "Ward 3, March"},
     "Dataset": {
         "id": DATASET,
@@ -334,6 +345,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "aliases": {"production": 1},
         "versions": [MODEL_VERSION],
         "promoters": [{"user_id": COLLEAGUE, "username": "grace"}],
+        "promoter_teams": [{"team_id": TEAM, "name": "Haematology"}],
         "created_at": "2026-02-01T08:00:00Z",
         "retired": False,
     },
@@ -347,6 +359,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "alias": "production",
         "user_id": None,
         "username": None,
+        "team_id": None,
+        "team": None,
         "reason": "Validated on the slides of March",
     },
     "InferenceRequest": {
@@ -412,7 +426,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "Rules": RULES,
     "RunClassification": {"dataset_id": DATASET, "filter": FILTER, "model_name": "pbc8@production", "priority": "high"},
     "SetPolicy": {"rules": RULES, "reason": "Neutrophils are to be seen by a person"},
-    "Share": {"user_id": USER, "username": "ada", "grant": "owner"},
+    "Share": {"kind": "user", "user_id": USER, "username": "ada", "team_id": None, "name": "ada", "grant": "owner"},
+    "ShareByAddress": {"email": EMAIL_OF_COLLEAGUE, "grant": "viewer"},
     "ShareDataset": {"grant": "analyst"},
     "ResultStatistics": {
         "from": "2026-03-02",
@@ -563,6 +578,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "service_id": SERVICE,
     "target_id": DATASET,
     "token": SIGNED_TOKEN,
+    "team_id": TEAM,
     "user_id": USER,
     "version": "production",
 }
@@ -570,6 +586,8 @@ PARAMETERS: Final[Mapping[str, str]] = {
 
 OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "auditResults": {"about": IMAGE},
+    "teamsAdd": {"user_id": COLLEAGUE},
+    "teamsRemoveMember": {"user_id": COLLEAGUE},
     "datasetsShare": {"user_id": COLLEAGUE},
     "datasetsWithdraw": {"user_id": COLLEAGUE},
     "modelsAddPromoter": {"user_id": COLLEAGUE},

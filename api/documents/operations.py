@@ -45,6 +45,7 @@ VERSIONED: Final = {
     "modelsCheck",
     "policiesOne",
     "serviceAccountsOne",
+    "teamsOne",
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "auditTrail": ("X-Next-Cursor",),

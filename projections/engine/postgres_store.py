@@ -34,7 +34,7 @@ def _statements(table: Table) -> Statements:
             "insert into {table} ({columns}) select {columns} from json_populate_recordset(null::{table}, %s::json)"
             " on conflict ({key}) do {otherwise}"
         )
-        .format(**names, otherwise=SQL("nothing") if table.first_stays else SQL("update set ") + SQL(", ").join(sets))
+        .format(**names, otherwise=SQL("update set ") + SQL(", ").join(sets) if sets and not table.first_stays else SQL("nothing"))
         .as_bytes(),
         delete=SQL("delete from {table} t using json_populate_recordset(null::{table}, %s::json) k where {same}")
         .format(**names, same=SQL(" and ").join(same))

@@ -9,7 +9,12 @@ from typing import Final
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-NEEDED_TO_FILL: Final = ("results_of_job", "results_of_image")  # used to hide results with their job or image
+NEEDED_TO_FILL: Final = (
+    "results_of_job",  # used to hide results with their job or image
+    "results_of_image",
+    "team_members_of",  # used by triggers that follow grants
+    "api_keys_of_owner",
+)
 MEMORY: Final = "set maintenance_work_mem = '128MB'"  # for creating an index with less sorting on disk
 
 SECONDARY: Final = """select i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)

@@ -38,6 +38,7 @@ class ComparedTable(NamedTuple):
 STATISTICS_KEY: Final = ("dataset_id", "day", "model_name", "model_version", "device_id", "label", "verdict")
 TABLES_COMPARED: Final = (
     *(ComparedTable(table.name, table.key) for table in TABLES),
+    ComparedTable("effective_access", ("subject", "dataset")),
     ComparedTable("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # an empty row may exist or not, also of statistics
     ComparedTable("statistics", STATISTICS_KEY, counts="count <> 0"),
 )

@@ -45,6 +45,7 @@ class Story:
         await self.workers.model("pbc8", sha256=self.stored(b"weights"), labels=tuple(examples.SCORES))
         colleague = self.api.account(Role.RESEARCHER)
         self.real[examples.COLLEAGUE] = str(accounts.find(colleague, log).id)
+        self.real[examples.EMAIL_OF_COLLEAGUE] = colleague
 
     def stored(self, data):
         writer = self.api.services.blobs.begin()
@@ -132,6 +133,8 @@ class Story:
             case "policiesListed":
                 body = {"rules": {"review_below": 0.7}, "reason": "A trial"}
                 await self.http.put(f"/api/policies/dataset/{self.real[examples.DATASET]}", json=body)
+            case "datasetsTransfer":
+                await self.http.post(f"/api/datasets/{self.real[examples.DATASET]}/transfer", json={"user_id": self.real[examples.USER]})
             case "imagesUpload":
                 await self.workers.accept(self.real[examples.IMAGE])
             case "classificationsRun":

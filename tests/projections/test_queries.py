@@ -413,7 +413,7 @@ async def test_a_page_out_of_very_many_datasets_is_walked_newest_first(scenario,
         " from classifications c, generate_series(1, 20000) g"
     )
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("analyze read.datasets, read.dataset_access, read.classifications")
+        owner.execute("analyze read.datasets, read.effective_access, read.classifications")
     wanted = {"at": None, "after": None, "maximum": 26, "dataset_id": None, "image_id": None, "created_by": None, "status": None}
     asked = {
         "datasets_newest": (datasets.LISTED, ada.id),

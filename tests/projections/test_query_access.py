@@ -16,17 +16,33 @@ from projections import (
     policy_preview,
     results,
     statistics,
+    teams,
     users,
 )
 from projections.engine import checkpoints
 
-NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, policies, policy_preview, results, statistics, users)
+NOUNS = (
+    activity,
+    checkpoints,
+    classifications,
+    datasets,
+    devices,
+    images,
+    models,
+    policies,
+    policy_preview,
+    results,
+    statistics,
+    teams,
+    users,
+)
 FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "results.shown", "models.get"}
 """The log's position, models, which belong to the installation, and the completion of results that an actor has read."""
 
-BELONGS_TO_A_DATASET = re.compile(
-    r"\b(?:from|join) (?:datasets|images|classifications|results|outdated_results|failures|activity|dataset_access|tallies|statistics)\b"
+OF_DATASETS = (
+    "datasets|images|classifications|results|outdated_results|failures|activity|dataset_access|effective_access|tallies|statistics"
 )
+BELONGS_TO_A_DATASET = re.compile(rf"\b(?:from|join) (?:{OF_DATASETS})\b")
 
 
 def queries():

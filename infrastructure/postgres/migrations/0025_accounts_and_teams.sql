@@ -10,6 +10,86 @@ update ops.writers set topics = topics || '{
   DatasetSharedWithTeam,DatasetTeamShareWithdrawn,DatasetTransferred,ModelPromoterTeamAdded,ModelPromoterTeamRemoved}'
   where role = 'bioscope_api';
 
+-- ---- effective access ------------------------------------------------------------------------------------------------------------------
+-- Triggers on grants, members, teams and keys follow the changed rows with `effective_access`. Postgres keeps the plans of these statements,
+-- since they name no schema. The search path leads to the rows' own schema, where the projector works in any case.
+create function ops.follow_access() returns trigger language plpgsql as $$
+declare
+  path     constant text := current_setting('search_path');
+  subjects uuid[];
+  affected uuid[];
+begin
+  if not exists (select from changed) then
+    return null;
+  end if;
+  if current_schema() is distinct from tg_table_schema then
+    perform set_config('search_path', quote_ident(tg_table_schema), true);
+  end if;
+  if tg_table_name = 'dataset_access' then
+    select array_agg(subject), array_agg(dataset) into subjects, affected from (
+      select c.subject, c.dataset from changed c
+      union select m.member, c.dataset from changed c join team_members m on m.team = c.subject
+    ) pairs;
+  elsif tg_table_name = 'team_members' then
+    select array_agg(c.member), array_agg(a.dataset) into subjects, affected from changed c join dataset_access a on a.subject = c.team;
+  elsif tg_table_name = 'teams' then
+    select array_agg(m.member), array_agg(a.dataset) into subjects, affected
+      from changed c join team_members m on m.team = c.id join dataset_access a on a.subject = c.id;
+  end if;
+  if subjects is not null then
+    with pairs as materialized (select distinct subject, dataset from unnest(subjects, affected) as p (subject, dataset)),
+    granted as (
+      select p.subject, p.dataset, a.role from pairs p join dataset_access a on a.subject = p.subject and a.dataset = p.dataset
+      union all
+      select p.subject, p.dataset, a.role from pairs p
+        join team_members m on m.member = p.subject
+        join teams t on t.id = m.team and not t.deleted
+        join dataset_access a on a.subject = m.team and a.dataset = p.dataset
+    ),
+    highest as materialized (
+      select distinct on (subject, dataset) subject, dataset, role from granted
+      order by subject, dataset, array_position(array['owner', 'editor', 'analyst', 'viewer'], role)
+    ),
+    ended as (
+      delete from effective_access e using pairs p
+        where e.subject = p.subject and e.dataset = p.dataset
+          and not exists (select from highest h where h.subject = p.subject and h.dataset = p.dataset)
+    )
+    insert into effective_access as e (subject, dataset, role) select subject, dataset, role from highest
+      on conflict (subject, dataset) do update set role = excluded.role where e.role <> excluded.role;
+    select array_agg(k.id), array_agg(p.dataset) into subjects, affected
+      from unnest(subjects, affected) as p (subject, dataset)
+      join api_keys k on k.owner_id = p.subject and k.owner_kind = 'user' and p.dataset = any(k.dataset_ids);
+  elsif tg_table_name = 'api_keys' then
+    select array_agg(c.id), array_agg(d.dataset) into subjects, affected from changed c cross join unnest(c.dataset_ids) as d (dataset);
+  end if;
+  if subjects is not null then
+    with pairs as materialized (select distinct subject, dataset from unnest(subjects, affected) as p (subject, dataset)),
+    allowed as materialized (
+      select p.subject, p.dataset, e.role from pairs p
+        join api_keys k on k.id = p.subject and k.revoked_at is null and k.owner_kind = 'user'
+        join effective_access e on e.subject = k.owner_id and e.dataset = p.dataset
+      union all
+      select p.subject, p.dataset,
+          case when 'images:write' = any(k.scopes) then 'editor' when 'jobs:run' = any(k.scopes) then 'analyst' else 'viewer' end
+        from pairs p join api_keys k on k.id = p.subject and k.revoked_at is null and k.owner_kind = 'service'
+        where k.scopes && array['images:write', 'jobs:run', 'images:read', 'datasets:read', 'results:read', 'events:read']
+    ),
+    ended as (
+      delete from effective_access e using pairs p
+        where e.subject = p.subject and e.dataset = p.dataset
+          and not exists (select from allowed a where a.subject = p.subject and a.dataset = p.dataset)
+    )
+    insert into effective_access as e (subject, dataset, role) select subject, dataset, role from allowed
+      on conflict (subject, dataset) do update set role = excluded.role where e.role <> excluded.role;
+  end if;
+  if current_setting('search_path') <> path then
+    perform set_config('search_path', path, true);
+  end if;
+  return null;
+end $$;
+revoke execute on function ops.follow_access from public;
+
 -- ---- the read models -------------------------------------------------------------------------------------------------------------------
 create or replace procedure ops.create_read_models(target text) language plpgsql as $$
 begin
@@ -219,9 +299,44 @@ begin
   comment on column dataset_access.dataset is 'Refers to datasets.';
   comment on column dataset_access.role is 'Grant: viewer, analyst, editor or owner.';
 
+  create table effective_access (
+    subject uuid not null,
+    dataset uuid not null,
+    role    text not null,
+    primary key (subject, dataset)
+  );
+  comment on table effective_access is 'What each subject may do with datasets: the highest of its own grant and those of its teams. Triggers write it.';
+  comment on column effective_access.subject is 'User or team, the subject of administrators, or an API key that is limited to datasets.';
+  comment on column effective_access.dataset is 'Refers to datasets.';
+  comment on column effective_access.role is 'Grant: viewer, analyst, editor or owner.';
+  create trigger access_added after insert on dataset_access
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on dataset_access
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on dataset_access
+    referencing old table as changed for each statement execute function ops.follow_access();
+  create trigger access_added after insert on team_members
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on team_members
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on team_members
+    referencing old table as changed for each statement execute function ops.follow_access();
+  create trigger access_added after insert on teams
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on teams
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on teams
+    referencing old table as changed for each statement execute function ops.follow_access();
+  create trigger access_added after insert on api_keys
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on api_keys
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on api_keys
+    referencing old table as changed for each statement execute function ops.follow_access();
+
   create view visible as
-    select a.subject, a.dataset, a.role from dataset_access a join datasets d on d.id = a.dataset where not d.deleted;
-  comment on view visible is 'Grants on datasets that are not deleted. Every query of users joins it.';
+    select a.subject, a.dataset, a.role from effective_access a join datasets d on d.id = a.dataset where not d.deleted;
+  comment on view visible is 'Effective grants on datasets that are not deleted. Every query of users joins it.';
 
   -- ---- images and devices ----------------------------------------------------------------------------------------------------------
   create table images (
@@ -621,7 +736,7 @@ begin
   create index activity_about on activity using gin (subjects);
   create index activity_of_dataset on activity (dataset, position) where dataset is not null;
   create index activity_of_account on activity ((subjects[cardinality(subjects)]), position)
-    where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn']);
+    where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
   comment on table activity is 'All events, without their content: for live events and audit trails.';
   comment on column activity.position is 'Position of the event.';
   comment on column activity.at is 'Time of the event.';
@@ -746,9 +861,55 @@ alter table read.models add column promoter_teams uuid[];
 comment on column read.models.promoter_teams is 'Teams whose members may do so; null if there are none. Refers to teams.';
 comment on column read.dataset_access.subject is 'User or team that has the grant, or the subject of administrators. Refers to users.';
 
+create table read.effective_access (
+  subject uuid not null,
+  dataset uuid not null,
+  role    text not null,
+  primary key (subject, dataset)
+);
+comment on table read.effective_access is 'What each subject may do with datasets: the highest of its own grant and those of its teams. Triggers write it.';
+comment on column read.effective_access.subject is 'User or team, the subject of administrators, or an API key that is limited to datasets.';
+comment on column read.effective_access.dataset is 'Refers to datasets.';
+comment on column read.effective_access.role is 'Grant: viewer, analyst, editor or owner.';
+insert into read.effective_access (subject, dataset, role) select subject, dataset, role from read.dataset_access;
+create trigger access_added after insert on read.dataset_access
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.dataset_access
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.dataset_access
+  referencing old table as changed for each statement execute function ops.follow_access();
+create trigger access_added after insert on read.team_members
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.team_members
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.team_members
+  referencing old table as changed for each statement execute function ops.follow_access();
+create trigger access_added after insert on read.teams
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.teams
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.teams
+  referencing old table as changed for each statement execute function ops.follow_access();
+create trigger access_added after insert on read.api_keys
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.api_keys
+  referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.api_keys
+  referencing old table as changed for each statement execute function ops.follow_access();
+create or replace view read.visible as
+  select a.subject, a.dataset, a.role from read.effective_access a join read.datasets d on d.id = a.dataset where not d.deleted;
+comment on view read.visible is 'Effective grants on datasets that are not deleted. Every query of users joins it.';
+
+-- Transfers are among the events that concern an account, too.
+drop index read.activity_of_account;
+create index activity_of_account on read.activity ((subjects[cardinality(subjects)]), position)
+  where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
+
 grant select, insert, update, delete on
-  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members
+  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members,
+  read.effective_access
   to bioscope_app, bioscope_projector;
 grant select on
-  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members
+  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members,
+  read.effective_access
   to bioscope_api;
