@@ -46,8 +46,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     owner_id: UUID
     owner_kind: OwnerKind
-    scopes: tuple[Scope, ...]
-    dataset_ids: tuple[UUID, ...] | None
+    scopes: list[Scope]
+    dataset_ids: list[UUID] | None
     status: KeyStatus
     issued_by: UUID
     issued_at: datetime
@@ -69,8 +69,8 @@ class IssueKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A new key."""
 
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1, max_length=len(Scope))]
-    dataset_ids: Annotated[tuple[UUID, ...], Meta(min_length=1, max_length=MAX_DATASETS)] | None = None
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=len(Scope))]
+    dataset_ids: Annotated[list[UUID], Meta(min_length=1, max_length=MAX_DATASETS)] | None = None
     days: Days = DEFAULT_LIFETIME.days
 
 
@@ -88,8 +88,8 @@ def view(key: ApiKey, *, use: KeyUse | None, now: datetime) -> Key:
         name=key.name,
         owner_id=key.owner_id,
         owner_kind=key.owner_kind,
-        scopes=tuple(sorted(Scope(scope) for scope in key.scopes)),
-        dataset_ids=None if key.dataset_ids is None else tuple(sorted(key.dataset_ids)),
+        scopes=sorted(Scope(scope) for scope in key.scopes),
+        dataset_ids=None if key.dataset_ids is None else sorted(key.dataset_ids),
         status=KeyStatus.REVOKED if key.revoked else KeyStatus.EXPIRED if now >= key.expires_at else KeyStatus.WORKING,
         issued_by=key.issued_by,
         issued_at=key.issued_at,

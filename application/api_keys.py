@@ -146,7 +146,7 @@ def load_key(log: EventStore, key_id: UUID, actor: Actor) -> ApiKey:
 
 
 def _require_reached(event: KeyIssued, actor: Actor, log: EventStore) -> None:
-    """Raises Invalid unless the key will reach all of its datasets. A limited key of an administrator has the grants of the account only."""
+    """Raises Invalid unless the key will reach all of its datasets. An administrator needs a grant of their own for that."""
     limits = frozenset(event.dataset_ids or ())
     if event.owner_kind is OwnerKind.USER:
         actor = msgspec.structs.replace(actor, datasets=limits)

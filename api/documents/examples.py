@@ -25,6 +25,7 @@ CHECK: Final = "d4e5f6a7-b8c9-4d0e-9f1a-2b3c4d5e6f08"
 CHECK_AGAIN: Final = "e5f6a7b8-c9d0-4e1f-8a2b-3c4d5e6f7a09"
 KEY: Final = "f6a7b8c9-d0e1-4f2a-9b3c-4d5e6f7a8b0e"
 SERVICE: Final = "a7b8c9d0-e1f2-4a3b-8c4d-5e6f7a8b9c0f"
+SERVICE_KEY: Final = "b8c9d0e1-f2a3-4b4c-9d5e-6f7a8b9c0d10"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
@@ -460,7 +461,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     },
     "Tokens": {"access_token": ACCESS_TOKEN, "token_type": "bearer", "refresh_token": REFRESH_TOKEN, "expires_in": 3600},
     "CreateServiceAccount": {"name": "slide-scanner-1", "description": "Uploads the slides of room 2.16"},
-    "IssueKey": {"name": "uploads", "scopes": ["images:read", "images:write"], "dataset_ids": [DATASET], "days": 90},
+    "IssueKey": {"name": "uploads", "scopes": ["images:read", "images:write"], "days": 90},
     "IssuedKey": {"id": KEY, "key": API_KEY, "expires_at": "2026-05-31T09:00:00Z"},
     "Key": {
         "id": KEY,
@@ -468,7 +469,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "owner_id": USER,
         "owner_kind": "user",
         "scopes": ["images:read", "images:write"],
-        "dataset_ids": [DATASET],
+        "dataset_ids": None,
         "status": "working",
         "issued_by": USER,
         "issued_at": MORNING,
@@ -541,6 +542,8 @@ RESPONSES: Final[Mapping[str, Any]] = {
         "deleted": False,
     },
     "datasetsCreate": {"id": DATASET, "name": "Blood smears"},
+    "serviceAccountsCreate": {"id": SERVICE, "name": "slide-scanner-1"},
+    "serviceAccountsIssueKey": {"id": SERVICE_KEY, "key": API_KEY, "expires_at": "2026-05-31T09:00:00Z"},
     "devicesRegister": {"id": DEVICE, "name": "Slide scanner"},
     "modelsAdd": PENDING_CHECK,
     "modelsDeclare": MODEL_VERSION

@@ -490,7 +490,7 @@ async def test_no_list_tells_of_what_is_foreign(world):
     assert len(lists) > 10
     for path in lists:
         for column, person in people.items():
-            if path == "/api/events" and column == "events":
+            if (path, column) in {("/api/events", "events"), ("/api/images", "images")}:
                 continue  # which is what its scope names
             answer = await http.get(path, headers=person.headers)
             assert not [one for one in hidden if one in answer.text], (path, column)
