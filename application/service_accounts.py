@@ -8,7 +8,7 @@ from application.ports import Command, EventStore, ReleasedClaim, UniqueClaim
 from domain import service_account
 from domain.access import Actor, Role, require_person, require_role
 from domain.errors import Taken
-from domain.service_account import LEGACY_TOKENS, ServiceAccount, evolve_legacy_tokens, revoke_legacy_tokens
+from domain.service_account import LEGACY_TOKENS, LegacyTokens, ServiceAccount, evolve_legacy_tokens, revoke_legacy_tokens
 
 
 def require_administrator(actor: Actor) -> None:
@@ -61,13 +61,18 @@ def states_of(services: Collection[UUID], log: EventStore) -> dict[UUID, Service
     return {service: state for service, state in states.items() if state is not None}
 
 
+def legacy_tokens(log: EventStore) -> LegacyTokens | None:
+    """When the signed service tokens of earlier releases were revoked; None if they were not."""
+    return log.load(LEGACY_TOKENS, evolve_legacy_tokens)
+
+
 def revoke_legacy(*, command: Command, log: EventStore) -> CommandResult:
     """Refuse all signed service tokens of earlier releases that were issued up to now. Raises Forbidden."""
     require_administrator(command.actor)
     return execute(
         log,
         command,
-        lambda: log.load(LEGACY_TOKENS, evolve_legacy_tokens),
+        lambda: legacy_tokens(log),
         lambda found: revoke_legacy_tokens(found, by=command.actor.id, at=command.at),
         stream=LEGACY_TOKENS,
     )

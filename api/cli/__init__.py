@@ -11,7 +11,21 @@ from pathlib import Path
 import click
 
 from api.cli import jobs, processes, remote, results, stack, statistics
-from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, policies, status, users
+from api.cli.admin import (
+    audit,
+    backup,
+    config,
+    documents,
+    external_models,
+    images,
+    keys,
+    model_packages,
+    models,
+    policies,
+    status,
+    tokens,
+    users,
+)
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -54,6 +68,7 @@ main.add_section(
     stack.demo,
     stack.up,
     remote.login,
+    remote.upload,
     remote.classify,
     jobs.jobs,
     results.results,
@@ -63,7 +78,7 @@ main.add_section(
 main.add_section(
     "Administration",
     users.users,
-    users.tokens,
+    tokens.tokens,
     models.models,
     policies.policies,
     images.images,
