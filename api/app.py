@@ -28,6 +28,7 @@ from api.routes import ROUTES
 from api.wait_slots import WaitSlots
 from application.authentication import IdentityCache
 from application.history.past_models import PastModels
+from application.key_identities import KeyIdentities
 from application.services import Services
 
 COMMAND_THREADS = 64  # commands that can wait for the log at the same time
@@ -35,7 +36,8 @@ COMMAND_THREADS = 64  # commands that can wait for the log at the same time
 
 def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     """An ASGI application over `services`."""
-    identities = IdentityCache(services.log)
+    keys = KeyIdentities(services.log, services.key_uses, count_refusal=services.sign_in_limits.unknown_key)
+    identities = IdentityCache(services.log, keys)
     admission = Admission(options.admission)
     wait_slots = WaitSlots(services.read_position, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
     live_hub = LiveHub(services, options, identities, admission)
@@ -62,7 +64,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
         guards=[reject_unsupported_as_of],
         middleware=[
-            DefineMiddleware(Authentication, services=services, identities=identities),
+            DefineMiddleware(Authentication, services=services, options=options, identities=identities),
             DefineMiddleware(BodyLimits, options=options),
         ],
         exception_handlers=HANDLERS,
@@ -77,7 +79,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         services.observe_request,
         lifespan=app.lifespan,
         admission=admission,
-        has_credential=lambda scope: has_credential(scope, services),
+        has_credential=lambda scope: has_credential(scope, services, identities),
         drain=drain,
     )
 

@@ -19,7 +19,7 @@ from api.problems import MEDIA_TYPE, Problem, problem
 from api.request import RequestContext
 from application.ports import BlobStore
 from application.signed_downloads import LocalAddress, SignedBlob
-from domain.access import Actor, Scope
+from domain.access import Actor
 from domain.errors import Forbidden, NotAuthenticated, NotFound
 from projections import images as read_model
 
@@ -81,18 +81,16 @@ async def _resolve(context: RequestContext, token: str) -> SignedBlob:
 
 
 async def _holder(context: RequestContext, address: LocalAddress) -> Actor:
-    """The actor to whom an address was issued. Raises Forbidden if the session has ended, Unavailable.
-
-    The address of a service expires with its token.
-    """
-    if address.is_service:
-        return Actor(id=address.holder_id, kind="service", scopes=frozenset({Scope.IMAGES_READ}))
+    """The actor to whom an address was issued. Raises Forbidden if the session has ended or the key no longer works, Unavailable."""
     identities = context.identities
     try:
+        if address.is_service:
+            return await asyncio.to_thread(identities.keys.holder, address.holder_id)
         if (identity := identities.cached_in(address.holder_id)) is None:
             identity = await asyncio.to_thread(identities.signed_in, address.holder_id)
     except NotAuthenticated:
-        raise Forbidden("The session that requested this address has ended; request a new address") from None
+        holder = "key" if address.is_service else "session"
+        raise Forbidden(f"The {holder} that requested this address has ended; request a new address") from None
     return identity.actor
 
 

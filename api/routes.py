@@ -4,6 +4,7 @@ from typing import Any
 
 from api import health
 from api.accounts import Users
+from api.api_keys import Keys
 from api.audit import Audit
 from api.blobs import blob
 from api.classifications import Classifications
@@ -18,6 +19,7 @@ from api.models import Models
 from api.policies import Policies, PoliciesOfResults
 from api.previews import Previews
 from api.results import Results
+from api.service_accounts import ServiceAccounts
 from api.sessions import Sessions
 from api.statistics import Statistics
 from api.teams import Teams
@@ -28,6 +30,8 @@ ROUTES: tuple[Any, ...] = (
     health.metrics,
     Sessions,
     Users,
+    Keys,
+    ServiceAccounts,
     Devices,
     Teams,
     Datasets,

@@ -88,14 +88,15 @@ def execute(
     claims: Callable[[Loaded], Sequence[UniqueClaim]] = lambda _: (),
     releases: Callable[[Loaded], Sequence[ReleasedClaim]] = lambda _: (),
     secrets: Sequence[Secret] = (),
+    attempts: int = MAX_ATTEMPTS,
 ) -> CommandResult:
-    """Load the state, decide, and append the events; repeat after a conflict, at most `MAX_ATTEMPTS` times.
+    """Load the state, decide, and append the events; repeat after a conflict, at most `attempts` times altogether.
 
     `guards`, `claims` and `releases` are derived from the state of each decision. `stream` is required if `load` may return None.
     Raises VersionMismatch if the stream is not at the version `expected` (If-Match), NotFound if a precondition's stream is closed, and
     what `load`, `decide` and `EventStore.append` raise.
     """
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(attempts):
         state = load()
         subject, version = (state.id, state.version) if state is not None else (stream, 0)
         assert subject is not None
@@ -116,7 +117,7 @@ def execute(
                 secrets=secrets,
             )
         except ConcurrencyConflict:
-            if attempt + 1 == MAX_ATTEMPTS:
+            if attempt + 1 == attempts:
                 raise
             continue
         except StreamClosed:

@@ -345,6 +345,39 @@ class LastSeen(Protocol):
         """Delete the time. Idempotent."""
 
 
+class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The first and the last use of a key that is known. `network` is where the last one came from.
+
+    `legacy_name` is that of the program where the key is a signed service token of an earlier release.
+    """
+
+    key: UUID
+    first_at: datetime
+    last_at: datetime
+    network: str
+    legacy_name: str | None = None
+    legacy_expiry: datetime | None = None
+
+
+class KeyUses(Protocol):
+    """The uses of API keys, which are not in the log. Calls block, and raise Unavailable.
+
+    The uses of a user's keys are deleted with the user's password, when the account is closed or erased.
+    """
+
+    def record(self, key: UUID, *, network: str, user: UUID | None) -> None:
+        """Set the last use of the key to now. `user` is its owner; None for a service account."""
+
+    def record_legacy(self, token: UUID, *, name: str, expires_at: datetime, network: str) -> None:
+        """Set the last use of a signed service token to now."""
+
+    def of(self, keys: Collection[UUID]) -> dict[UUID, KeyUse]:
+        """The uses of those of the keys that were used."""
+
+    def legacy(self) -> list[KeyUse]:
+        """The uses of all signed service tokens, the oldest first."""
+
+
 class KnownAddresses(Protocol):
     """The networks from which each account signed in recently. Calls block, and raise Unavailable.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Final, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -11,16 +11,17 @@ import msgspec
 from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits
 from application.model_packages import ExportPackage
-from application.ports import BlobStore, EventStore, InputCheck, LastSeen, PasswordHasher, Predictor, RefreshTokens
+from application.ports import BlobStore, EventStore, InputCheck, KeyUses, LastSeen, PasswordHasher, Predictor, RefreshTokens
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 
 T = TypeVar("T")
+NO_TOKEN_ID: Final = UUID(int=0)
 CHANNEL = "bioscope.live"  # the Redis channel on which the projector announces new positions
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of a verified access token: a user's session, or a service with scopes (`session_id` is None)."""
+    """The content of a verified access token: a user's session, or a service with `name` and scopes (`session_id` is None)."""
 
     subject: UUID
     session_id: UUID | None
@@ -28,6 +29,8 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str]
     issued_at: datetime
     expires_at: datetime
+    token_id: UUID = NO_TOKEN_ID
+    name: str = ""
 
 
 class AccessTokens(Protocol):
@@ -128,6 +131,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     refresh_tokens: RefreshTokens
     sign_in_limits: SignInLimits
     last_seen: LastSeen
+    key_uses: KeyUses
     health: HealthChecks
     upload_validator: Callable[[], UploadValidator]
     request_digests: Callable[[bytes], tuple[bytes, ...]]

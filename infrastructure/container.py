@@ -30,6 +30,7 @@ from infrastructure.inference.predictor import SandboxedPredictor
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
+from infrastructure.postgres.key_uses import PostgresKeyUses
 from infrastructure.postgres.last_seen import PostgresLastSeen
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from infrastructure.postgres.system.status import system_status
@@ -126,6 +127,7 @@ def services(settings: Settings) -> Services:
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
         last_seen=PostgresLastSeen(event_log.recorder.rows),
+        key_uses=PostgresKeyUses(event_log.recorder.rows),
         sign_in_limits=SignInLimits(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
         upload_validator=partial(ImageUploadValidator, limits=image_limits),

@@ -328,4 +328,5 @@ async def _require_complete(db: QueryDatabase, until: int) -> None:
 
 
 def _reader(actor: Actor) -> dict[str, object]:
-    return {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "reader": actor.id, "administrators": ADMINISTRATORS}
+    subject = subject_of(actor, scope=Scope.EVENTS_READ)
+    return {"subject": subject, "reader": actor.id if actor.datasets is None else subject, "administrators": ADMINISTRATORS}

@@ -25,6 +25,7 @@ from api.cli.admin import (
     policies,
     status,
     teams,
+    tokens,
     users,
 )
 from api.cli.commands import CommandLine
@@ -69,6 +70,7 @@ main.add_section(
     stack.demo,
     stack.up,
     remote.login,
+    remote.upload,
     remote.classify,
     jobs.jobs,
     results.results,
@@ -78,7 +80,7 @@ main.add_section(
 main.add_section(
     "Administration",
     users.users,
-    users.tokens,
+    tokens.tokens,
     datasets.datasets,
     teams.teams,
     models.models,

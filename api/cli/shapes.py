@@ -141,10 +141,27 @@ class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
     password: Annotated[str | None, Described(description="the random password; null if you gave one")]
 
 
-class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A token for a program."""
+class ListedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of a program or of a user, or a signed token of an earlier release."""
 
-    token: Annotated[str, Described(description="shown once, stored nowhere")]
+    id: UUID
+    owner: Annotated[str, Described(description="name of the service account, or id of the user")]
+    name: str
+    scopes: tuple[str, ...]
+    dataset_ids: Annotated[tuple[UUID, ...] | None, Described(description="datasets that it reaches; null for all of its owner's")]
+    expires_at: datetime
+    revoked: bool
+    legacy: Annotated[bool, Described(description="a signed token of an earlier release, whose scopes are in the token only")]
+    first_used_at: Annotated[datetime | None, Described(description="null if it was never used")]
+    last_used_at: Annotated[datetime | None, Described(description="within a minute; null if it was never used")]
+    last_used_from: Annotated[str | None, Described(description="network of the last client")]
+
+
+class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A key for a program."""
+
+    id: Annotated[UUID, Described(description="id of the key")]
+    token: Annotated[str, Described(description="the key itself, shown once; only a hash is stored")]
     name: str
     scopes: tuple[str, ...]
     expires_at: datetime

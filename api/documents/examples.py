@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import UUID
 
 from api.problems import problem
 from application.history import event_schemas
 from application.history.event_meanings import MEANINGS
+from application.key_text import KeySecret
 
 USER: Final = "5f0c1c0e-7d0c-4c57-9a59-7f2f7f1f6a01"
 COLLEAGUE: Final = "c2a7b8de-0a43-4f0e-8f0b-1d2a5c6e7f02"
@@ -21,6 +23,9 @@ FAILURE: Final = "1d2c3b4a-5968-5776-8594-a3b2c1d0e0fb"
 EVENT: Final = "b2a7c4d6-e8f0-4a1b-8c2d-3e4f5a6b7c0c"
 CHECK: Final = "d4e5f6a7-b8c9-4d0e-9f1a-2b3c4d5e6f08"
 CHECK_AGAIN: Final = "e5f6a7b8-c9d0-4e1f-8a2b-3c4d5e6f7a09"
+KEY: Final = "f6a7b8c9-d0e1-4f2a-9b3c-4d5e6f7a8b0e"
+SERVICE: Final = "a7b8c9d0-e1f2-4a3b-8c4d-5e6f7a8b9c0f"
+SERVICE_KEY: Final = "b8c9d0e1-f2a3-4b4c-9d5e-6f7a8b9c0d10"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
@@ -29,6 +34,7 @@ SHA256_OF_PACKAGE: Final = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729
 HASH: Final = "c0ffee254729296a45a3885639ac7e10f9d54979c0ffee254729296a45a38856"
 ACCESS_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI1ZjBjMWMwZSJ9.c2lnbmF0dXJl"  # noqa: S105 - signed by nobody
 REFRESH_TOKEN: Final = "q3Hn0vUu4m0Jr5mE1xY7kzT2bW8cQdL6sAfGhPiOjNy"  # noqa: S105 - issued by nobody
+API_KEY: Final = KeySecret(bytes(32)).text(UUID(KEY))  # without a secret
 SIGNED_TOKEN: Final = "AZbX3kY4v1Q7sT2uW5zR8nM0pL6jH9gF"  # noqa: S105 - issued by nobody
 EMAIL: Final = "ada@example.org"
 EMAIL_OF_COLLEAGUE: Final = "grace@example.org"
@@ -454,6 +460,31 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "hourly_counts": [{"hour": "2026-03-02T09:00:00Z", "count": 1}],
     },
     "Tokens": {"access_token": ACCESS_TOKEN, "token_type": "bearer", "refresh_token": REFRESH_TOKEN, "expires_in": 3600},
+    "CreateServiceAccount": {"name": "slide-scanner-1", "description": "Uploads the slides of room 2.16"},
+    "IssueKey": {"name": "uploads", "scopes": ["images:read", "images:write"], "days": 90},
+    "IssuedKey": {"id": KEY, "key": API_KEY, "expires_at": "2026-05-31T09:00:00Z"},
+    "Key": {
+        "id": KEY,
+        "name": "uploads",
+        "owner_id": USER,
+        "owner_kind": "user",
+        "scopes": ["images:read", "images:write"],
+        "dataset_ids": None,
+        "status": "working",
+        "issued_by": USER,
+        "issued_at": MORNING,
+        "expires_at": "2026-05-31T09:00:00Z",
+        "previous_until": None,
+        "last_used_at": None,
+        "last_used_from": None,
+    },
+    "RotateKey": {"days": 90, "overlap_hours": 24},
+    "ServiceAccount": {
+        "id": SERVICE,
+        "name": "slide-scanner-1",
+        "description": "Uploads the slides of room 2.16",
+        "created_at": MORNING,
+    },
     "UpdateUser": {"institution": "Institute of Haematology", "department": None},
     "Uploaded": {"id": IMAGE, "filename": FILENAME, "analyzed": False},
     "User": PROFILE,
@@ -511,6 +542,8 @@ RESPONSES: Final[Mapping[str, Any]] = {
         "deleted": False,
     },
     "datasetsCreate": {"id": DATASET, "name": "Blood smears"},
+    "serviceAccountsCreate": {"id": SERVICE, "name": "slide-scanner-1"},
+    "serviceAccountsIssueKey": {"id": SERVICE_KEY, "key": API_KEY, "expires_at": "2026-05-31T09:00:00Z"},
     "devicesRegister": {"id": DEVICE, "name": "Slide scanner"},
     "modelsAdd": PENDING_CHECK,
     "modelsDeclare": MODEL_VERSION
@@ -538,12 +571,14 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "device_id": DEVICE,
     "image_id": IMAGE,
     "job_id": JOB,
+    "key_id": KEY,
     "kind": "DatasetDeleted",
     "name": "pbc8",
     "name_or_id": "pbc8",
     "number": "2",
     "policy_scope": "dataset",
     "result_id": RESULT,
+    "service_id": SERVICE,
     "target_id": DATASET,
     "token": SIGNED_TOKEN,
     "team_id": TEAM,

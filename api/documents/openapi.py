@@ -66,6 +66,7 @@ TAGS: Final = {
     "devices": "Microscopes and cameras",
     "events": "The event stream, and the schemas of its events",
     "users": "Accounts and roles",
+    "keys": "API keys of programs: personal access tokens, and service accounts",
     "audit": "The history of one thing, and its earlier states",
     "health": "Checks for monitoring",
 }

@@ -63,6 +63,10 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
         """Count a refused refresh token. Valid tokens are neither counted nor affected by the limit. Raises TooMany."""
         self.limits.take(RateLimit(key=f"refresh/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS))
 
+    def unknown_key(self, network: str) -> None:
+        """Count a refused API key. Valid keys are neither counted nor affected by the limit. Raises TooMany."""
+        self.limits.take(RateLimit(key=f"key/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS))
+
     def registration(self, network: str) -> None:
         """Count one registration, whatever its result, since each one reveals whether an e-mail address is in use. Raises TooMany."""
         self.limits.take(RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS))

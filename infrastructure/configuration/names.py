@@ -8,6 +8,7 @@ from typing import Final
 PREFIX: Final = "BIOSCOPE_"
 OTHER_NAMES: Final[Mapping[str, str]] = {
     "BIOSCOPE_URL": "command line, examples: address of the API",
+    "BIOSCOPE_KEY": "command line: API key",
     "BIOSCOPE_TOKEN": "command line, examples: access token",
     "BIOSCOPE_PASSWORD": "`bioscope login`: password",
     "BIOSCOPE_ADMIN_EMAIL": "examples/walkthrough.sh: address of an administrator",

@@ -13,8 +13,9 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, model_check, policy, session, team, user
+from domain import api_key, classification, dataset, device, image, model, model_check, policy, service_account, session, team, user
 from domain.access import Actor, Grant, Role, Scope
+from domain.api_key import OwnerKind
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.policy import PolicyRules, PolicyScope
 from domain.values import model_id, result_id, system_actor
@@ -37,6 +38,16 @@ GET    /api/users/users                                     !  -      -      -  
 GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
 PATCH  /api/users/users/{user_id}                           !! +--    +--    +--    ++.    -- --
 DELETE /api/users/users/{user_id}                           !! ---    ---    ---    c++    -- --
+GET    /api/keys                                            !  +      +      +      +      -  -
+POST   /api/keys                                            !  +      +      +      +      -  -
+POST   /api/keys/{key_id}/rotate                            !! +..    +..    +..    +-.    -- --
+DELETE /api/keys/{key_id}                                   !! +..    +..    +..    ++.    -- --
+GET    /api/service-accounts                                !  -      -      -      +      -  -
+POST   /api/service-accounts                                !  -      -      -      +      -  -
+GET    /api/service-accounts/{service_id}                   !! --     --     --     +.     -- --
+DELETE /api/service-accounts/{service_id}                   !! --     --     --     +.     -- --
+GET    /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
+POST   /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
 GET    /api/devices                                         !  -      +      +      +      -  -
 POST   /api/devices                                         !  -      -      -      +      -  -
 GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
@@ -63,7 +74,7 @@ DELETE /api/teams/{team_id}                                 !! ----   ----   +-.
 POST   /api/teams/{team_id}/members                         !! ----   ----   +-..   +++.   -- --
 PUT    /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
 DELETE /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
-GET    /api/images                                          !  +      +      +      +      -  -
+GET    /api/images                                          !  +      +      +      +      +  -
 POST   /api/images/upload                                   !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/images/{image_id}                               !! ++++.. ++++.. ++++.. +++++. +. --
 PATCH  /api/images/{image_id}                               !! ------ ++--.. ++--.. +++++. -- --
@@ -196,7 +207,7 @@ def about(route, column):
     if not (named or belongs):
         return ("",)
     of_team = route.split()[1].startswith("/api/teams/")
-    if column in {"anonymous", *SERVICES} or not (belongs or of_team or named == {"user_id"} or route in FOR_PROMOTERS):
+    if column in {"anonymous", *SERVICES} or not (belongs or of_team or named in ({"user_id"}, {"key_id"}) or route in FOR_PROMOTERS):
         return ("foreign", "absent")
     if route in FOR_PROMOTERS:
         return OF_A_MODEL
@@ -259,7 +270,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id", "team_id")
+            names = "dataset_id image_id job_id result_id device_id about check_id target_id team_id key_id service_id".split()
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -284,6 +295,7 @@ class World:
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
         also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group}
+        also |= self._key(person.id if mode == "own" else self.owner.id)
         return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
 
     def team(self, person, mode):
@@ -293,6 +305,14 @@ class World:
         if mode != "foreign":
             self._append(team.add_member(team.evolve(None, made), user=person.id, by=self.owner.id, at=utc_now()))
         return made.originator_id
+
+    def _key(self, owner):
+        """A personal key, and a service account."""
+        service, key, by = uuid4(), uuid4(), {"by": owner, "at": utc_now()}
+        self._append([service_account.create(service, name=f"scanner{next(numbers)}", **by)])
+        about = {"name": "uploads", "scopes": [Scope.IMAGES_READ], "datasets": None, "secret_hash": bytes(32)}
+        self._append([api_key.issue(key, owner=owner, owner_kind=OwnerKind.USER, **about, **by)])
+        return {"service_id": service, "key_id": key}
 
     def _check(self):
         """A package of the owner's own waits for its check."""
@@ -372,6 +392,12 @@ class World:
                 return {"data": {"username": self.address, "password": PASSWORD}}
             case "POST /api/datasets":
                 return {"json": {"name": "cells"}}
+            case "POST /api/service-accounts":
+                return {"json": {"name": name}}
+            case "POST /api/keys/{key_id}/rotate":
+                return {"json": {}}
+            case _ if route.startswith("POST") and route.endswith("/keys"):
+                return {"json": {"name": "uploads", "scopes": ["images:read"]}}
             case "POST /api/devices":
                 return {"json": {"name": "scope", "hostname": name}}
             case "POST /api/classifications/run":
@@ -585,7 +611,7 @@ async def test_no_list_tells_of_what_is_foreign(world):
     assert len(lists) > 10
     for path in lists:
         for column, person in people.items():
-            if path == "/api/events" and column == "events":
+            if (path, column) in {("/api/events", "events"), ("/api/images", "images")}:
                 continue  # which is what its scope names
             answer = await http.get(path, headers=person.headers)
             assert not [one for one in hidden if one in answer.text], (path, column)

@@ -1,20 +1,18 @@
-"""Commands for accounts and service tokens, on the server's machine."""
+"""Commands for accounts, on the server's machine."""
 
 import os
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from api.cli.admin import accounts
-from api.cli.commands import Choice, argument, group, json_option
-from api.cli.common import DATA, load_settings, open_event_log, running_installation
+from api.cli.commands import Choice, argument, group
+from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
-from api.cli.output import fail, print_json, print_message
+from api.cli.output import fail, print_message
 from api.cli.prompts import ask_password
-from api.cli.shapes import ServiceToken
 from domain.access import Role
 from domain.errors import Taken
 from domain.values import printable
@@ -106,46 +104,6 @@ def erase(account: str, data: Path | None, *, yes: bool) -> None:
             click.confirm(f"Erase {printable(account)} for ever?", abort=True, err=True)
         erase_user(user_id, command=operator_command(settings, log), log=log, tokens=tokens)
     print_message(f"{user_id} was erased.")
-
-
-@group()
-def tokens() -> None:
-    """Create access tokens for programs."""
-
-
-@tokens.command("create", example="bioscope tokens create archive --scope events:read --days 30")
-@argument("name", help="Name of the program.")
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    required=True,
-    type=Choice(["images:read", "events:read", "models:run"]),
-    help="What it may do; repeatable.",
-)
-@click.option("--days", type=click.IntRange(1, 3650), metavar="NUMBER", default=90, show_default=True, help="Lifetime in days.")
-@DATA
-@json_option(ServiceToken)
-def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | None, *, as_json: bool) -> None:
-    """Print a new access token for a program.
-
-    \b
-      images:read   read any image, its preview and its download
-      events:read   read the event feed
-      models:run    run models in production over its own images
-
-    The token is shown once, is stored nowhere, and expires. It cannot be revoked before, except by a new root key.
-    """
-    from infrastructure.security.access_tokens import SignedAccessTokens
-    from infrastructure.security.process_keys import operator_keys
-
-    settings, now, lifetime = load_settings(data=data), datetime.now(UTC), timedelta(days=days)
-    signing = SignedAccessTokens(operator_keys(settings), ttl=settings.access_ttl)
-    token = signing.issue_service(name=name, scopes=frozenset(scopes), seconds=int(lifetime.total_seconds()), at=now)
-    if as_json:
-        print_json(ServiceToken(token=token, name=name, scopes=scopes, expires_at=now + lifetime))
-    else:
-        click.echo(token)
 
 
 def first_admin(settings: Settings, log: Any, email: str, password: str, *, username: str | None = None) -> None:
