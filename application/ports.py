@@ -260,10 +260,21 @@ class PasswordRequester(NamedTuple):
 class PasswordHasher(Protocol):
     """Computes slow password hashes: few at a time, few per requester, known users first. Raises Unavailable if too many wait."""
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes: ...
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
+        """The hash of a password, with a salt of its own; with the salt and parameters of the hash `like` if one is given.
+
+        Raises Invalid for a password that is too long.
+        """
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Whether the password matches the hash `known`. None takes as long as a real hash and never matches."""
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        """The index of the first candidate that is a hash of the password. None if there is none.
+
+        Costs exactly one hash, whatever the candidates: with the salt and parameters of the first readable one, or with those of no
+        hash. A candidate with other ones never matches.
+        """
 
     def outdated(self, known: bytes) -> bool:
         """Whether the hash was made with weaker parameters than the current ones."""
