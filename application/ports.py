@@ -260,6 +260,13 @@ class PasswordRequester(NamedTuple):
 class PasswordHasher(Protocol):
     """Computes slow password hashes: few at a time, few per requester, known users first. Raises Unavailable if too many wait."""
 
+    @property
+    def service_names(self) -> Collection[str]:
+        """The names and addresses of this installation, of which no password may consist."""
+
+    def is_common(self, password: str) -> bool:
+        """Whether the password is on the list of common and leaked passwords."""
+
     def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         """The hash of a password, with a salt of its own; with the salt and parameters of the hash `like` if one is given.
 

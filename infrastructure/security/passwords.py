@@ -4,9 +4,8 @@ import base64
 import binascii
 import hmac
 import os
-import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock
 from typing import Final, NamedTuple
@@ -17,7 +16,9 @@ from argon2.low_level import ARGON2_VERSION, Type, hash_secret_raw
 
 from application.ports import PasswordRequester
 from domain.errors import Unavailable
+from domain.password import normalised
 from domain.values import invalid
+from infrastructure.security.common_passwords import is_common
 
 STRENGTHS: Final = {
     "production": Parameters(Type.ID, ARGON2_VERSION, salt_len=16, hash_len=32, time_cost=3, memory_cost=64 * 1024, parallelism=1),
@@ -61,10 +62,14 @@ class StoredHash(NamedTuple):
 class Argon2Passwords:
     """Implements `PasswordHasher`. Blocks for the hash and the queue before it. Thread-safe."""
 
-    def __init__(self, strength: str) -> None:
+    def __init__(self, strength: str, *, service_names: Collection[str] = ()) -> None:
+        self.service_names = service_names
         self._parameters = STRENGTHS[strength]
         self._dummy = StoredHash(self._parameters, os.urandom(self._parameters.salt_len), os.urandom(self._parameters.hash_len))
         self._queue = BoundedQueue()
+
+    def is_common(self, password: str) -> bool:
+        return is_common(password)
 
     def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         """Raises Invalid for more than 1 KiB, and Unavailable."""
@@ -157,7 +162,7 @@ def _bytes(password: str) -> bytes | None:
     """The bytes to hash, in NFKC so that all keyboards give the same ones. None if there are too many."""
     if len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES:
         return None
-    return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
+    return normalised(password).encode(errors="surrogatepass")
 
 
 def _stored(encoded: bytes) -> StoredHash | None:

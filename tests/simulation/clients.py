@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -53,13 +53,22 @@ class Journal:
 
 
 class Passwords:
-    """Quick ones."""
+    """Quick ones, without a salt."""
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
+    service_names = ()
+
+    def is_common(self, password: str) -> bool:
+        return False
+
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         return hashlib.sha256(password.encode()).digest()
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         return known == self.hash(password, requester=requester)
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        hashed = self.hash(password, requester=requester)
+        return list(candidates).index(hashed) if hashed in candidates else None
 
     def outdated(self, known: bytes) -> bool:
         return False

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 
 from domain.errors import Invalid
+from infrastructure.security.common_passwords import is_common
 
 
 class MemoryPasswords:
@@ -12,10 +13,15 @@ class MemoryPasswords:
     `computed` counts the hashes that were computed.
     """
 
+    service_names = ("BioScopeAI Core", "scope.example.org")
+
     def __init__(self, *, strength=1):
         self.strength = strength
         self.computed = 0
         self._salts = itertools.count()
+
+    def is_common(self, password):
+        return is_common(password)
 
     def hash(self, password, *, requester, like=None):
         if len(_bytes(password)) > 1024:
