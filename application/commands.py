@@ -88,10 +88,12 @@ def execute(
     claims: Callable[[Loaded], Sequence[UniqueClaim]] = lambda _: (),
     releases: Callable[[Loaded], Sequence[ReleasedClaim]] = lambda _: (),
     secrets: Sequence[Secret] = (),
+    also: Callable[[], Sequence[Event]] = tuple,
 ) -> CommandResult:
     """Load the state, decide, and append the events; repeat after a conflict, at most `MAX_ATTEMPTS` times.
 
-    `guards`, `claims` and `releases` are derived from the state of each decision. `stream` is required if `load` may return None.
+    `guards`, `claims` and `releases` are derived from the state of each decision. `also` decides events of other streams, which are
+    appended before those of the decision, if it has any. `stream` is required if `load` may return None.
     Raises VersionMismatch if the stream is not at the version `expected` (If-Match), NotFound if a precondition's stream is closed, and
     what `load`, `decide` and `EventStore.append` raise.
     """
@@ -108,6 +110,7 @@ def execute(
         try:
             appended = log.append(
                 command,
+                *also(),
                 *events,
                 subject=subject,
                 guards=guards(state, events),

@@ -61,6 +61,7 @@ PARAMETERS: Final[Texts] = {
     "q": "Only images with this text in their file name or path. Case and Unicode form do not matter",
     "result_id": "Id of the result",
     "retired": "Whether retired models are listed too",
+    "session_id": "Id of the session",
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "target_id": "Id of the job, dataset or model",
@@ -508,6 +509,14 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "after": "Their answers under the rules",
     },
     "PreviewPolicy": {"rules": "The rules to try"},
+    "OpenSession": {
+        "id": "Id of the session",
+        "device": "Browser or program and operating system, in words, from the sign-in",
+        "address": "Network address of the sign-in",
+        "started_at": "When the sign-in happened (UTC)",
+        "last_used_at": "When its newest access token was issued (UTC): at the sign-in or a refresh",
+        "is_current": "Whether this request belongs to it",
+    },
     "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "OutputTensor": {
         "name": "Name of the output",

@@ -21,6 +21,7 @@ EVENT: Final = "b2a7c4d6-e8f0-4a1b-8c2d-3e4f5a6b7c0c"
 CHECK: Final = "d4e5f6a7-b8c9-4d0e-9f1a-2b3c4d5e6f08"
 CHECK_AGAIN: Final = "e5f6a7b8-c9d0-4e1f-8a2b-3c4d5e6f7a09"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
+SESSION: Final = "c3d4e5f6-a7b8-4c9d-8e0f-2a3b4c5d6e0e"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
 SHA256_OF_DECLARATION: Final = "1acabf58bce99a263de44fd1112d75df809a5cad834d8b39b442fc81648dcf70"
@@ -371,6 +372,14 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "DeclareModel": {"name": "vesicles"} | DECLARED,
     "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
     "AnswerCount": {"label": "lymphocyte", "verdict": "clear", "count": 1},
+    "OpenSession": {
+        "id": SESSION,
+        "device": "Firefox on Windows",
+        "address": "192.0.2.17",
+        "started_at": MORNING,
+        "last_used_at": UPLOADED,
+        "is_current": True,
+    },
     "Policy": POLICY,
     "PolicyChange": {
         "position": 31,
@@ -529,6 +538,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "number": "2",
     "policy_scope": "dataset",
     "result_id": RESULT,
+    "session_id": SESSION,
     "target_id": DATASET,
     "token": SIGNED_TOKEN,
     "user_id": USER,

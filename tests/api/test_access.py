@@ -31,11 +31,17 @@ POST   /api/auth/login-swagger                              +  +      +      +  
 POST   /api/auth/logout                                     !  +      +      +      +      -  -
 POST   /api/auth/refresh                                    !  !      !      !      !      !  !
 POST   /api/auth/register                                   +  +      +      +      +      +  +
+GET    /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions/{session_id}                           !! +..    +..    +..    +..    -- --
 GET    /api/users/me                                        !  +      +      +      +      -  -
 GET    /api/users/users                                     !  -      -      -      +      -  -
 GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
 PATCH  /api/users/users/{user_id}                           !! +--    +--    +--    ++.    -- --
 DELETE /api/users/users/{user_id}                           !! ---    ---    ---    c++    -- --
+GET    /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions/{session_id}     !! +--    +--    +--    ++.    -- --
 GET    /api/devices                                         !  -      +      +      +      -  -
 POST   /api/devices                                         !  -      -      -      +      -  -
 GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
@@ -165,7 +171,7 @@ def about(route, column):
     belongs = named & {"dataset_id", "image_id", "job_id", "result_id", "target_id"} or route in NAMED_IN_THE_BODY
     if not (named or belongs):
         return ("",)
-    if column in {"anonymous", *SERVICES} or not (belongs or named == {"user_id"} or route in FOR_PROMOTERS):
+    if column in {"anonymous", *SERVICES} or not (belongs or (named and named <= {"user_id", "session_id"}) or route in FOR_PROMOTERS):
         return ("foreign", "absent")
     if route in FOR_PROMOTERS:
         return OF_A_MODEL
@@ -226,7 +232,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id")
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id", "session_id")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -242,12 +248,22 @@ class World:
             made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[mode], **by)
         for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
             self._append([event])
-        user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
+        account = person if mode == "own" else self.person(Role.RESEARCHER)
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
         also |= {"policy_scope": "job", "target_id": ids["job_id"]}
-        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+        return (
+            ids
+            | also
+            | {
+                "result_id": result,
+                "user_id": account.id,
+                "session_id": getattr(account, "session", uuid4()),
+                "token": signed.rpartition("/")[2],
+                "check_id": self._check(),
+            }
+        )
 
     def _check(self):
         """A package of the owner's own waits for its check."""

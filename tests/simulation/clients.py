@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -12,7 +12,7 @@ import msgspec
 from application import accounts, classifications, datasets, devices, images, models
 from application.classifications import ImageSelection
 from application.commands import CommandResult, idempotent
-from application.ports import Command, PasswordRequester
+from application.ports import Command, OpenSession, PasswordRequester
 from domain import user
 from domain.access import Actor, Grant, Role
 from domain.classification import ImageFilter, Priority, RunOptions
@@ -76,6 +76,9 @@ class Passwords:
 
 class NoSessions:
     """Nobody has signed in."""
+
+    def open_sessions(self, user_id: UUID, *, at: datetime) -> list[OpenSession]:
+        return []
 
     def revoke_user(self, user_id: UUID, *, but: UUID | None = None) -> list[UUID]:
         return []
