@@ -22,6 +22,7 @@ CHECK: Final = "d4e5f6a7-b8c9-4d0e-9f1a-2b3c4d5e6f08"
 CHECK_AGAIN: Final = "e5f6a7b8-c9d0-4e1f-8a2b-3c4d5e6f7a09"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
 SESSION: Final = "c3d4e5f6-a7b8-4c9d-8e0f-2a3b4c5d6e0e"
+SESSION_OF_COLLEAGUE: Final = "d5e6f7a8-b9c0-4d1e-8f2a-3b4c5d6e7f0f"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
 SHA256_OF_DECLARATION: Final = "1acabf58bce99a263de44fd1112d75df809a5cad834d8b39b442fc81648dcf70"
@@ -552,6 +553,8 @@ OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "datasetsWithdraw": {"user_id": COLLEAGUE},
     "modelsAddPromoter": {"user_id": COLLEAGUE},
     "modelsRemovePromoter": {"user_id": COLLEAGUE},
+    "sessionsEndAllOfUser": {"user_id": COLLEAGUE},
+    "sessionsEndOfUser": {"user_id": COLLEAGUE, "session_id": SESSION_OF_COLLEAGUE},
     "usersRemove": {"user_id": COLLEAGUE},
 }
 """By operation id."""

@@ -11,6 +11,7 @@ from api.documents.operations import HEADERS
 from application import accounts
 from application.ports import Command
 from domain.access import Role
+from domain.session import SessionStarted
 from tests.api.conftest import SYSTEM
 from tests.api.declared import find, operations, parameters_of, strict
 from tests.api.http_calls import PICTURE
@@ -28,7 +29,7 @@ IDS = [
 TOKENS = [examples.ACCESS_TOKEN, examples.REFRESH_TOKEN, examples.SIGNED_TOKEN]
 DOCUMENTED_HEADERS = {name.lower() for name in HEADERS}
 CREATE = {"imagesPreview", "resultsListed"}  # beside every POST: their answers name what later requests are about
-LAST = {"sessionsLogout", "classificationsCancel", "modelsRetire"}  # they end what others need
+LAST = {"sessionsLogout", "usersRemove", "classificationsCancel", "modelsRetire"}  # they end what others need
 NEEDS_NO_JSON = {"imagesBlob", "modelsPackage", "resultsExport"}
 ENDLESS = {"eventsLive"}  # tests/api/test_live_stream.py
 
@@ -45,6 +46,7 @@ class Story:
         await self.workers.model("pbc8", sha256=self.stored(b"weights"), labels=tuple(examples.SCORES))
         colleague = self.api.account(Role.RESEARCHER)
         self.real[examples.COLLEAGUE] = str(accounts.find(colleague, log).id)
+        self.real[examples.SESSION_OF_COLLEAGUE] = await self.another_session(colleague)
 
     def stored(self, data):
         writer = self.api.services.blobs.begin()
@@ -127,6 +129,8 @@ class Story:
                 accounts.change_role(UUID(self.real[examples.USER]), Role.ADMIN, command=command, log=self.api.services.log)
             case "sessionsLogin" | "sessionsLoginByForm" | "sessionsRefresh":
                 self.http.headers["Authorization"] = f"Bearer {self.real[examples.ACCESS_TOKEN]}"
+            case "sessionsListed":
+                self.real[examples.SESSION] = await self.another_session(examples.EMAIL)
             case "modelsAdd":
                 await self.workers.pass_check(self.real[examples.CHECK], "pbc8")
             case "policiesListed":
@@ -140,6 +144,17 @@ class Story:
                 await self.workers.plan(job, [image, other])
                 await self.workers.judge(job, [image], [other], at=now())
                 await self.workers.complete(job, succeeded=1, failed=1)
+
+    async def another_session(self, address):
+        known = {one.originator_id for one in self.sessions()}
+        signed_in = await self.api.anonymous().post("/api/auth/login", json={"email": address, "password": examples.PASSWORD})
+        assert signed_in.is_success
+        (started,) = [one for one in self.sessions() if one.originator_id not in known]
+        return str(started.originator_id)
+
+    def sessions(self):
+        log = self.api.services.log
+        return [event for one in log.read(0, 10_000) if isinstance(event := log.decode(one), SessionStarted)]
 
     async def another_image(self):
         form = {"dataset_id": self.real[examples.DATASET]}
