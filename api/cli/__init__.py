@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import jobs, processes, remote, results, stack, statistics
+from api.cli import jobs, processes, remote, results, sessions, stack, statistics
 from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, policies, status, users
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
@@ -54,6 +54,8 @@ main.add_section(
     stack.demo,
     stack.up,
     remote.login,
+    sessions.password,
+    sessions.sessions,
     remote.classify,
     jobs.jobs,
     results.results,

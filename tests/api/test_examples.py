@@ -209,6 +209,6 @@ async def test_every_request_succeeds_as_it_stands_and_is_answered_as_described(
                 declared = any(one["name"] == "min_position" for one in parameters_of(operation))
                 assert waits == declared, operation["operationId"]
     await story.another_job()
-    ending = sorted(reversed(ending), key=lambda one: not one[2]["operationId"].startswith("sessionsEnd"))  # accounts are deleted later
-    for path, method, operation in ending:
+    ending.sort(key=lambda one: one[2]["operationId"].startswith("sessionsEnd"))  # before accounts are deleted
+    for path, method, operation in reversed(ending):
         await story.tell(path, method, operation)
