@@ -16,6 +16,7 @@ from api.kserve.routes import Inference
 from api.live import hub
 from api.model_checks import ModelChecks
 from api.models import Models
+from api.open_sessions import OpenSessions, SessionsOfUsers
 from api.policies import Policies, PoliciesOfResults
 from api.previews import Previews
 from api.results import Results
@@ -29,6 +30,8 @@ ROUTES: tuple[Any, ...] = (
     health.ready,
     health.metrics,
     Sessions,
+    OpenSessions,
+    SessionsOfUsers,
     Users,
     Keys,
     ServiceAccounts,

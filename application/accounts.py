@@ -9,14 +9,17 @@ import msgspec
 from application.administrators import another_administrator
 from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
 from application.limits.sign_in_attempts import SignInLimits
-from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
+from application.passwords import PASSWORD, NewPassword, Person, changed_password_hash, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
 from domain.events import Event
+from domain.session import Reason
 from domain.user import Status, User
 from domain.values import canonical
+
+MAX_ENDED_TOGETHER = 200  # sessions whose end is appended with the change that ends them
 
 
 def load_account(log: EventStore, user_id: UUID) -> User:
@@ -49,7 +52,8 @@ def register(
         UniqueClaim(scope="username", value=event.username, stream=user_id),
     )
     requester = PasswordRequester(network, is_stranger=True)
-    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, requester=requester)
+    person = Person(email=event.email, username=event.username, first_name=event.first_name, last_name=event.last_name)
+    password_hash = new_password_hash(password, person=person, passwords=passwords, requester=requester)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
         return create_stream(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
@@ -100,15 +104,19 @@ def update(
         )
         return chain(account, user.evolve, parts)
 
+    ended: Reason | None = Reason.PASSWORD if password is not None else None
+    if status not in {None, Status.ACTIVE}:
+        ended = Reason.ACCOUNT
+    keep = password.keep if password is not None and ended is Reason.PASSWORD else None
     if status is Status.ACTIVE and load_account(log, user_id).status is not Status.ACTIVE:
         # An interrupted deactivation may have left sessions open. They must not become valid again.
-        end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+        end_sessions(user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     secrets = (password_secret(user_id, password_hash),) if password_hash else ()
-    result = _execute_with_email(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
-    if status not in {None, Status.ACTIVE}:
-        end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
-    elif password is not None:
-        end_sessions(user_id, session.Reason.PASSWORD, but=password.keep, command=command, log=log, tokens=tokens)
+    also = partial(session_endings, user_id, ended, but=keep, command=command, log=log, tokens=tokens) if ended else tuple
+    email = profile.get("email")
+    result = _execute_with_email(user_id, email, decided, expected=expected, secrets=secrets, also=also, command=command, log=log)
+    if ended is not None:
+        end_sessions(user_id, ended, but=keep, command=command, log=log, tokens=tokens)
     return result
 
 
@@ -130,6 +138,7 @@ def _execute_with_email(
     *,
     expected: int | None,
     secrets: Sequence[Secret],
+    also: Callable[[], Sequence[Event]],
     command: Command,
     log: EventStore,
 ) -> CommandResult:
@@ -149,6 +158,7 @@ def _execute_with_email(
             releases=lambda account: claims(account)[0],
             claims=lambda account: claims(account)[1],
             secrets=secrets,
+            also=also,
         )
     except Taken:
         raise Taken("Email already registered", scope="email") from None
@@ -164,15 +174,16 @@ def reset_password(
     _require_admin(command.actor)
     account = load_account(log, user_id)
     requester = PasswordRequester(str(user_id), is_stranger=False)
-    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, requester=requester)
+    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester)
     result = execute(
         log,
         command,
         lambda: load_account(log, user_id),
         lambda found: user.change_password(found, password_hash=password_hash, by=command.actor.id, at=command.at),
         secrets=(password_secret(user_id, password_hash),),
+        also=partial(session_endings, user_id, Reason.PASSWORD, command=command, log=log, tokens=tokens),
     )
-    end_sessions(user_id, session.Reason.PASSWORD, command=command, log=log, tokens=tokens)
+    end_sessions(user_id, Reason.PASSWORD, command=command, log=log, tokens=tokens)
     return result
 
 
@@ -204,8 +215,9 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
         guards=partial(another_administrator, log=log),
         releases=lambda _: (ReleasedClaim(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None),),
+        also=partial(session_endings, user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens),
     )
-    end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+    end_sessions(user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     return result
 
 
@@ -223,27 +235,50 @@ def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTo
         guards=partial(another_administrator, log=log),
         releases=lambda _: (ReleasedClaim(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None), Secret(kind="key", owner=user_id, value=None)),
+        also=partial(session_endings, user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens),
     )
-    end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+    end_sessions(user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     return result
 
 
+def session_endings(
+    user_id: UUID, reason: Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
+) -> list[Event]:
+    """The events that end the user's sessions except `but`, to be appended together with the change that ends them.
+
+    A crash after the append then leaves no session open. `end_sessions` is still needed afterwards: for the tokens, for sessions that
+    started in the meantime, and if there are more than `MAX_ENDED_TOGETHER`.
+    """
+    open_sessions = [each.session for each in tokens.open_sessions(user_id, at=command.at) if each.session != but]
+    found = (log.load(each, session.evolve) for each in open_sessions[:MAX_ENDED_TOGETHER])
+    return [event for each in found if each is not None for event in session.revoke(each, reason, by=command.actor.id, at=command.at)]
+
+
 def end_sessions(
-    user_id: UUID, reason: session.Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
+    user_id: UUID, reason: Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
 ) -> None:
-    """Revoke the user's sessions except `but`, each with its own event. A session without events is skipped."""
+    """Revoke the user's sessions except `but`, each with its own event. A session without events is skipped.
+
+    The event comes before the tokens are deleted: after a crash between the two, the session has ended already.
+    """
+    for each in tokens.open_sessions(user_id, at=command.at):
+        if each.session != but:
+            _end_session(each.session, reason, command=command, log=log)
     for session_id in tokens.revoke_user(user_id, but=but):
-        follow_up = _follow_up(command, session_id)
-        try:
-            execute(
-                log,
-                follow_up,
-                lambda session_id=session_id: load_existing(log, session_id, session.evolve, what="Session", closed=lambda _: False),  # type: ignore[misc]
-                lambda found: session.revoke(found, reason, by=command.actor.id, at=command.at),
-            )
-        except DomainError as error:
-            if error.code != "not_found":
-                raise
+        _end_session(session_id, reason, command=command, log=log)
+
+
+def _end_session(session_id: UUID, reason: Reason, *, command: Command, log: EventStore) -> None:
+    try:
+        execute(
+            log,
+            _follow_up(command, session_id),
+            lambda: load_existing(log, session_id, session.evolve, what="Session", closed=lambda _: False),
+            lambda found: session.revoke(found, reason, by=command.actor.id, at=command.at),
+        )
+    except DomainError as error:
+        if error.code != "not_found":
+            raise
 
 
 def _follow_up(command: Command, about: UUID) -> Command:

@@ -260,10 +260,28 @@ class PasswordRequester(NamedTuple):
 class PasswordHasher(Protocol):
     """Computes slow password hashes: few at a time, few per requester, known users first. Raises Unavailable if too many wait."""
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes: ...
+    @property
+    def service_names(self) -> Collection[str]:
+        """The names and addresses of this installation, of which no password may consist."""
+
+    def is_common(self, password: str) -> bool:
+        """Whether the password is on the list of common and leaked passwords."""
+
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
+        """The hash of a password, with a salt of its own; with the salt and parameters of the hash `like` if one is given.
+
+        Raises Invalid for a password that is too long.
+        """
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Whether the password matches the hash `known`. None takes as long as a real hash and never matches."""
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        """The index of the first candidate that is a hash of the password. None if there is none.
+
+        Costs exactly one hash, whatever the candidates: with the salt and parameters of the first readable one, or with those of no
+        hash. A candidate with other ones never matches.
+        """
 
     def outdated(self, known: bytes) -> bool:
         """Whether the hash was made with weaker parameters than the current ones."""
@@ -273,6 +291,13 @@ class RefreshResult(msgspec.Struct, frozen=True, kw_only=True):
     session_id: UUID
     user_id: UUID
     token: str
+
+
+class OpenSession(NamedTuple):
+    """A session with a refresh token that can still be used, and when its newest token was issued."""
+
+    session: UUID
+    last_used_at: datetime
 
 
 class RefreshTokens(Protocol):
@@ -287,6 +312,9 @@ class RefreshTokens(Protocol):
         """
 
     def session_of(self, token: str) -> UUID | None: ...
+
+    def open_sessions(self, user: UUID, *, at: datetime) -> list[OpenSession]:
+        """The user's sessions that can be refreshed at this time, the last used one first."""
 
     def revoke(self, session: UUID) -> None:
         """Revoke the session's tokens. Idempotent."""

@@ -112,29 +112,35 @@ def refresh(
     if account is None or not account.may_sign_in:
         tokens.revoke(refreshed.session_id)
         raise NotAuthenticated("User disabled")
+    found = log.load(refreshed.session_id, session.evolve)
+    if found is None or found.revoked:
+        tokens.revoke(refreshed.session_id)
+        raise NotAuthenticated("Invalid or expired refresh token")
     return SignedIn(session_id=refreshed.session_id, user=account, refresh_token=refreshed.token, position=0)
 
 
 def sign_out(session_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> UUID | None:
     """End a session and return its user's id, or None if there is no such session. Idempotent."""
-    tokens.revoke(session_id)
     found = log.load(session_id, session.evolve)
-    if found is None:
-        return None
-    execute(
-        log, command, lambda: _load_session(log, session_id), lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at)
-    )
-    return found.user_id
+    if found is not None:
+        execute(
+            log,
+            command,
+            lambda: _load_session(log, session_id),
+            lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at),
+        )
+    tokens.revoke(session_id)
+    return found.user_id if found else None
 
 
 def _record_reuse(reused: RefreshTokenReused, *, address: str, command: Command, log: EventStore, tokens: RefreshTokens) -> None:
-    tokens.revoke(reused.session_id)
     execute(
         log,
         command,
         lambda: _load_session(log, reused.session_id),
         lambda found: session.detect_reuse(found, address=address, by=reused.user_id, at=command.at),
     )
+    tokens.revoke(reused.session_id)
 
 
 def _load_session(log: EventStore, session_id: UUID) -> Session:

@@ -286,6 +286,21 @@ LAST=$({ curl --silent --no-buffer --max-time 10 -H "Authorization: Bearer $TOKE
   grep --max-count 1 '^id: ')
 same "$LAST" "id: $AFTER"
 
+chapter "List the sessions of an account, and end some"
+TOKEN=$MY_TOKEN
+SESSION=$(call GET /api/sessions | field 0.id)
+TOKEN=$YOUR_TOKEN refused 404 DELETE "/api/sessions/$SESSION"
+sign_in "$ME@example.org" "$PASSWORD" > /dev/null
+call DELETE "/api/sessions/$(call GET /api/sessions | field 0.id)"
+sign_in "$ME@example.org" "$PASSWORD" > /dev/null
+call DELETE /api/sessions
+same "$(call GET /api/sessions | field 0.id)" "$SESSION"
+TOKEN=$ADMIN_TOKEN
+YOUR_SESSION=$(call GET "/api/users/users/$YOUR_ID/sessions" | field 0.id)
+call DELETE "/api/users/users/$YOUR_ID/sessions/$YOUR_SESSION"
+call DELETE "/api/users/users/$YOUR_ID/sessions"
+TOKEN=$YOUR_TOKEN refused 401 GET /api/users/me
+
 chapter "Refresh the tokens, and sign out"
 TOKEN=''
 REFRESHED=$(send POST /api/auth/refresh "{\"refresh_token\":\"$MY_REFRESH\"}")

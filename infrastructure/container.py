@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -48,6 +49,7 @@ from infrastructure.security.signed_urls import unseal
 
 log = structlog.get_logger()
 
+PRODUCT_NAMES: Final = ("BioScopeAI Core", "bioscope")
 MAX_REPORTED_DISCREPANCIES: Final = 100  # logged per run
 STATUS_INTERVAL_SECONDS: Final = 5.0  # between two updates of the status metrics
 
@@ -58,7 +60,8 @@ def blobs(settings: Settings) -> BlobStore:
 
 
 def passwords(settings: Settings) -> Argon2Passwords:
-    return Argon2Passwords(settings.password_strength)
+    host = urlsplit(settings.base_url).hostname or ""
+    return Argon2Passwords(settings.password_strength, service_names=(*PRODUCT_NAMES, host))
 
 
 def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefreshTokens:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import jobs, processes, remote, results, stack, statistics
+from api.cli import jobs, processes, remote, results, sessions, stack, statistics
 from api.cli.admin import (
     audit,
     backup,
@@ -71,6 +71,8 @@ main.add_section(
     stack.up,
     remote.login,
     remote.upload,
+    sessions.password,
+    sessions.sessions,
     remote.classify,
     jobs.jobs,
     results.results,

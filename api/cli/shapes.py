@@ -134,6 +134,17 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     erased: bool
 
 
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """An open session."""
+
+    id: UUID
+    device: str
+    address: str
+    started_at: datetime
+    last_used_at: Annotated[datetime, Described(description="sign-in or newest refresh")]
+    is_current: Annotated[bool, Described(description="whether this command used it")] = False
+
+
 class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
     """A password that was reset."""
 

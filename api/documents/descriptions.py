@@ -65,6 +65,7 @@ PARAMETERS: Final[Texts] = {
     "result_id": "Id of the result",
     "retired": "Whether retired models are listed too",
     "service_id": "Id of the service account",
+    "session_id": "Id of the session",
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "target_id": "Id of the job, dataset or model",
@@ -538,6 +539,14 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "PreviewPolicy": {"rules": "The rules to try"},
     "PromoterTeam": {"team_id": "Id of the team", "name": "Name of the team, if it exists"},
+    "OpenSession": {
+        "id": "Id of the session",
+        "device": "Browser or program and operating system, in words, from the sign-in",
+        "address": "Network address of the sign-in",
+        "started_at": "When the sign-in happened (UTC)",
+        "last_used_at": "When its newest access token was issued (UTC): at the sign-in or a refresh",
+        "is_current": "Whether this request belongs to it",
+    },
     "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "OutputTensor": {
         "name": "Name of the output",

@@ -27,6 +27,8 @@ KEY: Final = "f6a7b8c9-d0e1-4f2a-9b3c-4d5e6f7a8b0e"
 SERVICE: Final = "a7b8c9d0-e1f2-4a3b-8c4d-5e6f7a8b9c0f"
 SERVICE_KEY: Final = "b8c9d0e1-f2a3-4b4c-9d5e-6f7a8b9c0d10"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
+SESSION: Final = "c3d4e5f6-a7b8-4c9d-8e0f-2a3b4c5d6e0e"
+SESSION_OF_COLLEAGUE: Final = "d5e6f7a8-b9c0-4d1e-8f2a-3b4c5d6e7f0f"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
 SHA256_OF_DECLARATION: Final = "1acabf58bce99a263de44fd1112d75df809a5cad834d8b39b442fc81648dcf70"
@@ -391,6 +393,14 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "DeclareModel": {"name": "vesicles"} | DECLARED,
     "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
     "AnswerCount": {"label": "lymphocyte", "verdict": "clear", "count": 1},
+    "OpenSession": {
+        "id": SESSION,
+        "device": "Firefox on Windows",
+        "address": "192.0.2.17",
+        "started_at": MORNING,
+        "last_used_at": UPLOADED,
+        "is_current": True,
+    },
     "Policy": POLICY,
     "PolicyChange": {
         "position": 31,
@@ -579,6 +589,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "policy_scope": "dataset",
     "result_id": RESULT,
     "service_id": SERVICE,
+    "session_id": SESSION,
     "target_id": DATASET,
     "token": SIGNED_TOKEN,
     "team_id": TEAM,
@@ -595,6 +606,8 @@ OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "datasetsWithdraw": {"user_id": COLLEAGUE},
     "modelsAddPromoter": {"user_id": COLLEAGUE},
     "modelsRemovePromoter": {"user_id": COLLEAGUE},
+    "sessionsEndAllOfUser": {"user_id": COLLEAGUE},
+    "sessionsEndOfUser": {"user_id": COLLEAGUE, "session_id": SESSION_OF_COLLEAGUE},
     "usersRemove": {"user_id": COLLEAGUE},
 }
 """By operation id."""

@@ -19,6 +19,8 @@ WITHOUT_MIN_POSITION: Final = {
     "imagesBlob",
     "auditState",
     "modelsPackage",
+    "sessionsListed",
+    "sessionsOfUser",
 }  # they read the log, or show what is needed at once
 TAGS_WITHOUT_MIN_POSITION: Final = {"events", "health", "inference"}
 WITHOUT_IF_MATCH: Final = {"devicesReport"}  # a sign of life does not depend on other changes

@@ -33,6 +33,9 @@ POST   /api/auth/login-swagger                              +  +      +      +  
 POST   /api/auth/logout                                     !  +      +      +      +      -  -
 POST   /api/auth/refresh                                    !  !      !      !      !      !  !
 POST   /api/auth/register                                   +  +      +      +      +      +  +
+GET    /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions/{session_id}                           !! +..    +..    +..    +..    -- --
 GET    /api/users/me                                        !  +      +      +      +      -  -
 GET    /api/users/users                                     !  -      -      -      +      -  -
 GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
@@ -48,6 +51,9 @@ GET    /api/service-accounts/{service_id}                   !! --     --     -- 
 DELETE /api/service-accounts/{service_id}                   !! --     --     --     +.     -- --
 GET    /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
 POST   /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
+GET    /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions/{session_id}     !! +--    +--    +--    ++.    -- --
 GET    /api/devices                                         !  -      +      +      +      -  -
 POST   /api/devices                                         !  -      -      -      +      -  -
 GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
@@ -207,7 +213,8 @@ def about(route, column):
     if not (named or belongs):
         return ("",)
     of_team = route.split()[1].startswith("/api/teams/")
-    if column in {"anonymous", *SERVICES} or not (belongs or of_team or named in ({"user_id"}, {"key_id"}) or route in FOR_PROMOTERS):
+    of_person = named in ({"user_id"}, {"session_id"}, {"user_id", "session_id"}, {"key_id"})
+    if column in {"anonymous", *SERVICES} or not (belongs or of_team or of_person or route in FOR_PROMOTERS):
         return ("foreign", "absent")
     if route in FOR_PROMOTERS:
         return OF_A_MODEL
@@ -270,7 +277,8 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = "dataset_id image_id job_id result_id device_id about check_id target_id team_id key_id service_id".split()
+            nouns = ("dataset", "image", "job", "result", "device", "check", "target", "team", "key", "service", "session")
+            names = ("about", *(f"{noun}_id" for noun in nouns))
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -290,13 +298,13 @@ class World:
             made += dataset.share_with_team(mine, team=group, grant=GRANTS[BY_TEAM[mode]], **by)
         for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
             self._append([event])
-        user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
+        account = person if mode == "own" else self.person(Role.RESEARCHER)
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
-        also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group}
-        also |= self._key(person.id if mode == "own" else self.owner.id)
-        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+        also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group, "result_id": result, "check_id": self._check()}
+        also |= {"user_id": account.id, "session_id": getattr(account, "session", uuid4()), "token": signed.rpartition("/")[2]}
+        return ids | also | self._key(person.id if mode == "own" else self.owner.id)
 
     def team(self, person, mode):
         """A team that the person owns, or is in, unless it is foreign."""

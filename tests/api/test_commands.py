@@ -54,6 +54,8 @@ WITHOUT_DATA = {
     "bioscope users disable",
     "bioscope users enable",
     "bioscope users erase",
+    "bioscope password",
+    "bioscope sessions end",
 }
 """They print messages only, or a script for a shell."""
 
@@ -186,7 +188,7 @@ def test_a_command_without_a_data_folder_refuses_it():
         (["user"], "No such command 'user'. Did you mean 'users'?"),
         (["verfy"], "No such command 'verfy'. Did you mean 'audit verify'?"),
         (["discard"], "No such command 'discard'. Did you mean 'dead-letters discard'?"),
-        (["list"], "No such command 'list'. Did you mean 'jobs list', 'results list' or 'users list'?"),
+        (["list"], "No such command 'list'. Did you mean 'sessions list', 'jobs list' or 'results list'?"),
         (["users", "list", "--jsn"], "No such option: --jsn. Did you mean '--json'?"),
         (["--dta", "x", "up"], "No such option: --dta. Did you mean '--data'?"),
         (["xyzzy"], "No such command 'xyzzy'."),
@@ -266,6 +268,7 @@ HERE = {
     "bioscope users list": [],
     "bioscope users show": ["ada@example.org"],
     "bioscope users reset-password": ["ada@example.org"],
+    "bioscope users sessions": ["ada@example.org"],
     "bioscope tokens create": ["archive", "--scope", "events:read"],
     "bioscope keys list": [],
     "bioscope config show": [],
@@ -283,6 +286,7 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope models checks",
     "bioscope demo",
     "bioscope up",
+    "bioscope sessions list",
     "bioscope status",
     "bioscope classify",
     "bioscope restore",

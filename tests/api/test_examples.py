@@ -11,6 +11,7 @@ from api.documents.operations import HEADERS
 from application import accounts
 from application.ports import Command
 from domain.access import Role
+from domain.session import SessionStarted
 from tests.api.conftest import SYSTEM
 from tests.api.declared import find, operations, parameters_of, strict
 from tests.api.http_calls import PICTURE
@@ -46,6 +47,7 @@ class Story:
         colleague = self.api.account(Role.RESEARCHER)
         self.real[examples.COLLEAGUE] = str(accounts.find(colleague, log).id)
         self.real[examples.EMAIL_OF_COLLEAGUE] = colleague
+        self.real[examples.SESSION_OF_COLLEAGUE] = await self.another_session(colleague)
 
     def stored(self, data):
         writer = self.api.services.blobs.begin()
@@ -128,6 +130,8 @@ class Story:
                 accounts.change_role(UUID(self.real[examples.USER]), Role.ADMIN, command=command, log=self.api.services.log)
             case "sessionsLogin" | "sessionsLoginByForm" | "sessionsRefresh":
                 self.http.headers["Authorization"] = f"Bearer {self.real[examples.ACCESS_TOKEN]}"
+            case "sessionsListed":
+                self.real[examples.SESSION] = await self.another_session(examples.EMAIL)
             case "modelsAdd":
                 await self.workers.pass_check(self.real[examples.CHECK], "pbc8")
             case "policiesListed":
@@ -143,6 +147,17 @@ class Story:
                 await self.workers.plan(job, [image, other])
                 await self.workers.judge(job, [image], [other], at=now())
                 await self.workers.complete(job, succeeded=1, failed=1)
+
+    async def another_session(self, address):
+        known = {one.originator_id for one in self.sessions()}
+        signed_in = await self.api.anonymous().post("/api/auth/login", json={"email": address, "password": examples.PASSWORD})
+        assert signed_in.is_success
+        (started,) = [one for one in self.sessions() if one.originator_id not in known]
+        return str(started.originator_id)
+
+    def sessions(self):
+        log = self.api.services.log
+        return [event for one in log.read(0, 10_000) if isinstance(event := log.decode(one), SessionStarted)]
 
     async def another_image(self):
         form = {"dataset_id": self.real[examples.DATASET]}
@@ -197,5 +212,6 @@ async def test_every_request_succeeds_as_it_stands_and_is_answered_as_described(
                 declared = any(one["name"] == "min_position" for one in parameters_of(operation))
                 assert waits == declared, operation["operationId"]
     await story.another_job()
+    ending.sort(key=lambda one: one[2]["operationId"].startswith("sessionsEnd"))  # before accounts are deleted
     for path, method, operation in reversed(ending):
         await story.tell(path, method, operation)

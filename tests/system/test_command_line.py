@@ -29,12 +29,16 @@ DAY = [
     "bioscope results show",
     "bioscope results export",
     "bioscope stats",
+    "bioscope password",
+    "bioscope sessions list",
+    "bioscope sessions end",
     "bioscope audit verify",
     "bioscope audit trail",
     "bioscope audit state",
     "bioscope users list",
     "bioscope users show",
     "bioscope users set-role",
+    "bioscope users sessions",
     "bioscope tokens create",
     "bioscope models list",
     "bioscope models show",
@@ -129,7 +133,10 @@ class Machine:
         return subprocess.run(command, cwd=self.folder, env=self.variables | more, capture_output=True, text=True, check=False, timeout=300)
 
     def variables_of(self, name):
-        return {"BIOSCOPE_PASSWORD": PASSWORD} if name == "bioscope login" else {}
+        return {
+            "bioscope login": {"BIOSCOPE_PASSWORD": PASSWORD},
+            "bioscope password": {"BIOSCOPE_PASSWORD": PASSWORD, "BIOSCOPE_NEW_PASSWORD": f"{PASSWORD} again"},
+        }.get(name, {})
 
 
 def assert_whole_lines(text):

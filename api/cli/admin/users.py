@@ -34,6 +34,7 @@ for command in (
     accounts.reset_password,
     accounts.disable_account,
     accounts.enable_account,
+    accounts.account_sessions,
 ):
     users.add_command(command)
 
