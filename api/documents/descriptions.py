@@ -135,6 +135,8 @@ SCHEMAS: Final[Texts] = {
     "Grant": "What an account may do with one dataset. Each grant includes those before it: `viewer` reads, `analyst` uploads and runs "
     "models, `editor` changes and deletes images, `owner` shares and deletes the dataset.",
     "Head": "A signed head: the log had this hash at this position.",
+    "InvitationStatus": "The state of an invitation.",
+    "MailRequested": "The answer to every request for a mail.",
     "Heads": "Signed heads, and the keys to verify them.",
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
