@@ -170,7 +170,7 @@ def test_the_printed_token_creates_the_first_administrator_and_nobody_else(log, 
 
 
 @pytest.mark.parametrize(
-    "token", ["", "bsb_", "bsb_AAAA", "\u00e4", KeyedBootstrapTokens(RootKey(bytes([1]) * 32)).token(), BOOTSTRAP.token() + "="]
+    "token", ["x", "bsb_", "bsb_AAAA", "\u00e4", KeyedBootstrapTokens(RootKey(bytes([1]) * 32)).token(), BOOTSTRAP.token() + "="]
 )
 def test_another_token_creates_nobody(log, set_up, token):
     with pytest.raises(InvalidLink):
