@@ -22,7 +22,8 @@ def api() -> None:
     """Serve the HTTP API.
 
     In production, start it as a process of its own, as often as you like behind a proxy. `bioscope up` starts one. The address is
-    BIOSCOPE_HOST and BIOSCOPE_PORT. As long as there was no administrator, it prints the address at which the first one creates an account.
+    BIOSCOPE_HOST and BIOSCOPE_PORT. Until there is an administrator, it prints the address at which the
+    first one creates an account.
     """
     settings = _process("api", "postgres_url", "redis_url")
 

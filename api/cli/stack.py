@@ -34,8 +34,8 @@ MARKS = {"good": ("ok", "green"), "weak": ("weak", "yellow"), "wrong": ("wrong",
 def up(data: Path | None, port: int | None, *, verbose: bool, as_json: bool) -> None:
     """Start the whole system on this machine; Ctrl-C stops it.
 
-    It prints `ready: URL` on stdout when it serves requests. As long as there was no administrator, it also prints the address at which
-    the first one creates an account, on stderr.
+    It prints `ready: URL` on stdout when it serves requests. Until there is an administrator, it also prints the address at which the
+    first one creates an account, on stderr.
 
     Servers whose URL is set (BIOSCOPE_POSTGRES_URL, BIOSCOPE_KAFKA_URL, BIOSCOPE_REDIS_URL, BIOSCOPE_BLOBS_URL) are used; the others are
     embedded and keep their files in the data folder.

@@ -328,7 +328,7 @@ declare
   newest    int;
   stream    es.streams;
   -- Events of several commands are written in one statement, unless something reads them before.
-  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed,ModelVersionAdded}';
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed}';
   positions bigint[];                                  -- of the events that are to be written so, and their hashes
   hashes    bytea[];
   holder    uuid;
@@ -395,7 +395,10 @@ begin
       for j in c .. cardinality(c_cmd) loop
         exit when c_cmd[j] <> i;
         select l.stream into holder from es.claims l where l.scope = c_scope[j] and l.digest = c_digest[j];
-        if c_claimed[j] and found and holder <> c_stream[j] then
+        if c_claimed[j] and found and holder <> c_stream[j] and not exists (
+          select from generate_series(c, j - 1) as r where not c_claimed[r] and c_stream[r] = holder
+            and (c_digest[r] is null or c_scope[r] = c_scope[j] and c_digest[r] = c_digest[j])
+        ) then
           verdict := 'taken';
           why := c_scope[j];
         end if;
@@ -437,15 +440,6 @@ begin
         if why is not null then
           verdict := 'refused';
         end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_api' then
-        why := ops.check_declaration(e_stream[j], e_state[j], ops.as_json(k_meta[i]) #>> '{actor,id}');
-        if why is not null then
-          verdict := 'refused';
-        end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_inference'
-        and ops.as_json(e_state[j]) #>> '{version,kind}' = 'external' then
-        verdict := 'refused';
-        why := 'no package is an external classifier';
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
         why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
@@ -1152,6 +1146,108 @@ begin
   comment on column users.deleted is 'The account is closed.';
   comment on column users.erased is 'The data key was destroyed; private fields read [erased].';
 
+  create table registrations (
+    id           uuid        primary key,
+    requested_at timestamptz not null
+  );
+  create index registrations_oldest on registrations (requested_at, id);
+  comment on table registrations is 'Registrations whose address is not verified yet.';
+
+  create table invitations (
+    id         uuid        primary key,
+    version    integer     not null,
+    email      text,
+    role       text        not null,
+    invited_by uuid        not null,
+    invited_at timestamptz not null,
+    sent_at    timestamptz not null,
+    status     text        not null,
+    user_id    uuid
+  );
+  create index invitations_newest on invitations (invited_at, id);
+  comment on table invitations is 'Invitations to create an account.';
+  comment on column invitations.version is 'Version of the stream.';
+  comment on column invitations.email is 'Address of the person; null once the invitation was accepted or withdrawn.';
+  comment on column invitations.role is 'Role of the account: viewer, analyst, researcher or admin.';
+  comment on column invitations.invited_by is 'Refers to users.';
+  comment on column invitations.sent_at is 'When it was last sent.';
+  comment on column invitations.status is 'open, accepted or withdrawn.';
+  comment on column invitations.user_id is 'Account that was created; null before. Refers to users.';
+
+  create table sessions (
+    id         uuid        primary key,
+    version    integer     not null,
+    user_id    uuid        not null,
+    started_at timestamptz not null,
+    ended_at   timestamptz,
+    reason     text
+  );
+  create index sessions_of_user on sessions (user_id, started_at, id);
+  comment on table sessions is 'Sessions. Addresses and agents are in the log only.';
+  comment on column sessions.version is 'Version of the stream.';
+  comment on column sessions.user_id is 'Account or registration that signed in. Refers to users.';
+  comment on column sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
+  comment on column sessions.reason is 'Why it was ended.';
+
+  create table service_accounts (
+    id         uuid        primary key,
+    version    integer     not null,
+    name       text        not null,
+    created_by uuid        not null,
+    created_at timestamptz not null,
+    deleted    boolean     not null
+  );
+  create index service_accounts_listed on service_accounts (created_at, id) where not deleted;
+  comment on table service_accounts is 'Accounts of programs.';
+  comment on column service_accounts.version is 'Version of the stream.';
+  comment on column service_accounts.created_by is 'Refers to users.';
+
+  create table api_keys (
+    id          uuid        primary key,
+    version     integer     not null,
+    owner_id    uuid        not null,
+    owner_kind  text        not null,
+    scopes      text[]      not null,
+    dataset_ids uuid[],
+    issued_by   uuid        not null,
+    issued_at   timestamptz not null,
+    expires_at  timestamptz not null,
+    revoked_at  timestamptz
+  );
+  create index api_keys_newest on api_keys (issued_at, id);
+  create index api_keys_of_owner on api_keys (owner_id, issued_at, id);
+  comment on table api_keys is 'Keys of programs: of service accounts, and of users. Names are in the log only.';
+  comment on column api_keys.version is 'Version of the stream.';
+  comment on column api_keys.owner_id is 'Service account or user.';
+  comment on column api_keys.owner_kind is 'service or user.';
+  comment on column api_keys.scopes is 'What the key allows.';
+  comment on column api_keys.dataset_ids is 'Datasets that the key reaches; null for all of its owner.';
+  comment on column api_keys.issued_by is 'Refers to users.';
+  comment on column api_keys.revoked_at is 'When it was revoked; null for a key that was not.';
+
+  create table teams (
+    id         uuid        primary key,
+    version    integer     not null,
+    name       text        not null,
+    owner_id   uuid        not null,
+    created_at timestamptz not null,
+    deleted    boolean     not null
+  );
+  create index teams_listed on teams (created_at, id) where not deleted;
+  comment on table teams is 'Teams.';
+  comment on column teams.version is 'Version of the stream.';
+  comment on column teams.owner_id is 'User who manages the team. Refers to users.';
+
+  create table team_members (
+    team   uuid not null,
+    member uuid not null,
+    primary key (team, member)
+  );
+  create index team_members_of on team_members (member);
+  comment on table team_members is 'Members of teams.';
+  comment on column team_members.team is 'Refers to teams.';
+  comment on column team_members.member is 'Refers to users.';
+
   -- ---- datasets --------------------------------------------------------------------------------------------------------------------
   create table datasets (
     id          uuid        primary key,
@@ -1175,7 +1271,7 @@ begin
   );
   create index dataset_access_of on dataset_access (dataset);
   comment on table dataset_access is 'Grants on datasets. All administrators share one subject, with one row for each dataset.';
-  comment on column dataset_access.subject is 'User who has the grant, or the subject of administrators. Refers to users.';
+  comment on column dataset_access.subject is 'User or team that has the grant, or the subject of administrators. Refers to users.';
   comment on column dataset_access.dataset is 'Refers to datasets.';
   comment on column dataset_access.role is 'Grant: viewer, analyst, editor or owner.';
 
@@ -1268,7 +1364,8 @@ begin
     aliases     jsonb       not null,
     created_at  timestamptz not null,
     retired     boolean     not null,
-    promoters   uuid[]
+    promoters   uuid[],
+    promoter_teams uuid[]
   );
   comment on table models is 'Models and their versions.';
   comment on column models.version is 'Version of the stream.';
@@ -1276,6 +1373,7 @@ begin
   comment on column models.aliases is 'Number of a version by alias, such as production.';
   comment on column models.retired is 'The model accepts no new jobs.';
   comment on column models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';
+  comment on column models.promoter_teams is 'Teams whose members may do so; null if there are none. Refers to teams.';
 
   create table model_checks (
     id           uuid        primary key,
