@@ -12,6 +12,7 @@ from api.datasets import Datasets
 from api.devices import Devices
 from api.events import Events
 from api.images import Images
+from api.invitations import Invitations
 from api.kserve.routes import Inference
 from api.live import hub
 from api.model_checks import ModelChecks
@@ -19,6 +20,7 @@ from api.models import Models
 from api.open_sessions import OpenSessions, SessionsOfUsers
 from api.policies import Policies, PoliciesOfResults
 from api.previews import Previews
+from api.registrations import Registrations
 from api.results import Results
 from api.service_accounts import ServiceAccounts
 from api.sessions import Sessions
@@ -35,6 +37,8 @@ ROUTES: tuple[Any, ...] = (
     Users,
     Keys,
     ServiceAccounts,
+    Registrations,
+    Invitations,
     Devices,
     Teams,
     Datasets,

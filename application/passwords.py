@@ -8,6 +8,7 @@ import domain.password
 from application.limits.sign_in_attempts import SignInLimits
 from application.ports import EventStore, PasswordHasher, PasswordRequester, Secret
 from domain.errors import Forbidden
+from domain.registration import Registration
 from domain.user import User, commitment
 
 PASSWORD = "password"  # noqa: S105 - the kind of a secret
@@ -31,8 +32,11 @@ def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
     return Secret(kind=PASSWORD, owner=user_id, value=password_hash)
 
 
-def stored_password_hash(account: User, log: EventStore) -> bytes | None:
-    """The account's password hash. None if there is none, or if it was replaced in the database: the log commits to another one."""
+def stored_password_hash(account: User | Registration, log: EventStore) -> bytes | None:
+    """The password hash of an account or a registration.
+
+    None if there is none, or if it was replaced in the database: the log commits to another one.
+    """
     stored = log.secret(PASSWORD, account.id)
     replaced = stored is not None and account.password_commitment not in {"", commitment(account.id, stored)}
     return None if replaced else stored

@@ -343,6 +343,14 @@ class MailLinks(Protocol):
         """Whether this installation issued the token for this address."""
 
 
+class BootstrapTokens(Protocol):
+    """The token with which the first administrator creates an account. It is derived from a key."""
+
+    def token(self) -> str: ...
+
+    def is_genuine(self, token: str) -> bool: ...
+
+
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
     """At most `maximum` calls of `key` within any period of `seconds`."""
 

@@ -72,6 +72,25 @@ send PATCH "/api/users/users/$YOUR_ID" '{"role":"analyst"}' > /dev/null
 call GET "/api/users/users?page_size=5" > /dev/null
 same "$(call GET "/api/users/users/$MY_ID" | field role)" researcher
 
+chapter "Invite a person, and send a user a mail with a link"
+INVITATION=$(send POST /api/invitations "{\"email\":\"guest-$ME@example.org\",\"role\":\"analyst\"}" | field id)
+call POST "/api/invitations/$INVITATION/resend" > /dev/null
+same "$(call GET '/api/invitations?status=open' | field 0.id)" "$INVITATION"
+call DELETE "/api/invitations/$INVITATION"
+call POST "/api/users/users/$MY_ID/password-reset" > /dev/null
+for path in /api/auth/forgot-password /api/auth/verification; do
+  TOKEN='' send POST $path "{\"email\":\"$YOU@example.org\"}" > /dev/null
+done
+
+chapter "A link that no mail contains is refused"
+NOBODY='"token":"none","username":"nobody","first_name":"No","last_name":"Body"'
+for path in /api/auth/verify /api/auth/reset-password; do
+  refused 400 POST $path -H 'Content-Type: application/json' -d "{\"token\":\"none\",\"password\":\"$PASSWORD\"}"
+done
+refused 400 POST /api/auth/confirm-email -H 'Content-Type: application/json' -d '{"token":"none"}'
+refused 400 POST /api/auth/accept-invitation -H 'Content-Type: application/json' -d "{$NOBODY,\"password\":\"$PASSWORD\"}"
+refused 400 POST /api/auth/bootstrap -H 'Content-Type: application/json' -d "{$NOBODY,\"password\":\"$PASSWORD\",\"email\":\"nobody@example.org\"}"
+
 chapter "Register a device, as an administrator"
 DEVICE=$(send POST /api/devices "{\"name\":\"Scope\",\"hostname\":\"scope-$ME\"}" | field id)
 send PATCH "/api/devices/$DEVICE" '{"location":"Room 1"}' > /dev/null

@@ -328,7 +328,7 @@ declare
   newest    int;
   stream    es.streams;
   -- Events of several commands are written in one statement, unless something reads them before.
-  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed,ModelVersionAdded}';
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed}';
   positions bigint[];                                  -- of the events that are to be written so, and their hashes
   hashes    bytea[];
   holder    uuid;
@@ -395,7 +395,10 @@ begin
       for j in c .. cardinality(c_cmd) loop
         exit when c_cmd[j] <> i;
         select l.stream into holder from es.claims l where l.scope = c_scope[j] and l.digest = c_digest[j];
-        if c_claimed[j] and found and holder <> c_stream[j] then
+        if c_claimed[j] and found and holder <> c_stream[j] and not exists (
+          select from generate_series(c, j - 1) as r where not c_claimed[r] and c_stream[r] = holder
+            and (c_digest[r] is null or c_scope[r] = c_scope[j] and c_digest[r] = c_digest[j])
+        ) then
           verdict := 'taken';
           why := c_scope[j];
         end if;
@@ -437,15 +440,6 @@ begin
         if why is not null then
           verdict := 'refused';
         end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_api' then
-        why := ops.check_declaration(e_stream[j], e_state[j], ops.as_json(k_meta[i]) #>> '{actor,id}');
-        if why is not null then
-          verdict := 'refused';
-        end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_inference'
-        and ops.as_json(e_state[j]) #>> '{version,kind}' = 'external' then
-        verdict := 'refused';
-        why := 'no package is an external classifier';
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
         why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],

@@ -13,7 +13,21 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import api_key, classification, dataset, device, image, model, model_check, policy, service_account, session, team, user
+from domain import (
+    api_key,
+    classification,
+    dataset,
+    device,
+    image,
+    invitation,
+    model,
+    model_check,
+    policy,
+    service_account,
+    session,
+    team,
+    user,
+)
 from domain.access import Actor, Grant, Role, Scope
 from domain.api_key import OwnerKind
 from domain.classification import ImageResult, PlannedImage, Verdict
@@ -28,6 +42,10 @@ from tests.twins.predictor import MemoryPredictor
 pytestmark = pytest.mark.anyio
 
 TABLE = """
+POST   /api/auth/accept-invitation                          l  l      l      l      l      l  l
+POST   /api/auth/bootstrap                                  l  l      l      l      l      l  l
+POST   /api/auth/confirm-email                              l  l      l      l      l      l  l
+POST   /api/auth/forgot-password                            +  +      +      +      +      +  +
 POST   /api/auth/login                                      +  +      +      +      +      +  +
 POST   /api/auth/login-swagger                              +  +      +      +      +      +  +
 POST   /api/auth/logout                                     !  +      +      +      +      -  -
@@ -36,6 +54,13 @@ POST   /api/auth/register                                   +  +      +      +  
 GET    /api/sessions                                        !  +      +      +      +      -  -
 DELETE /api/sessions                                        !  +      +      +      +      -  -
 DELETE /api/sessions/{session_id}                           !! +..    +..    +..    +..    -- --
+POST   /api/auth/reset-password                             l  l      l      l      l      l  l
+POST   /api/auth/verification                               +  +      +      +      +      +  +
+POST   /api/auth/verify                                     l  l      l      l      l      l  l
+GET    /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations/{invitation_id}/resend              !! --     --     --     +.     -- --
+DELETE /api/invitations/{invitation_id}                     !! --     --     --     +.     -- --
 GET    /api/users/me                                        !  +      +      +      +      -  -
 GET    /api/users/users                                     !  -      -      -      +      -  -
 GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
@@ -54,6 +79,7 @@ POST   /api/service-accounts/{service_id}/keys              !! --     --     -- 
 GET    /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
 DELETE /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
 DELETE /api/users/users/{user_id}/sessions/{session_id}     !! +--    +--    +--    ++.    -- --
+POST   /api/users/users/{user_id}/password-reset            !! ---    ---    ---    ++.    -- --
 GET    /api/devices                                         !  -      +      +      +      -  -
 POST   /api/devices                                         !  -      -      -      +      -  -
 GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
@@ -157,7 +183,8 @@ GET    /api/openapi.json                                    +  +      +      +  
 GET    /api/redoc                                           +  +      +      +      +      +  +
 GET    /redoc                                               +  +      +      +      +      +  +
 """
-"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
+"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), l an invalid link (400). Valid links
+are opened in tests/api/test_registrations.py.
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
 a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of
@@ -169,7 +196,7 @@ without the scope of a route may not use it.
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
-SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
+SIGNS = {400: "l", 401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
 OF_A_TEAM = ("own", "joined", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
@@ -277,7 +304,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            nouns = ("dataset", "image", "job", "result", "device", "check", "target", "team", "key", "service", "session")
+            nouns = ("dataset", "image", "job", "result", "device", "check", "target", "team", "key", "service", "session", "invitation")
             names = ("about", *(f"{noun}_id" for noun in nouns))
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
@@ -304,7 +331,7 @@ class World:
         result = result_id(ids["job_id"], ids["image_id"])
         also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group, "result_id": result, "check_id": self._check()}
         also |= {"user_id": account.id, "session_id": getattr(account, "session", uuid4()), "token": signed.rpartition("/")[2]}
-        return ids | also | self._key(person.id if mode == "own" else self.owner.id)
+        return ids | also | self._key(person.id if mode == "own" else self.owner.id) | {"invitation_id": self._invitation()}
 
     def team(self, person, mode):
         """A team that the person owns, or is in, unless it is foreign."""
@@ -321,6 +348,12 @@ class World:
         about = {"name": "uploads", "scopes": [Scope.IMAGES_READ], "datasets": None, "secret_hash": bytes(32)}
         self._append([api_key.issue(key, owner=owner, owner_kind=OwnerKind.USER, **about, **by)])
         return {"service_id": service, "key_id": key}
+
+    def _invitation(self):
+        invitation_id, email = uuid4(), f"invited{next(numbers)}@example.org"
+        invited = invitation.invite(invitation_id, email=email, role=Role.VIEWER, request_id=uuid4(), by=self.owner.id, at=utc_now())
+        self._append([invited])
+        return invitation_id
 
     def _check(self):
         """A package of the owner's own waits for its check."""
@@ -394,6 +427,15 @@ class World:
             case "POST /api/auth/register":
                 names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
                 return {"json": names | {"password": PASSWORD}}
+            case "POST /api/auth/accept-invitation" | "POST /api/auth/bootstrap":
+                names = {"username": name, "first_name": "A", "last_name": "B", "password": PASSWORD}
+                return {"json": names | ({"email": f"{name}@example.org"} if route.endswith("bootstrap") else {}) | {"token": "bsl_none"}}
+            case "POST /api/auth/verify" | "POST /api/auth/reset-password":
+                return {"json": {"token": "bsl_none", "password": PASSWORD}}
+            case "POST /api/auth/confirm-email":
+                return {"json": {"token": "bsl_none"}}
+            case "POST /api/auth/verification" | "POST /api/auth/forgot-password" | "POST /api/invitations":
+                return {"json": {"email": f"{name}@example.org"}}
             case "POST /api/auth/login":
                 return {"json": {"email": self.address, "password": PASSWORD}}
             case "POST /api/auth/login-swagger":

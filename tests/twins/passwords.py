@@ -1,4 +1,4 @@
-"""The in-memory twin of password hashing: fast, with one strength at a time."""
+"""The in-memory twin of password hashing: fast, with one strength at a time. It counts what would be slow."""
 
 import hashlib
 import itertools
