@@ -5,14 +5,16 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
+from psycopg import Connection
 
 from application.cancellation import cancel_and_wait
 from application.limits.change_limits import ChangeLimit
 from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits, SignInRates
+from application.mail.mails import MailWriter
 from application.ports import BlobStore
 from application.services import Services
 from domain.errors import Unavailable
@@ -27,9 +29,13 @@ from infrastructure.images.validation import ImageLimits, ImageUploadValidator
 from infrastructure.inference.input_check import check_input
 from infrastructure.inference.packages.export import export_package
 from infrastructure.inference.predictor import SandboxedPredictor
+from infrastructure.mail.delivery import MailDelivery
+from infrastructure.mail.mailer import Mailer
+from infrastructure.mail.records import MailRecords
+from infrastructure.mail.transport import transport_of
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
+from infrastructure.observability.metrics import DISCREPANCIES, MAILS, RECONCILED_AT, exposition, observe_request, observe_status
 from infrastructure.postgres.last_seen import PostgresLastSeen
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from infrastructure.postgres.system.status import system_status
@@ -39,6 +45,7 @@ from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
 from infrastructure.security.known_addresses import PostgresKnownAddresses
+from infrastructure.security.mail_links import KeyedMailLinks
 from infrastructure.security.passwords import Argon2Passwords
 from infrastructure.security.process_keys import operator_keys, process_keys
 from infrastructure.security.rate_limits import RedisRateLimiter
@@ -113,6 +120,7 @@ def services(settings: Settings) -> Services:
         capabilities=capabilities,
         predictor=predictor,
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
+        mailer=mailer(settings, event_log, keys),
         blocking=(event_log, tokens, known_addresses, limits),
     )
     return Services(
@@ -142,6 +150,19 @@ def services(settings: Settings) -> Services:
     )
 
 
+def mailer(settings: Settings, events: PostgresEventStore, keys: Keys) -> Mailer:
+    """The mailer over the transport that the settings choose. Raises WrongSetting."""
+    transport = transport_of(settings)
+    writer = MailWriter(log=events, links=KeyedMailLinks(keys), base_url=settings.base_url)
+
+    def delivery(connection: Connection[Any]) -> MailDelivery:
+        return MailDelivery(
+            events=events, writer=writer, transport=transport, records=MailRecords(connection), count=lambda outcome: MAILS.labels(outcome).inc()
+        )
+
+    return Mailer(settings.postgres_url, delivery)
+
+
 class Closable(Protocol):
     def close(self) -> None: ...
 
@@ -157,6 +178,7 @@ class Adapters(NamedTuple):
     capabilities: Capabilities
     predictor: SandboxedPredictor
     reconciler: Reconciler
+    mailer: Mailer
     blocking: tuple[Closable, ...]
 
 
@@ -178,6 +200,8 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
             stack.push_async_callback(listener.stop)
         adapters.reconciler.start()
         stack.push_async_callback(asyncio.to_thread, adapters.reconciler.stop)
+        adapters.mailer.start()
+        stack.push_async_callback(asyncio.to_thread, adapters.mailer.stop)
         for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(work))
         yield
