@@ -157,7 +157,11 @@ def mailer(settings: Settings, events: PostgresEventStore, keys: Keys) -> Mailer
 
     def delivery(connection: Connection[Any]) -> MailDelivery:
         return MailDelivery(
-            events=events, writer=writer, transport=transport, records=MailRecords(connection), count=lambda outcome: MAILS.labels(outcome).inc()
+            events=events,
+            writer=writer,
+            transport=transport,
+            records=MailRecords(connection),
+            count=lambda outcome: MAILS.labels(outcome).inc(),
         )
 
     return Mailer(settings.postgres_url, delivery)
