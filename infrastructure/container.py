@@ -156,13 +156,8 @@ def mailer(settings: Settings, events: PostgresEventStore, keys: Keys) -> Mailer
     writer = MailWriter(log=events, links=KeyedMailLinks(keys), base_url=settings.base_url)
 
     def delivery(connection: Connection[Any]) -> MailDelivery:
-        return MailDelivery(
-            events=events,
-            writer=writer,
-            transport=transport,
-            records=MailRecords(connection),
-            count=lambda outcome: MAILS.labels(outcome).inc(),
-        )
+        records = MailRecords(connection)
+        return MailDelivery(events=events, writer=writer, transport=transport, records=records, count=_count_mail)
 
     return Mailer(settings.postgres_url, delivery)
 
@@ -209,6 +204,10 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
         for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(work))
         yield
+
+
+def _count_mail(outcome: str) -> None:
+    MAILS.labels(outcome).inc()
 
 
 def _report_discrepancies(discrepancies: Sequence[Discrepancy]) -> None:

@@ -71,14 +71,7 @@ class MailWriter:
                 yield from self._verification(event.originator_id, event.request_id, at)
             case UserInvited() | InvitationRepeated():
                 yield from self._invitation(event.originator_id, event.request_id, at)
-            case (
-                PasswordResetRequested()
-                | EmailChangeRequested()
-                | PasswordChanged()
-                | PasswordReset()
-                | EmailChanged()
-                | UserProfileChanged()
-            ):
+            case _:
                 account = self._log.load(event.originator_id, user.evolve)
                 if account is not None and not account.deleted:
                     yield from self._of_account(account, event, at)

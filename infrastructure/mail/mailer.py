@@ -72,9 +72,7 @@ class Mailer:
                     self._work(connection)
             except (psycopg.Error, Unavailable) as error:
                 if not self._stopped.is_set():
-                    log.warning(
-                        "no mails are sent: the database is unavailable, or this process must be upgraded", error=type(error).__name__
-                    )
+                    log.warning("no mails are sent for now", error=type(error).__name__)
             except Exception:  # the thread must survive every failure: a later attempt may succeed
                 log.exception("no mails are sent")
             self._stopped.wait(self._limits.poll)

@@ -1,5 +1,6 @@
 """Mails as messages (RFC 5322)."""
 
+from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -41,11 +42,13 @@ def message_of(mail: Mail, sender: Address) -> EmailMessage:
 
 
 def recipient_of(mail: Mail) -> Address:
-    """The only recipient. Raises MailRefused for an address with more meanings than one."""
+    """The only recipient; a domain with letters beyond ASCII in the form of DNS. Raises MailRefused for an address that cannot be used."""
+    local, _, domain = mail.to.rpartition("@")
     try:
-        address = Address(addr_spec=mail.to)
-    except (ValueError, IndexError):  # of the standard library's parser
+        plain = f"{local}@{domain.encode('idna').decode()}"
+        address = Address(addr_spec=plain)
+    except (ValueError, IndexError, HeaderParseError):  # of the standard library's parsers
         raise MailRefused(UNUSABLE) from None
-    if address.addr_spec != mail.to or not mail.to.isprintable():
+    if address.addr_spec != plain or not plain.isprintable():
         raise MailRefused(UNUSABLE)
     return address

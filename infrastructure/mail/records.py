@@ -100,6 +100,6 @@ class MailRecords:
         self._connection.execute(REPORT, (problem,))
 
     def _value(self, query: str) -> Any:
-        row = self._connection.execute(query).fetchone()  # type: ignore[call-overload]
+        row = self._connection.execute(query).fetchone()
         assert row is not None
         return row[0]

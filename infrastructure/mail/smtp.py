@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from application.mail.mail import Mail, MailDeferred, MailRefused, MailServerUnavailable
 from infrastructure.configuration.settings import LOOPBACK_HOSTS
-from infrastructure.mail.messages import UNUSABLE, message_of, recipient_of
+from infrastructure.mail.messages import message_of, recipient_of
 
 SUBMISSION_PORT: Final = 587
 IMPLICIT_TLS_PORT: Final = 465
@@ -78,13 +78,11 @@ class SmtpTransport:
                 raise self._refusal(code, "the recipient") from None
             except smtplib.SMTPDataError as refused:
                 raise self._refusal(refused.smtp_code, "the mail") from None
-            except smtplib.SMTPNotSupportedError:  # SMTPUTF8, for an address with letters beyond ASCII
-                raise MailRefused(f"{UNUSABLE} with this server") from None
 
     def _refusal(self, code: int, what: str) -> MailRefused | MailDeferred | MailServerUnavailable:
         """The text of the server is left out, since it usually repeats the address."""
         text = f"{self} refuses {what} with code {code}"
-        if code in NOT_ABOUT_THE_MAIL:
+        if code in NOT_ABOUT_THE_MAIL or code < 400:  # less than 400: a broken answer
             return MailServerUnavailable(text)
         return MailRefused(text) if code >= 500 else MailDeferred(text)
 

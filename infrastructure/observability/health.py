@@ -159,10 +159,10 @@ def _bridge(status: SystemStatus, silence_seconds: float) -> DependencyHealth:
 
 
 def _mail(status: SystemStatus) -> DependencyHealth:
-    refused = f"; refused: {status.mails_refused}, see `bioscope mail status`" if status.mails_refused else ""
+    """The health of mail. The reason of a problem names the server, so `bioscope mail status` shows it to operators only."""
     if status.mail_problem:
-        return _unhealthy("mail", f"mails wait for {status.mail_waiting:.0f} s: {printable(status.mail_problem)}{refused}")
-    return _healthy("mail", f"all mails were handed over{refused}")
+        return _unhealthy("mail", f"mails cannot be sent for {status.mail_waiting:.0f} s and wait: see `bioscope mail status`")
+    return _healthy("mail", f"refused mails: {status.mails_refused}")
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:
