@@ -77,13 +77,13 @@ class SmtpRig:
         self.logins.append(given)
         return AuthResult(success=given == self._login, handled=False)
 
-    async def handle_RCPT(self, _server, _session, envelope, address, _options):  # noqa: N802 - aiosmtpd's name
+    async def handle_RCPT(self, _server, _session, envelope, address, _options):
         answer = self.rcpt.get(address, ACCEPTED)
         if answer == ACCEPTED:
             envelope.rcpt_tos.append(address)
         return answer
 
-    async def handle_DATA(self, server, _session, envelope):  # noqa: N802 - aiosmtpd's name
+    async def handle_DATA(self, server, _session, envelope):
         if self.before_data is not None:
             await self.before_data(server)
         if self.data == ACCEPTED:
@@ -111,9 +111,7 @@ def certificate(folder, *, name="127.0.0.1"):
     )
     file, key_file = folder / "certificate.pem", folder / "key.pem"
     file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file, key_file)
     return context, file

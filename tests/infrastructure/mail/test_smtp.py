@@ -110,7 +110,10 @@ def test_the_user_name_is_part_of_the_address():
 
 
 def test_a_wrong_password_is_a_problem_of_the_installation():
-    with SmtpRig(login=("lab", "s3cret")) as rig, pytest.raises(MailServerUnavailable, match="user name or password with code 535") as error:
+    with (
+        SmtpRig(login=("lab", "s3cret")) as rig,
+        pytest.raises(MailServerUnavailable, match="user name or password with code 535") as error,
+    ):
         send(rig, login=("lab", "wrong password"))
     assert "wrong password" not in str(error.value)
 
@@ -183,7 +186,10 @@ def test_no_server_is_a_problem_of_the_installation():
         send(rig)
 
 
-@pytest.mark.parametrize("address", ["a,b@example.org", "a@b@example.org", "<a@example.org>", "a;b@example.org", "a\x00b@example.org", "ädä@example.org", "a", "@", "a@"])
+@pytest.mark.parametrize(
+    "address",
+    ["a,b@example.org", "a@b@example.org", "<a@example.org>", "a;b@example.org", "a\x00b@example.org", "ädä@example.org", "a", "@", "a@"],
+)
 def test_an_address_with_more_meanings_than_one_is_refused_before_a_connection(address):
     with SmtpRig() as rig:
         with pytest.raises(MailRefused, match="the address cannot be used"):
