@@ -11,7 +11,21 @@ from pathlib import Path
 import click
 
 from api.cli import jobs, processes, remote, results, stack, statistics
-from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, policies, status, users
+from api.cli.admin import (
+    audit,
+    backup,
+    config,
+    documents,
+    external_models,
+    images,
+    keys,
+    mail,
+    model_packages,
+    models,
+    policies,
+    status,
+    users,
+)
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -71,6 +85,7 @@ main.add_section(
     stack.doctor,
     config.config,
     keys.keys,
+    mail.mail,
     stack.migrate,
     backup.backup,
     backup.restore,

@@ -103,3 +103,25 @@ class MailRecords:
         row = self._connection.execute(query).fetchone()
         assert row is not None
         return row[0]
+
+
+class MailStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The checkpoint, the end of the log, and what hinders mails."""
+
+    position: int
+    head: int
+    problem: str
+    problem_since: datetime | None
+    deferred: int
+    refused: int
+    failures: tuple[MailFailure, ...]
+
+
+def mail_status(connection: Connection[Any], *, failures: int) -> MailStatus:
+    """The status, with the newest `failures`. Raises psycopg.Error."""
+    (position, head, problem, since, deferred, refused) = connection.execute(STATUS).fetchone() or (0, 0, "", None, 0, 0)
+    rows = connection.execute(FAILURES, (failures,))
+    newest = tuple(MailFailure(position=p, reason=r, attempts=n, failed_at=at, next_attempt_at=again) for p, r, n, at, again in rows)
+    return MailStatus(
+        position=position, head=head, problem=problem, problem_since=since, deferred=deferred, refused=refused, failures=newest
+    )

@@ -79,6 +79,11 @@ class SmtpTransport:
             except smtplib.SMTPDataError as refused:
                 raise self._refusal(refused.smtp_code, "the mail") from None
 
+    def check(self) -> None:
+        """Connect and sign in. Raises MailServerUnavailable."""
+        with self._connected() as client:
+            client.noop()
+
     def _refusal(self, code: int, what: str) -> MailRefused | MailDeferred | MailServerUnavailable:
         """The text of the server is left out, since it usually repeats the address."""
         text = f"{self} refuses {what} with code {code}"

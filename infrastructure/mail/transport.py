@@ -2,19 +2,23 @@
 
 from pathlib import Path
 
-from application.mail.mail import MailTransport
 from infrastructure.configuration.settings import Settings, WrongSetting, variable
 from infrastructure.mail.folder import MailFolder
 from infrastructure.mail.messages import sender_of
 from infrastructure.mail.smtp import SmtpServer, SmtpTransport
 
 
-def transport_of(settings: Settings) -> MailTransport:
+def transport_of(settings: Settings) -> SmtpTransport | MailFolder:
     """Raises WrongSetting if the file of the password cannot be read."""
-    sender = sender_of(settings.mail_from, settings.base_url)
-    if not settings.smtp_url:
-        return MailFolder(settings.mail_path, sender)
-    return SmtpTransport(SmtpServer.at(settings.smtp_url, smtp_password(settings)), sender)
+    if settings.smtp_url:
+        return smtp_transport_of(settings)
+    return MailFolder(settings.mail_path, sender_of(settings.mail_from, settings.base_url))
+
+
+def smtp_transport_of(settings: Settings) -> SmtpTransport:
+    """Raises WrongSetting if the file of the password cannot be read."""
+    server = SmtpServer.at(settings.smtp_url, smtp_password(settings))
+    return SmtpTransport(server, sender_of(settings.mail_from, settings.base_url))
 
 
 def smtp_password(settings: Settings) -> str:
