@@ -175,6 +175,28 @@ create table ops.heads (
   primary key ("position")
 );
 
+-- The position up to which mails were sent. One row.
+create table ops.mail_checkpoint (
+  one           boolean not null default true,
+  position      bigint not null,                 -- Position of the last event whose mails were sent, deferred or refused.
+  problem       text not null default ''::text,  -- Why no mail can be sent at present; empty if all is well.
+  problem_since timestamptz,                     -- Since when.
+  primary key (one),
+  constraint mail_checkpoint_one_check check (one)
+) with (fillfactor=10);
+
+-- Mails that the server did not accept. Names no address.
+create table ops.mail_failures (
+  position        bigint not null,       -- Position of the event that causes the mail.
+  number          integer not null,      -- Number of the mail among those of the event; 0 if the event cannot be read.
+  reason          text not null,         -- Reason of the last attempt.
+  attempts        integer not null,      -- Attempts so far.
+  failed_at       timestamptz not null,  -- Time of the last attempt.
+  next_attempt_at timestamptz,           -- Time of the next attempt; null if the mail was refused for good.
+  primary key ("position", number)
+);
+create index mail_failures_due on ops.mail_failures using btree (next_attempt_at) where (next_attempt_at is not null);
+
 -- Migrations that were applied.
 create table ops.migrations (
   number         integer not null,
@@ -1152,6 +1174,108 @@ begin
   comment on column users.deleted is 'The account is closed.';
   comment on column users.erased is 'The data key was destroyed; private fields read [erased].';
 
+  create table registrations (
+    id           uuid        primary key,
+    requested_at timestamptz not null
+  );
+  create index registrations_oldest on registrations (requested_at, id);
+  comment on table registrations is 'Registrations whose address is not verified yet.';
+
+  create table invitations (
+    id         uuid        primary key,
+    version    integer     not null,
+    email      text,
+    role       text        not null,
+    invited_by uuid        not null,
+    invited_at timestamptz not null,
+    sent_at    timestamptz not null,
+    status     text        not null,
+    user_id    uuid
+  );
+  create index invitations_newest on invitations (invited_at, id);
+  comment on table invitations is 'Invitations to create an account.';
+  comment on column invitations.version is 'Version of the stream.';
+  comment on column invitations.email is 'Address of the person; null once the invitation was accepted or withdrawn.';
+  comment on column invitations.role is 'Role of the account: viewer, analyst, researcher or admin.';
+  comment on column invitations.invited_by is 'Refers to users.';
+  comment on column invitations.sent_at is 'When it was last sent.';
+  comment on column invitations.status is 'open, accepted or withdrawn.';
+  comment on column invitations.user_id is 'Account that was created; null before. Refers to users.';
+
+  create table sessions (
+    id         uuid        primary key,
+    version    integer     not null,
+    user_id    uuid        not null,
+    started_at timestamptz not null,
+    ended_at   timestamptz,
+    reason     text
+  );
+  create index sessions_of_user on sessions (user_id, started_at, id);
+  comment on table sessions is 'Sessions. Addresses and agents are in the log only.';
+  comment on column sessions.version is 'Version of the stream.';
+  comment on column sessions.user_id is 'Account or registration that signed in. Refers to users.';
+  comment on column sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
+  comment on column sessions.reason is 'Why it was ended.';
+
+  create table service_accounts (
+    id         uuid        primary key,
+    version    integer     not null,
+    name       text        not null,
+    created_by uuid        not null,
+    created_at timestamptz not null,
+    deleted    boolean     not null
+  );
+  create index service_accounts_listed on service_accounts (created_at, id) where not deleted;
+  comment on table service_accounts is 'Accounts of programs.';
+  comment on column service_accounts.version is 'Version of the stream.';
+  comment on column service_accounts.created_by is 'Refers to users.';
+
+  create table api_keys (
+    id          uuid        primary key,
+    version     integer     not null,
+    owner_id    uuid        not null,
+    owner_kind  text        not null,
+    scopes      text[]      not null,
+    dataset_ids uuid[],
+    issued_by   uuid        not null,
+    issued_at   timestamptz not null,
+    expires_at  timestamptz not null,
+    revoked_at  timestamptz
+  );
+  create index api_keys_newest on api_keys (issued_at, id);
+  create index api_keys_of_owner on api_keys (owner_id, issued_at, id);
+  comment on table api_keys is 'Keys of programs: of service accounts, and of users. Names are in the log only.';
+  comment on column api_keys.version is 'Version of the stream.';
+  comment on column api_keys.owner_id is 'Service account or user.';
+  comment on column api_keys.owner_kind is 'service or user.';
+  comment on column api_keys.scopes is 'What the key allows.';
+  comment on column api_keys.dataset_ids is 'Datasets that the key reaches; null for all of its owner.';
+  comment on column api_keys.issued_by is 'Refers to users.';
+  comment on column api_keys.revoked_at is 'When it was revoked; null for a key that was not.';
+
+  create table teams (
+    id         uuid        primary key,
+    version    integer     not null,
+    name       text        not null,
+    owner_id   uuid        not null,
+    created_at timestamptz not null,
+    deleted    boolean     not null
+  );
+  create index teams_listed on teams (created_at, id) where not deleted;
+  comment on table teams is 'Teams.';
+  comment on column teams.version is 'Version of the stream.';
+  comment on column teams.owner_id is 'User who manages the team. Refers to users.';
+
+  create table team_members (
+    team   uuid not null,
+    member uuid not null,
+    primary key (team, member)
+  );
+  create index team_members_of on team_members (member);
+  comment on table team_members is 'Members of teams.';
+  comment on column team_members.team is 'Refers to teams.';
+  comment on column team_members.member is 'Refers to users.';
+
   -- ---- datasets --------------------------------------------------------------------------------------------------------------------
   create table datasets (
     id          uuid        primary key,
@@ -1175,7 +1299,7 @@ begin
   );
   create index dataset_access_of on dataset_access (dataset);
   comment on table dataset_access is 'Grants on datasets. All administrators share one subject, with one row for each dataset.';
-  comment on column dataset_access.subject is 'User who has the grant, or the subject of administrators. Refers to users.';
+  comment on column dataset_access.subject is 'User or team that has the grant, or the subject of administrators. Refers to users.';
   comment on column dataset_access.dataset is 'Refers to datasets.';
   comment on column dataset_access.role is 'Grant: viewer, analyst, editor or owner.';
 
@@ -1268,7 +1392,8 @@ begin
     aliases     jsonb       not null,
     created_at  timestamptz not null,
     retired     boolean     not null,
-    promoters   uuid[]
+    promoters   uuid[],
+    promoter_teams uuid[]
   );
   comment on table models is 'Models and their versions.';
   comment on column models.version is 'Version of the stream.';
@@ -1276,6 +1401,7 @@ begin
   comment on column models.aliases is 'Number of a version by alias, such as production.';
   comment on column models.retired is 'The model accepts no new jobs.';
   comment on column models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';
+  comment on column models.promoter_teams is 'Teams whose members may do so; null if there are none. Refers to teams.';
 
   create table model_checks (
     id           uuid        primary key,
@@ -1871,6 +1997,8 @@ grant select on table ops.external_waits to bioscope_api, bioscope_app;
 grant insert, select on table ops.heads to bioscope_app, bioscope_relay;
 grant select on table ops.heads to bioscope_api;
 grant delete, insert, select, update on table ops.known_addresses to bioscope_api, bioscope_app;
+grant select, update on table ops.mail_checkpoint to bioscope_api, bioscope_app;
+grant delete, insert, select, update on table ops.mail_failures to bioscope_api, bioscope_app;
 grant select on table ops.migrations to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant select on table ops.relay to bioscope_api;
 grant select, update on table ops.relay to bioscope_app, bioscope_relay;

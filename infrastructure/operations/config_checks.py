@@ -69,10 +69,8 @@ def setting_findings(settings: Settings) -> Iterator[ConfigFinding]:
     for network in networks(settings):
         if network.num_addresses > MAX_PROXY_ADDRESSES:
             yield weak(PREFIX + "TRUSTED_PROXIES", f"{network}: every client there can choose its own address; name only the proxy")
-    if not settings.smtp_url:
-        yield weak(
-            PREFIX + "SMTP_URL", f"empty: nobody gets mails, such as invitations and new passwords; they stay in {settings.mail_path}"
-        )
+    if not settings.smtp_url and settings.registration == "auto":
+        yield weak(PREFIX + "SMTP_URL", "empty: nobody gets mails, so people cannot be invited or choose a new password; set a mail server")
     if settings.access_ttl > MAX_TTL_SECONDS:
         yield weak(PREFIX + "ACCESS_TTL", f"{settings.access_ttl}: a stolen access token works for that many seconds")
 
@@ -116,6 +114,12 @@ def _refused_mail(settings: Settings) -> Iterator[tuple[str, str, str]]:
     needs_mail = settings.registration in {"open", "invite"} or settings.email_verification == "on"
     if needs_mail and not settings.smtp_url:
         yield "smtp_url", "", "people can register or be invited, but nobody would get the mails; set the address of a mail server"
+    if urlsplit(settings.smtp_url).username and not settings.smtp_password_file:
+        yield (
+            "smtp_password_file",
+            "",
+            "the mail server expects a password for the user in BIOSCOPE_SMTP_URL; set the file that contains it",
+        )
     if settings.smtp_url and not settings.mail_from:
         yield "mail_from", "", "mail servers refuse senders that they do not know; set the address of the sender"
 
