@@ -9,15 +9,17 @@ from infrastructure.mail.smtp import SmtpServer, SmtpTransport
 
 
 def transport_of(settings: Settings) -> SmtpTransport | MailFolder:
-    """Raises WrongSetting if the file of the password cannot be read."""
+    """Raises WrongSetting if the password of the SMTP server is missing or cannot be read."""
     if settings.smtp_url:
         return smtp_transport_of(settings)
     return MailFolder(settings.mail_path, sender_of(settings.mail_from, settings.base_url))
 
 
 def smtp_transport_of(settings: Settings) -> SmtpTransport:
-    """Raises WrongSetting if the file of the password cannot be read."""
+    """Raises WrongSetting if the password of the SMTP server is missing or cannot be read."""
     server = SmtpServer.at(settings.smtp_url, smtp_password(settings))
+    if server.user and not server.password:
+        raise WrongSetting(f"{variable('smtp_password_file')} is not set: {variable('smtp_url')} names a user, who needs a password")
     return SmtpTransport(server, sender_of(settings.mail_from, settings.base_url))
 
 

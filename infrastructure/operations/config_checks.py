@@ -114,12 +114,6 @@ def _refused_mail(settings: Settings) -> Iterator[tuple[str, str, str]]:
     needs_mail = settings.registration in {"open", "invite"} or settings.email_verification == "on"
     if needs_mail and not settings.smtp_url:
         yield "smtp_url", "", "people can register or be invited, but nobody would get the mails; set the address of a mail server"
-    if urlsplit(settings.smtp_url).username and not settings.smtp_password_file:
-        yield (
-            "smtp_password_file",
-            "",
-            "the mail server expects a password for the user in BIOSCOPE_SMTP_URL; set the file that contains it",
-        )
     if settings.smtp_url and not settings.mail_from:
         yield "mail_from", "", "mail servers refuse senders that they do not know; set the address of the sender"
 
