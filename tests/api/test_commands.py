@@ -42,10 +42,13 @@ WITHOUT_DATA = {
     "bioscope models export",
     "bioscope policies set",
     "bioscope policies withdraw",
+    "bioscope mail test",
     "bioscope users create-admin",
+    "bioscope users invite",
     "bioscope users set-role",
     "bioscope users disable",
     "bioscope users enable",
+    "bioscope users delete",
     "bioscope users erase",
 }
 """They print messages only, or a script for a shell."""
@@ -262,6 +265,7 @@ HERE = {
     "bioscope tokens create": ["archive", "--scope", "events:read"],
     "bioscope keys list": [],
     "bioscope config show": [],
+    "bioscope mail status": [],
     "bioscope doctor": [],
     "bioscope migrate": [],
     "bioscope backup": ["copy"],

@@ -35,6 +35,7 @@ DAY = [
     "bioscope users list",
     "bioscope users show",
     "bioscope users set-role",
+    "bioscope users invite",
     "bioscope tokens create",
     "bioscope models list",
     "bioscope models show",
@@ -55,6 +56,8 @@ DAY = [
     "bioscope status",
     "bioscope doctor",
     "bioscope config show",
+    "bioscope mail test",
+    "bioscope mail status",
     "bioscope keys list",
     "bioscope keys export",
     "bioscope health",
@@ -84,9 +87,10 @@ ELSEWHERE = {
     "bioscope jobs run": "tests/system/test_analysis_page.py, since two datasets of the day have the name",
     "bioscope jobs cancel": "tests/api/test_job_commands.py, since it needs a running job",
     "bioscope jobs retry": "tests/api/test_job_commands.py, since it needs a job with failures",
+    "bioscope users delete": "tests/api/test_users_command.py, since the day has one account",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",
 }
-ONCE = {"bioscope restore", "bioscope users erase"}
+ONCE = {"bioscope restore", "bioscope users erase", "bioscope users invite"}
 pytestmark = pytest.mark.long
 
 

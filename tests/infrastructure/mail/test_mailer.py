@@ -420,10 +420,6 @@ def _problem(settings):
         return connection.execute("select problem from ops.mail_checkpoint").fetchone()[0]
 
 
-def test_a_mailer_that_never_started_can_be_stopped(settings, delivery_to, outbox):
-    Mailer(settings.postgres_url, delivery_to(outbox)).stop()
-
-
 @pytest.mark.parametrize("role", ["bioscope_api", "bioscope_app", "bioscope_relay", "bioscope_projector", "bioscope_inference"])
 def test_only_the_api_and_commands_on_the_server_change_what_is_known_of_mails(postgres, database, role):
     allowed = role in {"bioscope_api", "bioscope_app"}
