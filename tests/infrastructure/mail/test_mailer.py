@@ -29,6 +29,7 @@ from infrastructure.postgres.schema import migrate
 from infrastructure.postgres.wake_ups import APPENDED, WakeUps
 from infrastructure.security.mail_links import KeyedMailLinks
 from infrastructure.security.process_keys import operator_keys
+from projections.process.rebuilds import rebuild
 from tests.given import actor, command
 from tests.rigs.smtp_server import SmtpRig
 from tests.rigs.waiting import wait_until
@@ -165,6 +166,14 @@ def test_events_from_before_the_migration_cause_no_mail(owner_url, events, deliv
     register(events, "bob")
     delivery().run()
     assert outbox.recipients == ["bob@example.org"]
+
+
+def test_a_rebuild_of_the_read_models_sends_nothing(settings, events, delivery, outbox):
+    register(events)
+    delivery().run()
+    rebuild(settings, check=False)
+    delivery().run()
+    assert outbox.recipients == ["ada@example.org"]
 
 
 def test_a_checkpoint_beyond_the_log_continues_with_new_events(events, delivery, outbox, connection):
