@@ -15,7 +15,8 @@ from infrastructure.mail.records import DeferredMail, MailRecords
 log = structlog.get_logger()
 
 EVENTS_PER_BATCH: Final = 100
-EVENTS_PER_CHECKPOINT: Final = 1000  # events without mails, after which the checkpoint moves
+POSITIONS_PER_QUERY: Final = 10_000  # so that each query is short, however long the log is
+POSITIONS_PER_CHECKPOINT: Final = 1000  # without mails, after which the checkpoint moves
 MINUTE: Final = timedelta(minutes=1)
 DEFERRALS: Final = tuple(minutes * MINUTE for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 240, 480))
 """The times between the attempts to send a deferred mail. After the last one, it counts as refused."""
@@ -48,41 +49,57 @@ class MailDelivery:
             log.warning("the mail checkpoint is beyond the log; mails continue with new events", checkpoint=self._stored, head=head)
             self._move(head)
         self._position = self._stored
+        self._has_problem = True  # perhaps: another process may have reported one
 
-    def run(self) -> None:
-        """Send all mails that are due. Raises MailServerUnavailable after recording the reason; then some are still due."""
+    def run(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Send all mails that are due, or fewer once `stopped`. Raises MailServerUnavailable after recording the reason."""
         try:
-            self._send_new()
-            self._send_deferred()
+            self._send_new(stopped)
+            self._send_deferred(stopped)
         except MailServerUnavailable as problem:
             self._records.report(str(problem))
+            self._has_problem = True
             raise
+        if self._has_problem:
+            self._records.advance(self._stored)
+            self._has_problem = False
 
     def seconds_until_due(self) -> float | None:
         """The time until the next attempt to send a deferred mail; None if there is none."""
         moment = self._records.next_attempt_at()
         return None if moment is None else max(0.0, (moment - self._clock()).total_seconds())
 
-    def _send_new(self) -> None:
+    def _send_new(self, stopped: Callable[[], bool]) -> None:
         head = self._records.head()
-        while events := self._records.events(self._position, head, EVENTS_PER_BATCH):
+        while self._position < head and not stopped():
+            until = min(head, self._position + POSITIONS_PER_QUERY)
+            events = self._records.events(self._position, until, EVENTS_PER_BATCH)
             for event in events:
+                if stopped():
+                    return
                 for mail in self._mails(event):
                     self._send(mail, event.position)
                 self._move(event.position)
-        self._position = max(head, self._position)
-        if self._position - self._stored >= EVENTS_PER_CHECKPOINT:
-            self._move(self._position)
+            if len(events) < EVENTS_PER_BATCH:
+                self._skip(until)
 
-    def _send_deferred(self) -> None:
+    def _skip(self, position: int) -> None:
+        """No event up to `position` causes a mail. The checkpoint moves less often than that."""
+        self._position = position
+        if self._position - self._stored >= POSITIONS_PER_CHECKPOINT:
+            self._move(position)
+
+    def _send_deferred(self, stopped: Callable[[], bool]) -> None:
         for one in self._records.deferred(self._clock(), EVENTS_PER_BATCH):
+            if stopped():
+                return
             (event,) = self._events.at([one.position])
             mail = next((mail for mail in self._mails(event) if mail.number == one.number), None)
             if mail is None:
                 self._refuse(one.position, one.number, OUTDATED)
             elif self._send(mail, event.position, deferred=one):
                 self._records.forget(one.position, one.number)
-            self._move(self._stored)
+            self._sent.clear()
 
     def _mails(self, event: RecordedEvent) -> Sequence[Mail]:
         try:

@@ -48,19 +48,19 @@ class Mailer:
     def __init__(self, url: str, delivery: Callable[[Connection[Any]], MailDelivery], *, limits: MailerLimits = DEFAULT_LIMITS) -> None:
         self._url, self._delivery, self._limits = url, delivery, limits
         self._stopped = Event()
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._wake_reader = self._wake_writer = -1
         self._thread = Thread(target=self._run, name="mailer", daemon=True)
         self._failures = 0
 
     def start(self) -> None:
+        self._wake_reader, self._wake_writer = os.pipe()
         self._thread.start()
 
     def stop(self) -> None:
         """Stop soon. A mail in progress is finished, unless that takes longer than the limit; then another process repeats it."""
         self._stopped.set()
         os.write(self._wake_writer, b"x")
-        if self._thread.is_alive():
-            self._thread.join(self._limits.stop)
+        self._thread.join(self._limits.stop)
         if not self._thread.is_alive():
             os.close(self._wake_reader)
             os.close(self._wake_writer)
@@ -86,7 +86,7 @@ class Mailer:
         delivery = self._delivery(connection)
         while not self._stopped.is_set():
             try:
-                delivery.run()
+                delivery.run(self._stopped.is_set)
             except MailServerUnavailable as problem:
                 self._pause(connection, str(problem))
             else:

@@ -265,6 +265,22 @@ def test_nothing_is_skipped_while_the_server_is_away_and_the_reason_is_shown(eve
     assert connection.execute("select problem, problem_since from ops.mail_checkpoint").fetchone() == ("", None)
 
 
+def test_a_problem_is_over_when_a_deferred_mail_was_sent_or_nothing_is_due(events, delivery, outbox, connection, clock):
+    register(events)
+    outbox.fails["ada@example.org"] = MailDeferred("later")
+    working = delivery()
+    working.run()
+    clock.now += DEFERRALS[0]
+    outbox.fails["ada@example.org"] = MailServerUnavailable("the SMTP server does not answer")
+    with pytest.raises(MailServerUnavailable):
+        working.run()
+    assert connection.execute("select problem from ops.mail_checkpoint").fetchone() == ("the SMTP server does not answer",)
+    outbox.fails.clear()
+    delivery().run()
+    assert outbox.recipients == ["ada@example.org"]
+    assert connection.execute("select problem from ops.mail_checkpoint").fetchone() == ("",)
+
+
 def test_an_event_that_cannot_be_read_is_recorded_and_passed_over(events, delivery, outbox, connection, owner_url):
     position = register(events, "ada")
     register(events, "bob")
@@ -277,7 +293,7 @@ def test_an_event_that_cannot_be_read_is_recorded_and_passed_over(events, delive
 
 
 def test_a_long_log_without_mails_is_not_read_again(events, delivery, connection, monkeypatch):
-    monkeypatch.setattr("infrastructure.mail.delivery.EVENTS_PER_CHECKPOINT", 3)
+    monkeypatch.setattr("infrastructure.mail.delivery.POSITIONS_PER_CHECKPOINT", 3)
     working = delivery()
     account(events, "ada")
     working.run()
@@ -286,6 +302,26 @@ def test_a_long_log_without_mails_is_not_read_again(events, delivery, connection
         account(events, name)
     working.run()
     assert MailRecords(connection).position() == events.head()
+
+
+def test_a_long_log_is_read_in_parts(events, delivery, outbox, connection, monkeypatch):
+    monkeypatch.setattr("infrastructure.mail.delivery.POSITIONS_PER_QUERY", 2)
+    monkeypatch.setattr("infrastructure.mail.delivery.EVENTS_PER_BATCH", 1)
+    for number in range(3):
+        register(events, f"user{number}")
+        for name in "abc":
+            account(events, f"{name}{number}")
+    delivery().run()
+    assert outbox.recipients == ["user0@example.org", "user1@example.org", "user2@example.org"]
+
+
+def test_a_delivery_stops_between_two_mails(events, delivery, outbox):
+    for name in ("ada", "bob"):
+        register(events, name)
+    delivery().run(lambda: len(outbox.sent) == 1)
+    assert outbox.recipients == ["ada@example.org"]
+    delivery().run()
+    assert outbox.recipients == ["ada@example.org", "bob@example.org"]
 
 
 # ---- the thread --------------------------------------------------------------------------------------------------------------------
