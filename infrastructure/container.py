@@ -5,15 +5,17 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import structlog
+from psycopg import Connection
 
 from application.cancellation import cancel_and_wait
 from application.limits.change_limits import ChangeLimit
 from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits, SignInRates
+from application.mail.mails import MailWriter
 from application.ports import BlobStore
 from application.services import Services
 from domain.errors import Unavailable
@@ -28,9 +30,13 @@ from infrastructure.images.validation import ImageLimits, ImageUploadValidator
 from infrastructure.inference.input_check import check_input
 from infrastructure.inference.packages.export import export_package
 from infrastructure.inference.predictor import SandboxedPredictor
+from infrastructure.mail.delivery import MailDelivery
+from infrastructure.mail.mailer import Mailer
+from infrastructure.mail.records import MailRecords
+from infrastructure.mail.transport import transport_of
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
+from infrastructure.observability.metrics import DISCREPANCIES, MAILS, RECONCILED_AT, exposition, observe_request, observe_status
 from infrastructure.operations.registration_expiry import RegistrationExpiry
 from infrastructure.postgres.key_uses import PostgresKeyUses
 from infrastructure.postgres.last_seen import PostgresLastSeen
@@ -122,6 +128,7 @@ def services(settings: Settings) -> Services:
         predictor=predictor,
         registration_expiry=RegistrationExpiry(event_log, tokens),
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
+        mailer=mailer(settings, event_log, keys),
         blocking=(event_log, tokens, known_addresses, limits),
     )
     return Services(
@@ -154,6 +161,18 @@ def services(settings: Settings) -> Services:
     )
 
 
+def mailer(settings: Settings, events: PostgresEventStore, keys: Keys) -> Mailer:
+    """The mailer over the transport that the settings choose. Raises WrongSetting."""
+    transport = transport_of(settings)
+    writer = MailWriter(log=events, links=KeyedMailLinks(keys), base_url=settings.base_url)
+
+    def delivery(connection: Connection[Any]) -> MailDelivery:
+        records = MailRecords(connection)
+        return MailDelivery(events=events, writer=writer, transport=transport, records=records, count=_count_mail)
+
+    return Mailer(settings.postgres_url, delivery)
+
+
 class Closable(Protocol):
     def close(self) -> None: ...
 
@@ -170,6 +189,7 @@ class Adapters(NamedTuple):
     predictor: SandboxedPredictor
     registration_expiry: RegistrationExpiry
     reconciler: Reconciler
+    mailer: Mailer
     blocking: tuple[Closable, ...]
 
 
@@ -189,12 +209,16 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
         for listener in (adapters.position_waiter, adapters.notifications):
             await listener.start()
             stack.push_async_callback(listener.stop)
-        for background in (adapters.reconciler, adapters.registration_expiry):
+        for background in (adapters.reconciler, adapters.registration_expiry, adapters.mailer):
             background.start()
             stack.push_async_callback(asyncio.to_thread, background.stop)
         for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(work))
         yield
+
+
+def _count_mail(outcome: str) -> None:
+    MAILS.labels(outcome).inc()
 
 
 def _report_discrepancies(discrepancies: Sequence[Discrepancy]) -> None:

@@ -559,6 +559,31 @@ class ResultStatistics(msgspec.Struct, frozen=True, kw_only=True, rename={"first
     groups: Annotated[tuple[ResultGroup, ...], Described(description="those that have results")]
 
 
+class MailFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A mail that the server did not accept."""
+
+    position: Annotated[int, Described(description="of the event that causes the mail")]
+    reason: str
+    attempts: int
+    failed_at: Annotated[datetime, Described(description="time of the last attempt")]
+    next_attempt_at: Annotated[datetime | None, Described(description="null if the mail was refused for good")]
+
+
+class MailStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far mails were sent."""
+
+    sent_to: Annotated[str, Described(description="the SMTP server, or the folder")]
+    position: Annotated[
+        int, Described(description="up to which mails were sent, deferred or refused; it may lag behind events without mails")
+    ]
+    head: Annotated[int, Described(description="position of the newest event")]
+    problem: Annotated[str, Described(description="why no mail can be sent; empty if all is well")]
+    problem_since: datetime | None
+    deferred: Annotated[int, Described(description="mails that are tried again")]
+    refused: Annotated[int, Described(description="mails of the last 90 days that were refused for good")]
+    failures: Annotated[tuple[MailFailure, ...], Described(description="the newest 20")]
+
+
 class ConfigValue(msgspec.Struct, frozen=True, kw_only=True):
     """The value of a setting. Secrets are hidden."""
 

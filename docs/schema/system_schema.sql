@@ -175,6 +175,28 @@ create table ops.heads (
   primary key ("position")
 );
 
+-- The position up to which mails were sent. One row.
+create table ops.mail_checkpoint (
+  one           boolean not null default true,
+  position      bigint not null,                 -- Position of the last event whose mails were sent, deferred or refused.
+  problem       text not null default ''::text,  -- Why no mail can be sent at present; empty if all is well.
+  problem_since timestamptz,                     -- Since when.
+  primary key (one),
+  constraint mail_checkpoint_one_check check (one)
+) with (fillfactor=10);
+
+-- Mails that the server did not accept. Names no address.
+create table ops.mail_failures (
+  position        bigint not null,       -- Position of the event that causes the mail.
+  number          integer not null,      -- Number of the mail among those of the event; 0 if the event cannot be read.
+  reason          text not null,         -- Reason of the last attempt.
+  attempts        integer not null,      -- Attempts so far.
+  failed_at       timestamptz not null,  -- Time of the last attempt.
+  next_attempt_at timestamptz,           -- Time of the next attempt; null if the mail was refused for good.
+  primary key ("position", number)
+);
+create index mail_failures_due on ops.mail_failures using btree (next_attempt_at) where (next_attempt_at is not null);
+
 -- Migrations that were applied.
 create table ops.migrations (
   number         integer not null,
@@ -2084,6 +2106,8 @@ grant select on table ops.external_waits to bioscope_api, bioscope_app;
 grant insert, select on table ops.heads to bioscope_app, bioscope_relay;
 grant select on table ops.heads to bioscope_api;
 grant delete, insert, select, update on table ops.known_addresses to bioscope_api, bioscope_app;
+grant select, update on table ops.mail_checkpoint to bioscope_api, bioscope_app;
+grant delete, insert, select, update on table ops.mail_failures to bioscope_api, bioscope_app;
 grant select on table ops.migrations to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant select on table ops.relay to bioscope_api;
 grant select, update on table ops.relay to bioscope_app, bioscope_relay;

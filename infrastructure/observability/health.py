@@ -69,7 +69,7 @@ class DependencyChecks:
 
     async def _examine(self) -> list[DependencyHealth]:
         probes: Mapping[str, HealthProbe] = {
-            "postgres relay projector scheduler inference inference-bridge": self._probe_postgres,
+            "postgres relay projector scheduler inference inference-bridge mail": self._probe_postgres,
             "kafka": self._probe_kafka,
             "redis": self._probe_redis,
             "blobs": self._probe_blobs,
@@ -120,6 +120,7 @@ def readiness_of(status: SystemStatus, *, silence_seconds: float = 60.0) -> list
         if status.workers
         else _unhealthy("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
         _bridge(status, silence_seconds),
+        _mail(status),
         *_pending_upgrades(status),
     ]
 
@@ -155,6 +156,13 @@ def _bridge(status: SystemStatus, silence_seconds: float) -> DependencyHealth:
         health = _unhealthy(name, f"no answer comes from external classifiers ({counts}): see docs/models/external.md, section Silence")
         return msgspec.structs.replace(health, silent_models=tuple(printable(one.model) for one in silent[:MAX_NAMED_MODELS]))
     return _healthy(name, f"{status.bridges} running; images that wait for an answer: {sum(one.images for one in status.external_waits)}")
+
+
+def _mail(status: SystemStatus) -> DependencyHealth:
+    """The health of mail. The reason of a problem names the server, so `bioscope mail status` shows it to operators only."""
+    if status.mail_problem:
+        return _unhealthy("mail", f"mails cannot be sent for {status.mail_waiting:.0f} s and wait: see `bioscope mail status`")
+    return _healthy("mail", f"refused mails: {status.mails_refused}")
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:

@@ -61,6 +61,7 @@ BROKEN_CHAIN: Final = Gauge(
 DISCREPANCIES: Final = Gauge(
     "bioscope_record_discrepancies", "Claims, password hashes and data keys that differ from the log.", registry=API_METRICS
 )
+MAILS: Final = Counter("bioscope_mails", "Mails by outcome: sent, deferred or refused.", ["outcome"], registry=API_METRICS)
 RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "Time of the last such comparison.", registry=API_METRICS)
 
 ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Unused blobs that were deleted.", registry=PROJECTOR_METRICS)
@@ -118,6 +119,8 @@ def _gauges(status: SystemStatus) -> Iterator[GaugeMetricFamily]:
     )
     silence = {one.model: one.silence for one in status.external_waits}
     yield _labelled("bioscope_external_silence_seconds", "Time without an answer while images wait for one.", "model", silence)
+    yield GaugeMetricFamily("bioscope_mail_waiting_seconds", "Time since when no mail can be sent; 0 if all is well.", status.mail_waiting)
+    yield GaugeMetricFamily("bioscope_mail_refused", "Mails of the last 90 days that were refused for good.", status.mails_refused)
     yield GaugeMetricFamily("bioscope_scheduler_leads", "1 while a process leads the scheduler.", float(status.scheduling))
     paused = {kind: sum(bool(one.paused) for one in status.processes if one.kind == kind) for kind in DECLARED_KINDS}
     yield _labelled("bioscope_paused_processes", "Processes that are paused until they are upgraded.", "process", paused)

@@ -52,6 +52,8 @@ TABLES: Final = """select n.nspname || '.' || c.relname from pg_class c join pg_
 # For backups without this table, it is filled from the log.
 WRITTEN_TYPES: Final = """insert into ops.written_types (topic, schema_version)
   select distinct topic, schema_version from es.events on conflict do nothing"""
+# Mails of the restored events were sent when these were recorded.
+MAILS_SENT: Final = "update ops.mail_checkpoint set position = (select position from es.head)"
 COMMANDS: Final = "es.commands"
 COMMANDS_PAGES: Final = "select pg_relation_size('es.commands') / current_setting('block_size')::bigint + 1"
 PAGES_PER_TRANSACTION: Final = 12_800  # of es.commands; 100 MiB
@@ -133,6 +135,7 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
         connection.execute("call es.fill_streams()")
         connection.execute("call ops.fill_open_chunks()")
         connection.execute(WRITTEN_TYPES)
+        connection.execute(MAILS_SENT)
 
 
 def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:

@@ -39,6 +39,7 @@ DAY = [
     "bioscope users show",
     "bioscope users set-role",
     "bioscope users sessions",
+    "bioscope users invite",
     "bioscope tokens create",
     "bioscope models list",
     "bioscope models show",
@@ -59,6 +60,8 @@ DAY = [
     "bioscope status",
     "bioscope doctor",
     "bioscope config show",
+    "bioscope mail test",
+    "bioscope mail status",
     "bioscope keys list",
     "bioscope keys export",
     "bioscope health",
@@ -99,9 +102,10 @@ ELSEWHERE = {
     "bioscope teams delete": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope teams add": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope teams remove": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope users delete": "tests/api/test_users_command.py, since the day has one account",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",
 }
-ONCE = {"bioscope restore", "bioscope users erase"}
+ONCE = {"bioscope restore", "bioscope users erase", "bioscope users invite"}
 pytestmark = pytest.mark.long
 
 

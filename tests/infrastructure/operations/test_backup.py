@@ -109,6 +109,15 @@ def test_the_restored_log_verifies_reads_and_takes_commands(made, elsewhere, set
         restored.close()
 
 
+def test_mails_of_restored_events_are_not_sent_again(made, elsewhere):
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    with psycopg.connect(elsewhere) as connection:
+        assert connection.execute("select c.position = h.position, h.position from ops.mail_checkpoint c, es.head h").fetchone() == (
+            True,
+            7,
+        )
+
+
 def verified_by(settings, log):
     path = settings.root_key_path.with_name("this.key")
     path.write_text(base64.b64encode(bytes(range(32))).decode())
