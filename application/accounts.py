@@ -9,7 +9,7 @@ import msgspec
 from application.administrators import another_administrator
 from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
 from application.limits.sign_in_attempts import SignInLimits
-from application.passwords import PASSWORD, NewPassword, Person, changed_password_hash, new_password_hash, password_secret, person_of
+from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from domain import session, user
 from domain.access import Actor, Role, require_role
@@ -49,8 +49,7 @@ def register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
     requester = PasswordRequester(network, is_stranger=True)
-    person = Person(email=event.email, username=event.username, first_name=event.first_name, last_name=event.last_name)
-    password_hash = new_password_hash(password, person=person, passwords=passwords, requester=requester)
+    password_hash = new_password_hash(password, person=person_of(event), passwords=passwords, requester=requester)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
         return create_stream(log, command, [event], claims=name_claims(event), secrets=(password_secret(user_id, password_hash),))

@@ -6,7 +6,7 @@ import msgspec
 
 from application import accounts
 from application.commands import CommandResult, create_stream, new_id
-from application.passwords import new_password_hash, password_secret
+from application.passwords import new_password_hash, password_secret, person_of
 from application.ports import BootstrapTokens, Command, EventStore, PasswordHasher, PasswordRequester, UniqueClaim
 from domain import user
 from domain.access import Role
@@ -46,8 +46,7 @@ def create_first_administrator(
     registered = user.register(user_id, email=email, **names, role=Role.ADMIN, by=user_id, at=command.at)
     password_hash = new_password_hash(
         password,
-        email=registered.email,
-        username=registered.username,
+        person=person_of(registered),
         passwords=passwords,
         requester=PasswordRequester(network, is_stranger=True),
     )

@@ -8,7 +8,7 @@ import msgspec
 from application import accounts
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.mail_links import read_link
-from application.passwords import new_password_hash, password_secret
+from application.passwords import new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, ReleasedClaim, Secret, UniqueClaim
 from domain import invitation, user
 from domain.access import Role, require_role
@@ -95,8 +95,7 @@ def accept(
     registered = user.register(user_id, email=found.email, **names, role=found.role, by=user_id, at=command.at)
     password_hash = new_password_hash(
         password,
-        email=registered.email,
-        username=registered.username,
+        person=person_of(registered),
         passwords=passwords,
         requester=PasswordRequester(network, is_stranger=True),
     )

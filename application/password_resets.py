@@ -6,7 +6,7 @@ from application import accounts
 from application.accounts import load_account
 from application.commands import CommandResult, execute, new_id
 from application.mail_links import read_link
-from application.passwords import new_password_hash, password_secret
+from application.passwords import new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, RefreshTokens
 from domain import session, user
 from domain.access import Role, require_role
@@ -57,7 +57,7 @@ def reset(
     link, account = read_link(token, LinkPurpose.RESET_PASSWORD, user.evolve, _address, links=links, log=log)
     require_open(account.reset_link, link.request_id, at=command.at)  # before the hash is computed
     requester = PasswordRequester(network, is_stranger=False)
-    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, requester=requester)
+    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester)
     try:
         result = execute(
             log,

@@ -1,5 +1,6 @@
 """Passwords: the rule for new ones, and the proof that a change requires."""
 
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
@@ -51,8 +52,21 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     last_name: str = ""
 
 
-def person_of(account: User) -> Person:
-    return Person(email=account.email, username=account.username, first_name=account.first_name, last_name=account.last_name)
+class Named(Protocol):
+    """An account, or an event that begins one."""
+
+    @property
+    def email(self) -> str: ...
+    @property
+    def username(self) -> str: ...
+    @property
+    def first_name(self) -> str: ...
+    @property
+    def last_name(self) -> str: ...
+
+
+def person_of(named: Named) -> Person:
+    return Person(email=named.email, username=named.username, first_name=named.first_name, last_name=named.last_name)
 
 
 def new_password_hash(

@@ -10,7 +10,7 @@ from application import accounts
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.limits.sign_in_attempts import SignInLimits
 from application.mail_links import read_link
-from application.passwords import PASSWORD, new_password_hash, password_secret, stored_password_hash
+from application.passwords import PASSWORD, new_password_hash, password_secret, person_of, stored_password_hash
 from application.ports import (
     Command,
     EventStore,
@@ -64,8 +64,7 @@ def request(
     account = accounts.find(requested.email, log)
     password_hash = new_password_hash(
         password,
-        email=requested.email,
-        username=requested.username,
+        person=person_of(requested),
         passwords=passwords,
         requester=PasswordRequester(network, is_stranger=True),
         like=stored_password_hash(account, log) if account else None,
