@@ -11,7 +11,7 @@ import msgspec
 from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits
 from application.model_packages import ExportPackage
-from application.ports import BlobStore, EventStore, InputCheck, LastSeen, PasswordHasher, Predictor, RefreshTokens
+from application.ports import AccessTrail, BlobStore, EventStore, InputCheck, LastSeen, PasswordHasher, Predictor, RefreshTokens
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 
@@ -139,4 +139,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     prediction_limit: PredictionLimit
     metrics: Callable[[], bytes]
     observe_request: Callable[[str, str, int, float], None]
+    access_trail: AccessTrail
     lifespan: Callable[[], AbstractAsyncContextManager[Any]]

@@ -17,6 +17,7 @@ from application.ports import BlobStore
 from application.services import Services
 from domain.errors import Unavailable
 from infrastructure.audit import log_verification
+from infrastructure.audit.access_log import AccessLog
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.store import open_blobs
@@ -100,7 +101,8 @@ def services(settings: Settings) -> Services:
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
-    health = DependencyChecks(settings, reads=reads, blobs=store)
+    access_log = AccessLog(settings.postgres_url)
+    health = DependencyChecks(settings, reads=reads, blobs=store, access_trail_fails=access_log.failing_seconds)
     predictor = SandboxedPredictor(settings, store)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
@@ -113,7 +115,8 @@ def services(settings: Settings) -> Services:
         capabilities=capabilities,
         predictor=predictor,
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
-        blocking=(event_log, tokens, known_addresses, limits),
+        access_log=access_log,
+        blocking=(event_log, tokens, known_addresses, limits, access_log),
     )
     return Services(
         log=event_log,
@@ -138,6 +141,7 @@ def services(settings: Settings) -> Services:
         prediction_limit=PredictionLimit(limits=limits, per_minute=settings.kserve_requests_per_minute),
         metrics=partial(exposition, "api"),
         observe_request=observe_request,
+        access_trail=access_log,
         lifespan=partial(lifespan, adapters),
     )
 
@@ -157,6 +161,7 @@ class Adapters(NamedTuple):
     capabilities: Capabilities
     predictor: SandboxedPredictor
     reconciler: Reconciler
+    access_log: AccessLog
     blocking: tuple[Closable, ...]
 
 
@@ -176,6 +181,8 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
         for listener in (adapters.position_waiter, adapters.notifications):
             await listener.start()
             stack.push_async_callback(listener.stop)
+        adapters.access_log.start()
+        stack.push_async_callback(asyncio.to_thread, adapters.access_log.stop)
         adapters.reconciler.start()
         stack.push_async_callback(asyncio.to_thread, adapters.reconciler.stop)
         for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):
