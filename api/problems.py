@@ -11,6 +11,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ExceptionHandlersMap
 
 from api.allowed_values import parameter_of, public_name, sentence
+from api.middleware.access_recording import notes_of
 from domain.errors import DomainError, FieldError, Invalid
 
 log = structlog.get_logger()
@@ -170,6 +171,8 @@ def _respond(request: Request[Any, Any, Any], body: Problem, headers: dict[str, 
 
 
 def _on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
+    notes = notes_of(request.scope)
+    notes.code, notes.person = error.code, getattr(error, "user_id", None)
     return _respond(request, *of_domain_error(error, request_id_of(request)))
 
 

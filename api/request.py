@@ -15,6 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
 from api.clock import utc_now
+from api.middleware.access_recording import note_row
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
 from api.problems import AsOfNotAvailable
@@ -147,7 +148,9 @@ class RequestContext:
         Raises Invalid, Unavailable, and what the query raises.
         """
         await self._wait_for_min_position()
-        return await query(self.services.reads, self.actor, *args, **kwargs)
+        found = await query(self.services.reads, self.actor, *args, **kwargs)
+        note_row(self.request.scope, found)
+        return found
 
     async def read_log(self, query: Callable[..., R], *args: object, **kwargs: object) -> R:
         """Run a query of the log in a thread."""

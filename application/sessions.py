@@ -64,7 +64,7 @@ def _verified_account(
     known = stored_password_hash(account, log) if account else None
     is_right = passwords.verify(password, known, requester=requester)
     if not is_right or account is None or known is None or not account.may_sign_in:
-        raise NotAuthenticated(REFUSED)
+        raise NotAuthenticated(REFUSED, user_id=account.id if account else None)
     return account, known
 
 

@@ -8,6 +8,7 @@ from litestar.middleware.authentication import AbstractAuthenticationMiddleware,
 from litestar.types import ASGIApp
 
 from api.clock import utc_now
+from api.middleware.access_recording import notes_of
 from application.authentication import IdentityCache
 from application.limits.connection_slots import RECOGNISED
 from application.services import Services
@@ -38,6 +39,7 @@ class Authentication(AbstractAuthenticationMiddleware):
         identity = self._identities.cached(claims)
         if identity is None:
             identity = await asyncio.to_thread(self._identities.authenticate, claims)
+        notes_of(connection.scope).actor = identity.actor
         if identity.actor.kind == "service":
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
         mark_recognised(connection.scope)
