@@ -18,6 +18,7 @@ from application.services import Services
 from domain.errors import Unavailable
 from infrastructure.audit import log_verification
 from infrastructure.audit.access_log import AccessLog
+from infrastructure.audit.access_verification import AccessVerification, verify_access
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.store import open_blobs
@@ -74,6 +75,12 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
 def verify_log(settings: Settings, log: PostgresEventStore) -> VerificationResult:
     """Verify the whole log and every signed head. Raises Unavailable."""
     return log_verification.verify_log(settings, log)
+
+
+def verify_access_trail(settings: Settings, log: PostgresEventStore) -> AccessVerification:
+    """Verify the whole trail of access and its signed heads. Raises Unavailable, WrongRootKey."""
+    keys = operator_keys(settings)
+    return verify_access(log, keys, open_blobs(settings, keys))
 
 
 def rates(settings: Settings) -> SignInRates:

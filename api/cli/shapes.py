@@ -59,6 +59,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     unchecked: Annotated[int, Described(description="events of a newer release, whose content was not checked")]
     problem: Annotated[str | None, Described(description="the first problem")]
     discrepancies: Annotated[tuple[str, ...], Described(description="where other tables differ from the log")]
+    accesses: Annotated[int, Described(description="records of the trail of access")] = 0
+    accesses_since: Annotated[datetime | None, Described(description="time of its oldest record; older ones were removed")] = None
 
 
 class TrailEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from domain.values import model_id
 
 log = structlog.get_logger()
 
+PEOPLE: Final = frozenset({"user", "pending"})
 NOTES: Final = "access_notes"  # in the state of a request
 SIGN_IN_ROUTES: Final = ("/api/auth/login", "/api/auth/login-swagger", "/sign-in")
 TOKEN_ROUTES: Final = ("/api/auth/refresh", "/api/auth/logout")
@@ -184,9 +185,9 @@ def _access(scope: Any, kind: AccessKind, outcome: AccessOutcome, actor: Actor |
     noun, object_id, dataset_id = (notes.noun, notes.object_id, notes.dataset_id) if notes.object_id else _object(scope, notes)
     if kind is AccessKind.KEY_USE:
         noun, object_id, dataset_id = "", None, None
-    person = actor.id if actor is not None and actor.kind == "user" else notes.person
-    if kind is AccessKind.SIGN_IN and notes.person is not None:
-        noun, object_id = "user", notes.person
+    person = actor.id if actor is not None and actor.kind in PEOPLE else None
+    if actor is None and notes.person is not None:
+        person, noun, object_id = notes.person, "user", notes.person
     return Access(
         at=utc_now(),
         kind=kind,

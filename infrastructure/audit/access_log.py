@@ -109,6 +109,9 @@ class AccessLog:
             self._append_all()
             if self._failed_at is not None:
                 self._stopped.wait(self._limits.retry_seconds)
+        self._finish()
+
+    def _finish(self) -> None:
         with self._lock:
             for summary in self._budget.drained():
                 self._put(summary)

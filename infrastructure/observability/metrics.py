@@ -64,6 +64,11 @@ EXTERNAL_ANSWERS: Final = Counter(
 BROKEN_CHAIN: Final = Gauge(
     "bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.", registry=RELAY_METRICS
 )
+BROKEN_ACCESS_CHAIN: Final = Gauge(
+    "bioscope_access_chain_broken",
+    "1 after the relay found a changed trail of access; it signs no more heads of it.",
+    registry=RELAY_METRICS,
+)
 DISCREPANCIES: Final = Gauge(
     "bioscope_record_discrepancies", "Claims, password hashes and data keys that differ from the log.", registry=API_METRICS
 )

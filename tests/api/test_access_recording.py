@@ -1,6 +1,5 @@
 """Which requests come into the trail of access."""
 
-import msgspec
 import pytest
 
 from application.history.access_records import AccessKind, AccessOutcome

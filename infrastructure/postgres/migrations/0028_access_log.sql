@@ -146,7 +146,7 @@ begin
       || es.framed(convert_to(r_request[i], 'UTF8')) || es.framed(int4send(r_count[i])) || es.framed(covered));
     insert into ops.access_log values (last, stamp, r_at[i], r_kind[i], r_outcome[i], r_actor[i], r_actor_kind[i], r_key[i], r_noun[i],
       r_object[i], r_dataset[i], r_route[i], r_request[i], r_count[i], covered, chain);
-    if r_address[i] <> '' and (r_person[i] is null or r_person[i] = any (persons)) then
+    if r_person[i] is null or r_person[i] = any (persons) then
       insert into ops.access_addresses values (last, salt, r_address[i], r_person[i]);
     end if;
   end loop;
