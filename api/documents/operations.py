@@ -46,6 +46,7 @@ VERSIONED: Final = {
     "policiesOne",
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "auditListed": ("X-Next-Cursor",),
     "auditTrail": ("X-Next-Cursor",),
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
     "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),

@@ -198,7 +198,7 @@ def _access(scope: Any, kind: AccessKind, outcome: AccessOutcome, actor: Actor |
         noun=noun,
         object_id=object_id,
         dataset_id=dataset_id,
-        route=str(scope.get("path_template") or ""),
+        route=f"{scope['method']} {scope.get('path_template') or ''}",
         request_id=str(scope["state"].get("request_id", "")),
         address=address,
         network=network,

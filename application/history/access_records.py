@@ -59,6 +59,25 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
 
 
+class ShownAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """A record as it is shown. `address` is None if it was erased. A record without `request_id` stands for several requests."""
+
+    position: int
+    at: datetime
+    kind: AccessKind
+    outcome: AccessOutcome
+    actor_id: UUID | None
+    actor_kind: str
+    key_id: UUID | None
+    noun: str
+    object_id: UUID | None
+    dataset_id: UUID | None
+    route: str
+    request_id: str
+    count: int
+    address: str | None
+
+
 class RecordedAccess(msgspec.Struct, frozen=True, kw_only=True):
     """A record as it is stored. `address_digest` is SHA-256 over a salt and the address, which are stored apart."""
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from application.history.access_records import RecordedAccess
 
-RECORD_COLUMNS: Final = """position, recorded_at, at, kind, outcome, actor_id, actor_kind, key_id, noun, object_id, dataset_id, route, request_id,
-  count, address, hash"""
+RECORD_COLUMNS: Final = """position, recorded_at, at, kind, outcome, actor_id, actor_kind, key_id, noun, object_id, dataset_id, route,
+  request_id, count, address, hash"""
 RECORDS_BETWEEN: Final = f"""select {RECORD_COLUMNS}
   from ops.access_log where position > %s and position <= %s
   order by position"""  # noqa: S608 - constants

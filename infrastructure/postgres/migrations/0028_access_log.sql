@@ -37,7 +37,7 @@ comment on column ops.access_log.key_id is 'API key of the request; null without
 comment on column ops.access_log.noun is 'Noun of the object, such as image; empty without an object.';
 comment on column ops.access_log.object_id is 'What was read or asked for, which need not exist; null for a list.';
 comment on column ops.access_log.dataset_id is 'Dataset of the object, where the request named it. Refers to read.datasets.';
-comment on column ops.access_log.route is 'Template of the route, without the values of its parameters.';
+comment on column ops.access_log.route is 'Method and template of the route, without the values of its parameters.';
 comment on column ops.access_log.request_id is 'Id of the request; empty for a record of several.';
 comment on column ops.access_log.count is 'Number of requests that the record stands for.';
 comment on column ops.access_log.address is 'SHA-256 over the salt and the address of the client.';

@@ -206,7 +206,8 @@ def test_records_wait_for_the_database_and_health_says_so(trail):
     trail.owner.execute("alter function ops.append_access rename to append_later")
     trail.owner.execute(
         "create function ops.append_access(uuid, bigint, timestamptz[], text[], text[], uuid[], text[], uuid[], text[], uuid[],"
-        " uuid[], text[], text[], integer[], text[], uuid[]) returns bigint language plpgsql as $$ begin raise exception using errcode = '57P03'; end $$"
+        " uuid[], text[], text[], integer[], text[], uuid[]) returns bigint"
+        " language plpgsql as $$ begin raise exception using errcode = '57P03'; end $$"
     )
     written.record(access())
     written._append_all()
