@@ -8,8 +8,8 @@ from uuid import UUID
 import msgspec
 
 from application.history import access_trail
-from application.history.access_records import AccessKind, AccessOutcome, ShownAccess
-from application.history.access_trail import TrailCursor, TrailKind, TrailPage
+from application.history.access_records import AccessKind, AccessOutcome, ShownAccess, TrailKind
+from application.history.access_trail import TrailCursor, TrailPage
 from application.ports import EventStore
 from application.services import QueryDatabase
 from domain.access import Actor

@@ -15,8 +15,8 @@ from api.access_trail import TrailQuery, read_page
 from api.events import After
 from api.request import PageSize, RequestContext
 from application.history import audit, lists_as_of
-from application.history.access_records import AccessOutcome
-from application.history.access_trail import TrailItem, TrailKind, parsed_cursor
+from application.history.access_records import AccessOutcome, TrailKind
+from application.history.access_trail import TrailItem, parsed_cursor
 from application.history.as_of import position_of
 from application.history.event_schemas import COLUMNS
 from domain.access import Role, require_role
@@ -30,7 +30,7 @@ To = Annotated[Moment | None, QueryParameter(name="to")]
 Object = Annotated[UUID | None, QueryParameter(name="object")]
 
 
-class Order(StrEnum):
+class TrailOrder(StrEnum):
     """In which order the trail is read."""
 
     NEWEST = "newest"
@@ -71,7 +71,7 @@ class AuditTrail(Controller):
         outcome: FromQuery[AccessOutcome | None] = None,
         since: From = None,
         until: To = None,
-        order: FromQuery[Order] = Order.NEWEST,
+        order: FromQuery[TrailOrder] = TrailOrder.NEWEST,
         cursor: FromQuery[str | None] = None,
         limit: PageSize = 50,
     ) -> Response[list[TrailItem]]:
@@ -82,7 +82,7 @@ class AuditTrail(Controller):
         """
         require_role(context.actor, Role.ADMIN)
         query = TrailQuery(
-            actor=actor, object=about, kind=kind, outcome=outcome, since=since, until=until, newest_first=order is Order.NEWEST
+            actor=actor, object=about, kind=kind, outcome=outcome, since=since, until=until, newest_first=order is TrailOrder.NEWEST
         )
         services = context.services
         page = await read_page(services.reads, context.actor, query, after=parsed_cursor(cursor), limit=limit, log=services.log)

@@ -13,8 +13,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from api.access_notes import notes_of
 from api.clock import utc_now
-from api.middleware.access_recording import notes_of
 from api.middleware.authentication import OPEN, mark_recognised
 from api.problems import MEDIA_TYPE, Problem, problem
 from api.request import RequestContext

@@ -10,8 +10,8 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ExceptionHandlersMap
 
+from api.access_notes import notes_of
 from api.allowed_values import parameter_of, public_name, sentence
-from api.middleware.access_recording import notes_of
 from domain.errors import DomainError, FieldError, Invalid
 
 log = structlog.get_logger()

@@ -14,8 +14,8 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
+from api.access_notes import note_row
 from api.clock import utc_now
-from api.middleware.access_recording import note_row
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
 from api.problems import AsOfNotAvailable

@@ -11,7 +11,21 @@ from pathlib import Path
 import click
 
 from api.cli import jobs, processes, remote, results, stack, statistics
-from api.cli.admin import audit, backup, config, documents, external_models, images, keys, model_packages, models, policies, status, users
+from api.cli.admin import (
+    access,
+    audit,
+    backup,
+    config,
+    documents,
+    external_models,
+    images,
+    keys,
+    model_packages,
+    models,
+    policies,
+    status,
+    users,
+)
 from api.cli.commands import CommandLine
 from api.cli.common import DATA
 from api.cli.completion import completion
@@ -49,6 +63,8 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
 
 for of_models in (model_packages.add, model_packages.test, model_packages.checks, external_models.add_external):
     models.models.add_command(of_models)
+for of_audit in (access.trail_log, access.who):
+    audit.audit.add_command(of_audit)
 main.add_section(
     "Everyday commands",
     stack.demo,

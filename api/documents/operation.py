@@ -13,7 +13,8 @@ WITHOUT_COMMAND_HEADERS: Final = {
     "sessions",  # their results hold tokens, which are not kept for a repeat
     "inference",  # nothing is recorded
 }
-WITHOUT_MIN_POSITION: Final = {"usersMe", "imagesBlob", "auditListed", "auditState", "modelsPackage"}  # they read the log, or show what is needed at once
+WITHOUT_MIN_POSITION: Final = {"usersMe", "imagesBlob", "auditListed", "auditState", "modelsPackage"}
+"""They read the log, or show what is needed at once."""
 TAGS_WITHOUT_MIN_POSITION: Final = {"events", "health", "inference"}
 WITHOUT_IF_MATCH: Final = {"devicesReport"}  # a sign of life does not depend on other changes
 POST_WITH_IF_MATCH: Final = {"classificationsCancel", "modelsRetire"}

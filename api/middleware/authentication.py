@@ -7,8 +7,8 @@ from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 
+from api.access_notes import notes_of
 from api.clock import utc_now
-from api.middleware.access_recording import notes_of
 from application.authentication import IdentityCache
 from application.limits.connection_slots import RECOGNISED
 from application.services import Services

@@ -22,6 +22,21 @@ class AccessKind(StrEnum):
     ADMIN_READ = "admin_read"
 
 
+class TrailKind(StrEnum):
+    """The kinds of the whole trail: an event of the log is a change, all others are those of `AccessKind`."""
+
+    CHANGE = "change"
+    SIGN_IN = "sign_in"
+    NOT_AUTHENTICATED = "not_authenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    PREVIEW = "preview"
+    DOWNLOAD = "download"
+    EXPORT = "export"
+    KEY_USE = "key_use"
+    ADMIN_READ = "admin_read"
+
+
 class AccessOutcome(StrEnum):
     ALLOWED = "allowed"
     REFUSED = "refused"

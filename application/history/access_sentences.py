@@ -138,11 +138,11 @@ def _key_used(access: ShownAccess, names: Mapping[UUID, str]) -> str:
 
 def _admin_read(access: ShownAccess, names: Mapping[UUID, str]) -> str:
     _, _, route = access.route.partition(" ")
-    thing = _thing(access, names) if access.object_id else "everything"
+    thing, last = _thing(access, names), route.rpartition("/")[2].replace("-", " ")
     if route.startswith(AUDIT):
         read = f"the audit trail of {thing}" if access.object_id else "the audit trail"
-    elif "{" not in route.rpartition("/")[2]:
-        read = f"{route.rpartition('/')[2].replace('-', ' ')} of {thing}"
+    elif last and "{" not in last:
+        read = f"a list of {last} of {thing}" if access.object_id else f"a list of {last}"
     else:
         read = thing
     return f"{_who(access, names)} read {read} as an administrator{key_of(access.key_id, names)}"

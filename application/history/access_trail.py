@@ -2,34 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from application.history.access_records import AccessOutcome, ShownAccess
+from application.history.access_records import AccessOutcome, ShownAccess, TrailKind
 from application.history.access_sentences import access_sentence, actor_of, names_for
 from application.history.audit import Entry, described
 from application.ports import EventStore
 from domain.errors import Invalid
 
 MAX_DIGITS: Final = 18
-
-
-class TrailKind(StrEnum):
-    """The kinds of the whole trail: an event of the log is a change, all others are those of `AccessKind`."""
-
-    CHANGE = "change"
-    SIGN_IN = "sign_in"
-    NOT_AUTHENTICATED = "not_authenticated"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not_found"
-    PREVIEW = "preview"
-    DOWNLOAD = "download"
-    EXPORT = "export"
-    KEY_USE = "key_use"
-    ADMIN_READ = "admin_read"
 
 
 class TrailCursor(NamedTuple):
