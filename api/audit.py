@@ -9,7 +9,6 @@ import msgspec
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
-from msgspec import Meta
 
 from api.access_trail import TrailQuery, read_page
 from api.events import After
@@ -20,13 +19,13 @@ from application.history.access_trail import TrailItem, parsed_cursor
 from application.history.as_of import position_of
 from application.history.event_schemas import COLUMNS
 from domain.access import Role, require_role
+from domain.errors import Invalid
 from projections import activity
 
 T = TypeVar("T")
 AsOf = FromQuery[str | None]
-Moment = Annotated[datetime, Meta(tz=True)]
-From = Annotated[Moment | None, QueryParameter(name="from")]
-To = Annotated[Moment | None, QueryParameter(name="to")]
+From = Annotated[datetime | None, QueryParameter(name="from")]
+To = Annotated[datetime | None, QueryParameter(name="to")]
 Object = Annotated[UUID | None, QueryParameter(name="object")]
 
 
@@ -81,6 +80,8 @@ class AuditTrail(Controller):
         `BIOSCOPE_ACCESS_LOG_DAYS`. If there are more, `X-Next-Cursor` is the next `cursor`.
         """
         require_role(context.actor, Role.ADMIN)
+        for name, moment in (("from", since), ("to", until)):
+            _require_time_zone(name, moment)
         query = TrailQuery(
             actor=actor, object=about, kind=kind, outcome=outcome, since=since, until=until, newest_first=order is TrailOrder.NEWEST
         )
@@ -159,6 +160,13 @@ class Audit(Controller):
         chunks = await context.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
         results = await context.read_log(lists_as_of.results, chunks[:maximum], about, until=until)
         return _page(results, chunks[maximum - 1] if len(chunks) > maximum else None, until)
+
+
+def _require_time_zone(name: str, moment: datetime | None) -> None:
+    """Raises Invalid."""
+    if moment is not None and moment.utcoffset() is None:
+        message = "must have a time zone, such as 2026-03-01T12:00:00Z"
+        raise Invalid(f"{name} {message}", errors=[{"loc": ["query", name], "msg": message}])
 
 
 async def _position_of(context: RequestContext, as_of: str | None) -> int:
