@@ -3,14 +3,14 @@
 The outermost middleware calls it for each response, so that no route needs to. It looks nothing up and decrypts nothing.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 from urllib.parse import parse_qs
 from uuid import UUID
 
 import structlog
-from cachetools import TTLCache
 
 from api.access_notes import NOTES, Notes
 from api.clock import utc_now
@@ -61,13 +61,33 @@ MAX_REMEMBERED: Final = 10_000
 MAX_MODEL_NAME: Final = 100
 
 
+class Repeats:
+    """Remembers what happened within the last `seconds`, at most `MAX_REMEMBERED` things: then the oldest is forgotten."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._until: dict[Hashable, float] = {}
+
+    def is_new(self, thing: Hashable) -> bool:
+        """Whether it did not happen before. Now it did."""
+        now = self._clock()
+        if self._until.get(thing, 0.0) > now:
+            return False
+        self._until.pop(thing, None)
+        self._until[thing] = now + self._seconds
+        if len(self._until) > MAX_REMEMBERED:
+            del self._until[next(iter(self._until))]
+        return True
+
+
 class AccessRecorder:
     """Passes accesses to the trail: looks of an actor at one thing once a minute, uses of a key from a network once an hour."""
 
-    def __init__(self, trail: AccessTrail, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
+    def __init__(
+        self, trail: AccessTrail, trusted_proxies: Sequence[IPv4Network | IPv6Network], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._trail, self._trusted_proxies = trail, trusted_proxies
-        self._looks: TTLCache[tuple[object, ...], bool] = TTLCache(MAX_REMEMBERED, REPEATED_WITHIN_SECONDS)
-        self._keys: TTLCache[tuple[UUID, str], bool] = TTLCache(MAX_REMEMBERED, KEY_REPEATED_WITHIN_SECONDS)
+        self._looks, self._keys = Repeats(REPEATED_WITHIN_SECONDS, clock), Repeats(KEY_REPEATED_WITHIN_SECONDS, clock)
 
     def record(self, scope: Any, status: int) -> None:
         """Record the accesses of a request that gets a response with this status. Never raises."""
@@ -86,7 +106,7 @@ class AccessRecorder:
             return
         address = peer_of(scope, self._trusted_proxies)
         network = network_of(address)
-        if uses_key and actor is not None and self._is_first_use(actor, network):
+        if uses_key and actor is not None and self._keys.is_new((actor.key or actor.id, network)):
             self._trail.record(_access(scope, AccessKind.KEY_USE, AccessOutcome.ALLOWED, actor, Notes(), address, network))
         if kind is None:
             return
@@ -94,20 +114,8 @@ class AccessRecorder:
         if access.outcome is not AccessOutcome.ALLOWED or self._is_new_look(access):
             self._trail.record(access)
 
-    def _is_first_use(self, actor: Actor, network: str) -> bool:
-        use = actor.key or actor.id, network
-        is_first = use not in self._keys
-        if is_first:
-            self._keys[use] = True
-        return is_first
-
     def _is_new_look(self, access: Access) -> bool:
-        thing = access.object_id or access.route
-        look = access.actor_id, access.key_id, access.kind, thing
-        is_new = look not in self._looks
-        if is_new:
-            self._looks[look] = True
-        return is_new
+        return self._looks.is_new((access.actor_id, access.key_id, access.kind, access.object_id or access.route))
 
 
 def _kind(scope: Any, status: int, actor: Actor | None, notes: Notes) -> AccessKind | None:
@@ -186,6 +194,8 @@ def _object(scope: Any, notes: Notes) -> tuple[str, UUID | None, UUID | None]:
 
 
 def _filtered(scope: Any, dataset: UUID | None) -> tuple[str, UUID | None, UUID | None]:
+    if not scope.get("query_string"):
+        return "", None, dataset
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     for name in LISTS_OF:
         for text in query.get(name, ())[:1]:
