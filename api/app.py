@@ -17,6 +17,7 @@ from api.events import FeedSlots
 from api.export_slots import ExportSlots
 from api.kserve.slots import PredictionSlots
 from api.live.hub import LiveHub
+from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.authentication import Authentication, has_credential
 from api.middleware.body_limits import BodyLimits
@@ -81,6 +82,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services, identities),
         drain=drain,
+        accesses=AccessRecorder(services.access_trail, options.trusted_proxies),
     )
 
 

@@ -15,6 +15,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
+from api.access_notes import note_row
 from api.clock import utc_now
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
@@ -159,7 +160,9 @@ class RequestContext:
         Raises Invalid, Unavailable, and what the query raises.
         """
         await self._wait_for_min_position()
-        return await query(self.services.reads, self.actor, *args, **kwargs)
+        found = await query(self.services.reads, self.actor, *args, **kwargs)
+        note_row(self.request.scope, found)
+        return found
 
     async def read_log(self, query: Callable[..., R], *args: object, **kwargs: object) -> R:
         """Run a query of the log in a thread."""

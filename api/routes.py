@@ -5,7 +5,7 @@ from typing import Any
 from api import health
 from api.accounts import Users
 from api.api_keys import Keys
-from api.audit import Audit
+from api.audit import Audit, AuditTrail
 from api.blobs import blob
 from api.classifications import Classifications
 from api.datasets import Datasets
@@ -54,6 +54,7 @@ ROUTES: tuple[Any, ...] = (
     Statistics,
     Inference,
     Events,
+    AuditTrail,
     Audit,
     hub.live,
     hub.stream,

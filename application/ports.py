@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.history.access_records import Access
 from application.signed_downloads import Holder
 from domain.access import Actor
 from domain.classification import PlaneSelection, Verdict
@@ -424,6 +425,13 @@ class KnownAddresses(Protocol):
 
     def remember(self, user: UUID, network: str) -> None:
         """Store the network for some weeks."""
+
+
+class AccessTrail(Protocol):
+    """The trail of access, which is apart from the log. Thread-safe."""
+
+    def record(self, access: Access) -> None:
+        """Record an access within a second. Never blocks and never raises. Of a flood of alike accesses, most are only counted."""
 
 
 BlobContent = bytes | NotFound | CorruptBlob

@@ -12,6 +12,7 @@ from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits
 from application.model_packages import ExportPackage
 from application.ports import (
+    AccessTrail,
     BlobStore,
     BootstrapTokens,
     EventStore,
@@ -157,4 +158,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     prediction_limit: PredictionLimit
     metrics: Callable[[], bytes]
     observe_request: Callable[[str, str, int, float], None]
+    access_trail: AccessTrail
     lifespan: Callable[[], AbstractAsyncContextManager[Any]]

@@ -69,11 +69,15 @@ def _verified_account(
     known = [(one, stored) for one in named if one is not None and (stored := stored_password_hash(one, log)) is not None]
     index = passwords.matching(password, [stored for _, stored in known], requester=requester)
     if index is None:
-        raise NotAuthenticated(REFUSED)
+        raise _refused(named[0])
     found, stored = known[index]
     if not (found.may_sign_in if isinstance(found, User) else found.may_sign_in(at)):
-        raise NotAuthenticated(REFUSED)
+        raise _refused(named[0])
     return found, stored
+
+
+def _refused(account: User | None) -> NotAuthenticated:
+    return NotAuthenticated(REFUSED, user_id=account.id if account else None)
 
 
 def _start(

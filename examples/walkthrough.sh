@@ -284,6 +284,10 @@ call GET "/api/audit/$IMAGE/trail" | python3 -c '
 import json, sys
 for entry in json.load(sys.stdin):
     print("  ", entry["position"], entry["at"], entry["sentence"], file=sys.stderr)'
+call GET "/api/audit?object=$IMAGE&order=oldest" | python3 -c '
+import json, sys
+for item in json.load(sys.stdin):
+    print("  ", item["at"], item["sentence"], file=sys.stderr)'
 same "$(call GET "/api/audit/$DATASET/state?as_of=$((CHANGED_AT - 1))" | field description)" ""
 same "$(call GET "/api/audit/$DATASET/state?as_of=$CHANGED_AT" | field description)" "May-Grünwald-Giemsa"
 call GET "/api/audit/$DATASET/images?as_of=$CHANGED_AT" > /dev/null

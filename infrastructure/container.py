@@ -20,6 +20,8 @@ from application.ports import BlobStore
 from application.services import Services
 from domain.errors import Unavailable
 from infrastructure.audit import log_verification
+from infrastructure.audit.access_log import AccessLog
+from infrastructure.audit.access_verification import AccessVerification, verify_access
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.store import open_blobs
@@ -88,6 +90,12 @@ def verify_log(settings: Settings, log: PostgresEventStore) -> VerificationResul
     return log_verification.verify_log(settings, log)
 
 
+def verify_access_trail(settings: Settings, log: PostgresEventStore) -> AccessVerification:
+    """Verify the whole trail of access and its signed heads. Raises Unavailable, WrongRootKey."""
+    keys = operator_keys(settings)
+    return verify_access(log, keys, open_blobs(settings, keys))
+
+
 def rates(settings: Settings) -> SignInRates:
     return SignInRates(
         account_and_address_per_minute=settings.logins_per_minute_account,
@@ -114,7 +122,8 @@ def services(settings: Settings) -> Services:
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
-    health = DependencyChecks(settings, reads=reads, blobs=store)
+    access_log = AccessLog(settings.postgres_url)
+    health = DependencyChecks(settings, reads=reads, blobs=store, access_trail_fails=access_log.failing_seconds)
     predictor = SandboxedPredictor(settings, store)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
@@ -129,7 +138,8 @@ def services(settings: Settings) -> Services:
         registration_expiry=RegistrationExpiry(event_log, tokens),
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
         mailer=mailer(settings, event_log, keys),
-        blocking=(event_log, tokens, known_addresses, limits),
+        access_log=access_log,
+        blocking=(event_log, tokens, known_addresses, limits, access_log),
     )
     return Services(
         log=event_log,
@@ -157,6 +167,7 @@ def services(settings: Settings) -> Services:
         prediction_limit=PredictionLimit(limits=limits, per_minute=settings.kserve_requests_per_minute),
         metrics=partial(exposition, "api"),
         observe_request=observe_request,
+        access_trail=access_log,
         lifespan=partial(lifespan, adapters),
     )
 
@@ -190,6 +201,7 @@ class Adapters(NamedTuple):
     registration_expiry: RegistrationExpiry
     reconciler: Reconciler
     mailer: Mailer
+    access_log: AccessLog
     blocking: tuple[Closable, ...]
 
 
@@ -209,7 +221,7 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
         for listener in (adapters.position_waiter, adapters.notifications):
             await listener.start()
             stack.push_async_callback(listener.stop)
-        for background in (adapters.reconciler, adapters.registration_expiry, adapters.mailer):
+        for background in (adapters.access_log, adapters.reconciler, adapters.registration_expiry, adapters.mailer):
             background.start()
             stack.push_async_callback(asyncio.to_thread, background.stop)
         for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):

@@ -12,6 +12,7 @@ import click
 
 from api.cli import jobs, processes, remote, results, sessions, stack, statistics
 from api.cli.admin import (
+    access,
     audit,
     backup,
     config,
@@ -66,6 +67,8 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
 
 for of_models in (model_packages.add, model_packages.test, model_packages.checks, external_models.add_external):
     models.models.add_command(of_models)
+for of_audit in (access.trail_log, access.who):
+    audit.audit.add_command(of_audit)
 main.add_section(
     "Everyday commands",
     stack.demo,

@@ -59,6 +59,40 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     unchecked: Annotated[int, Described(description="events of a newer release, whose content was not checked")]
     problem: Annotated[str | None, Described(description="the first problem")]
     discrepancies: Annotated[tuple[str, ...], Described(description="where other tables differ from the log")]
+    accesses: Annotated[int, Described(description="records of the trail of access")] = 0
+    accesses_since: Annotated[datetime | None, Described(description="time of its oldest record; older ones were removed")] = None
+
+
+class TrailLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A change, or an access."""
+
+    at: datetime
+    kind: Annotated[str, Described(description="change, or the kind of an access")]
+    outcome: Annotated[str, Described(description="allowed, refused or throttled")]
+    sentence: Annotated[str, Described(description="with the present names")]
+    position: Annotated[int, Described(description="in the log for a change, otherwise in the trail of access")]
+    actor: dict[str, Any]
+    key: Annotated[UUID | None, Described(description="API key of the request")]
+    object: Annotated[UUID | None, Described(description="what was changed, read or asked for")]
+    dataset: UUID | None
+    type: Annotated[str, Described(description="event type of a change")]
+    route: Annotated[str, Described(description="method and template of the route")]
+    request_id: Annotated[str, Described(description="empty for a change, and for an access that stands for several")]
+    address: Annotated[str | None, Described(description="of the client; null if it was erased")]
+    count: Annotated[int, Described(description="number of requests")]
+
+
+class LookAt(msgspec.Struct, frozen=True, kw_only=True):
+    """How often somebody looked at something in one way."""
+
+    actor: Annotated[UUID | None, Described(description="account or service")]
+    name: Annotated[str, Described(description="its present name")]
+    key: Annotated[UUID | None, Described(description="API key")]
+    key_name: str | None
+    kind: Annotated[str, Described(description="preview, download, export or admin_read")]
+    times: int
+    first: datetime
+    last: datetime
 
 
 class TrailEntry(msgspec.Struct, frozen=True, kw_only=True):

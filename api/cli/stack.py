@@ -76,7 +76,7 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
     The exit code is 1 if an image has no result or the log is not intact.
     """
     from api.cli.client.demo import print_demo, run_demo
-    from infrastructure.container import verify_log
+    from infrastructure.container import verify_access_trail, verify_log
     from infrastructure.embedded.supervisor import SupervisedStack
     from infrastructure.inference.models.bundled import micrographs
 
@@ -91,7 +91,7 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
                 email=email,
                 password=password,
                 folder=images or micrographs(),
-                verify=lambda: verification_of(verify_log(running, log)),
+                verify=lambda: verification_of(verify_log(running, log), verify_access_trail(running, log)),
                 progress=err,
             )
         if as_json:

@@ -96,6 +96,15 @@ RESULT_FILTER: Final[Texts] = {
     "created_before": "Only results that were recorded before this time",
 }
 OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
+    "auditListed": {
+        "actor": "Only what this account, service or key did",
+        "object": "Only what concerns this thing, or anything in this dataset",
+        "kind": "Only this kind; `change` stands for the events of the log",
+        "outcome": "Only this outcome; changes were all `allowed`",
+        "from": "Only what was recorded at this time or later",
+        "to": "Only what was recorded before this time",
+        "order": "`newest` or `oldest` first",
+    },
     "invitationsListed": {"status": "Only invitations with this status: `open`, `accepted` or `withdrawn`"},
     "usersListed": {
         "q": "Only accounts with this text in their e-mail address, user name or name. Case does not matter",
@@ -130,6 +139,7 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
 """By operation id."""
 
 SCHEMAS: Final[Texts] = {
+    "AccessOutcome": "Whether a request was allowed, refused, or refused since there had been too many.",
     "CheckReport": "What a check of a model package measured.",
     "Dependency": "Something that the API depends on.",
     "Environment": "Where a check ran. Results can differ between environments.",
@@ -170,6 +180,8 @@ SCHEMAS: Final[Texts] = {
     "differs from those that the model was trained with).",
     "application_past_Result": "What a model found in one image, and where the log holds it.",
     "domain_user_Status": "The status of an account. Only an `active` account can sign in.",
+    "TrailItem": "One line of the trail: a change, or an access.",
+    "TrailKind": "What a line of the trail is about. A change is an event of the log; all others are accesses.",
 }
 """Descriptions of schemas whose structs belong to other layers."""
 
@@ -772,6 +784,22 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         **RESULT,
         "position": "Position of the event that holds it",
         "outdated": "Whether a newer reader had found other pixels in the file by then",
+    },
+    "TrailItem": {
+        "at": "Time of the request (UTC)",
+        "kind": "What the line is about",
+        "outcome": "Whether the request was allowed",
+        "sentence": "The line as a sentence, with the present names",
+        "position": "Position in the log for a change, otherwise in the trail of access",
+        "actor": "Who it was: `kind`, and `id` if that is known",
+        "key": "API key of the request, if it had one",
+        "object": "What was changed, read or asked for. It need not exist",
+        "dataset": "Dataset of the object, if the request named one",
+        "type": "Event type of a change",
+        "route": "Method and template of the route",
+        "request_id": "Id of the request. Empty for a change, and for an access that stands for several requests",
+        "address": "Address of the client. Null for a change, and for a person who was erased",
+        "count": "Number of requests that the line stands for",
     },
 }
 """By schema and property."""

@@ -535,6 +535,22 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "position": 21,
         "outdated": False,
     },
+    "TrailItem": {
+        "at": MORNING,
+        "kind": "download",
+        "outcome": "allowed",
+        "sentence": f"ada downloaded {FILENAME} (dataset Blood smears)",
+        "position": 7,
+        "actor": {"kind": "user", "id": USER, "name": "ada"},
+        "key": None,
+        "object": IMAGE,
+        "dataset": DATASET,
+        "type": "",
+        "route": "GET /api/images/{image_id}/download",
+        "request_id": "3f2b8e6c0d5a4c1e9b7a6d5c4b3a2f10",
+        "address": "192.0.2.7",
+        "count": 1,
+    },
     "WithdrawPolicy": {"reason": "The model in production is better now"},
 }
 """Of a body, by the name of its schema. A list has one entry."""

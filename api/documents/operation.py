@@ -18,6 +18,7 @@ WITHOUT_MIN_POSITION: Final = {
     "serviceAccountsOne",
     "usersMe",
     "imagesBlob",
+    "auditListed",
     "auditState",
     "modelsPackage",
     "sessionsListed",

@@ -52,6 +52,7 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
         ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"),
         ("ETag", "X-Event-Position"),
     ),
+    "auditListed": ("X-Next-Cursor",),
     "auditTrail": ("X-Next-Cursor",),
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
     "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),

@@ -7,6 +7,7 @@ from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 
+from api.access_notes import notes_of
 from api.clock import utc_now
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
@@ -48,6 +49,7 @@ class Authentication(AbstractAuthenticationMiddleware):
         if identity is None:
             network = network_of(peer_of(connection.scope, self._options.trusted_proxies))
             identity = await asyncio.to_thread(self._identities.authenticate, credential, network=network)
+        notes_of(connection.scope).actor = identity.actor
         if identity.actor.uses_key:
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
         if not connection.route_handler.opt.get("pending"):

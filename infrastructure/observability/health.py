@@ -43,8 +43,18 @@ DEFAULT_LIMITS: Final = HealthLimits()
 class DependencyChecks:
     """Implements `HealthChecks`."""
 
-    def __init__(self, settings: Settings, *, reads: QueryDatabase, blobs: BlobStore, limits: HealthLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reads: QueryDatabase,
+        blobs: BlobStore,
+        limits: HealthLimits = DEFAULT_LIMITS,
+        access_trail_fails: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`access_trail_fails` is the number of seconds for which the trail of access could not be written; None while it can."""
         self._settings, self._reads, self._blobs, self._limits = settings, reads, blobs, limits
+        self._access_trail_fails = access_trail_fails
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url,
             socket_connect_timeout=limits.check_seconds,
@@ -77,7 +87,12 @@ class DependencyChecks:
         seconds = self._limits.check_seconds
         results = await asyncio.gather(*(_within_timeout(names.split(), probe, seconds) for names, probe in probes.items()))
         loops = crash_loops(crashes_file(self._settings.data))
-        return [_crashing(dependency, loops) for group in results for dependency in group]
+        return [*(_crashing(dependency, loops) for group in results for dependency in group), *self._access_trail()]
+
+    def _access_trail(self) -> list[DependencyHealth]:
+        """Reported only while it cannot be written."""
+        seconds = self._access_trail_fails()
+        return [] if seconds is None else [_unhealthy("access-trail", f"no record could be written for {seconds:.0f} s: they wait")]
 
     async def _probe_postgres(self) -> list[DependencyHealth]:
         status = await system_status(self._reads)

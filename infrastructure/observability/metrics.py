@@ -44,6 +44,12 @@ REQUEST_SECONDS: Final = Histogram(
     "bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=LATENCY_BUCKETS, registry=API_METRICS
 )
 REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"], registry=API_METRICS)
+ACCESS_RECORDS: Final = Counter("bioscope_access_records", "Records appended to the trail of access.", registry=API_METRICS)
+LOST_ACCESS_RECORDS: Final = Counter(
+    "bioscope_access_records_lost",
+    "Records of the trail of access that were lost, since the database was unavailable for too long.",
+    registry=API_METRICS,
+)
 IMAGES: Final = Counter("bioscope_inference_images", "Images processed by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS)
 MODEL_CHECKS: Final = Counter(
     "bioscope_inference_model_checks", "Model packages checked by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS
@@ -57,6 +63,11 @@ EXTERNAL_ANSWERS: Final = Counter(
 
 BROKEN_CHAIN: Final = Gauge(
     "bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.", registry=RELAY_METRICS
+)
+BROKEN_ACCESS_CHAIN: Final = Gauge(
+    "bioscope_access_chain_broken",
+    "1 after the relay found a changed trail of access; it signs no more heads of it.",
+    registry=RELAY_METRICS,
 )
 DISCREPANCIES: Final = Gauge(
     "bioscope_record_discrepancies", "Claims, password hashes and data keys that differ from the log.", registry=API_METRICS

@@ -164,6 +164,7 @@ GET    /api/events                                          !  -      -      -  
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +
 GET    /api/events/schemas/{kind}                           !! +.     +.     +.     +.     -- +.
+GET    /api/audit                                           !  -      -      -      +      -  -
 GET    /api/audit/{about}/images                            !! --     --     --     +.     -- --
 GET    /api/audit/{about}/results                           !! --     --     --     ..     -- --
 GET    /api/audit/{about}/state                             !! --     --     --     +.     -- --

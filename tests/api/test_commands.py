@@ -297,6 +297,8 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope images recheck",
     "bioscope dead-letters discard",
     "bioscope models list",
+    "bioscope audit log",
+    "bioscope audit who",
     "bioscope models show",
     "bioscope models history",
     "bioscope policies list",

@@ -35,6 +35,8 @@ DAY = [
     "bioscope audit verify",
     "bioscope audit trail",
     "bioscope audit state",
+    "bioscope audit log",
+    "bioscope audit who",
     "bioscope users list",
     "bioscope users show",
     "bioscope users set-role",

@@ -975,6 +975,7 @@ begin
   );
   create index activity_about on activity using gin (subjects);
   create index activity_of_dataset on activity (dataset, position) where dataset is not null;
+  create index activity_of_actor on activity (actor, position) where type <> 'ChunkJudged';
   create index activity_of_account on activity ((subjects[cardinality(subjects)]), position)
     where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
   comment on table activity is 'All events, without their content: for live events and audit trails.';
@@ -1097,6 +1098,7 @@ comment on table read.team_members is 'Members of teams.';
 comment on column read.team_members.team is 'Refers to teams.';
 comment on column read.team_members.member is 'Refers to users.';
 
+create index activity_of_actor on read.activity (actor, position) where type <> 'ChunkJudged';
 alter table read.models add column promoter_teams uuid[];
 comment on column read.models.promoter_teams is 'Teams whose members may do so; null if there are none. Refers to teams.';
 comment on column read.dataset_access.subject is 'User or team that has the grant, or the subject of administrators. Refers to users.';

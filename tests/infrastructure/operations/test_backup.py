@@ -81,7 +81,17 @@ def accept(log, image_id):
 
 def rows(url):
     with psycopg.connect(url) as connection:
-        tables = ("es.events", "es.head", "es.commands", "es.claims", "es.secrets", "es.streams", "ops.heads")
+        tables = (
+            "es.events",
+            "es.head",
+            "es.commands",
+            "es.claims",
+            "es.secrets",
+            "es.streams",
+            "ops.heads",
+            "ops.access_log",
+            "ops.access_addresses",
+        )
         digest = "select md5(coalesce(string_agg(t::text, '|' order by t::text), '')) from {} t"
         return {table: connection.execute(digest.format(table)).fetchone() for table in tables}
 
