@@ -87,6 +87,8 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    registration_mode: str = "open"  # open, invite or closed
+    verifies_email: bool = False
     access_ttl: int = 600
     refresh_ttl: int = 7 * 86400
     anonymous_body_max_bytes: int = 8192

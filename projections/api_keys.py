@@ -5,6 +5,8 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
+from domain.access import Actor
 from domain.api_key import KeyIssued, KeyRevoked, KeyRotated, OwnerKind
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 
@@ -47,3 +49,16 @@ def fold(_: UUID, row: KeyRow | None, positioned: PositionedEvent, __: RowLookup
 
 
 TABLE = Table("api_keys", KeyRow, (KeyIssued, KeyRotated, KeyRevoked), stream_key, fold)
+
+ACTIVE_COUNT = """select count(*) as count from api_keys
+  where owner_id = %(owner)s and revoked_at is null and expires_at > now()"""
+
+
+class Count(msgspec.Struct, frozen=True):
+    count: int
+
+
+async def active_count(db: QueryDatabase, actor: Actor) -> int:
+    """The number of the actor's own keys that are neither revoked nor expired."""
+    (found,) = await db.rows(ACTIVE_COUNT, {"owner": actor.id}, into=Count)
+    return found.count

@@ -10,6 +10,8 @@ def web_options(settings: Settings) -> WebOptions:
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
         trusted_proxies=networks(settings),
+        registration_mode=settings.registration_mode,
+        verifies_email=settings.verifies_email,
         access_ttl=settings.access_ttl,
         refresh_ttl=settings.refresh_idle_ttl,
         anonymous_body_max_bytes=settings.anonymous_body_max_bytes,

@@ -1,0 +1,111 @@
+"""Pages to create an account, and to verify its e-mail address."""
+
+import asyncio
+from typing import Any, Final
+
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
+
+from api.middleware.authentication import OPEN
+from api.pages.forms import CURRENT_PASSWORD, EMAIL, FIRST_NAME, LAST_NAME, NEW_PASSWORD, USERNAME, FormPage, Link, Values, shown, submitted
+from api.pages.rendering import redirect, rendered
+from api.pages.sign_in import FORM
+from api.pages.tokens import require_purpose
+from api.request import RequestContext
+from api.sessions import anonymous_command
+from application import accounts, registrations
+from domain.errors import Forbidden
+from domain.links import LinkPurpose
+
+REGISTER: Final = FormPage(
+    path="/register",
+    title="Create an account",
+    button="Create the account",
+    fields=(EMAIL, USERNAME, FIRST_NAME, LAST_NAME, NEW_PASSWORD._replace(label="Password")),
+    links=(Link("You have an account? Sign in", "/sign-in"),),
+)
+VERIFY: Final = FormPage(
+    path="/account/verify",
+    title="Verify your e-mail address",
+    text=("Enter the password that you chose when you created the account.",),
+    button="Verify the address",
+    fields=(
+        CURRENT_PASSWORD,
+        USERNAME._replace(
+            label="Another user name", is_required=False, hint="Only if the one that you chose is taken. Otherwise leave it empty."
+        ),
+    ),
+)
+REQUESTED: Final = (
+    "A mail with a link is on its way to your address. Open the link to verify it.",
+    "The link works once, within 30 minutes. If it is too late, sign in and send the mail again.",
+)
+NOT_OPEN: Final = {
+    "invite": "Accounts are created by invitation. Ask an administrator to invite you",
+    "closed": "No accounts can be created here. Ask an administrator",
+}
+
+
+def require_open(context: RequestContext) -> None:
+    """Raises Forbidden unless everybody may create an account."""
+    if (sentence := NOT_OPEN.get(context.options.registration_mode)) is not None:
+        raise Forbidden(sentence)
+
+
+@get("/register", opt=OPEN, include_in_schema=False)
+async def register_page(context: NamedDependency[RequestContext], sent: FromQuery[bool] = False) -> Response[str]:  # noqa: FBT002
+    require_open(context)
+    if sent:
+        return rendered("message.html", context.options, title="Look into your mail", text=REQUESTED, link=Link("Sign in", "/sign-in"))
+    return shown(context, REGISTER)
+
+
+@post("/register", opt=OPEN | FORM, include_in_schema=False)
+async def register(context: NamedDependency[RequestContext]) -> Response[Any]:
+    require_open(context)
+
+    async def perform(values: Values) -> Response[Any]:
+        await asyncio.to_thread(context.services.sign_in_limits.registration, context.network)
+        await context.execute(
+            registrations.request if context.options.verifies_email else accounts.register,
+            email=values["email"],
+            username=values["username"],
+            first_name=values["first_name"],
+            last_name=values["last_name"],
+            password=values["password"],
+            network=context.network,
+            passwords=context.services.passwords,
+            command=anonymous_command(context),
+        )
+        return redirect(context.options, "/register?sent=true" if context.options.verifies_email else "/sign-in?after=registered")
+
+    return await submitted(context, REGISTER, perform)
+
+
+@get("/account/verify", opt=OPEN, include_in_schema=False)
+async def verify_page(context: NamedDependency[RequestContext], token: FromQuery[str] = "") -> Response[str]:
+    require_purpose(context, token, LinkPurpose.VERIFY_EMAIL)
+    return shown(context, VERIFY, token=token)
+
+
+@post("/account/verify", opt=OPEN | FORM, include_in_schema=False)
+async def verify(context: NamedDependency[RequestContext]) -> Response[Any]:
+    services = context.services
+
+    async def perform(values: Values) -> Response[Any]:
+        await context.execute(
+            registrations.verify,
+            token=values["token"],
+            password=values["password"],
+            username=values["username"] or None,
+            network=context.network,
+            links=services.mail_links,
+            passwords=services.passwords,
+            tokens=services.refresh_tokens,
+            sign_in_limits=services.sign_in_limits,
+            command=anonymous_command(context),
+        )
+        return redirect(context.options, "/sign-in?after=verified")
+
+    return await submitted(context, VERIFY, perform)
