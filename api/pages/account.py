@@ -67,6 +67,13 @@ async def account_page(context: NamedDependency[RequestContext], after: FromQuer
     )
 
 
+async def address_of(person: RequestContext) -> str:
+    """Raises SignedOut for a registration, which has no account yet."""
+    if person.actor.kind == "pending":
+        raise SignedOut
+    return (await person.read_log(accounts.load_account, user_id=person.actor.id)).email
+
+
 async def registration_of(person: RequestContext) -> Registration:
     """The registration of a person whose address is not verified. Raises SignedOut if it has ended."""
     found = await asyncio.to_thread(person.services.log.load, person.actor.id, registration.evolve)
@@ -110,16 +117,16 @@ async def end_sessions(context: NamedDependency[RequestContext]) -> Response[Any
 
 @get("/account/password", opt=OPEN, include_in_schema=False)
 async def password_page(context: NamedDependency[RequestContext]) -> Response[Any]:
-    await require_visitor(context)
-    return shown(context, PASSWORD)
+    person = await require_visitor(context)
+    return shown(context, PASSWORD, address=await address_of(person))
 
 
 @post("/account/password", opt=OPEN | FORM, include_in_schema=False)
 async def change_password(context: NamedDependency[RequestContext]) -> Response[Any]:
-    services = context.services
+    await sent_values(context)
+    person, services = await require_visitor(context), context.services
 
     async def perform(values: Values) -> Response[Any]:
-        person = await require_visitor(context)
         new = NewPassword(
             password=values["password"],
             current=values["current_password"],
@@ -139,4 +146,4 @@ async def change_password(context: NamedDependency[RequestContext]) -> Response[
         context.identities.forget(person.actor.id)
         return redirect(context.options, "/account?after=password")
 
-    return await submitted(context, PASSWORD, perform)
+    return await submitted(context, PASSWORD, perform, address=await address_of(person))

@@ -8,9 +8,9 @@ from litestar.params import FromQuery
 
 from api.middleware.authentication import OPEN
 from api.pages.forms import FormPage, Values, shown, submitted
+from api.pages.links import address_of, sent_token
 from api.pages.rendering import redirect
 from api.pages.sign_in import FORM
-from api.pages.tokens import require_purpose
 from api.pages.visits import visitor
 from api.request import RequestContext
 from api.sessions import anonymous_command
@@ -27,8 +27,7 @@ PAGE: Final = FormPage(
 
 @get("/account/email", opt=OPEN, include_in_schema=False)
 async def confirm_page(context: NamedDependency[RequestContext], token: FromQuery[str] = "") -> Response[str]:
-    require_purpose(context, token, LinkPurpose.CHANGE_EMAIL)
-    return shown(context, PAGE, token=token)
+    return shown(context, PAGE, token=token, address=await address_of(context, token, LinkPurpose.CHANGE_EMAIL))
 
 
 @post("/account/email", opt=OPEN | FORM, include_in_schema=False)
@@ -39,4 +38,5 @@ async def confirm(context: NamedDependency[RequestContext]) -> Response[Any]:
         page = "/sign-in" if await visitor(context) is None else "/account"
         return redirect(context.options, f"{page}?after=email")
 
-    return await submitted(context, PAGE, perform)
+    address = await address_of(context, await sent_token(context), LinkPurpose.CHANGE_EMAIL)
+    return await submitted(context, PAGE, perform, address=address)

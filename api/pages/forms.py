@@ -59,8 +59,8 @@ class FieldProblem(NamedTuple):
     sentence: str
 
 
-EMAIL: Final = Field("email", "E-mail address", "email", "email")
-USERNAME: Final = Field("username", "User name", "username", maximum=50, hint="3 to 50 characters")
+EMAIL: Final = Field("email", "E-mail address", "username", "email")
+USERNAME: Final = Field("username", "User name", "nickname", maximum=50, hint="3 to 50 characters")
 FIRST_NAME: Final = Field("first_name", "First name", "given-name", maximum=50)
 LAST_NAME: Final = Field("last_name", "Last name", "family-name", maximum=50)
 NEW_PASSWORD: Final = Field(
@@ -75,11 +75,12 @@ def shown(
     *,
     values: Values | None = None,
     token: str = "",
+    address: str = "",
     facts: Mapping[str, str] | None = None,
     notice: str = "",
     error: DomainError | None = None,
 ) -> Response[str]:
-    """The page. `facts` are shown above the form, `token` is sent with it."""
+    """The page. `facts` are shown above the form, `token` is sent with it. Browsers store a password for the `address`."""
     problems = problems_of(error, page) if error else []
     return rendered(
         "form.html",
@@ -89,6 +90,7 @@ def shown(
         page=page,
         values=values or {},
         token=token,
+        address=address,
         facts=facts or {},
         notice=notice,
         problems=problems,
@@ -101,6 +103,7 @@ async def submitted(
     page: FormPage,
     perform: Callable[[Values], Awaitable[Response[Any]]],
     *,
+    address: str = "",
     facts: Mapping[str, str] | None = None,
 ) -> Response[Any]:
     """The answer of `perform` to the values that were sent, or the page again with the reason why it was refused.
@@ -115,7 +118,7 @@ async def submitted(
     except DomainError as error:
         if isinstance(error, InvalidLink | SignedOut):
             raise
-        return shown(context, page, values=values, token=values["token"], facts=facts, error=error)
+        return shown(context, page, values=values, token=values["token"], address=address, facts=facts, error=error)
 
 
 async def sent_values(context: RequestContext) -> Values:

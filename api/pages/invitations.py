@@ -1,6 +1,5 @@
 """The page on which an invited person creates the account."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from litestar import Response, get, post
@@ -8,12 +7,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
 from api.middleware.authentication import OPEN
-from api.pages.forms import FIRST_NAME, LAST_NAME, NEW_PASSWORD, USERNAME, FormPage, Values, sent_values, shown, submitted
+from api.pages.forms import FIRST_NAME, LAST_NAME, NEW_PASSWORD, USERNAME, FormPage, Values, shown, submitted
+from api.pages.links import sent_token
 from api.pages.rendering import redirect
 from api.pages.sign_in import FORM
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import invitations
+from domain.invitation import Invitation
 
 PAGE: Final = FormPage(
     path="/account/invitation",
@@ -24,17 +25,15 @@ PAGE: Final = FormPage(
 )
 
 
-async def facts_of(context: RequestContext, token: str) -> Mapping[str, str]:
-    """What the invitation offers. Raises InvalidLink."""
-    invitation = await context.execute(
-        invitations.of_token, token=token, links=context.services.mail_links, command=anonymous_command(context)
-    )
-    return {"E-mail address": invitation.email, "Role": invitation.role.value}
+async def invitation_of(context: RequestContext, token: str) -> Invitation:
+    """Raises InvalidLink."""
+    return await context.execute(invitations.of_token, token=token, links=context.services.mail_links, command=anonymous_command(context))
 
 
 @get("/account/invitation", opt=OPEN, include_in_schema=False)
 async def invitation_page(context: NamedDependency[RequestContext], token: FromQuery[str] = "") -> Response[str]:
-    return shown(context, PAGE, token=token, facts=await facts_of(context, token))
+    invitation = await invitation_of(context, token)
+    return shown(context, PAGE, token=token, address=invitation.email, facts={"Role": invitation.role.value})
 
 
 @post("/account/invitation", opt=OPEN | FORM, include_in_schema=False)
@@ -56,5 +55,5 @@ async def accept(context: NamedDependency[RequestContext]) -> Response[Any]:
         )
         return redirect(context.options, "/sign-in?after=accepted")
 
-    facts = await facts_of(context, (await sent_values(context)).get("token", ""))
-    return await submitted(context, PAGE, perform, facts=facts)
+    invitation = await invitation_of(context, await sent_token(context))
+    return await submitted(context, PAGE, perform, address=invitation.email, facts={"Role": invitation.role.value})

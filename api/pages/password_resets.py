@@ -9,9 +9,9 @@ from litestar.params import FromQuery
 
 from api.middleware.authentication import OPEN
 from api.pages.forms import EMAIL, NEW_PASSWORD, FormPage, Link, Values, shown, submitted
+from api.pages.links import address_of, sent_token
 from api.pages.rendering import redirect, rendered
-from api.pages.sign_in import FORM
-from api.pages.tokens import require_purpose
+from api.pages.sign_in import FORM, sign_in_again
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import password_resets
@@ -22,7 +22,7 @@ REQUEST: Final = FormPage(
     title="Forgot your password?",
     text=("Enter the e-mail address of your account. We send a link with which you set a new password.",),
     button="Send the link",
-    fields=(EMAIL,),
+    fields=(EMAIL._replace(autocomplete="email"),),
     links=(Link("Back to sign in", "/sign-in"),),
 )
 RESET: Final = FormPage(
@@ -59,8 +59,8 @@ async def forgot_password(context: NamedDependency[RequestContext]) -> Response[
 
 @get("/account/reset", opt=OPEN, include_in_schema=False)
 async def reset_page(context: NamedDependency[RequestContext], token: FromQuery[str] = "") -> Response[str]:
-    require_purpose(context, token, LinkPurpose.RESET_PASSWORD)
-    return shown(context, RESET, token=token)
+    address = await address_of(context, token, LinkPurpose.RESET_PASSWORD)
+    return shown(context, RESET, token=token, address=address)
 
 
 @post("/account/reset", opt=OPEN | FORM, include_in_schema=False)
@@ -68,7 +68,7 @@ async def reset(context: NamedDependency[RequestContext]) -> Response[Any]:
     services = context.services
 
     async def perform(values: Values) -> Response[Any]:
-        await context.execute(
+        done = await context.execute(
             password_resets.reset,
             token=values["token"],
             password=values["password"],
@@ -78,6 +78,7 @@ async def reset(context: NamedDependency[RequestContext]) -> Response[Any]:
             tokens=services.refresh_tokens,
             command=anonymous_command(context),
         )
-        return redirect(context.options, "/sign-in?after=reset")
+        return sign_in_again(context, after="reset", ended=done.id)
 
-    return await submitted(context, RESET, perform)
+    address = await address_of(context, await sent_token(context), LinkPurpose.RESET_PASSWORD)
+    return await submitted(context, RESET, perform, address=address)

@@ -55,8 +55,8 @@ def handlers(options: WebOptions) -> ExceptionHandlersMap:
 
     def on_signed_out(request: Request[Any, Any, Any], _: SignedOut) -> Response[Any]:
         cookie = expired_cookie(options)
-        path = "/sign-in?after=ended" if cookie.key in request.cookies else "/sign-in"
-        return redirect(options, path, cookies=[cookie])
+        had_session = cookie.key in request.cookies
+        return redirect(options, "/sign-in?after=ended", cookies=[cookie]) if had_session else redirect(options, "/sign-in")
 
     def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
         headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}

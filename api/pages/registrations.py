@@ -9,9 +9,9 @@ from litestar.params import FromQuery
 
 from api.middleware.authentication import OPEN
 from api.pages.forms import CURRENT_PASSWORD, EMAIL, FIRST_NAME, LAST_NAME, NEW_PASSWORD, USERNAME, FormPage, Link, Values, shown, submitted
+from api.pages.links import address_of, sent_token
 from api.pages.rendering import redirect, rendered
-from api.pages.sign_in import FORM
-from api.pages.tokens import require_purpose
+from api.pages.sign_in import FORM, sign_in_again
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import accounts, registrations
@@ -85,8 +85,8 @@ async def register(context: NamedDependency[RequestContext]) -> Response[Any]:
 
 @get("/account/verify", opt=OPEN, include_in_schema=False)
 async def verify_page(context: NamedDependency[RequestContext], token: FromQuery[str] = "") -> Response[str]:
-    require_purpose(context, token, LinkPurpose.VERIFY_EMAIL)
-    return shown(context, VERIFY, token=token)
+    address = await address_of(context, token, LinkPurpose.VERIFY_EMAIL)
+    return shown(context, VERIFY, token=token, address=address)
 
 
 @post("/account/verify", opt=OPEN | FORM, include_in_schema=False)
@@ -106,6 +106,7 @@ async def verify(context: NamedDependency[RequestContext]) -> Response[Any]:
             sign_in_limits=services.sign_in_limits,
             command=anonymous_command(context),
         )
-        return redirect(context.options, "/sign-in?after=verified")
+        return sign_in_again(context, after="verified", ended=services.mail_links.read(values["token"]).stream)
 
-    return await submitted(context, VERIFY, perform)
+    address = await address_of(context, await sent_token(context), LinkPurpose.VERIFY_EMAIL)
+    return await submitted(context, VERIFY, perform, address=address)

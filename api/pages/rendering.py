@@ -26,6 +26,7 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",  # with no-referrer, browsers would send a form without its origin
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+TEMPLATES.filters["sentence"] = lambda text: text if text.endswith((".", "?")) else f"{text}."
 STYLES_PATH: Final = "/pages.css"
 
 
@@ -39,7 +40,7 @@ def rendered(
 
 def redirect(options: WebOptions, path: str, **more: Any) -> Response[Any]:
     """Continue at another page, which the browser loads with GET."""
-    return Response(None, status_code=303, headers={"Location": f"{options.base_path}{path}"}, **more)
+    return Response(b"", status_code=303, media_type="text/plain", headers={"Location": f"{options.base_path}{path}"}, **more)
 
 
 @cache

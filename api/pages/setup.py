@@ -13,6 +13,7 @@ from api.pages.sign_in import FORM
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import bootstrap
+from domain.errors import InvalidLink
 
 PAGE: Final = FormPage(
     path="/setup",
@@ -23,8 +24,15 @@ PAGE: Final = FormPage(
 )
 
 
+async def require_needed(context: RequestContext, token: str) -> None:
+    """Raises InvalidLink for another token than that of this installation, and once there is or was an administrator."""
+    if not context.services.bootstrap_tokens.is_genuine(token) or not await context.read_log(bootstrap.is_needed):
+        raise InvalidLink
+
+
 @get("/setup", opt=OPEN, include_in_schema=False)
 async def setup_page(context: NamedDependency[RequestContext], token: FromQuery[str] = "") -> Response[str]:
+    await require_needed(context, token)
     return shown(context, PAGE, token=token)
 
 

@@ -1,6 +1,7 @@
 """Pages to sign in and out."""
 
 from typing import Any, Final
+from uuid import UUID
 
 from litestar import Response, get, post
 from litestar.di import NamedDependency
@@ -19,7 +20,7 @@ PAGE: Final = FormPage(
     path="/sign-in",
     title="Sign in",
     button="Sign in",
-    fields=(EMAIL._replace(autocomplete="username"), CURRENT_PASSWORD),
+    fields=(EMAIL, CURRENT_PASSWORD),
     links=(Link("Forgot your password?", "/forgot-password"),),
     sentences={"not_authenticated": "The e-mail address or the password is wrong, or the account may not sign in"},
 )
@@ -33,6 +34,12 @@ NOTICES: Final = {
     "setup": "You are the first administrator. Sign in with your address and password.",
     "email": "Your new e-mail address is confirmed. Use it from now on to sign in.",
 }
+
+
+def sign_in_again(context: RequestContext, *, after: str, ended: UUID) -> Response[Any]:
+    """Continue at the page for signing in, after something that ended the sessions of the account or registration `ended`."""
+    context.identities.forget(ended)
+    return redirect(context.options, f"/sign-in?after={after}", cookies=[expired_cookie(context.options)])
 
 
 @get("/sign-in", opt=OPEN, include_in_schema=False)

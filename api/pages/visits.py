@@ -64,7 +64,9 @@ async def visitor(context: RequestContext) -> RequestContext | None:
         return None
     try:
         session_id = context.services.page_tokens.session_of(token)
-        identity = context.identities.cached_in(session_id) or await asyncio.to_thread(context.identities.signed_in, session_id)
+        identity = context.identities.cached_in(session_id)
+        if identity is None:
+            identity = await asyncio.to_thread(context.identities.signed_in, session_id)
     except NotAuthenticated:
         return None
     if _has_expired(identity, context.options):
