@@ -149,8 +149,6 @@ def browser(folder):
     with subprocess.Popen([PROGRAM, *OPTIONS, f"--user-data-dir={folder}", "about:blank"], stderr=subprocess.DEVNULL) as process:
         try:
             port, path = wait_until(lambda: re.fullmatch(r"(\d+)\n(\S+)", port_file.read_text()), within=60, ignoring=[OSError]).groups()
-                lambda: port_file.exists() and port_file.read_text().count("\n") and port_file.read_text().split("\n"), within=60
-            )
             with connect(f"ws://127.0.0.1:{port}{path}", max_size=2**26, proxy=None) as socket:
                 yield Browser(socket)
         finally:
