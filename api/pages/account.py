@@ -18,6 +18,7 @@ from api.pages.visits import SignedOut, visitor
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import accounts, registrations, sessions
+from application.authentication import PENDING
 from application.passwords import NewPassword
 from domain import registration
 from domain.errors import NotFound
@@ -55,7 +56,7 @@ async def account_page(context: NamedDependency[RequestContext], after: FromQuer
     """`after` is a word for what led here; an unknown one is ignored."""
     person = await require_visitor(context)
     notice = NOTICES.get(after, "")
-    if person.actor.kind == "pending":
+    if person.actor.kind == PENDING:
         return rendered("pending.html", context.options, registration=await registration_of(person), notice=notice)
     return rendered(
         "account.html",
@@ -68,9 +69,6 @@ async def account_page(context: NamedDependency[RequestContext], after: FromQuer
 
 
 async def address_of(person: RequestContext) -> str:
-    """Raises SignedOut for a registration, which has no account yet."""
-    if person.actor.kind == "pending":
-        raise SignedOut
     return (await person.read_log(accounts.load_account, user_id=person.actor.id)).email
 
 
@@ -93,7 +91,7 @@ async def send_again(context: NamedDependency[RequestContext]) -> Response[Any]:
     """Send the mail with the link again, to the address that was registered."""
     await sent_values(context)
     person = await require_visitor(context)
-    if person.actor.kind == "pending":
+    if person.actor.kind == PENDING:
         pending = await registration_of(person)
         await asyncio.to_thread(context.services.sign_in_limits.mail, pending.email, context.network)
         await context.execute(registrations.request_verification, email=pending.email, command=anonymous_command(context))
@@ -118,6 +116,8 @@ async def end_sessions(context: NamedDependency[RequestContext]) -> Response[Any
 @get("/account/password", opt=OPEN, include_in_schema=False)
 async def password_page(context: NamedDependency[RequestContext]) -> Response[Any]:
     person = await require_visitor(context)
+    if person.actor.kind == PENDING:
+        return redirect(context.options, "/account")
     return shown(context, PASSWORD, address=await address_of(person))
 
 
@@ -125,6 +125,8 @@ async def password_page(context: NamedDependency[RequestContext]) -> Response[An
 async def change_password(context: NamedDependency[RequestContext]) -> Response[Any]:
     await sent_values(context)
     person, services = await require_visitor(context), context.services
+    if person.actor.kind == PENDING:
+        return redirect(context.options, "/account")
 
     async def perform(values: Values) -> Response[Any]:
         new = NewPassword(

@@ -132,14 +132,14 @@ async def sent_values(context: RequestContext) -> Values:
 
 
 def require_lengths(page: FormPage, values: Values) -> None:
-    """Raises Invalid for empty and overlong values. The rules of the values themselves are checked by the use cases."""
+    """Raises Invalid for empty and overlong values, InvalidLink for an overlong token. Use cases check the rules of the values."""
     errors = [
         {"loc": ["body", field.name], "msg": message} for field in page.fields if (message := _length_problem(field, values[field.name]))
     ]
     if errors:
         raise Invalid("The form is not complete", errors=errors)  # type: ignore[arg-type]
     if len(values["token"]) > MAX_TOKEN_CHARACTERS:
-        raise Malformed("The link is not complete: open it again from the mail")
+        raise InvalidLink
 
 
 def _length_problem(field: Field, value: str) -> str:

@@ -12,12 +12,12 @@ from api.pages.forms import Link, retry_header
 from api.pages.rendering import redirect, rendered
 from api.pages.visits import SignedOut, expired_cookie
 from api.problems import STATUS, request_id_of
-from domain.errors import DomainError
+from domain.errors import DomainError, InvalidLink
 
 log = structlog.get_logger()
 
 HOME: Final = Link("To the start page", "/")
-INVALID_LINK: Final = {
+NEXT: Final = {
     "/account/verify": Link("Sign in, and send the mail again", "/sign-in"),
     "/account/reset": Link("Request a new link", "/forgot-password"),
     "/account/email": Link("Sign in, and change the address again", "/sign-in"),
@@ -32,14 +32,16 @@ TITLES: Final = {
     429: "Too many attempts",
     503: "Not available right now",
 }
-INVITATION_ENDED: Final = "This invitation is invalid, was used already, or has expired. Ask the person who invited you to send it again"
-SETUP_ENDED: Final = "This address is invalid or was used already. If there is no administrator yet, the log of the server shows a new one"
+ENDED: Final = {
+    "/account/invitation": "This invitation is invalid, was used already, or has expired. Ask the person who invited you to send it again",
+    "/setup": "This address is invalid or was used already. If there is no administrator yet, the log of the server shows the right one",
+}
 
 
 def problem_page(
-    options: WebOptions, *, status: int, detail: str, link: Link = HOME, headers: dict[str, str] | None = None
+    options: WebOptions, *, status: int, detail: str, title: str = "", link: Link = HOME, headers: dict[str, str] | None = None
 ) -> Response[str]:
-    title = TITLES.get(status, TITLES[503 if status >= 500 else 400])
+    title = title or TITLES.get(status, TITLES[503 if status >= 500 else 400])
     return rendered("message.html", options, status=status, headers=headers, title=title, text=(detail,), link=link)
 
 
@@ -47,11 +49,12 @@ def handlers(options: WebOptions) -> ExceptionHandlersMap:
     """The handlers of errors for the routes of pages."""
 
     def on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
-        path, detail, link = str(request.scope["path"]), error.detail, HOME
-        if error.code == "invalid_link":
-            link = INVALID_LINK.get(path, HOME)
-            detail = {"/account/invitation": INVITATION_ENDED, "/setup": SETUP_ENDED}.get(path, detail)
-        return problem_page(options, status=STATUS.get(error.code, 400), detail=detail, link=link, headers=retry_header(error))
+        status = STATUS.get(error.code, 400)
+        if isinstance(error, InvalidLink):
+            path = str(request.scope["path"])
+            detail, link = ENDED.get(path, error.detail), NEXT.get(path, HOME)
+            return problem_page(options, status=status, title="This link does not work", detail=detail, link=link)
+        return problem_page(options, status=status, detail=error.detail, headers=retry_header(error))
 
     def on_signed_out(request: Request[Any, Any, Any], _: SignedOut) -> Response[Any]:
         cookie = expired_cookie(options)

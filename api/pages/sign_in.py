@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
 from api.middleware.authentication import OPEN
+from api.options import WebOptions
 from api.pages.forms import CURRENT_PASSWORD, EMAIL, FormPage, Link, Values, sent_values, shown, submitted
 from api.pages.rendering import redirect
 from api.pages.visits import expired_cookie, session_cookie, visitor
@@ -24,6 +25,7 @@ PAGE: Final = FormPage(
     links=(Link("Forgot your password?", "/forgot-password"),),
     sentences={"not_authenticated": "The e-mail address or the password is wrong, or the account may not sign in"},
 )
+REGISTER: Final = Link("Create an account", "/register")
 NOTICES: Final = {
     "signed-out": "You are signed out.",
     "ended": "Your session has ended. Sign in again.",
@@ -34,6 +36,11 @@ NOTICES: Final = {
     "setup": "You are the first administrator. Sign in with your address and password.",
     "email": "Your new e-mail address is confirmed. Use it from now on to sign in.",
 }
+
+
+def page_for(options: WebOptions) -> FormPage:
+    """The page, with a way to a new account where everybody may create one."""
+    return PAGE._replace(links=(*PAGE.links, REGISTER)) if options.registration_mode == "open" else PAGE
 
 
 def sign_in_again(context: RequestContext, *, after: str, ended: UUID) -> Response[Any]:
@@ -47,7 +54,7 @@ async def sign_in_page(context: NamedDependency[RequestContext], after: FromQuer
     """`after` is a word for what led here; an unknown one is ignored."""
     if await visitor(context) is not None:
         return redirect(context.options, "/account")
-    return shown(context, PAGE, notice=NOTICES.get(after, ""))
+    return shown(context, page_for(context.options), notice=NOTICES.get(after, ""))
 
 
 @post("/sign-in", opt=OPEN | FORM, include_in_schema=False)
@@ -56,7 +63,7 @@ async def sign_in(context: NamedDependency[RequestContext]) -> Response[Any]:
         signed_in = await start_session(context, values["email"], values["password"])
         return redirect(context.options, "/account", cookies=[session_cookie(context, signed_in.session_id)])
 
-    return await submitted(context, PAGE, perform)
+    return await submitted(context, page_for(context.options), perform)
 
 
 @post("/sign-out", opt=OPEN | FORM, include_in_schema=False)
