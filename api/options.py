@@ -87,8 +87,6 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    registration_mode: str = "open"  # open, invite or closed
-    verifies_email: bool = False
     access_ttl: int = 600
     refresh_ttl: int = 7 * 86400
     anonymous_body_max_bytes: int = 8192
@@ -103,6 +101,9 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     upload_max_bytes: int = 64 * 1024**2
     model_max_bytes: int = 512 * 1024**2
     secure_cookies: bool = False
+    registration: str = "open"
+    verifies_email: bool = False
+    equal_answer_seconds: float = 0.5  # how long the answer to a request for a mail takes at least
     preview_wait_seconds: float = 2.0  # for the inspection of an image
     max_preview_waits: int = 64  # concurrent requests; further ones are answered without waiting
     exports_per_account: int = 2  # in progress

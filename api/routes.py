@@ -11,12 +11,14 @@ from api.datasets import Datasets
 from api.devices import Devices
 from api.events import Events
 from api.images import Images
+from api.invitations import Invitations
 from api.kserve.routes import Inference
 from api.live import hub
 from api.model_checks import ModelChecks
 from api.models import Models
 from api.policies import Policies, PoliciesOfResults
 from api.previews import Previews
+from api.registrations import Registrations
 from api.results import Results
 from api.sessions import Sessions
 from api.statistics import Statistics
@@ -26,7 +28,9 @@ ROUTES: tuple[Any, ...] = (
     health.ready,
     health.metrics,
     Sessions,
+    Registrations,
     Users,
+    Invitations,
     Devices,
     Datasets,
     Images,

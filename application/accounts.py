@@ -15,8 +15,9 @@ from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
 from domain.events import Event
-from domain.user import Status, User
+from domain.user import Status, User, UserRegistered
 from domain.values import canonical
+from domain.values import email as email_address
 
 
 def load_account(log: EventStore, user_id: UUID) -> User:
@@ -44,18 +45,29 @@ def register(
     event = user.register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
-    claims = (
-        UniqueClaim(scope="email", value=event.email, stream=user_id),
-        UniqueClaim(scope="username", value=event.username, stream=user_id),
-    )
     requester = PasswordRequester(network, is_stranger=True)
     password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, requester=requester)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
-        return create_stream(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
+        return create_stream(log, command, [event], claims=name_claims(event), secrets=(password_secret(user_id, password_hash),))
     except Taken as taken:
         named = {"email": "Email", "username": "Username"}[taken.scope]
         raise Taken(f"{named} already used", scope=taken.scope) from None
+
+
+def name_claims(registered: UserRegistered) -> tuple[UniqueClaim, UniqueClaim]:
+    """The claims of a new account's e-mail address and user name."""
+    return (
+        UniqueClaim(scope="email", value=registered.email, stream=registered.originator_id),
+        UniqueClaim(scope="username", value=registered.username, stream=registered.originator_id),
+    )
+
+
+def taken_name(taken: Taken) -> Taken:
+    """The refusal of a name for the owner of an e-mail address, who may know whether the address has an account."""
+    if taken.scope == "username":
+        return Taken("This user name is used already: choose another one", scope="username")
+    return Taken("This e-mail address has an account already: sign in, or reset its password", scope="email")
 
 
 def find(email: str, log: EventStore) -> User | None:
@@ -78,13 +90,21 @@ def update(
     passwords: PasswordHasher,
     tokens: RefreshTokens,
     sign_in_limits: SignInLimits | None = None,
+    verifies_email: bool = False,
+    network: str = "",
 ) -> CommandResult:
     """Apply all the changes or none, in one command. A deactivation or a new password also ends the user's sessions.
 
-    `sign_in_limits` is required with a `password`. Raises Forbidden, Invalid, Taken, LastAdministrator, and TooMany (attempts at the
-    current password); nothing has changed then.
+    With `verifies_email`, the user's own new address takes effect when the link in a mail is opened. `network` is the client's network.
+    `sign_in_limits` is required with a `password` and with `verifies_email`. Raises Forbidden, Invalid, Taken, LastAdministrator, and
+    TooMany (attempts at the current password, and mails); nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
+    requested_email = profile.get("email") if verifies_email and command.actor.id == user_id else None
+    if requested_email is not None:
+        assert sign_in_limits is not None
+        profile = {name: value for name, value in profile.items() if name != "email"}
+        count_email_change(load_account(log, user_id), requested_email, network, sign_in_limits)
     password_hash = None
     if password is not None:
         assert sign_in_limits is not None
@@ -96,6 +116,7 @@ def update(
             lambda it: user.change_profile(it, profile, by=by, at=at),
             lambda it: user.change_role(it, role or it.role, by=by, at=at),
             lambda it: user.change_status(it, status or it.status, by=by, at=at),
+            lambda it: _email_change(it, requested_email, command),
             lambda it: [user.change_password(it, password_hash=password_hash, by=by, at=at)] if password_hash else [],
         )
         return chain(account, user.evolve, parts)
@@ -110,6 +131,18 @@ def update(
     elif password is not None:
         end_sessions(user_id, session.Reason.PASSWORD, but=password.keep, command=command, log=log, tokens=tokens)
     return result
+
+
+def count_email_change(account: User, email: str, network: str, sign_in_limits: SignInLimits) -> None:
+    """Count the mail to a new address. Raises Invalid for an invalid address, and TooMany."""
+    if email_address(email) != account.email:
+        sign_in_limits.mail(email, network)
+
+
+def _email_change(account: User, email: str | None, command: Command) -> Sequence[Event]:
+    if email is None:
+        return ()
+    return user.request_email_change(account, email=email, request_id=new_id(command, "request"), by=command.actor.id, at=command.at)
 
 
 def _may_update(actor: Actor, user_id: UUID, *, restricted: bool, password: bool) -> None:

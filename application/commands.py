@@ -64,6 +64,7 @@ def create_stream(
     *,
     guards: Sequence[StreamPrecondition] = (),
     claims: Sequence[UniqueClaim] = (),
+    releases: Sequence[ReleasedClaim] = (),
     secrets: Sequence[Secret] = (),
 ) -> CommandResult:
     """Append the first events of a new stream, followed by any events of other streams.
@@ -72,7 +73,7 @@ def create_stream(
     """
     stream = events[0].originator_id
     version = sum(event.originator_id == stream for event in events)
-    appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, secrets=secrets)
+    appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, releases=releases, secrets=secrets)
     return CommandResult(id=appended.subject or stream, version=version, position=appended.position, replayed=appended.replayed)
 
 

@@ -7,6 +7,7 @@ import msgspec
 from application.limits.sign_in_attempts import SignInLimits
 from application.ports import EventStore, PasswordHasher, PasswordRequester, Secret
 from domain.errors import Forbidden
+from domain.registration import Registration
 from domain.user import User, commitment
 from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, canonical, invalid
 
@@ -34,17 +35,25 @@ def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
     return Secret(kind=PASSWORD, owner=user_id, value=password_hash)
 
 
-def stored_password_hash(account: User, log: EventStore) -> bytes | None:
-    """The account's password hash. None if there is none, or if it was replaced in the database: the log commits to another one."""
+def stored_password_hash(account: User | Registration, log: EventStore) -> bytes | None:
+    """The password hash of an account or a registration.
+
+    None if there is none, or if it was replaced in the database: the log commits to another one.
+    """
     stored = log.secret(PASSWORD, account.id)
     replaced = stored is not None and account.password_commitment not in {"", commitment(account.id, stored)}
     return None if replaced else stored
 
 
-def new_password_hash(password: str, *, email: str, username: str, passwords: PasswordHasher, requester: PasswordRequester) -> bytes:
-    """The hash of a new password. Raises Invalid if the password breaks the rule, Unavailable while too many passwords are hashed."""
+def new_password_hash(
+    password: str, *, email: str, username: str, passwords: PasswordHasher, requester: PasswordRequester, like: bytes | None = None
+) -> bytes:
+    """The hash of a new password, with the salt of the hash `like` if one is given.
+
+    Raises Invalid if the password breaks the rule, Unavailable while too many passwords are hashed.
+    """
     password_rule(password, email=email, username=username)
-    return passwords.hash(password, requester=requester)
+    return passwords.hash(password, requester=requester, like=like)
 
 
 def changed_password_hash(

@@ -260,7 +260,14 @@ class PasswordRequester(NamedTuple):
 class PasswordHasher(Protocol):
     """Computes slow password hashes: few at a time, few per requester, known users first. Raises Unavailable if too many wait."""
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes: ...
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
+        """A hash with a new salt, or with the salt and the parameters of the hash `like`, so that one computation verifies both."""
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        """The index of the first hash that the password matches, or None. It always takes as long as one real hash.
+
+        The hash is computed with the salt and the parameters of the first candidate, and compared with each candidate that has them too.
+        """
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Whether the password matches the hash `known`. None takes as long as a real hash and never matches."""
@@ -313,6 +320,14 @@ class MailLinks(Protocol):
 
     def is_genuine(self, token: str, *, address: str) -> bool:
         """Whether this installation issued the token for this address."""
+
+
+class BootstrapTokens(Protocol):
+    """The token with which the first administrator creates an account. It is derived from a key."""
+
+    def token(self) -> str: ...
+
+    def is_genuine(self, token: str) -> bool: ...
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,17 @@ import msgspec
 from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits
 from application.model_packages import ExportPackage
-from application.ports import BlobStore, EventStore, InputCheck, LastSeen, PasswordHasher, Predictor, RefreshTokens
+from application.ports import (
+    BlobStore,
+    BootstrapTokens,
+    EventStore,
+    InputCheck,
+    LastSeen,
+    MailLinks,
+    PasswordHasher,
+    Predictor,
+    RefreshTokens,
+)
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 
@@ -122,7 +132,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     hashes under which a request's payload may be stored, the newest first. `unseal_address` reads the token of a signed address; it raises
     Forbidden for a wrong or expired one. `input_check` says before a job whether its image fits the model. `export_package` makes
     the zip file of a version. `head_keys` are the Ed25519 public keys of signed heads, the newest first. `predictor` runs models at once,
-    as often as `prediction_limit` allows. `metrics` is the text of `/metrics`; `observe_request(method, route, status, seconds)` counts a
+    as often as `prediction_limit` allows. `mail_links` reads the tokens of links in mails, `bootstrap_tokens` that of the first
+    administrator. `metrics` is the text of `/metrics`; `observe_request(method, route, status, seconds)` counts a
     request. `lifespan()` opens connections and runs the background work until it ends.
     """
 
@@ -142,6 +153,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     upload_validator: Callable[[], UploadValidator]
     request_digests: Callable[[bytes], tuple[bytes, ...]]
     unseal_address: Callable[[str], LocalAddress]
+    mail_links: MailLinks
+    bootstrap_tokens: BootstrapTokens
     input_check: InputCheck
     export_package: ExportPackage
     head_keys: tuple[bytes, ...]

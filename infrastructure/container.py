@@ -30,15 +30,18 @@ from infrastructure.inference.predictor import SandboxedPredictor
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
+from infrastructure.operations.registration_expiry import RegistrationExpiry
 from infrastructure.postgres.last_seen import PostgresLastSeen
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from infrastructure.postgres.system.status import system_status
 from infrastructure.realtime.redis_pubsub import RedisNotifications
 from infrastructure.security.access_tokens import SignedAccessTokens
+from infrastructure.security.bootstrap_tokens import KeyedBootstrapTokens
 from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
 from infrastructure.security.known_addresses import PostgresKnownAddresses
+from infrastructure.security.mail_links import KeyedMailLinks
 from infrastructure.security.page_tokens import KeyedPageTokens
 from infrastructure.security.passwords import Argon2Passwords
 from infrastructure.security.process_keys import operator_keys, process_keys
@@ -82,6 +85,7 @@ def rates(settings: Settings) -> SignInRates:
         account_per_hour=settings.logins_per_hour_account,
         address_per_minute=settings.logins_per_minute_address,
         registrations_per_hour=settings.registrations_per_hour_address,
+        mails_per_hour=settings.mails_per_hour_address,
     )
 
 
@@ -113,6 +117,7 @@ def services(settings: Settings) -> Services:
         health=health,
         capabilities=capabilities,
         predictor=predictor,
+        registration_expiry=RegistrationExpiry(event_log, tokens),
         reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
         blocking=(event_log, tokens, known_addresses, limits),
     )
@@ -133,6 +138,8 @@ def services(settings: Settings) -> Services:
         upload_validator=partial(ImageUploadValidator, limits=image_limits),
         request_digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
         unseal_address=partial(unseal, keys),
+        mail_links=KeyedMailLinks(keys),
+        bootstrap_tokens=KeyedBootstrapTokens(keys),
         input_check=check_input,
         export_package=export_package,
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
@@ -158,6 +165,7 @@ class Adapters(NamedTuple):
     health: DependencyChecks
     capabilities: Capabilities
     predictor: SandboxedPredictor
+    registration_expiry: RegistrationExpiry
     reconciler: Reconciler
     blocking: tuple[Closable, ...]
 
@@ -178,8 +186,9 @@ async def lifespan(adapters: Adapters) -> AsyncIterator[None]:
         for listener in (adapters.position_waiter, adapters.notifications):
             await listener.start()
             stack.push_async_callback(listener.stop)
-        adapters.reconciler.start()
-        stack.push_async_callback(asyncio.to_thread, adapters.reconciler.stop)
+        for background in (adapters.reconciler, adapters.registration_expiry):
+            background.start()
+            stack.push_async_callback(asyncio.to_thread, background.stop)
         for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(work))
         yield

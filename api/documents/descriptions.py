@@ -46,6 +46,7 @@ PARAMETERS: Final[Texts] = {
     "from": f"First day (UTC), such as `2026-03-01`, at most {MAX_DAYS - 1} days before `to`. Default: {DEFAULT_DAYS - 1} days before it",
     "group_by": f"Any of {', '.join(f'`{dimension}`' for dimension in Dimension)}, separated by commas. `version` includes `model`",
     "image_id": "Id of the image",
+    "invitation_id": "Id of the invitation",
     "is_online": "Only devices that are online, or only those that are not",
     "job_id": "Id of the classification",
     "kind": "Event type, such as `ImageUploaded`",
@@ -89,6 +90,12 @@ RESULT_FILTER: Final[Texts] = {
     "created_before": "Only results that were recorded before this time",
 }
 OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
+    "invitationsListed": {"status": "Only invitations with this status: `open`, `accepted` or `withdrawn`"},
+    "usersListed": {
+        "q": "Only accounts with this text in their e-mail address, user name or name. Case does not matter",
+        "role": "Only accounts with this role",
+        "status": "Only accounts with this status",
+    },
     "auditImages": {"about": "Id of the dataset", "limit": "How many uploads to look at for one page"},
     "auditResults": {"about": "Id of the image or job"},
     "classificationsListed": {
@@ -128,6 +135,8 @@ SCHEMAS: Final[Texts] = {
     "Grant": "What an account may do with one dataset. Each grant includes those before it: `viewer` reads, `analyst` uploads and runs "
     "models, `editor` changes and deletes images, `owner` shares and deletes the dataset.",
     "Head": "A signed head: the log had this hash at this position.",
+    "InvitationStatus": "The state of an invitation.",
+    "MailRequested": "The answer to every request for a mail.",
     "Heads": "Signed heads, and the keys to verify them.",
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
@@ -221,7 +230,7 @@ EVENT: Final[Texts] = {
     "type": "Event type",
     "stream": "Id of the user, session, dataset, image, device, model or job that the event belongs to",
     "version": "Version of the stream after the event",
-    "actor": "Who caused the event: `id`, `kind` (`user`, `service` or `system`) and others",
+    "actor": "Who caused the event: `id`, `kind` (`user`, `service`, `system`, `pending` or `anonymous`) and others",
 }
 PROFILE: Final[Texts] = {
     "email": "E-mail address, 5 to 100 characters",
@@ -233,6 +242,7 @@ PROFILE: Final[Texts] = {
 }
 USERNAME: Final = "User name, 3 to 50 characters. Other users see it"
 NEW_PASSWORD: Final = f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters of any kind, and not easily guessed"
+LINK_TOKEN: Final = "as the link in the mail contains it"  # noqa: S105 - a text
 DEVICE: Final[Texts] = {
     "name": f"Name, {NAME}",
     "hostname": f"Host name, {NAME}. No two devices have the same",
@@ -241,6 +251,41 @@ DEVICE: Final[Texts] = {
 }
 
 PROPERTIES: Final[Mapping[str, Texts]] = {
+    "AcceptInvitation": {
+        "token": f"Token of the invitation, {LINK_TOKEN}",
+        **{name: PROFILE[name] for name in ("first_name", "last_name")},
+        "username": USERNAME,
+        "password": f"Password, {NEW_PASSWORD}",
+    },
+    "AccountId": {"id": "Id of the account"},
+    "ConfirmEmail": {"token": f"Token that was sent to the new address, {LINK_TOKEN}"},
+    "ForgotPassword": {"email": "E-mail address of the account"},
+    "Invitation": {
+        "id": "Id of the invitation",
+        "email": "E-mail address of the person. Null once the invitation is accepted or withdrawn",
+        "role": "Role of the account that it offers",
+        "status": "`open`, `accepted` or `withdrawn`",
+        "invited_by": "Id of the administrator",
+        "invited_at": "When it was first sent (UTC)",
+        "sent_at": "When it was last sent (UTC)",
+        "expires_at": "When its newest link stops working (UTC)",
+        "user_id": "Id of the account that was created. Null before",
+    },
+    "Invite": {"email": PROFILE["email"], "role": "Role of the account"},
+    "MailRequested": {"detail": "What happens next, as a sentence"},
+    "RequestVerification": {"email": "E-mail address of the registration"},
+    "ResetPassword": {"token": f"Token of the reset, {LINK_TOKEN}", "password": f"New password, {NEW_PASSWORD}"},
+    "SetUp": {
+        "token": "Token that the server printed at its start",
+        **{name: PROFILE[name] for name in ("email", "first_name", "last_name")},
+        "username": USERNAME,
+        "password": f"Password, {NEW_PASSWORD}",
+    },
+    "Verify": {
+        "token": f"Token of the verification, {LINK_TOKEN}",
+        "password": "Password that was chosen at registration",
+        "username": "Another user name than the requested one, if that is in use",
+    },
     "Address": ADDRESS,
     "Alive": {"status": "Always `ok`"},
     "Classification": CLASSIFICATION,
@@ -532,7 +577,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "shape": "Its size; -1 is the number of images",
     },
     "RegisterDevice": DEVICE,
-    "Registered": {"id": "Id of the account", "email": "E-mail address"},
+    "Registered": {"id": "Id of the account, or of the registration until its address is verified", "email": "E-mail address"},
     "Registration": {
         **{name: PROFILE[name] for name in ("email", "first_name", "last_name")},
         "username": USERNAME,
@@ -625,7 +670,8 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         **{name: text.partition(",")[0] for name, text in PROFILE.items()},
         "username": "User name",
         "role": "Role",
-        "status": "Status",
+        "status": "Status. `pending`: the address is not verified yet",
+        "pending_email": "New e-mail address that is not confirmed yet, in answers about your own account",
     },
     "WithdrawPolicy": {"reason": f"Why, 1 to {MAX_REASON} characters"},
     "Watched": {**CLASSIFICATION, "failures": "The first failures of a job that has ended. `/failures` lists all"},

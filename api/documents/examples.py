@@ -28,6 +28,12 @@ SHA256_OF_PACKAGE: Final = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729
 HASH: Final = "c0ffee254729296a45a3885639ac7e10f9d54979c0ffee254729296a45a38856"
 ACCESS_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI1ZjBjMWMwZSJ9.c2lnbmF0dXJl"  # noqa: S105 - signed by nobody
 REFRESH_TOKEN: Final = "q3Hn0vUu4m0Jr5mE1xY7kzT2bW8cQdL6sAfGhPiOjNy"  # noqa: S105 - issued by nobody
+INVITATION: Final = "f6a7b8c9-d0e1-4f2a-8b3c-4d5e6f7a8b0e"
+VERIFICATION_TOKEN: Final = "bsl_AFY1n7oWcQ2b"  # noqa: S105 - issued by nobody
+RESET_TOKEN: Final = "bsl_AVt0kGq4ZsXe"  # noqa: S105 - issued by nobody
+EMAIL_TOKEN: Final = "bsl_AmR7hYd2NwPu"  # noqa: S105 - issued by nobody
+INVITATION_TOKEN: Final = "bsl_A3xK9vBf6LjC"  # noqa: S105 - issued by nobody
+BOOTSTRAP_TOKEN: Final = "bsb_c0T8mEi5HgSa"  # noqa: S105 - issued by nobody
 SIGNED_TOKEN: Final = "AZbX3kY4v1Q7sT2uW5zR8nM0pL6jH9gF"  # noqa: S105 - issued by nobody
 EMAIL: Final = "ada@example.org"
 PASSWORD: Final = "correct horse battery 9"  # noqa: S105 - of an example
@@ -69,7 +75,20 @@ PROFILE: Final = {
     "institution": "Institute of Haematology",
     "department": None,
     "phone": None,
+    "pending_email": None,
 }
+INVITED: Final = {
+    "id": INVITATION,
+    "email": "grace@example.org",
+    "role": "researcher",
+    "status": "open",
+    "invited_by": USER,
+    "invited_at": MORNING,
+    "sent_at": MORNING,
+    "expires_at": "2026-03-09T09:00:00Z",
+    "user_id": None,
+}
+PERSON: Final = {"username": "grace", "first_name": "Grace", "last_name": "Hopper", "password": PASSWORD}
 FILTER: Final = {
     "path": "slide-7/*.tif",
     "uploaded_from": "2026-03-01T00:00:00Z",
@@ -231,6 +250,17 @@ PENDING_CHECK: Final = {
 
 TINY_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
 SCHEMAS: Final[Mapping[str, Any]] = {
+    "AcceptInvitation": {"token": INVITATION_TOKEN, **PERSON},
+    "AccountId": {"id": USER},
+    "ConfirmEmail": {"token": EMAIL_TOKEN},
+    "ForgotPassword": {"email": EMAIL},
+    "Invitation": INVITED,
+    "Invite": {"email": "grace@example.org", "role": "researcher"},
+    "MailRequested": {"detail": "If the address is known here, a mail is on its way to it. Its link works for 30 minutes"},
+    "RequestVerification": {"email": EMAIL},
+    "ResetPassword": {"token": RESET_TOKEN, "password": "another horse battery 9"},
+    "SetUp": {"token": BOOTSTRAP_TOKEN, "email": "root@example.org", **PERSON, "username": "root"},
+    "Verify": {"token": VERIFICATION_TOKEN, "password": PASSWORD, "username": "barbara"},
     "Address": {"url": f"http://127.0.0.1:8000/api/blobs/{SIGNED_TOKEN}", "expires_in": 3600, "filename": FILENAME},
     "Alive": {"status": "ok"},
     "Classification": CLASSIFICATION,
@@ -518,6 +548,7 @@ RESPONSES: Final[Mapping[str, Any]] = {
 PARAMETERS: Final[Mapping[str, str]] = {
     "about": DATASET,
     "check_id": CHECK,
+    "invitation_id": INVITATION,
     "alias": "production",
     "dataset_id": DATASET,
     "device_id": DEVICE,

@@ -54,6 +54,7 @@ wait for a change.
 
 TAGS: Final = {
     "sessions": "Register, sign in, refresh the tokens, sign out",
+    "accounts": "Verify an address, reset a password, accept an invitation, set up the installation",
     "datasets": "Groups of images, and who may use them",
     "images": "Upload micrographs, look at them, download them",
     "models": "Models that images can be classified with",
@@ -65,6 +66,7 @@ TAGS: Final = {
     "devices": "Microscopes and cameras",
     "events": "The event stream, and the schemas of its events",
     "users": "Accounts and roles",
+    "invitations": "Offers of an account with a role, sent by mail",
     "audit": "The history of one thing, and its earlier states",
     "health": "Checks for monitoring",
 }

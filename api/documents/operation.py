@@ -11,6 +11,7 @@ METHODS: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")  # in working order
 QUERIES_BY_POST: Final = {"policiesPreview"}
 WITHOUT_COMMAND_HEADERS: Final = {
     "sessions",  # their results hold tokens, which are not kept for a repeat
+    "accounts",  # their callers have no session
     "inference",  # nothing is recorded
 }
 WITHOUT_MIN_POSITION: Final = {"usersMe", "imagesBlob", "auditState", "modelsPackage"}  # they read the log, or show what is needed at once

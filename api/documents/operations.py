@@ -46,6 +46,10 @@ VERSIONED: Final = {
     "policiesOne",
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(
+        ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"),
+        ("ETag", "X-Event-Position"),
+    ),
     "auditTrail": ("X-Next-Cursor",),
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
     "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from api.clock import utc_now
 from api.live.messages import INTERNAL_ERROR, UNAUTHENTICATED, Authenticated, CaughtUp, CloseConnection, ServerMessage, event_message
-from api.middleware.authentication import require_scope
+from api.middleware.authentication import require_scope, require_verified
 from application.services import Claims
 from domain.access import Actor, Scope
 from domain.errors import NotAuthenticated, Unavailable, UpgradeNeeded
@@ -86,6 +86,7 @@ class LiveFeed:
         identity = await asyncio.to_thread(self._identities.authenticate, claims)
         if identity.actor.kind == "service":
             require_scope(identity.actor, Scope.EVENTS_READ)
+        require_verified(identity.actor)
         if self._actor is not None and self._actor.id != identity.actor.id:
             raise NotAuthenticated("the token belongs to another account")
         self._claims, self._actor = claims, identity.actor

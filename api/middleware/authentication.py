@@ -8,13 +8,19 @@ from litestar.middleware.authentication import AbstractAuthenticationMiddleware,
 from litestar.types import ASGIApp
 
 from api.clock import utc_now
-from application.authentication import IdentityCache
+from application.authentication import PENDING, IdentityCache
 from application.limits.connection_slots import RECOGNISED
 from application.services import Services
 from domain.access import Actor, Scope
 from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
+FOR_PENDING = {"pending": True}
+"""The `opt` of a route that a registration may call, too, before its address is verified."""
+NOT_VERIFIED: Final = (
+    "Your e-mail address is not verified yet: open the link in the mail that was sent to it, or request another one with "
+    "POST /api/auth/verification"
+)
 SIGNED_ADDRESSES: Final = "/api/blobs/"
 
 
@@ -40,6 +46,8 @@ class Authentication(AbstractAuthenticationMiddleware):
             identity = await asyncio.to_thread(self._identities.authenticate, claims)
         if identity.actor.kind == "service":
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
+        if not connection.route_handler.opt.get("pending"):
+            require_verified(identity.actor)
         mark_recognised(connection.scope)
         return AuthenticationResult(user=identity.actor, auth=identity)
 
@@ -69,6 +77,12 @@ def bearer(header: str | None) -> str | None:
     """The token of an Authorization header."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def require_verified(actor: Actor) -> None:
+    """Raises Forbidden for a registration whose address is not verified yet."""
+    if actor.kind == PENDING:
+        raise Forbidden(NOT_VERIFIED, reason="not_verified")
 
 
 def require_scope(service: Actor, scope: Scope | None) -> None:

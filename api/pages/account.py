@@ -1,7 +1,5 @@
 """The page of one's own account: profile, sessions, password."""
 
-import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
@@ -10,17 +8,19 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
+from api.clock import utc_now
+from api.mail_requests import count_mail
 from api.middleware.authentication import OPEN
+from api.open_sessions import end_all, end_one, sessions_of
 from api.pages.forms import CURRENT_PASSWORD, NEW_PASSWORD, FormPage, Link, Values, sent_values, shown, submitted
 from api.pages.rendering import redirect, rendered
 from api.pages.sign_in import FORM
 from api.pages.visits import SignedOut, visitor
 from api.request import RequestContext
 from api.sessions import anonymous_command
-from application import accounts, registrations, sessions
+from application import accounts, registrations
 from application.authentication import PENDING
 from application.passwords import NewPassword
-from domain import registration
 from domain.errors import NotFound
 from domain.registration import Registration
 from domain.values import is_id
@@ -58,11 +58,13 @@ async def account_page(context: NamedDependency[RequestContext], after: FromQuer
     notice = NOTICES.get(after, "")
     if person.actor.kind == PENDING:
         return rendered("pending.html", context.options, registration=await registration_of(person), notice=notice)
+    account = await person.read_log(accounts.load_account, user_id=person.actor.id)
     return rendered(
         "account.html",
         context.options,
-        account=await person.read_log(accounts.load_account, user_id=person.actor.id),
-        sessions=await own_sessions(person),
+        account=account,
+        pending_email=account.pending_email(utc_now()),
+        sessions=await sessions_of(person, person.actor.id),
         keys=await person.read(api_keys.active_count),
         notice=notice,
     )
@@ -74,16 +76,10 @@ async def address_of(person: RequestContext) -> str:
 
 async def registration_of(person: RequestContext) -> Registration:
     """The registration of a person whose address is not verified. Raises SignedOut if it has ended."""
-    found = await asyncio.to_thread(person.services.log.load, person.actor.id, registration.evolve)
-    if found is None or not found.is_open:
-        raise SignedOut
-    return found
-
-
-async def own_sessions(person: RequestContext) -> Sequence[sessions.OpenSession]:
-    return await person.read_log(
-        sessions.listed, person.actor.id, current=person.identity.session_id, tokens=person.services.refresh_tokens
-    )
+    try:
+        return await person.read_log(registrations.load_registration, registration_id=person.actor.id)
+    except NotFound:
+        raise SignedOut from None
 
 
 @post("/account/verification", opt=OPEN | FORM, include_in_schema=False)
@@ -93,7 +89,7 @@ async def send_again(context: NamedDependency[RequestContext]) -> Response[Any]:
     person = await require_visitor(context)
     if person.actor.kind == PENDING:
         pending = await registration_of(person)
-        await asyncio.to_thread(context.services.sign_in_limits.mail, pending.email, context.network)
+        await count_mail(context, pending.email)
         await context.execute(registrations.request_verification, email=pending.email, command=anonymous_command(context))
     return redirect(context.options, "/account?after=sent")
 
@@ -103,13 +99,12 @@ async def end_sessions(context: NamedDependency[RequestContext]) -> Response[Any
     """End the session whose id was sent, or all others if none was. A session that has ended is not an error."""
     sent = await sent_values(context)
     person = await require_visitor(context)
-    ending, tokens = sent.get("session", ""), context.services.refresh_tokens
+    ending = sent.get("session", "")
     if not ending:
-        await person.execute(sessions.end_others, keep=person.identity.session_id, tokens=tokens)
+        await end_all(person, person.actor.id, but=person.identity.session_id)
     elif is_id(ending):
         with suppress(NotFound):
-            await person.execute(sessions.end, UUID(ending), tokens=tokens)
-    context.identities.forget(person.actor.id)
+            await end_one(person, person.actor.id, UUID(ending))
     return redirect(context.options, f"/account?after={'session' if ending else 'sessions'}")
 
 

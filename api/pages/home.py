@@ -32,4 +32,4 @@ async def home(context: NamedDependency[RequestContext]) -> Response[Any]:
         body = Pointer(NAME, documentation=f"{base}/docs", openapi=f"{base}/api/openapi.json", health=f"{base}/health/ready")
         return Response(body, media_type="application/json", headers=varies)
     person = await visitor(context)
-    return rendered("home.html", context.options, headers=varies, is_signed_in=person is not None, mode=context.options.registration_mode)
+    return rendered("home.html", context.options, headers=varies, is_signed_in=person is not None, mode=context.options.registration)

@@ -11,6 +11,7 @@ from api.pages.forms import FIRST_NAME, LAST_NAME, NEW_PASSWORD, USERNAME, FormP
 from api.pages.links import sent_token
 from api.pages.rendering import redirect
 from api.pages.sign_in import FORM
+from api.registration_modes import require_invitations
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import invitations
@@ -38,6 +39,7 @@ async def invitation_page(context: NamedDependency[RequestContext], token: FromQ
 
 @post("/account/invitation", opt=OPEN | FORM, include_in_schema=False)
 async def accept(context: NamedDependency[RequestContext]) -> Response[Any]:
+    require_invitations(context)
     services = context.services
 
     async def perform(values: Values) -> Response[Any]:

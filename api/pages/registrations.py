@@ -7,15 +7,16 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
+from api.mail_requests import count_mail, in_equal_time
 from api.middleware.authentication import OPEN
 from api.pages.forms import CURRENT_PASSWORD, EMAIL, FIRST_NAME, LAST_NAME, NEW_PASSWORD, USERNAME, FormPage, Link, Values, shown, submitted
 from api.pages.links import address_of, sent_token
 from api.pages.rendering import redirect, rendered
 from api.pages.sign_in import FORM, sign_in_again
+from api.registration_modes import require_open_registration
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import accounts, registrations
-from domain.errors import Forbidden
 from domain.links import LinkPurpose
 
 REGISTER: Final = FormPage(
@@ -41,21 +42,11 @@ REQUESTED: Final = (
     "A mail with a link is on its way to your address. Open the link to verify it.",
     "The link works once, within 30 minutes. If it is too late, sign in and send the mail again.",
 )
-NOT_OPEN: Final = {
-    "invite": "Accounts are created by invitation. Ask an administrator to invite you",
-    "closed": "No accounts can be created here. Ask an administrator",
-}
-
-
-def require_open(context: RequestContext) -> None:
-    """Raises Forbidden unless everybody may create an account."""
-    if (sentence := NOT_OPEN.get(context.options.registration_mode)) is not None:
-        raise Forbidden(sentence)
 
 
 @get("/register", opt=OPEN, include_in_schema=False)
 async def register_page(context: NamedDependency[RequestContext], sent: FromQuery[bool] = False) -> Response[str]:  # noqa: FBT002
-    require_open(context)
+    require_open_registration(context)
     if sent:
         return rendered("message.html", context.options, title="Look into your mail", text=REQUESTED, link=Link("Sign in", "/sign-in"))
     return shown(context, REGISTER)
@@ -63,12 +54,16 @@ async def register_page(context: NamedDependency[RequestContext], sent: FromQuer
 
 @post("/register", opt=OPEN | FORM, include_in_schema=False)
 async def register(context: NamedDependency[RequestContext]) -> Response[Any]:
-    require_open(context)
+    require_open_registration(context)
 
     async def perform(values: Values) -> Response[Any]:
-        await asyncio.to_thread(context.services.sign_in_limits.registration, context.network)
-        await context.execute(
-            registrations.request if context.options.verifies_email else accounts.register,
+        verifies = context.options.verifies_email
+        if verifies:
+            await count_mail(context, values["email"])
+        else:
+            await asyncio.to_thread(context.services.sign_in_limits.registration, context.network)
+        work = context.execute(
+            registrations.request if verifies else accounts.register,
             email=values["email"],
             username=values["username"],
             first_name=values["first_name"],
@@ -78,7 +73,8 @@ async def register(context: NamedDependency[RequestContext]) -> Response[Any]:
             passwords=context.services.passwords,
             command=anonymous_command(context),
         )
-        return redirect(context.options, "/register?sent=true" if context.options.verifies_email else "/sign-in?after=registered")
+        await (in_equal_time(context, work) if verifies else work)
+        return redirect(context.options, "/register?sent=true" if verifies else "/sign-in?after=registered")
 
     return await submitted(context, REGISTER, perform)
 
@@ -91,6 +87,7 @@ async def verify_page(context: NamedDependency[RequestContext], token: FromQuery
 
 @post("/account/verify", opt=OPEN | FORM, include_in_schema=False)
 async def verify(context: NamedDependency[RequestContext]) -> Response[Any]:
+    require_open_registration(context)
     services = context.services
 
     async def perform(values: Values) -> Response[Any]:

@@ -1,5 +1,6 @@
 """The page on which the first administrator of a new installation creates an account."""
 
+import asyncio
 from typing import Any, Final
 
 from litestar import Response, get, post
@@ -41,6 +42,7 @@ async def set_up(context: NamedDependency[RequestContext]) -> Response[Any]:
     services = context.services
 
     async def perform(values: Values) -> Response[Any]:
+        await asyncio.to_thread(services.sign_in_limits.registration, context.network)
         await context.execute(
             bootstrap.create_first_administrator,
             token=values["token"],

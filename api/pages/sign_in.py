@@ -40,7 +40,7 @@ NOTICES: Final = {
 
 def page_for(options: WebOptions) -> FormPage:
     """The page, with a way to a new account where everybody may create one."""
-    return PAGE._replace(links=(*PAGE.links, REGISTER)) if options.registration_mode == "open" else PAGE
+    return PAGE._replace(links=(*PAGE.links, REGISTER)) if options.registration == "open" else PAGE
 
 
 def sign_in_again(context: RequestContext, *, after: str, ended: UUID) -> Response[Any]:

@@ -16,7 +16,11 @@ from domain.registry import EVENTS, NOUN_OF
 COLUMNS: Final = ("originator_id", "originator_version")  # sent beside the data, not in it
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 CIPHERTEXT: Final = {"type": "string", "pattern": f"^({SEALED_V1_PREFIX}|{SEALED_PREFIX})[A-Za-z0-9+/]+={{0,2}}$"}
-OWNERS: Final = {"originator_id": "the event's own stream", "user_id": "the user named by `user_id`"}
+OWNERS: Final = {
+    "originator_id": "the event's own stream",
+    "owner_id": "the account named by `owner_id`",
+    "user_id": "the account or registration named by `user_id`",
+}
 
 SHA256_HEX: Final = {"pattern": "^[0-9a-f]{64}$"}
 HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {

@@ -1,17 +1,18 @@
 """Password hashes with argon2id (RFC 9106). Few run at a time, since each needs memory and a core."""
 
 import base64
+import hmac
 import os
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock
 from typing import Final
 
 from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
-from argon2.low_level import ARGON2_VERSION, Type
+from argon2.low_level import ARGON2_VERSION, Type, hash_secret
 
 from application.ports import PasswordRequester
 from domain.errors import Unavailable
@@ -38,13 +39,22 @@ class Argon2Passwords:
         self._dummy_hash = _dummy_hash_of(self._parameters)
         self._queue = BoundedQueue()
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         """Raises Invalid for more than 1 KiB, and Unavailable."""
         password_bytes = _bytes(password)
         if password_bytes is None:
             raise invalid("password", f"must have at most {MAX_PASSWORD_BYTES} bytes")
         with self._queue.slot(requester):
-            return self._hasher.hash(password_bytes).encode()
+            return self._hasher.hash(password_bytes).encode() if like is None else _hashed_like(like, password_bytes)
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        """Raises Unavailable."""
+        password_bytes = _bytes(password)
+        pattern = candidates[0] if candidates else self._dummy_hash
+        with self._queue.slot(requester):
+            computed = _hashed_like(pattern, password_bytes or b"")
+        matches = [hmac.compare_digest(computed, candidate) for candidate in candidates]
+        return matches.index(True) if password_bytes is not None and any(matches) else None
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Takes the same time with or without a hash, whether it matches or not. Raises Unavailable."""
@@ -116,6 +126,23 @@ class BoundedQueue:
                 queue.popleft().set()
             else:
                 self._running -= 1
+
+
+def _hashed_like(known: bytes, password_bytes: bytes) -> bytes:
+    """The hash of the password with the salt and the parameters of `known`."""
+    text = known.decode()
+    cost, salt = extract_parameters(text), text.split("$")[4]
+    computed = hash_secret(
+        secret=password_bytes,
+        salt=base64.b64decode(salt + "=" * (-len(salt) % 4)),
+        time_cost=cost.time_cost,
+        memory_cost=cost.memory_cost,
+        parallelism=cost.parallelism,
+        hash_len=cost.hash_len,
+        type=cost.type,
+        version=cost.version,
+    )
+    return bytes(computed)
 
 
 def _busy() -> Unavailable:

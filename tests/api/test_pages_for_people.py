@@ -109,7 +109,7 @@ async def test_the_start_page_is_for_people_and_a_pointer_for_programs(api):
 
 @pytest.mark.parametrize(("mode", "status"), [("open", 200), ("invite", 403), ("closed", 403)])
 async def test_an_account_can_be_created_only_where_the_mode_allows_it(api, mode, status):
-    http = browser(api.with_options(registration_mode=mode))
+    http = browser(api.with_options(registration=mode))
     assert (await http.get("/register")).status_code == status
     assert ("/register" in (await http.get("/")).text) is (mode == "open")
     assert ("/register" in (await http.get("/sign-in")).text) is (mode == "open")
@@ -437,12 +437,14 @@ def test_whatever_is_typed_is_shown_as_text(typed, address, token):
 @given(TEXT, TEXT)
 def test_names_devices_and_addresses_are_shown_as_text(text, other):
     def page_with(text, other):
-        account = SimpleNamespace(
-            first_name=text, last_name=other, username=text, email=other, new_email=text or "x", role=Role.VIEWER, status=Status.ACTIVE
-        )
+        account = SimpleNamespace(first_name=text, last_name=other, username=text, email=other, role=Role.VIEWER, status=Status.ACTIVE)
         moments = {"started_at": utc_now(), "last_used_at": utc_now()}
         listed = [SimpleNamespace(id=other, device=text, address=other, is_current=current, **moments) for current in (True, False)]
-        return Parsed(rendered("account.html", CONTEXT.options, account=account, sessions=listed, keys=0, notice="").content)
+        return Parsed(
+            rendered(
+                "account.html", CONTEXT.options, account=account, pending_email=text or "x", sessions=listed, keys=0, notice=""
+            ).content
+        )
 
     page = page_with(text, other)
     assert page.tags == page_with("x", "x").tags
