@@ -282,6 +282,13 @@ class RefreshResult(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
+class OpenSession(NamedTuple):
+    """A session with a refresh token that can still be used, and when its newest token was issued."""
+
+    session: UUID
+    last_used_at: datetime
+
+
 class RefreshTokens(Protocol):
     """Opaque tokens. Each is exchanged once, for exactly one successor."""
 
@@ -294,6 +301,9 @@ class RefreshTokens(Protocol):
         """
 
     def session_of(self, token: str) -> UUID | None: ...
+
+    def open_sessions(self, user: UUID, *, at: datetime) -> list[OpenSession]:
+        """The user's sessions that can be refreshed at this time, the last used one first."""
 
     def revoke(self, session: UUID) -> None:
         """Revoke the session's tokens. Idempotent."""
