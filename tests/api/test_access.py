@@ -124,8 +124,33 @@ GET    /metrics                                             +  +      +      +  
 GET    /api/openapi.json                                    +  +      +      +      +      +  +
 GET    /api/redoc                                           +  +      +      +      +      +  +
 GET    /redoc                                               +  +      +      +      +      +  +
+GET    /                                                    +  +      +      +      +      +  +
+GET    /account                                             >  >      >      >      >      >  >
+GET    /account/email                                       ?  ?      ?      ?      ?      ?  ?
+POST   /account/email                                       -  -      -      -      -      -  -
+GET    /account/invitation                                  ?  ?      ?      ?      ?      ?  ?
+POST   /account/invitation                                  -  -      -      -      -      -  -
+GET    /account/password                                    >  >      >      >      >      >  >
+POST   /account/password                                    -  -      -      -      -      -  -
+GET    /account/reset                                       ?  ?      ?      ?      ?      ?  ?
+POST   /account/reset                                       -  -      -      -      -      -  -
+POST   /account/sessions                                    -  -      -      -      -      -  -
+POST   /account/verification                                -  -      -      -      -      -  -
+GET    /account/verify                                      ?  ?      ?      ?      ?      ?  ?
+POST   /account/verify                                      -  -      -      -      -      -  -
+GET    /forgot-password                                     +  +      +      +      +      +  +
+POST   /forgot-password                                     -  -      -      -      -      -  -
+GET    /pages.css                                           +  +      +      +      +      +  +
+GET    /register                                            +  +      +      +      +      +  +
+POST   /register                                            -  -      -      -      -      -  -
+GET    /setup                                               ?  ?      ?      ?      ?      ?  ?
+POST   /setup                                               -  -      -      -      -      -  -
+GET    /sign-in                                             +  +      +      +      +      +  +
+POST   /sign-in                                             -  -      -      -      -      -  -
+POST   /sign-out                                            -  -      -      -      -      -  -
 """
-"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
+"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), ? no valid link (400),
+> elsewhere (303). The pages accept no token of the API, and no form that another program sends: tests/api/test_pages_for_people.py.
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
 a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
@@ -134,7 +159,7 @@ absent. Of all else, and for nobody and services: there, absent.
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
-SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
+SIGNS = {303: ">", 400: "?", 401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
@@ -347,6 +372,8 @@ class World:
                 return {"json": {"reason": "Not needed"}}
             case "POST /api/policies/{policy_scope}/{target_id}/preview":
                 return {"json": {"rules": {"review_below": 0.8}}}
+            case _ if route.startswith("POST") and not route.startswith("POST /api/"):
+                return {"data": {"x": "x"}}
             case _ if route.endswith("/infer"):
                 return {"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PICTURE).decode()]}]}}
             case _ if route.startswith("PUT") and "/shares/" in route:
