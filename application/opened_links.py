@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple
 from application.mail_links import read_link
 from application.ports import EventStore, Evolve, MailLinks
 from domain import registration, user
-from domain.errors import InvalidLink
 from domain.links import LinkPurpose, OpenLink, require_open
 
 
@@ -32,6 +31,5 @@ def address_of(token: str, purpose: LinkPurpose, *, at: datetime, log: EventStor
     link, state = read_link(token, purpose, subject.evolve, subject.address, links=links, log=log)
     require_open(subject.link(state), link.request_id, at=at)
     address = subject.address(state)
-    if address is None:
-        raise InvalidLink
+    assert address is not None
     return address

@@ -50,6 +50,12 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=60) | st.sam
 )
 
 
+@pytest.fixture
+def api(api):
+    """Answers are not delayed: tests/api/test_accounts.py has the delay."""
+    return api.with_options(equal_answer_seconds=0)
+
+
 def paths(method):
     return sorted(path for handler in PAGES for path in handler.paths if method in handler.http_methods)
 
@@ -357,6 +363,20 @@ async def test_a_link_that_does_not_work_says_what_to_do(api):
                 assert "This link does not work" in Parsed(answer.text).text
                 assert_sound(answer)
     assert "new@example.org" in (await http.get(f"/account/invitation?token={invited(api)}")).text
+
+
+async def test_no_log_line_has_a_token_a_password_or_a_cookie(api, capsys):
+    address = api.account()
+    http = await signed_in(api, address)
+    link = await reset_link(api, address)
+    await http.get(f"/account/reset?token={link}")
+    await http.post("/account/reset", data={"token": link, "password": "short-password"})
+    await http.post("/account/reset", data={"token": link, "password": "another horse battery 9"})
+    await http.get(f"/account/reset?token={link}")
+    lines = capsys.readouterr().out
+    assert "route=/account/reset" in lines
+    for secret in (link, "short-password", "another horse battery 9", http.cookies.get(COOKIE) or "bioscope_page=", PASSWORD, address):
+        assert secret not in lines
 
 
 # ---- what the pages contain --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from tests.pages.conftest import PASSWORD
 from tests.rigs.waiting import wait_until
 
+pytestmark = pytest.mark.long
 numbers = count(1)
 
 
