@@ -52,7 +52,7 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=60) | st.sam
 
 @pytest.fixture
 def api(api):
-    """Answers are not delayed: tests/api/test_accounts.py has the delay."""
+    """Answers to requests for mails are not delayed."""
     return api.with_options(equal_answer_seconds=0)
 
 

@@ -169,3 +169,59 @@ def test_the_first_administrator_sets_the_installation_up(tab, installation):
     assert "admin" in tab.text
     tab.open(f"{installation.url}/setup?token={installation.setup_token}")
     assert "This address is invalid or was used already" in tab.text
+
+
+def pages_of(tab, installation):
+    """Open every page that has something to show, one after the other."""
+    address, new, guest = new_address(), new_address(), new_address()
+    member = installation.account(address)
+    for path in ("/", "/sign-in", "/register", "/register?sent=true", "/forgot-password", "/forgot-password?sent=true"):
+        tab.open(installation.url + path)
+        yield path
+    installation.invite(guest)
+    tab.open(f"{installation.url}/account/invitation?token={installation.token(guest)}")
+    yield "/account/invitation"
+    tab.type("username", "ab")
+    tab.evaluate("document.querySelector('form').noValidate = true")
+    tab.click("Create the account")
+    yield "/account/invitation, refused"
+    sign_in(tab, installation, address)
+    yield "/account"
+    tab.click("Change your password")
+    yield "/account/password"
+    installation.request_email(member, new)
+    tab.open(f"{installation.url}/account/email?token={installation.token(new)}")
+    yield "/account/email"
+    tab.open(f"{installation.url}/account/email?token=x")
+    yield "/account/email, refused"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page_fits_a_small_screen_and_names_its_controls(chromium, installation, dark):
+    with chromium.page() as tab:
+        tab.emulate(width=320, dark=dark)
+        for path in pages_of(tab, installation):
+            assert tab.evaluate("document.scrollingElement.scrollWidth") <= 320, path
+            controls = tab.controls()
+            assert [role for role, name in controls if role in {"textbox", "button", "link"} and not name.strip()] == [], path
+            assert [role for role, _ in controls].count("heading") >= 1, path
+            small = tab.evaluate(
+                """[...document.querySelectorAll("input:not([type=hidden]):not([hidden]), button")]
+                  .filter(one => one.getBoundingClientRect().height < 24).length"""
+            )
+            assert small == 0, path
+
+
+def test_a_person_signs_in_with_the_keyboard_alone(tab, installation):
+    address = new_address()
+    installation.account(address)
+    tab.open(f"{installation.url}/sign-in")
+    for _ in range(2):
+        tab.key("Tab", 9)
+    assert tab.focused == "email"
+    tab.call("Input.insertText", text=address)
+    tab.key("Tab", 9)
+    assert tab.focused == "password"
+    tab.call("Input.insertText", text=PASSWORD)
+    tab.loading(lambda: tab.key("Enter", 13))
+    assert tab.path == "/account"

@@ -35,9 +35,9 @@ class Page:
         return self._browser.call(method, session=self._session, **parameters)
 
     def open(self, url):
-        self._loading(lambda: self.call("Page.navigate", url=url))
+        self.loading(lambda: self.call("Page.navigate", url=url))
 
-    def _loading(self, act):
+    def loading(self, act):
         """Do what loads another page, and wait until it is there."""
         before = self._loader()
         act()
@@ -75,8 +75,10 @@ class Page:
         self.call("Input.insertText", text=text)
 
     def key(self, name, code):
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, windowsVirtualKeyCode=code)
+        """Press a key. `code` is its virtual key code."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r"} if name == "Enter" and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **text)
 
     def click(self, text):
         """Click the button or link with this text, which loads another page."""
@@ -85,7 +87,7 @@ class Page:
               found.scrollIntoView({{block: "center"}}); const box = found.getBoundingClientRect();
               return [box.x + box.width / 2, box.y + box.height / 2] }})()"""
         )
-        self._loading(lambda: self._press(*place))
+        self.loading(lambda: self._press(*place))
 
     def _press(self, x, y):
         for kind in ("mousePressed", "mouseReleased"):
@@ -95,6 +97,12 @@ class Page:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
         scheme = "dark" if dark else "light"
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def controls(self):
+        """(role, name) of each control, as the browser shows them to a screen reader."""
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
+        of_people = [node for node in nodes if node.get("role", {}).get("value") in {"textbox", "button", "link", "alert", "heading"}]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in of_people]
 
     def screenshot(self, path):
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
