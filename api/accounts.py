@@ -16,7 +16,7 @@ from application import accounts, password_resets, registrations
 from application.authentication import PENDING
 from application.passwords import NewPassword
 from domain.access import Role, require_role
-from domain.errors import NotFound
+from domain.errors import NotAuthenticated, NotFound
 from domain.registration import Registration
 from domain.user import Status
 from domain.user import User as Account
@@ -88,8 +88,7 @@ class Users(Controller):
         Before the address is verified, it is the registration, with the status `pending`. No other route may be called then.
         """
         if context.actor.kind == PENDING:
-            pending = await context.read_log(registrations.load_registration, registration_id=context.actor.id)
-            return context.versioned(view_of_registration(pending), version=pending.version)
+            return await self._my_registration(context)
         require_role(context.actor, Role.VIEWER)
         account = await context.read_log(accounts.load_account, user_id=context.actor.id)
         return context.versioned(own_view(account), version=account.version)
@@ -161,6 +160,14 @@ class Users(Controller):
             return Response(None, status_code=204)
         context.identities.forget(user_id)
         return context.no_content(result)
+
+    @staticmethod
+    async def _my_registration(context: RequestContext) -> Response[User]:
+        try:
+            pending = await context.read_log(registrations.load_registration, registration_id=context.actor.id)
+        except NotFound:  # it was verified or discarded, which ended the session
+            raise NotAuthenticated("Invalid token") from None
+        return context.versioned(view_of_registration(pending), version=pending.version)
 
     @staticmethod
     def _new_password(context: RequestContext, data: UpdateUser) -> NewPassword | None:

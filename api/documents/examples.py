@@ -251,7 +251,7 @@ PENDING_CHECK: Final = {
 TINY_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
 SCHEMAS: Final[Mapping[str, Any]] = {
     "AcceptInvitation": {"token": INVITATION_TOKEN, **PERSON},
-    "AccountId": {"id": USER},
+    "AccountId": {"id": "a7b8c9d0-e1f2-4a3b-8c4d-5e6f7a8b9c0f"},
     "ConfirmEmail": {"token": EMAIL_TOKEN},
     "ForgotPassword": {"email": EMAIL},
     "Invitation": INVITED,

@@ -12,7 +12,7 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, model_check, policy, session, user
+from domain import classification, dataset, device, image, invitation, model, model_check, policy, session, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.policy import PolicyRules, PolicyScope
@@ -26,16 +26,28 @@ from tests.twins.predictor import MemoryPredictor
 pytestmark = pytest.mark.anyio
 
 TABLE = """
+POST   /api/auth/accept-invitation                          l  l      l      l      l      l  l
+POST   /api/auth/bootstrap                                  l  l      l      l      l      l  l
+POST   /api/auth/confirm-email                              l  l      l      l      l      l  l
+POST   /api/auth/forgot-password                            +  +      +      +      +      +  +
 POST   /api/auth/login                                      +  +      +      +      +      +  +
 POST   /api/auth/login-swagger                              +  +      +      +      +      +  +
 POST   /api/auth/logout                                     !  +      +      +      +      -  -
 POST   /api/auth/refresh                                    !  !      !      !      !      !  !
 POST   /api/auth/register                                   +  +      +      +      +      +  +
+POST   /api/auth/reset-password                             l  l      l      l      l      l  l
+POST   /api/auth/verification                               +  +      +      +      +      +  +
+POST   /api/auth/verify                                     l  l      l      l      l      l  l
+GET    /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations/{invitation_id}/resend              !! --     --     --     +.     -- --
+DELETE /api/invitations/{invitation_id}                     !! --     --     --     +.     -- --
 GET    /api/users/me                                        !  +      +      +      +      -  -
 GET    /api/users/users                                     !  -      -      -      +      -  -
 GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
 PATCH  /api/users/users/{user_id}                           !! +--    +--    +--    ++.    -- --
 DELETE /api/users/users/{user_id}                           !! ---    ---    ---    c++    -- --
+POST   /api/users/users/{user_id}/password-reset            !! ---    ---    ---    ++.    -- --
 GET    /api/devices                                         !  -      +      +      +      -  -
 POST   /api/devices                                         !  -      -      -      +      -  -
 GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
@@ -126,31 +138,31 @@ GET    /api/redoc                                           +  +      +      +  
 GET    /redoc                                               +  +      +      +      +      +  +
 GET    /                                                    +  +      +      +      +      +  +
 GET    /account                                             >  >      >      >      >      >  >
-GET    /account/email                                       ?  ?      ?      ?      ?      ?  ?
+GET    /account/email                                       l  l      l      l      l      l  l
 POST   /account/email                                       -  -      -      -      -      -  -
-GET    /account/invitation                                  ?  ?      ?      ?      ?      ?  ?
+GET    /account/invitation                                  l  l      l      l      l      l  l
 POST   /account/invitation                                  -  -      -      -      -      -  -
 GET    /account/password                                    >  >      >      >      >      >  >
 POST   /account/password                                    -  -      -      -      -      -  -
-GET    /account/reset                                       ?  ?      ?      ?      ?      ?  ?
+GET    /account/reset                                       l  l      l      l      l      l  l
 POST   /account/reset                                       -  -      -      -      -      -  -
 POST   /account/sessions                                    -  -      -      -      -      -  -
 POST   /account/verification                                -  -      -      -      -      -  -
-GET    /account/verify                                      ?  ?      ?      ?      ?      ?  ?
+GET    /account/verify                                      l  l      l      l      l      l  l
 POST   /account/verify                                      -  -      -      -      -      -  -
 GET    /forgot-password                                     +  +      +      +      +      +  +
 POST   /forgot-password                                     -  -      -      -      -      -  -
 GET    /pages.css                                           +  +      +      +      +      +  +
 GET    /register                                            +  +      +      +      +      +  +
 POST   /register                                            -  -      -      -      -      -  -
-GET    /setup                                               ?  ?      ?      ?      ?      ?  ?
+GET    /setup                                               l  l      l      l      l      l  l
 POST   /setup                                               -  -      -      -      -      -  -
 GET    /sign-in                                             +  +      +      +      +      +  +
 POST   /sign-in                                             -  -      -      -      -      -  -
 POST   /sign-out                                            -  -      -      -      -      -  -
 """
-"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), ? no valid link (400),
-> elsewhere (303). The pages accept no token of the API, and no form that another program sends: tests/api/test_pages_for_people.py.
+"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), l an invalid link (400), > another
+page (303). Valid links are opened in tests/api/test_registrations.py, and pages by their own forms in tests/api/test_pages_for_people.py.
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
 a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
@@ -159,7 +171,7 @@ absent. Of all else, and for nobody and services: there, absent.
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
-SIGNS = {303: ">", 400: "?", 401: "!", 403: "-", 404: ".", 409: "c"}
+SIGNS = {303: ">", 400: "l", 401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
@@ -251,7 +263,7 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id")
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id", "invitation_id")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -272,7 +284,23 @@ class World:
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
         also |= {"policy_scope": "job", "target_id": ids["job_id"]}
-        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+        return (
+            ids
+            | also
+            | {
+                "result_id": result,
+                "user_id": user_id,
+                "token": signed.rpartition("/")[2],
+                "check_id": self._check(),
+                "invitation_id": self._invitation(),
+            }
+        )
+
+    def _invitation(self):
+        invitation_id, email = uuid4(), f"invited{next(numbers)}@example.org"
+        invited = invitation.invite(invitation_id, email=email, role=Role.VIEWER, request_id=uuid4(), by=self.owner.id, at=utc_now())
+        self._append([invited])
+        return invitation_id
 
     def _check(self):
         """A package of the owner's own waits for its check."""
@@ -346,6 +374,15 @@ class World:
             case "POST /api/auth/register":
                 names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
                 return {"json": names | {"password": PASSWORD}}
+            case "POST /api/auth/accept-invitation" | "POST /api/auth/bootstrap":
+                names = {"username": name, "first_name": "A", "last_name": "B", "password": PASSWORD}
+                return {"json": names | ({"email": f"{name}@example.org"} if route.endswith("bootstrap") else {}) | {"token": "bsl_none"}}
+            case "POST /api/auth/verify" | "POST /api/auth/reset-password":
+                return {"json": {"token": "bsl_none", "password": PASSWORD}}
+            case "POST /api/auth/confirm-email":
+                return {"json": {"token": "bsl_none"}}
+            case "POST /api/auth/verification" | "POST /api/auth/forgot-password" | "POST /api/invitations":
+                return {"json": {"email": f"{name}@example.org"}}
             case "POST /api/auth/login":
                 return {"json": {"email": self.address, "password": PASSWORD}}
             case "POST /api/auth/login-swagger":

@@ -16,6 +16,7 @@ from tests.api.declared import find, operations, parameters_of, strict
 from tests.api.http_calls import PICTURE
 from tests.api.worker_events import WorkerEvents, now
 from tests.given import NOW
+from tests.rigs.links import Links
 from tests.twins.predictor import MemoryPredictor
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +46,18 @@ class Story:
         await self.workers.model("pbc8", sha256=self.stored(b"weights"), labels=tuple(examples.SCORES))
         colleague = self.api.account(Role.RESEARCHER)
         self.real[examples.COLLEAGUE] = str(accounts.find(colleague, log).id)
+        self.real |= self.tokens()
+
+    def tokens(self):
+        """Those of mails that were sent before the story begins."""
+        given, links = self.api.services, Links(self.api.services)
+        return {
+            examples.VERIFICATION_TOKEN: links.of_registration("barbara@example.org", password=examples.PASSWORD),
+            examples.RESET_TOKEN: links.of_reset(self.api.account(Role.VIEWER)),
+            examples.EMAIL_TOKEN: links.of_email_change(self.api.account(Role.VIEWER), to="other@example.org"),
+            examples.INVITATION_TOKEN: links.of_invitation("jean@example.org"),
+            examples.BOOTSTRAP_TOKEN: given.bootstrap_tokens.token(),
+        }
 
     def stored(self, data):
         writer = self.api.services.blobs.begin()
@@ -122,7 +135,7 @@ class Story:
     async def go_on(self, done):
         """What users and workers do after an operation, before the next one makes sense."""
         match done:
-            case "sessionsRegister":
+            case "accountsSetUp":
                 command = Command(id=UUID(int=1), actor=SYSTEM, at=NOW)
                 accounts.change_role(UUID(self.real[examples.USER]), Role.ADMIN, command=command, log=self.api.services.log)
             case "sessionsLogin" | "sessionsLoginByForm" | "sessionsRefresh":
