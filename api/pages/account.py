@@ -15,7 +15,7 @@ from api.open_sessions import end_all, end_one, sessions_of
 from api.pages.forms import CURRENT_PASSWORD, NEW_PASSWORD, FormPage, Link, Values, sent_values, shown, submitted
 from api.pages.rendering import redirect, rendered
 from api.pages.sign_in import FORM
-from api.pages.visits import SignedOut, visitor
+from api.pages.visits import NotVerified, SignedOut, visitor
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import accounts, registrations
@@ -23,6 +23,7 @@ from application.authentication import PENDING
 from application.passwords import NewPassword
 from domain.errors import NotFound
 from domain.registration import Registration
+from domain.user import User
 from domain.values import is_id
 from projections import api_keys
 
@@ -36,6 +37,8 @@ PASSWORD: Final = FormPage(
     sentences={"forbidden": "The current password is wrong"},
 )
 NOTICES: Final = {
+    "profile": "Your profile is saved.",
+    "address": "Your profile is saved. Open the link in the mail to your new address: until then, the old one counts.",
     "password": "Your password was changed. All other sessions have ended.",
     "session": "The session has ended.",
     "sessions": "All other sessions have ended.",
@@ -70,8 +73,12 @@ async def account_page(context: NamedDependency[RequestContext], after: FromQuer
     )
 
 
-async def address_of(person: RequestContext) -> str:
-    return (await person.read_log(accounts.load_account, user_id=person.actor.id)).email
+async def require_account(context: RequestContext) -> tuple[RequestContext, User]:
+    """The request as that of the person who is signed in, and the account. Raises SignedOut, NotVerified."""
+    person = await require_visitor(context)
+    if person.actor.kind == PENDING:
+        raise NotVerified
+    return person, await person.read_log(accounts.load_account, user_id=person.actor.id)
 
 
 async def registration_of(person: RequestContext) -> Registration:
@@ -110,18 +117,14 @@ async def end_sessions(context: NamedDependency[RequestContext]) -> Response[Any
 
 @get("/account/password", opt=OPEN, include_in_schema=False)
 async def password_page(context: NamedDependency[RequestContext]) -> Response[Any]:
-    person = await require_visitor(context)
-    if person.actor.kind == PENDING:
-        return redirect(context.options, "/account")
-    return shown(context, PASSWORD, address=await address_of(person))
+    _, account = await require_account(context)
+    return shown(context, PASSWORD, address=account.email)
 
 
 @post("/account/password", opt=OPEN | FORM, include_in_schema=False)
 async def change_password(context: NamedDependency[RequestContext]) -> Response[Any]:
     await sent_values(context)
-    person, services = await require_visitor(context), context.services
-    if person.actor.kind == PENDING:
-        return redirect(context.options, "/account")
+    (person, account), services = await require_account(context), context.services
 
     async def perform(values: Values) -> Response[Any]:
         new = NewPassword(
@@ -133,14 +136,14 @@ async def change_password(context: NamedDependency[RequestContext]) -> Response[
         )
         await person.execute(
             accounts.update,
-            person.actor.id,
+            account.id,
             profile={},
             password=new,
             passwords=services.passwords,
             tokens=services.refresh_tokens,
             sign_in_limits=services.sign_in_limits,
         )
-        context.identities.forget(person.actor.id)
+        context.identities.forget(account.id)
         return redirect(context.options, "/account?after=password")
 
-    return await submitted(context, PASSWORD, perform, address=await address_of(person))
+    return await submitted(context, PASSWORD, perform, address=account.email)

@@ -10,7 +10,7 @@ from litestar.types import ExceptionHandlersMap
 from api.options import WebOptions
 from api.pages.forms import Link, retry_header
 from api.pages.rendering import redirect, rendered
-from api.pages.visits import SignedOut, expired_cookie
+from api.pages.visits import NotVerified, SignedOut, expired_cookie
 from api.problems import STATUS, request_id_of
 from domain.errors import DomainError, InvalidLink
 
@@ -61,6 +61,9 @@ def handlers(options: WebOptions) -> ExceptionHandlersMap:
         had_session = cookie.key in request.cookies
         return redirect(options, "/sign-in?after=ended", cookies=[cookie]) if had_session else redirect(options, "/sign-in")
 
+    def on_not_verified(_: Request[Any, Any, Any], __: NotVerified) -> Response[Any]:
+        return redirect(options, "/account")
+
     def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
         headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
         return problem_page(options, status=error.status_code, detail="This address cannot be used in this way", headers=headers)
@@ -70,4 +73,10 @@ def handlers(options: WebOptions) -> ExceptionHandlersMap:
         log.error("unexpected error", request_id=request_id, exc_info=error)
         return problem_page(options, status=500, detail=f"Internal error. The server's log has details under the id {request_id}")
 
-    return {SignedOut: on_signed_out, DomainError: on_domain_error, HTTPException: on_http_error, Exception: on_unexpected_error}
+    return {
+        SignedOut: on_signed_out,
+        NotVerified: on_not_verified,
+        DomainError: on_domain_error,
+        HTTPException: on_http_error,
+        Exception: on_unexpected_error,
+    }

@@ -3,7 +3,7 @@
 from litestar import Router
 
 from api.options import WebOptions
-from api.pages import account, email_changes, home, invitations, password_resets, registrations, rendering, setup, sign_in
+from api.pages import account, email_changes, home, invitations, password_resets, profile, registrations, rendering, setup, sign_in
 from api.pages.problems import handlers
 
 PAGES = (
@@ -17,6 +17,8 @@ PAGES = (
     account.end_sessions,
     account.password_page,
     account.change_password,
+    profile.profile_page,
+    profile.change_profile,
     registrations.register_page,
     registrations.register,
     registrations.verify_page,

@@ -26,6 +26,15 @@ class SignedOut(DomainError):
         super().__init__("Sign in first")
 
 
+class NotVerified(DomainError):
+    """The person's e-mail address is not verified yet. The browser is sent to the page that says so."""
+
+    code = "forbidden"
+
+    def __init__(self) -> None:
+        super().__init__("Verify your e-mail address first")
+
+
 def cookie_name(options: WebOptions) -> str:
     """Browsers set a name with a prefix only over TLS, and one with `__Host-` only for this very host and all of its paths."""
     if not options.secure_cookies:

@@ -144,6 +144,8 @@ GET    /account/invitation                                  l  l      l      l  
 POST   /account/invitation                                  -  -      -      -      -      -  -
 GET    /account/password                                    >  >      >      >      >      >  >
 POST   /account/password                                    -  -      -      -      -      -  -
+GET    /account/profile                                     >  >      >      >      >      >  >
+POST   /account/profile                                     -  -      -      -      -      -  -
 GET    /account/reset                                       l  l      l      l      l      l  l
 POST   /account/reset                                       -  -      -      -      -      -  -
 POST   /account/sessions                                    -  -      -      -      -      -  -

@@ -26,7 +26,7 @@ from domain.access import Role
 from domain.invitation import UserInvited
 from domain.links import LinkPurpose
 from domain.registration import RegistrationRequested
-from domain.user import PasswordResetRequested, Status
+from domain.user import EmailChangeRequested, PasswordResetRequested, Status
 from tests.api.conftest import PASSWORD, SYSTEM
 from tests.given import command
 from tests.rigs.html import Parsed
@@ -316,6 +316,32 @@ async def test_a_person_whose_address_is_not_verified_sees_only_that(api):
     assert refused.headers["location"] == "/account"
     again = await http.post("/account/verification", content=b"", headers=FORM)
     assert (again.status_code, again.headers["location"]) == (303, "/account?after=sent")
+
+
+async def test_a_person_changes_the_profile(api):
+    address = api.account()
+    http = await signed_in(api, address)
+    profile = {"email": address, "first_name": "Ada", "last_name": "King", "institution": "Lab", "department": "", "phone": ""}
+    assert Parsed((await http.get("/account/profile")).text).values == profile | {"last_name": "Byron", "institution": ""}
+    answer = await http.post("/account/profile", data=profile)
+    assert answer.headers["location"] == "/account?after=profile"
+    assert Parsed((await http.get("/account/profile")).text).values == profile
+    assert "Ada King" in (await http.get("/account")).text
+    refused = await http.post("/account/profile", data=profile | {"email": api.account(), "phone": "1" * 20})
+    assert (refused.status_code, "Email already registered" in refused.text) == (409, True)
+    assert Parsed(refused.text).values["phone"] == "1" * 20
+
+
+async def test_a_new_address_counts_once_its_link_is_opened(api):
+    address, app = api.account(), api.with_options(verifies_email=True)
+    http = await signed_in(app, address)
+    answer = await http.post("/account/profile", data={"email": "new@example.org", "first_name": "Ada", "last_name": "Byron"})
+    assert answer.headers["location"] == "/account?after=address"
+    assert "new@example.org, not confirmed yet" in (await http.get("/account")).text
+    link = token(api, LinkPurpose.CHANGE_EMAIL, newest(api, EmailChangeRequested), "new@example.org")
+    assert "new@example.org" in (await http.get(f"/account/email?token={link}")).text
+    assert (await browser(app).post("/account/email", data={"token": link})).headers["location"] == "/sign-in?after=email"
+    assert (await signed_in(app, "new@example.org")).cookies[COOKIE]
 
 
 async def test_a_forgotten_password_is_answered_alike_for_known_and_unknown_addresses(api):
