@@ -8,6 +8,7 @@ from uuid import UUID
 from litestar.datastructures import Cookie
 
 from api.clock import utc_now
+from api.middleware.authentication import mark_recognised
 from api.options import WebOptions
 from api.request import RequestContext
 from application.authentication import Identity
@@ -15,6 +16,7 @@ from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 NAME: Final = "bioscope_page"
 MAX_AGE: Final = timedelta(hours=12)
+REFUSED: Final = "This form was not sent from a page of this site. Open the page here, and send it again"
 
 
 class SignedOut(DomainError):
@@ -81,6 +83,7 @@ async def visitor(context: RequestContext) -> RequestContext | None:
     if _has_expired(identity, context.options):
         return None
     context.request.scope["user"] = identity.actor  # for the log of requests
+    mark_recognised(context.request.scope)
     return RequestContext(context.request, context.services, context.options, context.identities, identity)
 
 
@@ -97,6 +100,3 @@ def require_own_form(context: RequestContext) -> None:
     origin = headers.get("origin", "")
     if origin != context.options.origin and origin.partition("://")[2] != headers.get("host"):
         raise Forbidden(REFUSED)
-
-
-REFUSED: Final = "This form was not sent from a page of this site. Open the page here, and send it again"

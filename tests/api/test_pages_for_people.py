@@ -23,6 +23,7 @@ from application import invitations
 from application.ports import MailLink
 from domain import session
 from domain.access import Role
+from domain.errors import Unavailable
 from domain.invitation import UserInvited
 from domain.links import LinkPurpose
 from domain.registration import RegistrationRequested
@@ -389,6 +390,33 @@ async def test_a_link_that_does_not_work_says_what_to_do(api):
                 assert "This link does not work" in Parsed(answer.text).text
                 assert_sound(answer)
     assert "new@example.org" in (await http.get(f"/account/invitation?token={invited(api)}")).text
+
+
+class Failing:
+    """Page tokens whose use fails."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def session_of(self, _):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (RuntimeError("secret-echo"), 500, "The server's log has details under the id req-1."),
+        (Unavailable("The database is unavailable", retry_after=3), 503, "The database is unavailable."),
+    ],
+)
+async def test_a_failure_of_the_server_is_a_page_without_details(api, error, status, sentence):
+    http = browser(api.with_services(page_tokens=Failing(error)))
+    for path in ("/", "/account", "/account/password"):
+        answer = await http.get(path, headers={"Cookie": f"{COOKIE}=x", "X-Request-ID": "req-1"})
+        assert answer.status_code == status
+        assert sentence in Parsed(answer.text).text
+        assert "secret-echo" not in answer.text
+        assert_sound(answer)
 
 
 async def test_no_log_line_has_a_token_a_password_or_a_cookie(api, capsys):
