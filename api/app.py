@@ -23,6 +23,7 @@ from api.middleware.authentication import Authentication, has_credential
 from api.middleware.body_limits import BodyLimits
 from api.middleware.outer import OuterMiddleware
 from api.options import WebOptions
+from api.pages.routes import pages as pages_for_people
 from api.problems import HANDLERS
 from api.request import RequestContext, reject_unsupported_as_of
 from api.routes import ROUTES
@@ -61,7 +62,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         return RequestContext(request, services, options, identities, request.scope.get("auth"))
 
     app = Litestar(
-        route_handlers=[*ROUTES, *pages.PAGES],
+        route_handlers=[*ROUTES, *pages.PAGES, pages_for_people(options)],
         dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
         guards=[reject_unsupported_as_of],
         middleware=[

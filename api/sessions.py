@@ -184,9 +184,14 @@ def anonymous_command(context: RequestContext) -> Command:
 
 async def sign_in(context: RequestContext, email: str, password: str) -> Response[Tokens]:
     """Raises NotAuthenticated, TooMany."""
+    return tokens_for(context, await start_session(context, email, password))
+
+
+async def start_session(context: RequestContext, email: str, password: str) -> SignedIn:
+    """Raises NotAuthenticated, TooMany."""
     services = context.services
     try:
-        signed_in = await context.execute(
+        return await context.execute(
             sessions.sign_in,
             email=email,
             password=password,
@@ -201,7 +206,6 @@ async def sign_in(context: RequestContext, email: str, password: str) -> Respons
     except NotAuthenticated:
         log.warning("sign-in refused", address=context.address, request_id=context.request_id)
         raise
-    return tokens_for(context, signed_in)
 
 
 def tokens_for(context: RequestContext, signed_in: SignedIn) -> Response[Tokens]:

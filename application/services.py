@@ -56,6 +56,15 @@ class AccessTokens(Protocol):
         """Raises NotAuthenticated ("Invalid token"). Does not block."""
 
 
+class PageTokens(Protocol):
+    """Signed names of sessions, for the cookie of the pages. Whether the session still exists is checked separately."""
+
+    def issue(self, session: UUID) -> str: ...
+
+    def session_of(self, token: str) -> UUID:
+        """Raises NotAuthenticated ("Invalid token"). Does not block."""
+
+
 class QueryDatabase(Protocol):
     """The read models. Raises Unavailable if the database is unavailable or no connection is free."""
 
@@ -142,6 +151,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     passwords: PasswordHasher
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
+    page_tokens: PageTokens
     sign_in_limits: SignInLimits
     last_seen: LastSeen
     key_uses: KeyUses

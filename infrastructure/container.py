@@ -52,6 +52,7 @@ from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
 from infrastructure.security.known_addresses import PostgresKnownAddresses
 from infrastructure.security.mail_links import KeyedMailLinks
+from infrastructure.security.page_tokens import KeyedPageTokens
 from infrastructure.security.passwords import Argon2Passwords
 from infrastructure.security.process_keys import operator_keys, process_keys
 from infrastructure.security.rate_limits import RedisRateLimiter
@@ -151,6 +152,7 @@ def services(settings: Settings) -> Services:
         passwords=passwords(settings),
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
+        page_tokens=KeyedPageTokens(keys),
         last_seen=PostgresLastSeen(event_log.recorder.rows),
         key_uses=PostgresKeyUses(event_log.recorder.rows),
         sign_in_limits=SignInLimits(limits=limits, known_addresses=known_addresses, rates=rates(settings)),

@@ -183,9 +183,35 @@ GET    /metrics                                             +  +      +      +  
 GET    /api/openapi.json                                    +  +      +      +      +      +  +
 GET    /api/redoc                                           +  +      +      +      +      +  +
 GET    /redoc                                               +  +      +      +      +      +  +
+GET    /                                                    +  +      +      +      +      +  +
+GET    /account                                             >  >      >      >      >      >  >
+GET    /account/email                                       l  l      l      l      l      l  l
+POST   /account/email                                       -  -      -      -      -      -  -
+GET    /account/invitation                                  l  l      l      l      l      l  l
+POST   /account/invitation                                  -  -      -      -      -      -  -
+GET    /account/password                                    >  >      >      >      >      >  >
+POST   /account/password                                    -  -      -      -      -      -  -
+GET    /account/profile                                     >  >      >      >      >      >  >
+POST   /account/profile                                     -  -      -      -      -      -  -
+GET    /account/reset                                       l  l      l      l      l      l  l
+POST   /account/reset                                       -  -      -      -      -      -  -
+POST   /account/sessions                                    -  -      -      -      -      -  -
+POST   /account/verification                                -  -      -      -      -      -  -
+GET    /account/verify                                      l  l      l      l      l      l  l
+POST   /account/verify                                      -  -      -      -      -      -  -
+GET    /forgot-password                                     +  +      +      +      +      +  +
+POST   /forgot-password                                     -  -      -      -      -      -  -
+GET    /pages.css                                           +  +      +      +      +      +  +
+GET    /register                                            +  +      +      +      +      +  +
+POST   /register                                            -  -      -      -      -      -  -
+GET    /setup                                               l  l      l      l      l      l  l
+POST   /setup                                               -  -      -      -      -      -  -
+GET    /sign-in                                             +  +      +      +      +      +  +
+POST   /sign-in                                             -  -      -      -      -      -  -
+POST   /sign-out                                            -  -      -      -      -      -  -
 """
-"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), l an invalid link (400). Valid links
-are opened in tests/api/test_registrations.py.
+"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), l an invalid link (400), > another
+page (303). Valid links are opened in tests/api/test_registrations.py, and pages by their own forms in tests/api/test_pages_for_people.py.
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
 a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of
@@ -197,7 +223,7 @@ without the scope of a route may not use it.
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
-SIGNS = {400: "l", 401: "!", 403: "-", 404: ".", 409: "c"}
+SIGNS = {303: ">", 400: "l", 401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
 OF_A_TEAM = ("own", "joined", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
@@ -469,6 +495,8 @@ class World:
                 return {"json": {"reason": "Not needed"}}
             case "POST /api/policies/{policy_scope}/{target_id}/preview":
                 return {"json": {"rules": {"review_below": 0.8}}}
+            case _ if route.startswith("POST") and not route.startswith("POST /api/"):
+                return {"data": {"x": "x"}}
             case _ if route.endswith("/infer"):
                 return {"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PICTURE).decode()]}]}}
             case _ if route.startswith("PUT") and "/shares/" in route:
