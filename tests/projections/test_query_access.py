@@ -21,8 +21,8 @@ from projections import (
 from projections.engine import checkpoints
 
 NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, policies, policy_preview, results, statistics, users)
-FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "results.shown", "models.get"}
-"""The log's position, models, which belong to the installation, and the completion of results that an actor has read."""
+FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.get"}
+"""The log's position, and models, which belong to the installation."""
 
 BELONGS_TO_A_DATASET = re.compile(
     r"\b(?:from|join) (?:datasets|images|classifications|results|outdated_results|failures|activity|dataset_access|tallies|statistics)\b"
