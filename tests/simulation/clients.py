@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -55,8 +55,12 @@ class Journal:
 class Passwords:
     """Quick ones."""
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         return hashlib.sha256(password.encode()).digest()
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        computed = self.hash(password, requester=requester)
+        return candidates.index(computed) if computed in candidates else None
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         return known == self.hash(password, requester=requester)
