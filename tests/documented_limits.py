@@ -78,6 +78,7 @@ STATED = (
     stated("models/format.md", "the model has # versions", model.MAX_VERSIONS),
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
     stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
+    stated("api.md", "Its access tokens stop working within # seconds", 2 * authentication.CACHE_SECONDS),
     stated("api.md", "A key is remembered for # days", KEY_DAYS),
     stated("api.md", "milliseconds and at most # seconds", WEB.visible_timeout_seconds),
     stated("api.md", "After # seconds the response is 503 with `Retry-After`", WEB.visible_timeout_seconds),
@@ -106,6 +107,7 @@ STATED = (
     stated("events.md", "or after # s without one", events.MAX_WAIT_SECONDS),
     stated("events.md", "at most # events and about # MB", event_feed.MAX_EVENTS, event_feed.MAX_BYTES // 1024**2),
     # ---- operation
+    stated("operations/accounts.md", "A password has # to # characters", values.MIN_PASSWORD_CHARACTERS, values.MAX_PASSWORD_CHARACTERS),
     stated("operations/accounts.md", "within # s in the others", authentication.CACHE_SECONDS),
     stated("operations/accounts.md", "more than # s later", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
     stated("operations/backup.md", "in ranges of # events", log_ranges.POSITIONS_PER_RANGE),
