@@ -6,7 +6,7 @@ import pytest
 
 from application import accounts, datasets, images, models, teams
 from application.datasets import load_dataset
-from application.grants import grant_of, is_member
+from application.grants import grant_of, is_member, load_team, load_user, user_with_address
 from domain import dataset, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.dataset import MAX_TEAMS
@@ -122,6 +122,18 @@ def test_an_address_without_an_account_is_answered_alike_and_only_to_those_who_m
             datasets.share_by_address(cells, email=email, grant=Grant.VIEWER, command=command(stranger), log=log)
         with pytest.raises(NotFound, match=r"^Team not found$"):
             teams.add_member_by_address(group, email=email, command=command(stranger), log=log)
+
+
+def test_what_a_command_names_is_loaded_or_not_found(log, ada, bob, group):
+    assert load_team(log, group, bob).members == {ada.id, bob.id}
+    assert load_user(log, bob.id).role is Role.ANALYST
+    for load in (
+        lambda: load_team(log, uuid4(), ADMIN),
+        lambda: load_user(log, uuid4()),
+        lambda: user_with_address(log, "nobody@example.org"),
+    ):
+        with pytest.raises(NotFound):
+            load()
 
 
 def test_who_may_not_share_does_not_learn_which_users_exist(log, cells, bob):
