@@ -17,17 +17,20 @@ from api.events import FeedSlots
 from api.export_slots import ExportSlots
 from api.kserve.slots import PredictionSlots
 from api.live.hub import LiveHub
+from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.authentication import Authentication, has_credential
 from api.middleware.body_limits import BodyLimits
 from api.middleware.outer import OuterMiddleware
 from api.options import WebOptions
+from api.pages.routes import pages as pages_for_people
 from api.problems import HANDLERS
 from api.request import RequestContext, reject_unsupported_as_of
 from api.routes import ROUTES
 from api.wait_slots import WaitSlots
 from application.authentication import IdentityCache
 from application.history.past_models import PastModels
+from application.key_identities import KeyIdentities
 from application.services import Services
 
 COMMAND_THREADS = 64  # commands that can wait for the log at the same time
@@ -35,7 +38,8 @@ COMMAND_THREADS = 64  # commands that can wait for the log at the same time
 
 def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     """An ASGI application over `services`."""
-    identities = IdentityCache(services.log)
+    keys = KeyIdentities(services.log, services.key_uses, count_refusal=services.sign_in_limits.unknown_key)
+    identities = IdentityCache(services.log, keys)
     admission = Admission(options.admission)
     wait_slots = WaitSlots(services.read_position, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
     live_hub = LiveHub(services, options, identities, admission)
@@ -58,11 +62,11 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         return RequestContext(request, services, options, identities, request.scope.get("auth"))
 
     app = Litestar(
-        route_handlers=[*ROUTES, *pages.PAGES],
+        route_handlers=[*ROUTES, *pages.PAGES, pages_for_people(options)],
         dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
         guards=[reject_unsupported_as_of],
         middleware=[
-            DefineMiddleware(Authentication, services=services, identities=identities),
+            DefineMiddleware(Authentication, services=services, options=options, identities=identities),
             DefineMiddleware(BodyLimits, options=options),
         ],
         exception_handlers=HANDLERS,
@@ -77,8 +81,9 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         services.observe_request,
         lifespan=app.lifespan,
         admission=admission,
-        has_credential=lambda scope: has_credential(scope, services),
+        has_credential=lambda scope: has_credential(scope, services, identities),
         drain=drain,
+        accesses=AccessRecorder(services.access_trail, options.trusted_proxies),
     )
 
 

@@ -13,13 +13,15 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from api.access_notes import notes_of
 from api.clock import utc_now
 from api.middleware.authentication import OPEN, mark_recognised
 from api.problems import MEDIA_TYPE, Problem, problem
 from api.request import RequestContext
+from application.history.access_records import AccessKind
 from application.ports import BlobStore
 from application.signed_downloads import LocalAddress, SignedBlob
-from domain.access import Actor, Scope
+from domain.access import Actor
 from domain.errors import Forbidden, NotAuthenticated, NotFound
 from projections import images as read_model
 
@@ -76,23 +78,26 @@ async def blob(context: NamedDependency[RequestContext], token: FromPath[str]) -
 async def _resolve(context: RequestContext, token: str) -> SignedBlob:
     """The blob of a signed address. Raises Forbidden if the address has expired, NotFound if its holder may not see the image."""
     address = context.services.unseal_address(token)
-    image = await read_model.get(context.services.reads, await _holder(context, address), address.image_id)
+    notes = notes_of(context.request.scope)
+    notes.noun, notes.object_id = "image", address.image_id
+    notes.kind = AccessKind.PREVIEW if address.inline else AccessKind.DOWNLOAD
+    notes.actor = await _holder(context, address)
+    image = await read_model.get(context.services.reads, notes.actor, address.image_id)
+    notes.dataset_id = image.dataset_id
     return address.blob(sha256=image.sha256, filename=image.filename, media_type=image.media_type)
 
 
 async def _holder(context: RequestContext, address: LocalAddress) -> Actor:
-    """The actor to whom an address was issued. Raises Forbidden if the session has ended, Unavailable.
-
-    The address of a service expires with its token.
-    """
-    if address.is_service:
-        return Actor(id=address.holder_id, kind="service", scopes=frozenset({Scope.IMAGES_READ}))
+    """The actor to whom an address was issued. Raises Forbidden if the session has ended or the key no longer works, Unavailable."""
     identities = context.identities
     try:
+        if address.is_service:
+            return await asyncio.to_thread(identities.keys.holder, address.holder_id)
         if (identity := identities.cached_in(address.holder_id)) is None:
             identity = await asyncio.to_thread(identities.signed_in, address.holder_id)
     except NotAuthenticated:
-        raise Forbidden("The session that requested this address has ended; request a new address") from None
+        holder = "key" if address.is_service else "session"
+        raise Forbidden(f"The {holder} that requested this address has ended; request a new address") from None
     return identity.actor
 
 

@@ -10,9 +10,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
+from api.middleware.authentication import for_services
 from api.request import PageSize, RequestContext, from_row
 from application import classifications
 from application.classifications import ImageSelection
+from domain.access import Scope
 from domain.classification import ImageFilter, JobStatus, PlaneSelection, Priority, Projection, RunOptions, Verdict
 from domain.classification.job import MAX_CHANNELS, MAX_PLANE
 from domain.classification.selection import MAX_LISTED, MAX_TOP_K
@@ -150,11 +152,14 @@ def _computed(row: read_model.Job) -> dict[str, object]:
     }
 
 
+FOR_RUNNERS = for_services(Scope.JOBS_RUN)
+
+
 class Classifications(Controller):
     path = "/api/classifications"
     tags = ("classifications",)
 
-    @post("/run", summary="Run a model")
+    @post("/run", opt=FOR_RUNNERS, summary="Run a model")
     async def run(self, context: NamedDependency[RequestContext], data: JSONBody[RunClassification]) -> Response[Requested]:
         """Start a job over one image, a list of images of one dataset, a dataset or a part of it, with the version of the model that is in
         production or with another one. A dataset is taken as it is now: images that are uploaded later are not covered.
@@ -182,7 +187,7 @@ class Classifications(Controller):
         )
         return context.created(Requested(id=result.id), result)
 
-    @get("/", operation_id="classificationsListed", summary="List classifications")
+    @get("/", opt=FOR_RUNNERS, operation_id="classificationsListed", summary="List classifications")
     async def list_classifications(
         self,
         context: NamedDependency[RequestContext],
@@ -205,7 +210,7 @@ class Classifications(Controller):
         )
         return context.page(page, view)
 
-    @get("/{job_id:uuid}", operation_id="classificationsOne", summary="Read a classification")
+    @get("/{job_id:uuid}", opt=FOR_RUNNERS, operation_id="classificationsOne", summary="Read a classification")
     async def get_classification(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Watched]:
         """One job and its progress."""
         row = await context.read(read_model.get, job_id)
@@ -213,7 +218,7 @@ class Classifications(Controller):
         failures = (await context.read(read_model.failures, job_id)).items if ended and row.failed else []
         return context.versioned(from_row(row, Watched, **_computed(row), failures=failures), version=row.version)
 
-    @get("/{job_id:uuid}/failures", operation_id="classificationsFailures", summary="List failures of a classification")
+    @get("/{job_id:uuid}/failures", opt=FOR_RUNNERS, operation_id="classificationsFailures", summary="List failures of a classification")
     async def list_failures(
         self,
         context: NamedDependency[RequestContext],
@@ -225,13 +230,13 @@ class Classifications(Controller):
         await context.read(read_model.get, job_id)
         return context.page(await context.read(read_model.failures, job_id, cursor=cursor, size=page_size), lambda failure: failure)
 
-    @post("/{job_id:uuid}/cancel", status_code=200, summary="Cancel a classification")
+    @post("/{job_id:uuid}/cancel", opt=FOR_RUNNERS, status_code=200, summary="Cancel a classification")
     async def cancel(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Classification]:
         """Stop a job. Images not yet classified are skipped; existing results stay. Needs the role analyst and the grant analyst."""
         result = await context.execute(classifications.cancel, job_id, expected=context.expected_version)
         return context.changed(view(await context.read(read_model.get, job_id)), result)
 
-    @post("/{job_id:uuid}/retry", summary="Retry a classification")
+    @post("/{job_id:uuid}/retry", opt=FOR_RUNNERS, summary="Retry a classification")
     async def retry(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Retry]:
         """Start a new job over the images that a job left without a result, with the same model version, planes and threshold.
 

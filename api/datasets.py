@@ -10,9 +10,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
+from api.middleware.authentication import for_services
 from api.request import NamedBody, RequestContext, from_row, sent_fields
 from application import datasets
-from domain.access import Grant
+from domain.access import Grant, Scope
 from projections import datasets as read_model
 
 EmailAddress = Annotated[str, Meta(max_length=100)]
@@ -67,11 +68,14 @@ def view(row: read_model.Dataset) -> Dataset:
     return from_row(row, Dataset)
 
 
+FOR_READERS = for_services(Scope.DATASETS_READ)
+
+
 class Datasets(Controller):
     path = "/api/datasets"
     tags = ("datasets",)
 
-    @get("/", operation_id="datasetsListed", summary="List datasets")
+    @get("/", opt=FOR_READERS, operation_id="datasetsListed", summary="List datasets")
     async def list_datasets(
         self, context: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[Dataset]]:
@@ -84,7 +88,7 @@ class Datasets(Controller):
         result = await context.execute(datasets.create, name=data.name, description=data.description)
         return context.created(NamedBody(result.id, data.name), result)
 
-    @get("/{dataset_id:uuid}", operation_id="datasetsOne", summary="Read a dataset")
+    @get("/{dataset_id:uuid}", opt=FOR_READERS, operation_id="datasetsOne", summary="Read a dataset")
     async def get_dataset(self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[Dataset]:
         """One dataset, with what you may do with it."""
         row = await context.read(read_model.get, dataset_id)

@@ -1,14 +1,17 @@
 """Health checks: whether the process runs, and whether its dependencies are available."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 
-from api.middleware.authentication import OPEN
+from api.middleware.authentication import OPEN, bearer, mark_recognised
 from api.request import RequestContext
+from application.key_text import read_key
 from application.services import DependencyHealth
+from domain.access import Role, Scope, require_role_or_scope
 
 ESSENTIAL = {"postgres"}  # without it, neither commands nor queries work
 
@@ -49,10 +52,21 @@ async def ready(context: NamedDependency[RequestContext]) -> Response[Ready]:
 
 @get("/metrics", opt=OPEN, include_in_schema=False)
 async def metrics(context: NamedDependency[RequestContext]) -> Response[Any]:
-    """Prometheus text format, for requests from this machine that came through no proxy."""
-    if not _is_from_this_machine(context):
+    """Prometheus text format, for requests from this machine that came through no proxy, and for keys with the scope `metrics:read`."""
+    if not _is_from_this_machine(context) and not await _may_read_metrics(context):
         return Response(None, status_code=404)
     return Response(context.services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _may_read_metrics(context: RequestContext) -> bool:
+    """Whether a request has a key with the right scope. Raises NotAuthenticated, Forbidden, TooMany, Unavailable for any other key."""
+    key = read_key(bearer(context.request.headers.get("authorization")) or "")
+    if key is None:
+        return False
+    identity = await asyncio.to_thread(context.identities.authenticate, key, network=context.network)
+    require_role_or_scope(identity.actor, Role.ADMIN, Scope.METRICS_READ)
+    mark_recognised(context.request.scope)
+    return True
 
 
 def _is_from_this_machine(context: RequestContext) -> bool:

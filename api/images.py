@@ -16,7 +16,7 @@ from api.middleware.authentication import for_services
 from api.request import PageSize, RequestContext, from_row, payload_of, sent_fields
 from api.uploads import receive_upload
 from application import images
-from domain.access import Role, Scope, require_role
+from domain.access import Role, Scope, require_role_or_scope
 from domain.values import ImageWarning
 from projections import images as read_model
 
@@ -95,7 +95,7 @@ class Images(Controller):
     path = "/api/images"
     tags = ("images",)
 
-    @post("/upload", opt={"body": "stream"}, summary="Upload an image")
+    @post("/upload", opt={"body": "stream"} | for_services(Scope.IMAGES_WRITE), summary="Upload an image")
     async def upload(self, context: NamedDependency[RequestContext], store_slots: NamedDependency[Semaphore]) -> Response[Uploaded]:
         """Store a JPEG, PNG or TIFF file in a dataset. Needs the role analyst and the grant analyst.
 
@@ -104,7 +104,7 @@ class Images(Controller):
         until its status is no longer `pending`.
         """
         command = context.command()
-        require_role(command.actor, Role.ANALYST)
+        require_role_or_scope(command.actor, Role.ANALYST, Scope.IMAGES_WRITE)
 
         def check_permission(dataset: UUID, device: UUID | None) -> None:
             images.may_upload(dataset, device_id=device, command=command, log=context.services.log)
@@ -119,7 +119,7 @@ class Images(Controller):
         )
         return context.created(Uploaded(id=result.id, filename=form.filename), result)
 
-    @get("/", operation_id="imagesListed", summary="List images")
+    @get("/", opt=FOR_READERS, operation_id="imagesListed", summary="List images")
     async def list_images(
         self,
         context: NamedDependency[RequestContext],
@@ -154,13 +154,16 @@ class Images(Controller):
         row = await context.read(read_model.get, image_id)
         return context.versioned(view(row), version=row.version)
 
-    @patch("/{image_id:uuid}", summary="Update an image")
+    @patch("/{image_id:uuid}", opt=for_services(Scope.IMAGES_WRITE), summary="Update an image")
     async def describe(
         self, context: NamedDependency[RequestContext], image_id: FromPath[UUID], data: JSONBody[DescribeImage]
     ) -> Response[Image]:
-        """Change the file name, the device or the mark `analyzed`. Needs the role analyst and the grant editor."""
+        """Change the file name, the device or the mark `analyzed`. Needs the role analyst and the grant editor.
+
+        A service may only change what it uploaded.
+        """
         result = await context.execute(images.describe, image_id, **sent_fields(data), expected=context.expected_version)
-        return context.changed(view(await context.read(read_model.get, image_id)), result)
+        return context.changed(view(await context.read(read_model.get, image_id, scope=Scope.IMAGES_WRITE)), result)
 
     @delete("/{image_id:uuid}", status_code=204, summary="Delete an image")
     async def remove(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[None]:

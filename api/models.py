@@ -14,6 +14,7 @@ from litestar.response import Stream
 from msgspec import Meta
 
 from api.events import After
+from api.middleware.authentication import for_services
 from api.model_checks import PackageUpload
 from api.request import PageSize, RequestContext, from_row
 from application import model_packages, models
@@ -21,6 +22,7 @@ from application.commands import CommandResult
 from application.history.as_of import position_of
 from application.history.past_models import PastModels
 from application.signed_downloads import content_disposition
+from domain.access import Scope
 from domain.declaration import declare
 from domain.model import OutputKind
 from domain.model_check import CheckReport, Environment
@@ -191,11 +193,14 @@ async def _changed(context: RequestContext, result: CommandResult) -> Response[M
     return context.changed(shown, result)
 
 
+FOR_RUNNERS = for_services(Scope.JOBS_RUN)
+
+
 class Models(PackageUpload):
     path = "/api/models"
     tags = ("models",)
 
-    @get("/", operation_id="modelsListed", summary="List models")
+    @get("/", opt=FOR_RUNNERS, operation_id="modelsListed", summary="List models")
     async def list_models(
         self,
         context: NamedDependency[RequestContext],
@@ -208,7 +213,7 @@ class Models(PackageUpload):
         """
         return await _views(context, await context.read(lambda db, _: read_model.listed(db, retired=retired)))
 
-    @get("/{name_or_id:str}", operation_id="modelsOne", summary="Read a model")
+    @get("/{name_or_id:str}", opt=FOR_RUNNERS, operation_id="modelsOne", summary="Read a model")
     async def get_model(
         self,
         context: NamedDependency[RequestContext],

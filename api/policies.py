@@ -13,11 +13,13 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.events import After
+from api.middleware.authentication import for_services
 from api.request import PageSize, RequestContext, from_row
 from application import policies
 from application.history.as_of import position_of
 from application.policies import PolicyChange as RecordedChange
 from application.policies import StoredAnswer
+from domain.access import Scope
 from domain.classification import Verdict
 from domain.derivation import Answer
 from domain.policy import Policy as PolicyState
@@ -247,6 +249,7 @@ class Policies(Controller):
 class PoliciesOfResults(Controller):
     path = "/api/classification-results"
     tags = ("policies",)
+    opt = for_services(Scope.RESULTS_READ)
 
     @get("/{result_id:uuid}/policy", operation_id="policiesOfResult", summary="Read the policy of a result")
     async def get_policy_of_result(

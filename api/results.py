@@ -14,11 +14,13 @@ from litestar.response import Stream
 
 from api.clock import utc_now
 from api.export_slots import ExportSlots, ExportStream
+from api.middleware.authentication import for_services
 from api.policies import answer_at, labels_under
 from api.request import PageSize, RequestContext, from_row
 from api.result_exports import MEDIA_TYPES, ExportedResult, ExportFormat, ModelVersions, exported
 from application.history.as_of import position_of
 from application.signed_downloads import content_disposition
+from domain.access import Scope
 from domain.classification import Verdict
 from domain.values import ImageWarning
 from projections import models, statistics
@@ -103,6 +105,7 @@ FILTERED = {"where": Provide(result_filter, sync_to_thread=False)}
 class Results(Controller):
     path = "/api/classification-results"
     tags = ("results",)
+    opt = for_services(Scope.RESULTS_READ)
 
     @get("/", operation_id="resultsListed", dependencies=FILTERED, summary="List results")
     async def list_results(

@@ -10,7 +10,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter
 
 from api.clock import utc_now
+from api.middleware.authentication import for_services
 from api.request import RequestContext, from_row
+from domain.access import Scope
 from projections import statistics
 
 From = Annotated[str | None, QueryParameter(name="from", format="date")]
@@ -61,6 +63,7 @@ def view(row: statistics.Group) -> ResultGroup:
 class Statistics(Controller):
     path = "/api/statistics"
     tags = ("statistics",)
+    opt = for_services(Scope.RESULTS_READ)
 
     @get("/results", operation_id="statisticsResults", summary="Count results in groups")
     async def count_results(

@@ -1,4 +1,4 @@
-"""Authentication: the actor that an access token stands for, read from the log and cached for a few seconds."""
+"""Authentication: the actor that an access token or API key stands for, read from the log and cached for a few seconds."""
 
 import time
 from collections.abc import Callable
@@ -6,80 +6,102 @@ from datetime import datetime
 from threading import Lock
 from uuid import UUID
 
-import msgspec
 from cachetools import TTLCache
 
+from application.identity import CACHE_SECONDS, MAX_CACHED, Identity
+from application.key_identities import KeyIdentities
+from application.key_text import PresentedKey, is_key, read_key
 from application.ports import EventStore
-from application.services import Claims
-from application.signed_downloads import Holder
-from domain import session, user
+from application.services import AccessTokens, Claims
+from domain import registration, session, user
 from domain.access import Actor
 from domain.errors import NotAuthenticated
+from domain.registration import Registration
 from domain.session import Session
 from domain.user import User
 
-CACHE_SECONDS = 5.0  # another process may accept a revoked session or a lost role for this long
-MAX_CACHED = 10_000
+__all__ = ["CACHE_SECONDS", "MAX_CACHED", "Credential", "Identity", "IdentityCache", "read_credential", "signed_in"]
+
+Credential = Claims | PresentedKey
+"""What a client proved or claims: verified claims of an access token, or an API key with a correct checksum."""
+
+PENDING = "pending"  # the kind of the actor of a registration whose address is not verified yet
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """An authenticated actor: a user with `session_id` and `signed_in_at`, or a service with `expires_at`, when its token expires."""
-
-    actor: Actor
-    session_id: UUID | None = None
-    signed_in_at: datetime | None = None
-    expires_at: datetime | None = None
-
-    @property
-    def holder(self) -> Holder:
-        """The session or service that signed addresses are issued to."""
-        if self.session_id is not None:
-            return Holder(self.session_id)
-        assert self.expires_at is not None
-        return Holder(self.actor.id, until=int(self.expires_at.timestamp()))
+def read_credential(text: str, tokens: AccessTokens, *, at: datetime) -> Credential:
+    """The credential of a request. Does not block. Raises NotAuthenticated."""
+    if not is_key(text):
+        return tokens.verify(text, at=at)
+    key = read_key(text)
+    if key is None:
+        raise NotAuthenticated("Invalid key: it is not complete; copy all of it")
+    return key
 
 
-def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User]:
-    """The session and its user. Blocks. Raises NotAuthenticated if the session has ended or its user may not sign in, Unavailable."""
+def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User | Registration]:
+    """The session, and its user or the open registration whose password started it. Blocks.
+
+    Raises NotAuthenticated if the session has ended or its user may not sign in, Unavailable.
+    """
     found = log.load(session_id, session.evolve)
     if found is None or found.revoked:
         raise NotAuthenticated("Invalid token")
-    account = log.load(found.user_id, user.evolve)
-    if account is None or not account.may_sign_in:
-        raise NotAuthenticated("User disabled")
+    account = signing_in(found.user_id, log)
+    if isinstance(account, User) and account.ended(found.started_at):
+        raise NotAuthenticated("Invalid token")
     return found, account
 
 
+def signing_in(user_id: UUID, log: EventStore) -> User | Registration:
+    """The account or the open registration with this id. Raises NotAuthenticated if it may not sign in."""
+    account = log.load(user_id, user.evolve)
+    if account is not None and account.may_sign_in:
+        return account
+    pending = log.load(user_id, registration.evolve) if account is None else None
+    if pending is None or not pending.is_open:
+        raise NotAuthenticated("User disabled")
+    return pending
+
+
+def actor_of(account: User | Registration) -> Actor:
+    if isinstance(account, User):
+        return Actor(id=account.id, role=account.role)
+    return Actor(id=account.id, kind=PENDING)
+
+
 class IdentityCache:
-    """Authenticates claims, with a cache of at most `max_cached` sessions for `seconds`. Thread-safe."""
+    """Authenticates credentials, with a cache of at most `max_cached` sessions for `seconds`. `keys` does so for keys. Thread-safe."""
 
     def __init__(
         self,
         log: EventStore,
+        keys: KeyIdentities,
         *,
         clock: Callable[[], float] = time.monotonic,
         seconds: float = CACHE_SECONDS,
         max_cached: int = MAX_CACHED,
     ) -> None:
-        self._log = log
+        self._log, self.keys = log, keys
         self._by_session: TTLCache[UUID, Identity] = TTLCache(max_cached, seconds, timer=clock)
         self._lock = Lock()
         self._generation = 0  # increases with each `forget`: identities loaded before may be outdated
 
-    def cached(self, claims: Claims) -> Identity | None:
-        """The identity of verified claims if it is known without a lookup: that of a service, or of a cached session."""
-        if claims.session_id is None:
-            actor = Actor(id=claims.subject, kind="service", scopes=claims.scopes)
-            return Identity(actor=actor, expires_at=claims.expires_at)
-        identity = self.cached_in(claims.session_id)
-        return identity if identity and identity.actor.id == claims.subject else None
+    def cached(self, credential: Credential) -> Identity | None:
+        """The identity of a credential if it is known without a lookup. Raises NotAuthenticated for a key that was refused just now."""
+        if isinstance(credential, PresentedKey) or credential.session_id is None:
+            return self.keys.cached(credential)
+        identity = self.cached_in(credential.session_id)
+        return identity if identity and identity.actor.id == credential.subject else None
 
-    def authenticate(self, claims: Claims) -> Identity:
-        """The identity of verified claims. Blocks. Raises NotAuthenticated (session ended, or user may not sign in) and Unavailable."""
-        if claims.session_id is None:
-            return self.cached(claims)  # type: ignore[return-value]
-        identity = self.signed_in(claims.session_id)
-        if identity.actor.id != claims.subject:
+    def authenticate(self, credential: Credential, *, network: str = "") -> Identity:
+        """The identity of a credential. `network` is the client's, for the limits and the last use of keys. Blocks.
+
+        Raises NotAuthenticated (session ended, key refused, or user may not sign in), TooMany and Unavailable.
+        """
+        if isinstance(credential, PresentedKey) or credential.session_id is None:
+            return self.keys.authenticate(credential, network=network)
+        identity = self.signed_in(credential.session_id)
+        if identity.actor.id != credential.subject:
             raise NotAuthenticated("Invalid token")
         return identity
 
@@ -94,12 +116,13 @@ class IdentityCache:
             return known
         generation = self._generation
         found, account = signed_in(session_id, self._log)
-        identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
+        identity = Identity(actor=actor_of(account), session_id=found.id, signed_in_at=found.started_at)
         self._cache(identity, generation)
         return identity
 
     def forget(self, user_id: UUID) -> None:
         """Drop the user's cached identities. To be called after each change of the user's rights or sessions."""
+        self.keys.forget(user_id)
         with self._lock:
             self._generation += 1
             for session_id in [known for known, identity in self._by_session.items() if identity.actor.id == user_id]:

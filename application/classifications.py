@@ -10,7 +10,7 @@ from application import datasets, images
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.ports import Command, EventStore, InputCheck, Mismatch, StreamPrecondition
 from domain import classification, model
-from domain.access import Actor, Grant, Role, require_role
+from domain.access import Actor, Grant, Role, Scope, require_role, require_role_or_scope
 from domain.classification import (
     DEFAULT_OPTIONS,
     Classification,
@@ -71,7 +71,7 @@ def run(
     yet, the worker finds out whether an image fits. Choices are refused before a dataset that does not exist, so that a client can try them
     out. Raises Forbidden, Invalid, InputMismatch, NotFound, Conflict (a rejected image).
     """
-    require_role(command.actor, Role.ANALYST)
+    require_role_or_scope(command.actor, Role.ANALYST, Scope.JOBS_RUN)
     _check_selection(selection)
     chosen, version = _model_version(model_name, model_version, known_models, command.actor, log)
     if version.is_external and planes not in {None, PlaneSelection()}:
@@ -108,7 +108,7 @@ def retry(job_id: UUID, *, command: Command, log: EventStore) -> CommandResult:
 
     Raises Forbidden, NotFound, Invalid (a retired model), Conflict (nothing to retry, or a rejected image).
     """
-    require_role(command.actor, Role.ANALYST)
+    require_role_or_scope(command.actor, Role.ANALYST, Scope.JOBS_RUN)
     earlier = load_job(log, job_id, command, Grant.ANALYST)
     chosen = _model(earlier.model_name, [], log)
     require_runner(chosen, chosen.numbered(earlier.model_version), command.actor)
@@ -212,7 +212,7 @@ def readable_job(log: EventStore, job_id: UUID, actor: Actor, minimum: Grant) ->
 
 def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
     """Stop a job. Recorded results stay readable; remaining chunks are not processed. Raises Forbidden, NotFound, Conflict."""
-    require_role(command.actor, Role.ANALYST)
+    require_role_or_scope(command.actor, Role.ANALYST, Scope.JOBS_RUN)
     return execute(
         log,
         command,

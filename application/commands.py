@@ -64,6 +64,7 @@ def create_stream(
     *,
     guards: Sequence[StreamPrecondition] = (),
     claims: Sequence[UniqueClaim] = (),
+    releases: Sequence[ReleasedClaim] = (),
     secrets: Sequence[Secret] = (),
 ) -> CommandResult:
     """Append the first events of a new stream, followed by any events of other streams.
@@ -72,7 +73,7 @@ def create_stream(
     """
     stream = events[0].originator_id
     version = sum(event.originator_id == stream for event in events)
-    appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, secrets=secrets)
+    appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, releases=releases, secrets=secrets)
     return CommandResult(id=appended.subject or stream, version=version, position=appended.position, replayed=appended.replayed)
 
 
@@ -88,14 +89,17 @@ def execute(
     claims: Callable[[Loaded], Sequence[UniqueClaim]] = lambda _: (),
     releases: Callable[[Loaded], Sequence[ReleasedClaim]] = lambda _: (),
     secrets: Sequence[Secret] = (),
+    attempts: int = MAX_ATTEMPTS,
+    also: Callable[[], Sequence[Event]] = tuple,
 ) -> CommandResult:
-    """Load the state, decide, and append the events; repeat after a conflict, at most `MAX_ATTEMPTS` times.
+    """Load the state, decide, and append the events; repeat after a conflict, at most `attempts` times altogether.
 
-    `guards`, `claims` and `releases` are derived from the state of each decision. `stream` is required if `load` may return None.
+    `guards`, `claims` and `releases` are derived from the state of each decision. `also` decides events of other streams, which are
+    appended before those of the decision, if it has any. `stream` is required if `load` may return None.
     Raises VersionMismatch if the stream is not at the version `expected` (If-Match), NotFound if a precondition's stream is closed, and
     what `load`, `decide` and `EventStore.append` raise.
     """
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(attempts):
         state = load()
         subject, version = (state.id, state.version) if state is not None else (stream, 0)
         assert subject is not None
@@ -108,6 +112,7 @@ def execute(
         try:
             appended = log.append(
                 command,
+                *also(),
                 *events,
                 subject=subject,
                 guards=guards(state, events),
@@ -116,7 +121,7 @@ def execute(
                 secrets=secrets,
             )
         except ConcurrencyConflict:
-            if attempt + 1 == MAX_ATTEMPTS:
+            if attempt + 1 == attempts:
                 raise
             continue
         except StreamClosed:

@@ -9,14 +9,14 @@ from application import datasets, devices
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.ports import Command, EventStore, StreamPrecondition
 from domain import image
-from domain.access import Grant, Role, has_role, require_role
-from domain.errors import NotFound, StreamClosed
+from domain.access import Grant, Role, Scope, has_role, require_role, require_role_or_scope
+from domain.errors import Forbidden, NotFound, StreamClosed
 from domain.image import Image
 
 
 def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Command, log: EventStore) -> None:
     """Check the actor's right to upload, before the first byte of the file is read. Raises Forbidden, NotFound."""
-    require_role(command.actor, Role.ANALYST)
+    require_role_or_scope(command.actor, Role.ANALYST, Scope.IMAGES_WRITE)
     datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
     _check_device(device_id, log)
 
@@ -111,15 +111,23 @@ def describe(
     command: Command,
     log: EventStore,
 ) -> CommandResult:
-    require_role(command.actor, Role.ANALYST)
+    """Change what is known of an image. A service may only do so for its own uploads. Raises Forbidden, NotFound, VersionMismatch."""
+    require_role_or_scope(command.actor, Role.ANALYST, Scope.IMAGES_WRITE)
     _check_device(device_id, log)
     return execute(
         log,
         command,
-        lambda: load_image(log, image_id, command, Grant.EDITOR),
+        lambda: _describable(log, image_id, command),
         lambda found: image.describe(found, filename=filename, device_id=device_id, analyzed=analyzed, by=command.actor.id, at=command.at),
         expected=expected,
     )
+
+
+def _describable(log: EventStore, image_id: UUID, command: Command) -> Image:
+    found = load_image(log, image_id, command, Grant.EDITOR)
+    if command.actor.is_service and found.uploaded_by != command.actor.id:
+        raise Forbidden("A service may only change the images that it uploaded")
+    return found
 
 
 def _load_deletable(log: EventStore, image_id: UUID, command: Command) -> Image:

@@ -54,7 +54,7 @@ class SignedBlob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The recipient of an address: a user's session, or a service whose token is valid `until` then (seconds since 1970)."""
+    """The recipient of an address: a user's session, or a key or service token that works `until` then (seconds since 1970)."""
 
     id: UUID
     until: int | None = None
@@ -63,8 +63,9 @@ class Holder(msgspec.Struct, frozen=True):
 class LocalAddress(msgspec.Struct, frozen=True, kw_only=True):
     """The content of an address of the API itself. It works while its holder may see the image, until `ends` (seconds since 1970).
 
-    `holder_id` is a session or a service. `folder` is that of a rendition (such as `thumbnail/2`), "" for the uploaded file. `label` is a
-    digest of file name and media type, so that a cached response with others is not reused.
+    `holder_id` is a session; with `is_service`, it is an API key, or a service with a signed token. `folder` is that of a rendition (such
+    as `thumbnail/2`), "" for the uploaded file. `label` is a digest of file name and media type, so that a cached response with others is
+    not reused.
     """
 
     image_id: UUID

@@ -31,7 +31,7 @@ from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.inference.models.bundled import micrographs
 from infrastructure.security.keys import RootKey
 
-PASSWORD = "benchmark benchmark 9"
+PASSWORD = "forty benches measured 9"
 PICTURES = [image.path for image in scan(Path(os.environ.get("BIOSCOPE_BENCH_PICTURES") or micrographs())).images]
 UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_minute_address": 100_000}
 

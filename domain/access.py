@@ -1,7 +1,8 @@
 """Authorization: roles of users, grants on datasets, scopes of services, and the checks of minimum rights."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -51,6 +52,20 @@ class Scope(StrEnum):
     MODELS_RUN = "models:run"
 
 
+NEEDED_ROLES: Final[Mapping[Scope, Role]] = MappingProxyType(
+    {
+        Scope.IMAGES_READ: Role.VIEWER,
+        Scope.IMAGES_WRITE: Role.ANALYST,
+        Scope.DATASETS_READ: Role.VIEWER,
+        Scope.JOBS_RUN: Role.ANALYST,
+        Scope.RESULTS_READ: Role.VIEWER,
+        Scope.EVENTS_READ: Role.VIEWER,
+        Scope.METRICS_READ: Role.ADMIN,
+        Scope.MODELS_RUN: Role.ANALYST,
+    }
+)
+"""The lowest role that may use each scope."""
+
 READING: Final = frozenset({Scope.IMAGES_READ, Scope.DATASETS_READ, Scope.RESULTS_READ, Scope.EVENTS_READ})
 """The scopes that read what belongs to datasets."""
 
@@ -79,6 +94,15 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     def is_system(self) -> bool:
         return self.kind == "system"
 
+    @property
+    def is_service(self) -> bool:
+        return self.kind == "service"
+
+    @property
+    def uses_key(self) -> bool:
+        """Whether scopes limit what the actor may do: that of a service, and of a user who acts with an API key."""
+        return self.is_service or self.key is not None
+
 
 def has_role(actor: Actor, minimum: Role) -> bool:
     """Whether `actor` is the system, or a user with at least the role `minimum`."""
@@ -91,11 +115,26 @@ def require_role(actor: Actor, minimum: Role) -> None:
         raise Forbidden(f"Insufficient permissions: this needs the role {minimum.value} or higher")
 
 
+def require_scope(actor: Actor, scope: Scope | None) -> None:
+    """Raises Forbidden unless the key of `actor` has `scope`. None: no key has the right."""
+    if scope is None:
+        raise Forbidden("Insufficient permissions: no key may do this; sign in as a user")
+    if scope not in actor.scopes:
+        raise Forbidden(f"Insufficient permissions: the key lacks the scope {scope.value}; use a key that has it")
+
+
 def require_role_or_scope(actor: Actor, minimum: Role, scope: Scope) -> None:
-    """Raises Forbidden unless `actor` is a service with `scope`, or passes `require_role`."""
-    if actor.kind == "service" and scope in actor.scopes:
-        return
-    require_role(actor, minimum)
+    """Raises Forbidden unless `actor` is a service with `scope`, or passes `require_role`; with a key, a user needs both."""
+    if actor.uses_key:
+        require_scope(actor, scope)
+    if not actor.is_service:
+        require_role(actor, minimum)
+
+
+def require_person(actor: Actor) -> None:
+    """Raises Forbidden for a service, and for a user who acts with a key: keys give no right over accounts and keys."""
+    if actor.uses_key:
+        require_scope(actor, None)
 
 
 def grant_of_scopes(scopes: Collection[str]) -> Grant | None:

@@ -1,6 +1,7 @@
 """An API key: a secret with which a program acts, for a service account or, as a personal access token, for a user."""
 
 import hashlib
+import hmac
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,6 +21,7 @@ OwnerPrivateText = Annotated[str, Meta(extra={"private": "owner_id"})]
 
 DEFAULT_LIFETIME: Final = timedelta(days=90)
 MAX_LIFETIME: Final = timedelta(days=366)
+DEFAULT_OVERLAP: Final = timedelta(days=1)
 MAX_OVERLAP: Final = timedelta(days=7)
 MAX_DATASETS: Final = 100
 
@@ -73,13 +75,22 @@ class ApiKey(State, frozen=True, kw_only=True):
     previous_until: datetime | None = None
     revoked: bool = False
 
-    def accepts(self, secret_hash: bytes, *, at: datetime) -> bool:
-        """Whether the hash is that of a secret of the key, which is neither revoked nor expired at `at`."""
+    def expiry_of(self, secret_hash: bytes) -> datetime | None:
+        """When the secret with this hash stops working. None if it is no secret of the key, or if the key was revoked.
+
+        Takes the same time for every hash.
+        """
         given = commitment(self.id, secret_hash)
-        if self.revoked or at >= self.expires_at:
-            return False
-        is_previous = given == self.previous_commitment and self.previous_until is not None and at < self.previous_until
-        return given == self.commitment or is_previous
+        is_current = hmac.compare_digest(given, self.commitment)
+        is_previous = hmac.compare_digest(given, self.previous_commitment)
+        if self.revoked:
+            return None
+        return self.expires_at if is_current else self.previous_until if is_previous else None
+
+    def accepts(self, secret_hash: bytes, *, at: datetime) -> bool:
+        """Whether the secret with this hash works at `at`."""
+        expiry = self.expiry_of(secret_hash)
+        return expiry is not None and at < expiry
 
 
 def commitment(key: UUID, secret_hash: bytes) -> str:

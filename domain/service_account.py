@@ -1,22 +1,26 @@
 """A service account: a program, such as a microscope or a script, that acts with keys of its own."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
-from domain.events import Event, State, new_stream, next_event
-from domain.values import invalid
+from domain.events import Event, PrivateText, State, new_stream, next_event
+from domain.values import MAX_DESCRIPTION, invalid, system_actor, text
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class ServiceAccountCreated(Event, frozen=True, kw_only=True):
-    """`name` is stored in clear: it names a program, never a person."""
+    """`name` is stored in clear: it names a program, never a person. `description` says what the program does; "" if nothing is said.
+
+    Sealing the description creates the data key of the service account, with which the names of its keys are sealed.
+    """
 
     name: str
+    description: PrivateText
 
 
 class ServiceAccountDeleted(Event, frozen=True, kw_only=True):
@@ -32,6 +36,7 @@ CLOSING = (ServiceAccountDeleted,)
 
 class ServiceAccount(State, frozen=True, kw_only=True):
     name: str
+    description: str
     created_at: datetime
     deleted: bool = False
 
@@ -42,11 +47,23 @@ class LegacyTokens(State, frozen=True, kw_only=True):
     revoked_at: datetime
 
 
-def create(service: UUID, *, name: str, by: UUID, at: datetime) -> ServiceAccountCreated:
-    """Raises Invalid for an invalid name."""
+LEGACY_TOKENS: Final = system_actor("legacy tokens")
+"""The stream of the signed service tokens of earlier releases."""
+LEGACY_LIFETIME: Final = timedelta(days=90)
+
+
+def revoke_legacy_tokens(tokens: LegacyTokens | None, *, by: UUID, at: datetime) -> LegacyTokensRevoked:
+    """All of those that were issued up to `at`."""
+    meta = new_stream(LEGACY_TOKENS, by=by, at=at) if tokens is None else next_event(tokens, by=by, at=at)
+    return LegacyTokensRevoked(**meta)
+
+
+def create(service: UUID, *, name: str, description: str = "", by: UUID, at: datetime) -> ServiceAccountCreated:
+    """Raises Invalid for an invalid name or description."""
     if not NAME.fullmatch(name):
         raise invalid("name", "must have 1 to 100 letters, digits, dots, underscores or hyphens")
-    return ServiceAccountCreated(**new_stream(service, by=by, at=at), name=name)
+    about = text(description, name="description", minimum=0, maximum=MAX_DESCRIPTION)
+    return ServiceAccountCreated(**new_stream(service, by=by, at=at), name=name, description=about)
 
 
 def delete(service: ServiceAccount, *, by: UUID, at: datetime) -> list[ServiceAccountDeleted]:
@@ -56,7 +73,13 @@ def delete(service: ServiceAccount, *, by: UUID, at: datetime) -> list[ServiceAc
 def evolve(service: ServiceAccount | None, event: Event) -> ServiceAccount | None:
     match event:
         case ServiceAccountCreated():
-            return ServiceAccount(id=event.originator_id, version=event.originator_version, name=event.name, created_at=event.at)
+            return ServiceAccount(
+                id=event.originator_id,
+                version=event.originator_version,
+                name=event.name,
+                description=event.description,
+                created_at=event.at,
+            )
         case _ if service is None:
             return None
         case ServiceAccountDeleted():

@@ -72,6 +72,25 @@ send PATCH "/api/users/users/$YOUR_ID" '{"role":"analyst"}' > /dev/null
 call GET "/api/users/users?page_size=5" > /dev/null
 same "$(call GET "/api/users/users/$MY_ID" | field role)" researcher
 
+chapter "Invite a person, and send a user a mail with a link"
+INVITATION=$(send POST /api/invitations "{\"email\":\"guest-$ME@example.org\",\"role\":\"analyst\"}" | field id)
+call POST "/api/invitations/$INVITATION/resend" > /dev/null
+same "$(call GET '/api/invitations?status=open' | field 0.id)" "$INVITATION"
+call DELETE "/api/invitations/$INVITATION"
+call POST "/api/users/users/$MY_ID/password-reset" > /dev/null
+for path in /api/auth/forgot-password /api/auth/verification; do
+  TOKEN='' send POST $path "{\"email\":\"$YOU@example.org\"}" > /dev/null
+done
+
+chapter "A link that no mail contains is refused"
+NOBODY='"token":"none","username":"nobody","first_name":"No","last_name":"Body"'
+for path in /api/auth/verify /api/auth/reset-password; do
+  refused 400 POST $path -H 'Content-Type: application/json' -d "{\"token\":\"none\",\"password\":\"$PASSWORD\"}"
+done
+refused 400 POST /api/auth/confirm-email -H 'Content-Type: application/json' -d '{"token":"none"}'
+refused 400 POST /api/auth/accept-invitation -H 'Content-Type: application/json' -d "{$NOBODY,\"password\":\"$PASSWORD\"}"
+refused 400 POST /api/auth/bootstrap -H 'Content-Type: application/json' -d "{$NOBODY,\"password\":\"$PASSWORD\",\"email\":\"nobody@example.org\"}"
+
 chapter "Register a device, as an administrator"
 DEVICE=$(send POST /api/devices "{\"name\":\"Scope\",\"hostname\":\"scope-$ME\"}" | field id)
 send PATCH "/api/devices/$DEVICE" '{"location":"Room 1"}' > /dev/null
@@ -289,6 +308,10 @@ call GET "/api/audit/$IMAGE/trail" | python3 -c '
 import json, sys
 for entry in json.load(sys.stdin):
     print("  ", entry["position"], entry["at"], entry["sentence"], file=sys.stderr)'
+call GET "/api/audit?object=$IMAGE&order=oldest" | python3 -c '
+import json, sys
+for item in json.load(sys.stdin):
+    print("  ", item["at"], item["sentence"], file=sys.stderr)'
 same "$(call GET "/api/audit/$DATASET/state?as_of=$((CHANGED_AT - 1))" | field description)" ""
 same "$(call GET "/api/audit/$DATASET/state?as_of=$CHANGED_AT" | field description)" "May-Grünwald-Giemsa"
 call GET "/api/audit/$DATASET/images?as_of=$CHANGED_AT" > /dev/null
@@ -309,6 +332,21 @@ say "GET /api/live"
 LAST=$({ curl --silent --no-buffer --max-time 10 -H "Authorization: Bearer $TOKEN" -H "Last-Event-ID: $((AFTER - 1))" "$URL/api/live" || true; } |
   grep --max-count 1 '^id: ')
 same "$LAST" "id: $AFTER"
+
+chapter "List the sessions of an account, and end some"
+TOKEN=$MY_TOKEN
+SESSION=$(call GET /api/sessions | field 0.id)
+TOKEN=$YOUR_TOKEN refused 404 DELETE "/api/sessions/$SESSION"
+sign_in "$ME@example.org" "$PASSWORD" > /dev/null
+call DELETE "/api/sessions/$(call GET /api/sessions | field 0.id)"
+sign_in "$ME@example.org" "$PASSWORD" > /dev/null
+call DELETE /api/sessions
+same "$(call GET /api/sessions | field 0.id)" "$SESSION"
+TOKEN=$ADMIN_TOKEN
+YOUR_SESSION=$(call GET "/api/users/users/$YOUR_ID/sessions" | field 0.id)
+call DELETE "/api/users/users/$YOUR_ID/sessions/$YOUR_SESSION"
+call DELETE "/api/users/users/$YOUR_ID/sessions"
+TOKEN=$YOUR_TOKEN refused 401 GET /api/users/me
 
 chapter "Refresh the tokens, and sign out"
 TOKEN=''

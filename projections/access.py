@@ -1,18 +1,25 @@
 """Access to read models: every query joins the datasets that its reader may see."""
 
+from typing import Final
 from uuid import UUID
 
-from domain.access import ADMINISTRATORS, Actor
+from domain.access import ADMINISTRATORS, Actor, Scope
+from domain.values import system_actor
 
 __all__ = ["ADMINISTRATORS", "subject_of"]
 
+NOBODY: Final = system_actor("nobody")
+"""A subject without grants."""
 
-def subject_of(actor: Actor, *, scope: str = "") -> UUID:
+
+def subject_of(actor: Actor, *, scope: Scope | None = None) -> UUID:
     """The subject whose grants apply to `actor`: its key, if that is limited to datasets.
 
-    Any other service with `scope` sees all datasets, and one without it none.
+    Any other service with `scope` sees all datasets. A key without it sees none.
     """
-    if actor.key is not None and actor.datasets is not None and (actor.kind != "service" or not scope or scope in actor.scopes):
+    if actor.uses_key and scope is not None and scope not in actor.scopes:
+        return NOBODY
+    if actor.datasets is not None and actor.key is not None:
         return actor.key
-    sees_all = actor.is_admin or actor.is_system or (bool(scope) and scope in actor.scopes)
+    sees_all = actor.is_admin or actor.is_system or (actor.is_service and scope is not None)
     return ADMINISTRATORS if sees_all else actor.id

@@ -5,8 +5,12 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
+from domain.access import Actor
 from domain.api_key import KeyIssued, KeyRevoked, KeyRotated, OwnerKind
+from domain.errors import Forbidden
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
+from projections.pagination import MAX_PAGE, Page, page_of, page_size, parse_cursor
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,3 +51,36 @@ def fold(_: UUID, row: KeyRow | None, positioned: PositionedEvent, __: RowLookup
 
 
 TABLE = Table("api_keys", KeyRow, (KeyIssued, KeyRotated, KeyRevoked), stream_key, fold)
+
+LISTED = """select * from api_keys
+  where (%(owner)s::uuid is null or owner_id = %(owner)s::uuid)
+    and (%(at)s::timestamptz is null or (issued_at, id) < (%(at)s::timestamptz, %(after)s::uuid))
+  order by issued_at desc, id desc limit %(maximum)s"""
+WORKING = "select count(*) as count from api_keys where owner_id = %(owner)s and revoked_at is null and expires_at > %(now)s"
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True):
+    count: int
+
+
+async def listed(
+    db: QueryDatabase, actor: Actor, *, owner: UUID | None = None, everyone: bool = False, cursor: str | None = None, size: int = MAX_PAGE
+) -> Page[KeyRow]:
+    """A page of keys, the newest first: those of the actor, of another `owner`, or of `everyone`.
+
+    Raises Forbidden unless the keys are the actor's own, or the actor is an administrator.
+    """
+    wanted = None if everyone and owner is None else owner or actor.id
+    if wanted != actor.id and not (actor.is_admin or actor.is_system):
+        raise Forbidden("Only administrators can list the keys of others")
+    after, maximum = parse_cursor(cursor), page_size(size)
+    found = await db.rows(LISTED, {"owner": wanted, "at": after.value, "after": after.id, "maximum": maximum + 1}, into=KeyRow)
+    return page_of(found, maximum, lambda key: key.issued_at)
+
+
+async def working(db: QueryDatabase, actor: Actor, *, owner: UUID, now: datetime) -> int:
+    """How many keys of an owner work. Raises Forbidden as `listed` does."""
+    if owner != actor.id and not (actor.is_admin or actor.is_system):
+        raise Forbidden("Only administrators can list the keys of others")
+    [found] = await db.rows(WORKING, {"owner": owner, "now": now}, into=Count)
+    return found.count

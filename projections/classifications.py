@@ -274,7 +274,7 @@ FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failu
 
 async def get(db: QueryDatabase, actor: Actor, job_id: UUID) -> Job:
     """A visible job. Raises NotFound."""
-    return await only_row(db, GET, {"subject": subject_of(actor), "id": job_id}, into=Job, what="Classification")
+    return await only_row(db, GET, {"subject": subject_of(actor, scope=Scope.JOBS_RUN), "id": job_id}, into=Job, what="Classification")
 
 
 async def listed(
@@ -293,8 +293,9 @@ async def listed(
         words = ", ".join(JobStatus)
         raise Invalid(f"status must be one of {words}", errors=[{"loc": ["query", "status_filter"], "msg": f"must be one of {words}"}])
     after, maximum = parse_cursor(cursor), page_size(size)
-    parameters = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
-    query = ALL_TOGETHER if parameters["subject"] == ADMINISTRATORS and dataset_id is None else BY_DATASET
+    subject = subject_of(actor, scope=Scope.JOBS_RUN)
+    parameters = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject}
+    query = ALL_TOGETHER if subject == ADMINISTRATORS and dataset_id is None else BY_DATASET
     found = await db.rows(query, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=Job)
     return page_of(found, maximum, lambda job: job.created_at)
 
@@ -313,5 +314,11 @@ def _progress_of(job: Job) -> Progress:
 async def failures(db: QueryDatabase, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Failure]:
     """A page of the images without a result, oldest first; empty for a job that the actor may not see."""
     after, maximum = parse_cursor(cursor), page_size(size)
-    parameters = {"subject": subject_of(actor), "id": job_id, "at": after.value, "after": after.id, "maximum": maximum + 1}
+    parameters = {
+        "subject": subject_of(actor, scope=Scope.JOBS_RUN),
+        "id": job_id,
+        "at": after.value,
+        "after": after.id,
+        "maximum": maximum + 1,
+    }
     return page_of(await db.rows(FAILED, parameters, into=Failure), maximum, lambda failure: failure.created_at)

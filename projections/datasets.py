@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from application.services import QueryDatabase
-from domain.access import Actor, Grant
+from domain.access import Actor, Grant, Scope
 from domain.dataset import (
     DatasetCreated,
     DatasetDeleted,
@@ -166,15 +166,16 @@ SHARES = """select case when t.id is null then 'user' else 'team' end as kind, c
 
 async def get(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> Dataset:
     """A visible dataset. Raises NotFound."""
-    return await only_row(db, GET, {"subject": subject_of(actor), "id": dataset_id}, into=Dataset, what="Dataset")
+    return await only_row(
+        db, GET, {"subject": subject_of(actor, scope=Scope.DATASETS_READ), "id": dataset_id}, into=Dataset, what="Dataset"
+    )
 
 
 async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Dataset]:
     """A page of visible datasets, newest first."""
     after, maximum = parse_cursor(cursor), page_size(size)
-    found = await db.rows(
-        LISTED, {"subject": subject_of(actor), "at": after.value, "after": after.id, "maximum": maximum + 1}, into=Dataset
-    )
+    subject = subject_of(actor, scope=Scope.DATASETS_READ)
+    found = await db.rows(LISTED, {"subject": subject, "at": after.value, "after": after.id, "maximum": maximum + 1}, into=Dataset)
     return page_of(found, maximum, lambda dataset: dataset.created_at)
 
 

@@ -203,9 +203,9 @@ LISTINGS = {sign + name: _listing(column, kind, downwards=bool(sign)) for name, 
 MAX_PAGES = 100_000
 
 
-async def get(db: QueryDatabase, actor: Actor, image_id: UUID) -> Image:
-    """A visible image. Raises NotFound."""
-    return await only_row(db, GET, {"subject": subject_of(actor, scope=Scope.IMAGES_READ), "id": image_id}, into=Image, what="Image")
+async def get(db: QueryDatabase, actor: Actor, image_id: UUID, *, scope: Scope = Scope.IMAGES_READ) -> Image:
+    """A visible image. A key needs `scope`. Raises NotFound."""
+    return await only_row(db, GET, {"subject": subject_of(actor, scope=scope), "id": image_id}, into=Image, what="Image")
 
 
 async def listed(

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from application.services import QueryDatabase
-from domain.access import Actor
+from domain.access import Actor, Scope
 from domain.classification import ChunkJudged, Verdict
 from domain.derivation import Answer, derive
 from domain.image import ImageReinspected
@@ -248,7 +248,7 @@ OF_JOB_OR_IMAGE = _page(f"""select r.id from results r join visible v on v.datas
 async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> ReadResult:
     """A visible result. Raises NotFound."""
     conditions = msgspec.structs.asdict(NO_FILTER) | {"id": result_id, "all_versions": True}
-    parameters = conditions | {"subject": subject_of(actor), "at": None, "after": None, "maximum": 1}
+    parameters = conditions | {"subject": subject_of(actor, scope=Scope.RESULTS_READ), "at": None, "after": None, "maximum": 1}
     [found] = await shown(db, [await only_row(db, OF_JOB_OR_IMAGE, parameters, into=ReadResult, what="ClassificationResult")])
     return found
 
@@ -269,7 +269,12 @@ async def listed(
     all_versions = versions is Versions.ALL or (versions is None and where.classification_id is not None)
     after, maximum = parse_cursor(cursor), page_size(size)
     conditions = msgspec.structs.asdict(where) | {"id": None, "all_versions": all_versions}
-    parameters = conditions | {"subject": subject_of(actor), "at": after.value, "after": after.id, "maximum": maximum + 1}
+    parameters = conditions | {
+        "subject": subject_of(actor, scope=Scope.RESULTS_READ),
+        "at": after.value,
+        "after": after.id,
+        "maximum": maximum + 1,
+    }
     found: list[ReadResult] = []
     for query in _queries(where, all_versions=all_versions):
         found = await db.rows(query, parameters, into=ReadResult)

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from application.services import QueryDatabase
-from domain.access import Actor
+from domain.access import Actor, Scope
 from domain.errors import FieldError, Invalid
 from domain.values import hour_of
 from projections import results
@@ -78,7 +78,13 @@ async def today(db: QueryDatabase, actor: Actor, *, now: datetime) -> Statistics
     hours = [hour_of(now) - timedelta(hours=back) for back in reversed(range(HOURS))]
     recently = now - timedelta(hours=24)
     minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    parameters = {"subject": subject_of(actor), "since": hours[0], "recent": recently, "minute": minute, "now": now}
+    parameters = {
+        "subject": subject_of(actor, scope=Scope.RESULTS_READ),
+        "since": hours[0],
+        "recent": recently,
+        "minute": minute,
+        "now": now,
+    }
     [found] = await db.rows(TODAY, parameters | {"at": None, "after": None, "maximum": 10}, into=Found)
     counted = {hour.hour: hour for hour in found.hours if hour.count}
     recent = sum(hour.recent for hour in found.hours)
@@ -192,7 +198,7 @@ async def grouped(db: QueryDatabase, actor: Actor, *, where: Filter, by: Collect
     Raises Invalid if there are more than MAX_GROUPS groups.
     """
     grouping = {f"by_{dimension}": dimension in by for dimension in Dimension}
-    parameters = {"subject": subject_of(actor), "no_device": NO_DEVICE, "maximum": MAX_GROUPS + 1, **grouping}
+    parameters = {"subject": subject_of(actor, scope=Scope.RESULTS_READ), "no_device": NO_DEVICE, "maximum": MAX_GROUPS + 1, **grouping}
     found = await db.rows(GROUPED, parameters | msgspec.structs.asdict(where), into=Group)
     if len(found) > MAX_GROUPS:
         raise _invalid("group_by", f"gives more than {MAX_GROUPS:,} groups: choose fewer days, a filter, or fewer columns")

@@ -162,8 +162,10 @@ async def listed(
 async def usernames(db: QueryDatabase, actor: Actor, ids: Collection[UUID]) -> dict[UUID, str]:
     """The user names of the accounts among `ids`, deleted ones included. Shown beside what everyone may see, such as models.
 
-    Raises Forbidden unless `actor` is a user.
+    A service learns no names of people. Raises Forbidden unless `actor` is a service or a user.
     """
+    if actor.is_service:
+        return {}
     require_role(actor, Role.VIEWER)
     found = await db.rows(USERNAMES, {"ids": list(ids)}, into=Username) if ids else []
     return {one.id: one.username for one in found}

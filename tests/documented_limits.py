@@ -1,6 +1,7 @@
 """Where documents state a limit, and the value that the code has: a phrase with `#` for each number."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -13,12 +14,15 @@ from application.jobs import dispatch_policy
 from application.recheck import outdated_results
 from domain import model, values
 from domain.classification import selection
+from domain.links import LIFETIMES, LinkPurpose
 from infrastructure.audit import signed_heads
 from infrastructure.blobs import filesystem, s3
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded import data_folder
 from infrastructure.eventstore import capabilities
 from infrastructure.images import rendering
+from infrastructure.mail import delivery, folder, records
+from infrastructure.mail.mailer import DEFAULT_LIMITS as MAILER
 from infrastructure.observability import crash_counts, heartbeat
 from infrastructure.operations import log_ranges
 from infrastructure.postgres.schema import migrations
@@ -52,6 +56,10 @@ def in_sql(pattern):
 
 def in_compose(pattern):
     return int(re.search(pattern, (DOCS.parent / "docker-compose.yml").read_text())[1])
+
+
+def minutes(purpose):
+    return LIFETIMES[purpose].total_seconds() / 60
 
 
 LIFETIME = get_args(previews.Seconds)[1]
@@ -105,6 +113,21 @@ STATED = (
     stated("operations/install.md", "(# bytes with their names)", data_folder.MAX_SOCKET_PATH),
     stated("operations/install.md", "(uploads in progress, # MB)", in_compose(r"/tmp:size=(\d+)m")),
     stated("operations/install.md", "(working directory and home, # MB)", in_compose(r"/var/lib/bioscope:size=(\d+)m")),
+    stated("operations/mail.md", "verify it, within # minutes", minutes(LinkPurpose.VERIFY_EMAIL)),
+    stated("operations/mail.md", "accept it, within # days", LIFETIMES[LinkPurpose.ACCEPT_INVITATION].days),
+    stated("operations/mail.md", "choose it, within # minutes", minutes(LinkPurpose.RESET_PASSWORD)),
+    stated("operations/mail.md", "confirm it, within # minutes", minutes(LinkPurpose.CHANGE_EMAIL)),
+    stated("operations/mail.md", "The next attempt is after # s", MAILER.first_pause),
+    stated("operations/mail.md", "up to # minutes", MAILER.longest_pause / 60),
+    stated("operations/mail.md", "at first after # minute", delivery.DEFERRALS[0].total_seconds() / 60),
+    stated(
+        "operations/mail.md",
+        "# times within # hours",
+        len(delivery.DEFERRALS),
+        round(sum(delivery.DEFERRALS, timedelta()).total_seconds() / 3600),
+    ),
+    stated("operations/mail.md", "listed for # days", int(records.FAILURES_KEPT.split()[0])),
+    stated("operations/mail.md", "The newest # are kept", folder.KEPT_FILES),
     stated("operations/monitor.md", "hung for # s", heartbeat.STALE_AFTER_SECONDS),
     stated("operations/monitor.md", "seen within # s", dispatch_policy.WORKER_ALIVE_WITHIN.total_seconds()),
     stated("operations/monitor.md", "streams with more than # events", LONG_STREAM),

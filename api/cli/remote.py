@@ -21,15 +21,22 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 @command(
     example="bioscope login --email you@example.org",
-    variables={"BIOSCOPE_PASSWORD": "The password; without it, the command asks for one."},
+    variables={
+        "BIOSCOPE_PASSWORD": "The password; without it, the command asks for one.",
+        "BIOSCOPE_KEY": "The API key, with --key; without it, the command asks for one.",
+    },
 )
 @click.option("--url", cls=SettingOption, variable="BIOSCOPE_URL", fallback=DEFAULT_URL, metavar="URL", help="Address of the API.")
 @click.option("--email", metavar="ADDRESS", help="E-mail address of your account; without it, the command asks for one.")
-def login(url: str | None, email: str | None) -> None:
+@click.option("--key", "with_key", is_flag=True, help="Use an API key instead of an account.")
+def login(url: str | None, email: str | None, *, with_key: bool) -> None:
     """Sign in to the API.
 
-    The token is stored in a file that only you can read. Scripts can set BIOSCOPE_TOKEN and BIOSCOPE_URL instead.
+    The token or key is stored in a file that only you can read. Scripts can set BIOSCOPE_KEY and BIOSCOPE_URL instead.
     """
+    if with_key:
+        _store_key(url or os.environ.get("BIOSCOPE_URL") or DEFAULT_URL)
+        return
     import httpx
 
     from api.cli.client.api_client import Client, RequestRefused
@@ -47,9 +54,60 @@ def login(url: str | None, email: str | None) -> None:
     print_message(f"Signed in. The token is in {token_file()}.")
 
 
+def _store_key(url: str) -> None:
+    from api.cli.client.credentials import Credentials, store_credentials, token_file
+    from application.key_text import read_key
+
+    key = (os.environ.get("BIOSCOPE_KEY") or ask_password("Key", otherwise="set BIOSCOPE_KEY")).strip()
+    if read_key(key) is None:
+        fail("this is not a complete API key: copy all of it, from bsk_ on", WRONG_USE)
+    store_credentials(Credentials(url, key))
+    print_message(f"The key is in {token_file()}. The server checks it with the next command.")
+
+
+@command(
+    example="bioscope upload examples/micrographs/basophil --dataset cells",
+    variables={"BIOSCOPE_KEY": "An API key, used instead of the sign-in that `bioscope login` stored."},
+)
+@argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with images.")
+@click.option("--dataset", required=True, metavar="NAME|ID", help="Dataset that gets the images. A name needs the right to list datasets.")
+@API_URL
+def upload(folder: Path, dataset: str, url: str | None) -> None:
+    """Upload a folder of images into a dataset.
+
+    JPEG, PNG and TIFF files are uploaded, those of subfolders too. Hidden files are ignored. The ids of the images are printed on stdout.
+
+    The exit code is 1 if an image was refused.
+    """
+    from api.cli.client.image_folder import scan, shown, skipped_files
+    from api.cli.client.lookups import dataset_id
+    from api.cli.client.sign_in import open_client
+    from domain.values import is_id
+
+    contents = scan(folder)
+    if skipped := skipped_files(contents.skipped):
+        print_message(skipped)
+    if not contents.images:
+        fail(f"{shown(folder)} contains no .jpg, .jpeg, .png, .tif or .tiff file: give the folder of your images", WRONG_USE)
+    refused = 0
+    with open_client(url) as client:
+        into = dataset if is_id(dataset) else dataset_id(client, dataset)
+        for result in client.upload_all(into, contents.images):
+            if result.refused:
+                refused += 1
+                print_message(f"{shown(result.image.path)}: {result.refused}")
+            else:
+                click.echo(result.id)
+    print_message(f"{len(contents.images) - refused} of {len(contents.images)} images are uploaded.")
+    sys.exit(FAILED if refused else 0)
+
+
 @command(
     example="bioscope classify examples/micrographs",
-    variables={"BIOSCOPE_TOKEN": "An access token, used instead of the one that `bioscope login` stored."},
+    variables={
+        "BIOSCOPE_KEY": "An API key, used instead of the sign-in that `bioscope login` stored.",
+        "BIOSCOPE_TOKEN": "An access token, used instead of the one that `bioscope login` stored.",
+    },
 )
 @argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with images.")
 @job_options

@@ -11,12 +11,22 @@ METHODS: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")  # in working order
 QUERIES_BY_POST: Final = {"policiesPreview"}
 WITHOUT_COMMAND_HEADERS: Final = {
     "sessions",  # their results hold tokens, which are not kept for a repeat
+    "accounts",  # their callers have no session
     "inference",  # nothing is recorded
 }
-WITHOUT_MIN_POSITION: Final = {"usersMe", "imagesBlob", "auditState", "modelsPackage"}  # they read the log, or show what is needed at once
+WITHOUT_MIN_POSITION: Final = {
+    "serviceAccountsOne",
+    "usersMe",
+    "imagesBlob",
+    "auditListed",
+    "auditState",
+    "modelsPackage",
+    "sessionsListed",
+    "sessionsOfUser",
+}  # they read the log, or show what is needed at once
 TAGS_WITHOUT_MIN_POSITION: Final = {"events", "health", "inference"}
 WITHOUT_IF_MATCH: Final = {"devicesReport"}  # a sign of life does not depend on other changes
-POST_WITH_IF_MATCH: Final = {"classificationsCancel", "modelsRetire"}
+POST_WITH_IF_MATCH: Final = {"classificationsCancel", "keysRotate", "modelsRetire"}
 
 
 class Operation(NamedTuple):

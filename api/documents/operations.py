@@ -44,9 +44,15 @@ VERSIONED: Final = {
     "devicesOne",
     "modelsCheck",
     "policiesOne",
+    "serviceAccountsOne",
     "teamsOne",
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(
+        ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"),
+        ("ETag", "X-Event-Position"),
+    ),
+    "auditListed": ("X-Next-Cursor",),
     "auditTrail": ("X-Next-Cursor",),
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
     "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),
@@ -87,7 +93,7 @@ def complete(operation: Operation) -> None:
     if operation.is_open:
         body["security"] = []
     if scope := operation.handler.opt.get("scope"):
-        body["description"] += f"\n\nA service needs a token with the scope `{scope}`."
+        body["description"] += f"\n\nA key needs the scope `{scope}`."
     body["parameters"] = [*(_described(operation, one) for one in body.get("parameters", [])), *_shared_parameters(operation)]
     _complete_request(operation)
     _complete_responses(operation)

@@ -50,7 +50,7 @@ class LiveConnection:
         self._limits, self._clock = hub.options.live, hub.clock
         self._send_lock = asyncio.Lock()
         self._received_at: deque[float] = deque(maxlen=self._limits.max_messages_per_second)
-        self.feed = LiveFeed(hub, self._send)
+        self.feed = LiveFeed(hub, self._send, network=hub.network_of(socket.scope))
 
     async def run(self) -> CloseConnection | None:
         """Serve the connection. Returns why it ended, or None if the client disconnected."""
@@ -102,6 +102,8 @@ class LiveConnection:
             raise CloseConnection(UNAUTHENTICATED, error.detail) from None
         except Forbidden as error:
             raise CloseConnection(FORBIDDEN, error.detail) from None
+        except TooMany as error:
+            raise CloseConnection(TOO_MANY, error.detail) from None
         except UpgradeNeeded:
             raise CloseConnection(INTERNAL_ERROR, OUTDATED) from None
         except Unavailable:

@@ -7,16 +7,18 @@ read. So resuming is the normal case, nothing is queued, and a connection takes 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from api.clock import utc_now
 from api.live.messages import INTERNAL_ERROR, UNAUTHENTICATED, Authenticated, CaughtUp, CloseConnection, ServerMessage, event_message
-from api.middleware.authentication import require_scope
+from api.middleware.authentication import require_verified
+from application.authentication import Credential, read_credential
 from application.services import Claims
-from domain.access import Actor, Scope
-from domain.errors import NotAuthenticated, Unavailable, UpgradeNeeded
+from domain.access import Actor, Scope, require_scope
+from domain.errors import NotAuthenticated, TooMany, Unavailable, UpgradeNeeded
 from projections import activity, classifications
 from projections.engine import checkpoints
 
@@ -46,15 +48,17 @@ class Subscription:
 
 
 class LiveFeed:
-    """One signed-in client and its subscription. `send` sends it one message; it may raise CloseConnection.
+    """One signed-in client and its subscription. `send` sends it one message; it may raise CloseConnection. `network` is the client's.
 
     `send_updates`, `watch_notifications` and `recheck_session` run concurrently until the connection ends.
     """
 
-    def __init__(self, hub: "LiveHub", send: Callable[[ServerMessage], Awaitable[None]]) -> None:
+    def __init__(self, hub: "LiveHub", send: Callable[[ServerMessage], Awaitable[None]], *, network: str) -> None:
         self._hub, self._send = hub, send
         self._services, self._identities, self._limits = hub.services, hub.identities, hub.options.live
-        self._claims: Claims | None = None
+        self._network = network
+        self._credential: Credential | None = None
+        self._expires_at: datetime | None = None
         self._actor: Actor | None = None
         self._subscription: Subscription | None = None
         self._wake_up = asyncio.Event()
@@ -82,26 +86,30 @@ class LiveFeed:
 
         Raises NotAuthenticated, Forbidden for a service without the scope, UpgradeNeeded, Unavailable.
         """
-        claims = self._services.access_tokens.verify(token, at=utc_now())
-        identity = await asyncio.to_thread(self._identities.authenticate, claims)
-        if identity.actor.kind == "service":
+        credential = read_credential(token, self._services.access_tokens, at=utc_now())
+        identity = await asyncio.to_thread(self._identities.authenticate, credential, network=self._network)
+        if identity.actor.uses_key:
             require_scope(identity.actor, Scope.EVENTS_READ)
+        require_verified(identity.actor)
         if self._actor is not None and self._actor.id != identity.actor.id:
             raise NotAuthenticated("the token belongs to another account")
-        self._claims, self._actor = claims, identity.actor
-        return Authenticated(user=identity.actor.id, expires_at=claims.expires_at)
+        self._credential, self._actor = credential, identity.actor
+        self._expires_at = credential.expires_at if isinstance(credential, Claims) else identity.expires_at
+        assert self._expires_at is not None
+        return Authenticated(user=identity.actor.id, expires_at=self._expires_at)
 
     async def recheck_session(self) -> None:
         """Raise CloseConnection when the token expires, the session ends, or the account is disabled."""
         while True:
             await asyncio.sleep(self._limits.session_check_interval_seconds)
-            claims = self._claims
-            assert claims is not None
-            if utc_now() >= claims.expires_at:
+            credential = self._credential
+            assert credential is not None
+            assert self._expires_at is not None
+            if utc_now() >= self._expires_at:
                 raise CloseConnection(UNAUTHENTICATED, "the token has expired")
             try:
-                identity = await asyncio.to_thread(self._identities.authenticate, claims)
-            except NotAuthenticated as error:
+                identity = await asyncio.to_thread(self._identities.authenticate, credential, network=self._network)
+            except (NotAuthenticated, TooMany) as error:
                 raise CloseConnection(UNAUTHENTICATED, error.detail) from None
             except UpgradeNeeded:  # this release does not know an event of the account, which may be closed
                 raise CloseConnection(INTERNAL_ERROR, OUTDATED) from None

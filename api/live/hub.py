@@ -89,11 +89,14 @@ class LiveHub:
             return CloseConnection(FORBIDDEN, "this origin is not allowed")
         return None
 
+    def network_of(self, scope: Any) -> str:
+        """The network of the client, as limits count it."""
+        return network_of(peer_of(scope, self.options.trusted_proxies))
+
     @contextmanager
     def anonymous_slot(self, socket: WebSocket[Any, Any, Any], timeout: asyncio.Timeout) -> Iterator[ConnectionSlot]:
         """A slot until the client has authenticated. `timeout` ends at once if a newer connection takes the slot."""
-        address = network_of(peer_of(socket.scope, self.options.trusted_proxies))
-        slot = self._anonymous.acquire(address, lambda: expire(timeout))
+        slot = self._anonymous.acquire(self.network_of(socket.scope), lambda: expire(timeout))
         try:
             yield slot
         finally:
@@ -138,7 +141,7 @@ async def stream(
     token = bearer(context.request.headers.get("authorization"))
     assert token is not None
     wanted = frozenset(datasets) if datasets else None
-    return LiveStream(LiveEvents(live_hub, token, after if last_event_id is None else last_event_id, wanted))
+    return LiveStream(LiveEvents(live_hub, token, context.network, after if last_event_id is None else last_event_id, wanted))
 
 
 def allowed_origins(options: WebOptions) -> frozenset[str]:

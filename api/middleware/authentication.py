@@ -1,4 +1,4 @@
-"""Authenticates requests to every route without `opt=OPEN`. Services may only use routes that name one of their scopes."""
+"""Authenticates requests to every route without `opt=OPEN`. Keys may only be used for routes that name one of their scopes."""
 
 import asyncio
 from typing import Any, Final
@@ -7,50 +7,67 @@ from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 
+from api.access_notes import notes_of
 from api.clock import utc_now
-from application.authentication import IdentityCache
-from application.limits.connection_slots import RECOGNISED
+from api.middleware.client_address import peer_of
+from api.options import WebOptions
+from application.authentication import PENDING, IdentityCache, read_credential
+from application.key_text import PresentedKey
+from application.limits.connection_slots import RECOGNISED, network_of
 from application.services import Services
-from domain.access import Actor, Scope
+from domain.access import Actor, Scope, require_scope
 from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
+FOR_PENDING = {"pending": True}
+"""The `opt` of a route that a registration may call, too, before its address is verified."""
+NOT_VERIFIED: Final = (
+    "Your e-mail address is not verified yet: open the link in the mail that was sent to it, or request another one with "
+    "POST /api/auth/verification"
+)
 SIGNED_ADDRESSES: Final = "/api/blobs/"
 
 
 def for_services(scope: Scope) -> dict[str, Any]:
-    """The `opt` of a route that services with this scope may call too."""
+    """The `opt` of a route that keys with this scope may call too."""
     return {"scope": scope}
 
 
 class Authentication(AbstractAuthenticationMiddleware):
-    """Accepts only `Authorization: Bearer`. Raises NotAuthenticated, and Forbidden for a service without the scope of the route."""
+    """Accepts only `Authorization: Bearer`. Raises NotAuthenticated, and Forbidden for a key without the scope of the route."""
 
-    def __init__(self, app: ASGIApp, *, services: Services, identities: IdentityCache) -> None:
+    def __init__(self, app: ASGIApp, *, services: Services, options: WebOptions, identities: IdentityCache) -> None:
         super().__init__(app, exclude_http_methods=["OPTIONS"])
-        self._tokens, self._identities = services.access_tokens, identities
+        self._tokens, self._options, self._identities = services.access_tokens, options, identities
 
     async def authenticate_request(self, connection: ASGIConnection[Any, Any, Any, Any]) -> AuthenticationResult:
         token = bearer(connection.headers.get("authorization"))
         if token is None:
             raise NotAuthenticated("Not authenticated")
-        claims = self._tokens.verify(token, at=utc_now())
-        identity = self._identities.cached(claims)
+        credential = read_credential(token, self._tokens, at=utc_now())
+        identity = self._identities.cached(credential)
         if identity is None:
-            identity = await asyncio.to_thread(self._identities.authenticate, claims)
-        if identity.actor.kind == "service":
+            network = network_of(peer_of(connection.scope, self._options.trusted_proxies))
+            identity = await asyncio.to_thread(self._identities.authenticate, credential, network=network)
+        notes_of(connection.scope).actor = identity.actor
+        if identity.actor.uses_key:
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
+        if not connection.route_handler.opt.get("pending"):
+            require_verified(identity.actor)
         mark_recognised(connection.scope)
         return AuthenticationResult(user=identity.actor, auth=identity)
 
 
-def has_credential(scope: Any, services: Services) -> bool:
-    """Whether a request has a token or signed address that we issued and that has not expired. Permissions are checked later."""
+def has_credential(scope: Any, services: Services, identities: IdentityCache) -> bool:
+    """Whether a request has a token or signed address that we issued and that has not expired, or a key that was accepted lately.
+
+    Permissions are checked later.
+    """
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     try:
         if (token := bearer(header.decode("latin-1"))) is not None:
-            services.access_tokens.verify(token, at=utc_now())
-            return True
+            credential = read_credential(token, services.access_tokens, at=utc_now())
+            return identities.keys.recognises(credential) if isinstance(credential, PresentedKey) else True
         if scope["path"].startswith(SIGNED_ADDRESSES):
             services.unseal_address(scope["path"].removeprefix(SIGNED_ADDRESSES))
             return True
@@ -71,7 +88,7 @@ def bearer(header: str | None) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def require_scope(service: Actor, scope: Scope | None) -> None:
-    """Raises Forbidden."""
-    if scope is None or scope not in service.scopes:
-        raise Forbidden("Insufficient permissions: the service token lacks the scope of this route")
+def require_verified(actor: Actor) -> None:
+    """Raises Forbidden for a registration whose address is not verified yet."""
+    if actor.kind == PENDING:
+        raise Forbidden(NOT_VERIFIED, reason="not_verified")

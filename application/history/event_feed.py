@@ -89,8 +89,11 @@ METADATA: Final = msgspec.json.Decoder(EventMetadata)
 
 def require_follower(actor: Actor) -> None:
     """Raises Forbidden unless `actor` may read the whole log."""
-    if not (actor.is_admin or actor.is_system or Scope.EVENTS_READ in actor.scopes):
-        raise Forbidden(f"Insufficient permissions: this needs an administrator, or a service with the scope {Scope.EVENTS_READ}")
+    if actor.is_admin or actor.is_system or (actor.is_service and Scope.EVENTS_READ in actor.scopes and actor.datasets is None):
+        return
+    raise Forbidden(
+        f"Insufficient permissions: this needs an administrator, or a service whose key has the scope {Scope.EVENTS_READ} for all datasets"
+    )
 
 
 def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: EventStore, max_bytes: int = MAX_BYTES) -> FeedPage:

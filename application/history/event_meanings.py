@@ -152,7 +152,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "SessionRevoked": {"user_id": "User of the session.", "reason": "Why the session ended."},
     "RefreshReuseDetected": {"user_id": "User of the session.", "address": "IP address that sent the token again."},
     # ---- programs and teams
-    "ServiceAccountCreated": {"name": "Name of the program."},
+    "ServiceAccountCreated": {"name": "Name of the program.", "description": "What the program does; empty if nothing was said."},
     "KeyIssued": {
         "owner_id": "Service account or user that the key belongs to.",
         "owner_kind": "Whether the owner is a service account or a user.",

@@ -23,7 +23,7 @@ class ChangeLimit(msgspec.Struct, frozen=True, kw_only=True):
     @contextmanager
     def counted(self, command: Command, events: Sequence[Event]) -> Iterator[None]:
         """Count the append in the block; a failed one is refunded. Raises TooMany before the block."""
-        streams = _existing_streams(events) if command.actor.kind == "user" else ()
+        streams = _existing_streams(events) if command.actor.kind in {"user", "service"} else ()
         if not streams:
             yield
             return

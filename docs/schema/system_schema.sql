@@ -175,6 +175,28 @@ create table ops.heads (
   primary key ("position")
 );
 
+-- The position up to which mails were sent. One row.
+create table ops.mail_checkpoint (
+  one           boolean not null default true,
+  position      bigint not null,                 -- Position of the last event whose mails were sent, deferred or refused.
+  problem       text not null default ''::text,  -- Why no mail can be sent at present; empty if all is well.
+  problem_since timestamptz,                     -- Since when.
+  primary key (one),
+  constraint mail_checkpoint_one_check check (one)
+) with (fillfactor=10);
+
+-- Mails that the server did not accept. Names no address.
+create table ops.mail_failures (
+  position        bigint not null,       -- Position of the event that causes the mail.
+  number          integer not null,      -- Number of the mail among those of the event; 0 if the event cannot be read.
+  reason          text not null,         -- Reason of the last attempt.
+  attempts        integer not null,      -- Attempts so far.
+  failed_at       timestamptz not null,  -- Time of the last attempt.
+  next_attempt_at timestamptz,           -- Time of the next attempt; null if the mail was refused for good.
+  primary key ("position", number)
+);
+create index mail_failures_due on ops.mail_failures using btree (next_attempt_at) where (next_attempt_at is not null);
+
 -- Migrations that were applied.
 create table ops.migrations (
   number         integer not null,
@@ -328,7 +350,7 @@ declare
   newest    int;
   stream    es.streams;
   -- Events of several commands are written in one statement, unless something reads them before.
-  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed,ModelVersionAdded}';
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed}';
   positions bigint[];                                  -- of the events that are to be written so, and their hashes
   hashes    bytea[];
   holder    uuid;
@@ -395,7 +417,10 @@ begin
       for j in c .. cardinality(c_cmd) loop
         exit when c_cmd[j] <> i;
         select l.stream into holder from es.claims l where l.scope = c_scope[j] and l.digest = c_digest[j];
-        if c_claimed[j] and found and holder <> c_stream[j] then
+        if c_claimed[j] and found and holder <> c_stream[j] and not exists (
+          select from generate_series(c, j - 1) as r where not c_claimed[r] and c_stream[r] = holder
+            and (c_digest[r] is null or c_scope[r] = c_scope[j] and c_digest[r] = c_digest[j])
+        ) then
           verdict := 'taken';
           why := c_scope[j];
         end if;
@@ -437,15 +462,6 @@ begin
         if why is not null then
           verdict := 'refused';
         end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_api' then
-        why := ops.check_declaration(e_stream[j], e_state[j], ops.as_json(k_meta[i]) #>> '{actor,id}');
-        if why is not null then
-          verdict := 'refused';
-        end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_inference'
-        and ops.as_json(e_state[j]) #>> '{version,kind}' = 'external' then
-        verdict := 'refused';
-        why := 'no package is an external classifier';
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
         why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
@@ -2090,6 +2106,8 @@ grant select on table ops.external_waits to bioscope_api, bioscope_app;
 grant insert, select on table ops.heads to bioscope_app, bioscope_relay;
 grant select on table ops.heads to bioscope_api;
 grant delete, insert, select, update on table ops.known_addresses to bioscope_api, bioscope_app;
+grant select, update on table ops.mail_checkpoint to bioscope_api, bioscope_app;
+grant delete, insert, select, update on table ops.mail_failures to bioscope_api, bioscope_app;
 grant select on table ops.migrations to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant select on table ops.relay to bioscope_api;
 grant select, update on table ops.relay to bioscope_app, bioscope_relay;

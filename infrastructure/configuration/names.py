@@ -8,8 +8,10 @@ from typing import Final
 PREFIX: Final = "BIOSCOPE_"
 OTHER_NAMES: Final[Mapping[str, str]] = {
     "BIOSCOPE_URL": "command line, examples: address of the API",
+    "BIOSCOPE_KEY": "command line: API key",
     "BIOSCOPE_TOKEN": "command line, examples: access token",
-    "BIOSCOPE_PASSWORD": "`bioscope login`: password",
+    "BIOSCOPE_PASSWORD": "`bioscope login`, `bioscope password`: password",
+    "BIOSCOPE_NEW_PASSWORD": "`bioscope password`: the new password",
     "BIOSCOPE_ADMIN_EMAIL": "examples/walkthrough.sh: address of an administrator",
     "BIOSCOPE_ADMIN_PASSWORD": "`bioscope users create-admin`, examples/walkthrough.sh: password of an administrator",
     "BIOSCOPE_READY_FILE": "set by `bioscope up` for its processes",

@@ -221,7 +221,8 @@ def _without_duplicates(batch: Sequence[PendingAppend]) -> list[PendingAppend]:
 
 def meta_of(command: Command) -> bytes:
     """The metadata stored with each event of a command. Addresses and user agents are private, so they are in events instead."""
-    actor = {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role}
+    actor: dict[str, object] = {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role}
+    actor |= {"key": command.actor.key} if command.actor.key else {}
     fields = {
         "command_id": command.id,
         "correlation_id": command.correlation_id or command.id,

@@ -68,6 +68,8 @@ class _Service(_TokenFields, frozen=True, kw_only=True, tag="bioscope-services")
             scopes=frozenset(self.scope.split()),
             issued_at=_datetime(self.iat),
             expires_at=_datetime(self.exp),
+            token_id=self.jti,
+            name=self.sub,
         )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import structlog
 
 from application.blob_gc import sweep_orphans
+from infrastructure.audit.access_retention import remove_old_records
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.pruning import prune
@@ -38,6 +39,6 @@ def sweep(settings: Settings) -> None:
 def remove_old_rows(settings: Settings) -> None:
     """Remove obsolete rows beside the log. Raises psycopg.Error."""
     with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
-        removed = prune(connection)
+        removed = prune(connection) | {"ops.access_log": remove_old_records(connection, days=settings.access_log_days)}
     if any(removed.values()):
         log.info("obsolete rows removed", **removed)

@@ -13,8 +13,23 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import classification, dataset, device, image, model, model_check, policy, session, team, user
+from domain import (
+    api_key,
+    classification,
+    dataset,
+    device,
+    image,
+    invitation,
+    model,
+    model_check,
+    policy,
+    service_account,
+    session,
+    team,
+    user,
+)
 from domain.access import Actor, Grant, Role, Scope
+from domain.api_key import OwnerKind
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.policy import PolicyRules, PolicyScope
 from domain.values import model_id, result_id, system_actor
@@ -27,16 +42,44 @@ from tests.twins.predictor import MemoryPredictor
 pytestmark = pytest.mark.anyio
 
 TABLE = """
+POST   /api/auth/accept-invitation                          l  l      l      l      l      l  l
+POST   /api/auth/bootstrap                                  l  l      l      l      l      l  l
+POST   /api/auth/confirm-email                              l  l      l      l      l      l  l
+POST   /api/auth/forgot-password                            +  +      +      +      +      +  +
 POST   /api/auth/login                                      +  +      +      +      +      +  +
 POST   /api/auth/login-swagger                              +  +      +      +      +      +  +
 POST   /api/auth/logout                                     !  +      +      +      +      -  -
 POST   /api/auth/refresh                                    !  !      !      !      !      !  !
 POST   /api/auth/register                                   +  +      +      +      +      +  +
+GET    /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions/{session_id}                           !! +..    +..    +..    +..    -- --
+POST   /api/auth/reset-password                             l  l      l      l      l      l  l
+POST   /api/auth/verification                               +  +      +      +      +      +  +
+POST   /api/auth/verify                                     l  l      l      l      l      l  l
+GET    /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations/{invitation_id}/resend              !! --     --     --     +.     -- --
+DELETE /api/invitations/{invitation_id}                     !! --     --     --     +.     -- --
 GET    /api/users/me                                        !  +      +      +      +      -  -
 GET    /api/users/users                                     !  -      -      -      +      -  -
 GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
 PATCH  /api/users/users/{user_id}                           !! +--    +--    +--    ++.    -- --
 DELETE /api/users/users/{user_id}                           !! ---    ---    ---    c++    -- --
+GET    /api/keys                                            !  +      +      +      +      -  -
+POST   /api/keys                                            !  +      +      +      +      -  -
+POST   /api/keys/{key_id}/rotate                            !! +..    +..    +..    +-.    -- --
+DELETE /api/keys/{key_id}                                   !! +..    +..    +..    ++.    -- --
+GET    /api/service-accounts                                !  -      -      -      +      -  -
+POST   /api/service-accounts                                !  -      -      -      +      -  -
+GET    /api/service-accounts/{service_id}                   !! --     --     --     +.     -- --
+DELETE /api/service-accounts/{service_id}                   !! --     --     --     +.     -- --
+GET    /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
+POST   /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
+GET    /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions/{session_id}     !! +--    +--    +--    ++.    -- --
+POST   /api/users/users/{user_id}/password-reset            !! ---    ---    ---    ++.    -- --
 GET    /api/devices                                         !  -      +      +      +      -  -
 POST   /api/devices                                         !  -      -      -      +      -  -
 GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
@@ -63,7 +106,7 @@ DELETE /api/teams/{team_id}                                 !! ----   ----   +-.
 POST   /api/teams/{team_id}/members                         !! ----   ----   +-..   +++.   -- --
 PUT    /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
 DELETE /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
-GET    /api/images                                          !  +      +      +      +      -  -
+GET    /api/images                                          !  +      +      +      +      +  -
 POST   /api/images/upload                                   !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/images/{image_id}                               !! ++++.. ++++.. ++++.. +++++. +. --
 PATCH  /api/images/{image_id}                               !! ------ ++--.. ++--.. +++++. -- --
@@ -121,6 +164,7 @@ GET    /api/events                                          !  -      -      -  
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +
 GET    /api/events/schemas/{kind}                           !! +.     +.     +.     +.     -- +.
+GET    /api/audit                                           !  -      -      -      +      -  -
 GET    /api/audit/{about}/images                            !! --     --     --     +.     -- --
 GET    /api/audit/{about}/results                           !! --     --     --     ..     -- --
 GET    /api/audit/{about}/state                             !! --     --     --     +.     -- --
@@ -139,8 +183,35 @@ GET    /metrics                                             +  +      +      +  
 GET    /api/openapi.json                                    +  +      +      +      +      +  +
 GET    /api/redoc                                           +  +      +      +      +      +  +
 GET    /redoc                                               +  +      +      +      +      +  +
+GET    /                                                    +  +      +      +      +      +  +
+GET    /account                                             >  >      >      >      >      >  >
+GET    /account/email                                       l  l      l      l      l      l  l
+POST   /account/email                                       -  -      -      -      -      -  -
+GET    /account/invitation                                  l  l      l      l      l      l  l
+POST   /account/invitation                                  -  -      -      -      -      -  -
+GET    /account/password                                    >  >      >      >      >      >  >
+POST   /account/password                                    -  -      -      -      -      -  -
+GET    /account/profile                                     >  >      >      >      >      >  >
+POST   /account/profile                                     -  -      -      -      -      -  -
+GET    /account/reset                                       l  l      l      l      l      l  l
+POST   /account/reset                                       -  -      -      -      -      -  -
+POST   /account/sessions                                    -  -      -      -      -      -  -
+POST   /account/verification                                -  -      -      -      -      -  -
+GET    /account/verify                                      l  l      l      l      l      l  l
+POST   /account/verify                                      -  -      -      -      -      -  -
+GET    /forgot-password                                     +  +      +      +      +      +  +
+POST   /forgot-password                                     -  -      -      -      -      -  -
+GET    /pages.css                                           +  +      +      +      +      +  +
+GET    /register                                            +  +      +      +      +      +  +
+POST   /register                                            -  -      -      -      -      -  -
+GET    /setup                                               l  l      l      l      l      l  l
+POST   /setup                                               -  -      -      -      -      -  -
+GET    /sign-in                                             +  +      +      +      +      +  +
+POST   /sign-in                                             -  -      -      -      -      -  -
+POST   /sign-out                                            -  -      -      -      -      -  -
 """
-"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
+"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), l an invalid link (400), > another
+page (303). Valid links are opened in tests/api/test_registrations.py, and pages by their own forms in tests/api/test_pages_for_people.py.
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
 a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of
@@ -152,7 +223,7 @@ without the scope of a route may not use it.
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
-SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
+SIGNS = {303: ">", 400: "l", 401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
 OF_A_TEAM = ("own", "joined", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
@@ -196,7 +267,8 @@ def about(route, column):
     if not (named or belongs):
         return ("",)
     of_team = route.split()[1].startswith("/api/teams/")
-    if column in {"anonymous", *SERVICES} or not (belongs or of_team or named == {"user_id"} or route in FOR_PROMOTERS):
+    of_person = named in ({"user_id"}, {"session_id"}, {"user_id", "session_id"}, {"key_id"})
+    if column in {"anonymous", *SERVICES} or not (belongs or of_team or of_person or route in FOR_PROMOTERS):
         return ("foreign", "absent")
     if route in FOR_PROMOTERS:
         return OF_A_MODEL
@@ -259,7 +331,8 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id", "team_id")
+            nouns = ("dataset", "image", "job", "result", "device", "check", "target", "team", "key", "service", "session", "invitation")
+            names = ("about", *(f"{noun}_id" for noun in nouns))
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -279,12 +352,13 @@ class World:
             made += dataset.share_with_team(mine, team=group, grant=GRANTS[BY_TEAM[mode]], **by)
         for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
             self._append([event])
-        user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
+        account = person if mode == "own" else self.person(Role.RESEARCHER)
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
-        also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group}
-        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+        also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group, "result_id": result, "check_id": self._check()}
+        also |= {"user_id": account.id, "session_id": getattr(account, "session", uuid4()), "token": signed.rpartition("/")[2]}
+        return ids | also | self._key(person.id if mode == "own" else self.owner.id) | {"invitation_id": self._invitation()}
 
     def team(self, person, mode):
         """A team that the person owns, or is in, unless it is foreign."""
@@ -293,6 +367,20 @@ class World:
         if mode != "foreign":
             self._append(team.add_member(team.evolve(None, made), user=person.id, by=self.owner.id, at=utc_now()))
         return made.originator_id
+
+    def _key(self, owner):
+        """A personal key, and a service account."""
+        service, key, by = uuid4(), uuid4(), {"by": owner, "at": utc_now()}
+        self._append([service_account.create(service, name=f"scanner{next(numbers)}", **by)])
+        about = {"name": "uploads", "scopes": [Scope.IMAGES_READ], "datasets": None, "secret_hash": bytes(32)}
+        self._append([api_key.issue(key, owner=owner, owner_kind=OwnerKind.USER, **about, **by)])
+        return {"service_id": service, "key_id": key}
+
+    def _invitation(self):
+        invitation_id, email = uuid4(), f"invited{next(numbers)}@example.org"
+        invited = invitation.invite(invitation_id, email=email, role=Role.VIEWER, request_id=uuid4(), by=self.owner.id, at=utc_now())
+        self._append([invited])
+        return invitation_id
 
     def _check(self):
         """A package of the owner's own waits for its check."""
@@ -366,12 +454,27 @@ class World:
             case "POST /api/auth/register":
                 names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
                 return {"json": names | {"password": PASSWORD}}
+            case "POST /api/auth/accept-invitation" | "POST /api/auth/bootstrap":
+                names = {"username": name, "first_name": "A", "last_name": "B", "password": PASSWORD}
+                return {"json": names | ({"email": f"{name}@example.org"} if route.endswith("bootstrap") else {}) | {"token": "bsl_none"}}
+            case "POST /api/auth/verify" | "POST /api/auth/reset-password":
+                return {"json": {"token": "bsl_none", "password": PASSWORD}}
+            case "POST /api/auth/confirm-email":
+                return {"json": {"token": "bsl_none"}}
+            case "POST /api/auth/verification" | "POST /api/auth/forgot-password" | "POST /api/invitations":
+                return {"json": {"email": f"{name}@example.org"}}
             case "POST /api/auth/login":
                 return {"json": {"email": self.address, "password": PASSWORD}}
             case "POST /api/auth/login-swagger":
                 return {"data": {"username": self.address, "password": PASSWORD}}
             case "POST /api/datasets":
                 return {"json": {"name": "cells"}}
+            case "POST /api/service-accounts":
+                return {"json": {"name": name}}
+            case "POST /api/keys/{key_id}/rotate":
+                return {"json": {}}
+            case _ if route.startswith("POST") and route.endswith("/keys"):
+                return {"json": {"name": "uploads", "scopes": ["images:read"]}}
             case "POST /api/devices":
                 return {"json": {"name": "scope", "hostname": name}}
             case "POST /api/classifications/run":
@@ -392,6 +495,8 @@ class World:
                 return {"json": {"reason": "Not needed"}}
             case "POST /api/policies/{policy_scope}/{target_id}/preview":
                 return {"json": {"rules": {"review_below": 0.8}}}
+            case _ if route.startswith("POST") and not route.startswith("POST /api/"):
+                return {"data": {"x": "x"}}
             case _ if route.endswith("/infer"):
                 return {"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PICTURE).decode()]}]}}
             case _ if route.startswith("PUT") and "/shares/" in route:
@@ -585,7 +690,7 @@ async def test_no_list_tells_of_what_is_foreign(world):
     assert len(lists) > 10
     for path in lists:
         for column, person in people.items():
-            if path == "/api/events" and column == "events":
+            if (path, column) in {("/api/events", "events"), ("/api/images", "images")}:
                 continue  # which is what its scope names
             answer = await http.get(path, headers=person.headers)
             assert not [one for one in hidden if one in answer.text], (path, column)

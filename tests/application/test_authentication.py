@@ -1,11 +1,13 @@
 """Authentication: the identity behind an access token, from the log or from a cache."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from application.authentication import CACHE_SECONDS, IdentityCache, signed_in
+from application.key_identities import KeyIdentities
 from application.services import Claims
 from domain import session, user
 from domain.access import Role
@@ -14,6 +16,7 @@ from domain.session import Reason
 from domain.user import Status
 from tests.given import NOW
 from tests.rigs.scenario import SYSTEM, Scenario
+from tests.twins.key_uses import MemoryKeyUses
 
 
 @dataclass
@@ -46,11 +49,13 @@ def clock():
 
 @pytest.fixture
 def cache(log, clock):
-    return IdentityCache(log, clock=clock)
+    return IdentityCache(log, KeyIdentities(log, MemoryKeyUses(), count_refusal=lambda _: None, clock=clock, now=lambda: NOW), clock=clock)
 
 
 def claims(subject, session_id=None, scopes=()):
-    return Claims(subject=subject, session_id=session_id, role=None, scopes=frozenset(scopes), issued_at=NOW, expires_at=NOW)
+    return Claims(
+        subject=subject, session_id=session_id, role=None, scopes=frozenset(scopes), issued_at=NOW, expires_at=NOW + timedelta(minutes=10)
+    )
 
 
 def revoke(scenario, session_id, ada):

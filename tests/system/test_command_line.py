@@ -29,12 +29,19 @@ DAY = [
     "bioscope results show",
     "bioscope results export",
     "bioscope stats",
+    "bioscope password",
+    "bioscope sessions list",
+    "bioscope sessions end",
     "bioscope audit verify",
     "bioscope audit trail",
     "bioscope audit state",
+    "bioscope audit log",
+    "bioscope audit who",
     "bioscope users list",
     "bioscope users show",
     "bioscope users set-role",
+    "bioscope users sessions",
+    "bioscope users invite",
     "bioscope tokens create",
     "bioscope models list",
     "bioscope models show",
@@ -55,6 +62,8 @@ DAY = [
     "bioscope status",
     "bioscope doctor",
     "bioscope config show",
+    "bioscope mail test",
+    "bioscope mail status",
     "bioscope keys list",
     "bioscope keys export",
     "bioscope health",
@@ -95,9 +104,10 @@ ELSEWHERE = {
     "bioscope teams delete": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope teams add": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope teams remove": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope users delete": "tests/api/test_users_command.py, since the day has one account",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",
 }
-ONCE = {"bioscope restore", "bioscope users erase"}
+ONCE = {"bioscope restore", "bioscope users erase", "bioscope users invite"}
 pytestmark = pytest.mark.long
 
 
@@ -129,7 +139,10 @@ class Machine:
         return subprocess.run(command, cwd=self.folder, env=self.variables | more, capture_output=True, text=True, check=False, timeout=300)
 
     def variables_of(self, name):
-        return {"BIOSCOPE_PASSWORD": PASSWORD} if name == "bioscope login" else {}
+        return {
+            "bioscope login": {"BIOSCOPE_PASSWORD": PASSWORD},
+            "bioscope password": {"BIOSCOPE_PASSWORD": PASSWORD, "BIOSCOPE_NEW_PASSWORD": f"{PASSWORD} again"},
+        }.get(name, {})
 
 
 def assert_whole_lines(text):

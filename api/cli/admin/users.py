@@ -1,20 +1,18 @@
-"""Commands for accounts and service tokens, on the server's machine."""
+"""Commands for accounts, on the server's machine."""
 
 import os
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from api.cli.admin import accounts
-from api.cli.commands import Choice, argument, group, json_option
-from api.cli.common import DATA, load_settings, open_event_log, running_installation
+from api.cli.commands import Choice, argument, group
+from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
-from api.cli.output import fail, print_json, print_message
+from api.cli.output import fail, print_message
 from api.cli.prompts import ask_password
-from api.cli.shapes import ServiceToken
 from domain.access import Role
 from domain.errors import Taken
 from domain.values import printable
@@ -36,6 +34,7 @@ for command in (
     accounts.reset_password,
     accounts.disable_account,
     accounts.enable_account,
+    accounts.account_sessions,
 ):
     users.add_command(command)
 
@@ -87,6 +86,51 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     print_message(f"{printable(account)} is {role}.")
 
 
+@users.command(example="bioscope users invite colleague@example.org --role analyst")
+@argument("email", help="E-mail address of the person.")
+@click.option(
+    "--role",
+    type=Choice([role.value for role in Role], case_sensitive=False),
+    default=Role.VIEWER.value,
+    show_default=True,
+    help="The role.",
+)
+@DATA
+def invite(email: str, role: str, data: Path | None) -> None:
+    """Invite a person by mail to create an account.
+
+    The link in the mail works once, within 7 days. Without BIOSCOPE_SMTP_URL, the mail is written to the folder `mail` of the data folder.
+    """
+    from application.invitations import invite as invite_person  # type: ignore[import-not-found, unused-ignore]
+
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
+        invite_person(email=email, role=Role(role), command=operator_command(settings, log), log=log)
+    print_message(f"{printable(email)} is invited with the role {role}: `bioscope mail status` shows whether the mail was sent.")
+
+
+@users.command(example="bioscope users delete colleague@example.org --yes")
+@accounts.ACCOUNT
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@DATA
+def delete(account: str, data: Path | None, *, yes: bool) -> None:
+    """Close an account and end all its sessions.
+
+    Its history stays readable, and its address and user name can be used again. This cannot be undone. `bioscope users erase` also makes
+    the personal data unreadable.
+    """
+    from application.accounts import delete as delete_user
+    from infrastructure.container import refresh_tokens
+
+    settings = running_installation(data)
+    with open_event_log(settings) as log, closing(refresh_tokens(settings)) as tokens:
+        user_id = accounts.account_id(log, account)
+        if not yes:
+            click.confirm(f"Delete {printable(account)}?", abort=True, err=True)
+        delete_user(user_id, command=operator_command(settings, log), log=log, tokens=tokens)
+    print_message(f"{printable(account)} was deleted.")
+
+
 @users.command(example="bioscope users erase you@example.org --yes")
 @accounts.ACCOUNT
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -106,46 +150,6 @@ def erase(account: str, data: Path | None, *, yes: bool) -> None:
             click.confirm(f"Erase {printable(account)} for ever?", abort=True, err=True)
         erase_user(user_id, command=operator_command(settings, log), log=log, tokens=tokens)
     print_message(f"{user_id} was erased.")
-
-
-@group()
-def tokens() -> None:
-    """Create access tokens for programs."""
-
-
-@tokens.command("create", example="bioscope tokens create archive --scope events:read --days 30")
-@argument("name", help="Name of the program.")
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    required=True,
-    type=Choice(["images:read", "events:read", "models:run"]),
-    help="What it may do; repeatable.",
-)
-@click.option("--days", type=click.IntRange(1, 3650), metavar="NUMBER", default=90, show_default=True, help="Lifetime in days.")
-@DATA
-@json_option(ServiceToken)
-def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | None, *, as_json: bool) -> None:
-    """Print a new access token for a program.
-
-    \b
-      images:read   read any image, its preview and its download
-      events:read   read the event feed
-      models:run    run models in production over its own images
-
-    The token is shown once, is stored nowhere, and expires. It cannot be revoked before, except by a new root key.
-    """
-    from infrastructure.security.access_tokens import SignedAccessTokens
-    from infrastructure.security.process_keys import operator_keys
-
-    settings, now, lifetime = load_settings(data=data), datetime.now(UTC), timedelta(days=days)
-    signing = SignedAccessTokens(operator_keys(settings), ttl=settings.access_ttl)
-    token = signing.issue_service(name=name, scopes=frozenset(scopes), seconds=int(lifetime.total_seconds()), at=now)
-    if as_json:
-        print_json(ServiceToken(token=token, name=name, scopes=scopes, expires_at=now + lifetime))
-    else:
-        click.echo(token)
 
 
 def first_admin(settings: Settings, log: Any, email: str, password: str, *, username: str | None = None) -> None:

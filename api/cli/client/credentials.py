@@ -36,8 +36,8 @@ def store_credentials(credentials: Credentials) -> None:
 
 
 def stored_credentials() -> Credentials | None:
-    """From `BIOSCOPE_TOKEN` (and `BIOSCOPE_URL`), or from the file that `bioscope login` wrote."""
-    if token := os.environ.get("BIOSCOPE_TOKEN"):
+    """From `BIOSCOPE_KEY` or `BIOSCOPE_TOKEN` (and `BIOSCOPE_URL`), or from the file that `bioscope login` wrote."""
+    if token := os.environ.get("BIOSCOPE_KEY") or os.environ.get("BIOSCOPE_TOKEN"):
         return Credentials(os.environ.get("BIOSCOPE_URL", "http://127.0.0.1:8000"), token)
     try:
         return msgspec.json.decode(token_file().read_bytes(), type=Credentials)

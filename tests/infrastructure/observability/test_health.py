@@ -74,7 +74,18 @@ async def test_a_whole_system_is_well(settings, owner_url):
         scheduler.execute("insert into ops.workers values ('a/bulk', now(), 2, 'bulk'), ('a/urgent', now(), 1, 'urgent')")
         found = await examined(settings)
     assert all(one.ok for one in found.values())
-    assert list(found) == ["postgres", "relay", "projector", "scheduler", "inference", "inference-bridge", "kafka", "redis", "blobs"]
+    assert list(found) == [
+        "postgres",
+        "relay",
+        "projector",
+        "scheduler",
+        "inference",
+        "inference-bridge",
+        "mail",
+        "kafka",
+        "redis",
+        "blobs",
+    ]
     assert (found["relay"].lag, found["projector"].lag) == (0, 0)
     assert found["inference"].detail == "1 running"
 
@@ -225,7 +236,7 @@ async def test_what_is_away_or_silent_is_named_in_time_and_the_others_are_report
     address = silence if kind == "silent" else "127.0.0.1:1"
     urls = {"postgres": f"postgresql://{address}/none", "kafka": address, "redis": f"redis://{address}/0"}
     found = await examined(changed(settings, **{f"{name}_url": urls[name]}))
-    with_it = {"postgres", "relay", "projector", "scheduler", "inference", "inference-bridge"} if name == "postgres" else {name}
+    with_it = {"postgres", "relay", "projector", "scheduler", "inference", "inference-bridge", "mail"} if name == "postgres" else {name}
     assert {one.name for one in found.values() if not one.ok} == with_it | {"scheduler", "inference"}
 
 
