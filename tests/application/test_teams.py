@@ -192,6 +192,20 @@ def test_only_an_active_analyst_becomes_the_owner(log, ada, cells):
             datasets.transfer(cells, user_id=refused, command=command(ada), log=log)
 
 
+def test_who_is_demoted_during_the_transfer_does_not_become_the_owner(log, ada, bob, cells, monkeypatch):
+    append = log.append
+
+    def demote_first(*given, **options):
+        monkeypatch.setattr(log, "append", append)
+        append(command(ADMIN), *user.change_role(log.load(bob.id, user.evolve), Role.VIEWER, by=ADMIN.id, at=command().at))
+        return append(*given, **options)
+
+    monkeypatch.setattr(log, "append", demote_first)
+    with pytest.raises(NotFound, match="the role analyst"):
+        datasets.transfer(cells, user_id=bob.id, command=command(ada), log=log)
+    assert log.load(cells, dataset.evolve).owner_id == ada.id
+
+
 def test_an_image_is_deleted_by_the_owner_of_the_dataset_and_by_its_uploader(log, bob, ada, cells):
     other = register(actor(Role.ANALYST), log=log)
     researcher = register(actor(), log=log)
