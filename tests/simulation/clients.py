@@ -70,10 +70,6 @@ class Passwords:
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         return known == self.hash(password, requester=requester)
 
-    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
-        hashed = self.hash(password, requester=requester)
-        return list(candidates).index(hashed) if hashed in candidates else None
-
     def outdated(self, known: bytes) -> bool:
         return False
 
