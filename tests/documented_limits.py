@@ -11,11 +11,12 @@ from api.options import WebOptions
 from application import authentication, blob_gc, model_checks, signed_downloads
 from application.history import event_feed, lists_as_of
 from application.jobs import dispatch_policy
+from application.limits import access_budget
 from application.recheck import outdated_results
 from domain import model, values
 from domain.classification import selection
 from domain.links import LIFETIMES, LinkPurpose
-from infrastructure.audit import signed_heads
+from infrastructure.audit import access_log, signed_heads
 from infrastructure.blobs import filesystem, s3
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded import data_folder
@@ -162,6 +163,11 @@ STATED = (
     stated("operations/upgrade.md", "a process waits # s for it", processes.DATABASE_WAIT_SECONDS),
     # ---- audit and images
     stated("audit.md", "every minute and every # events", signed_heads.SIGN_AFTER_EVENTS),
+    stated("audit.md", "# a minute from one network", access_budget.DEFAULT_LIMITS.refusals),
+    stated("audit.md", "one by one, and # from all networks together", access_budget.DEFAULT_LIMITS.all_refusals),
+    stated("audit.md", "of other accesses, # and #.", access_budget.DEFAULT_LIMITS.accesses, access_budget.DEFAULT_LIMITS.all_accesses),
+    stated("audit.md", "# records wait", access_log.DEFAULT_LIMITS.queued),
+    stated("audit.md", "(# by default), in ranges", GIVEN.access_log_days),
     stated("audit.md", "in ranges of # events", log_ranges.POSITIONS_PER_RANGE),
     stated("audit.md", "up to # uploads, or # chunks", lists_as_of.MAX_IMAGES, lists_as_of.MAX_CHUNKS),
     stated(
