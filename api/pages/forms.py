@@ -16,7 +16,7 @@ from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS
 MAX_FIELDS: Final = 32
 MAX_TOKEN_CHARACTERS: Final = 256
 PASSWORD_HINT: Final = (
-    f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters. A few words that do not belong together are a good choice."
+    f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters. Four or five unrelated words make a good password."
 )
 
 Values = Mapping[str, str]

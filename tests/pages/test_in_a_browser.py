@@ -90,7 +90,7 @@ def test_a_person_resets_a_forgotten_password(tab, installation):
     tab.open(link)
     tab.type("password", "passwordpassword")
     tab.click("Change the password")
-    assert "is too easy to guess" in tab.text
+    assert "easy to guess" in tab.text
     tab.type("password", "another horse battery 9")
     tab.click("Change the password")
     assert "Your password was changed" in tab.text
