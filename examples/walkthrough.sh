@@ -277,6 +277,30 @@ same "$(TOKEN=$YOUR_TOKEN call GET "/api/datasets/$DATASET" | field grant)" view
 TOKEN=$YOUR_TOKEN refused 403 DELETE "/api/datasets/$DATASET"
 call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
 TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
+send POST "/api/datasets/$DATASET/shares" "{\"email\":\"$YOU@example.org\",\"grant\":\"viewer\"}"
+call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
+
+chapter "Share it with a team, whose members have its grants"
+TEAM=$(send POST /api/teams '{"name":"Haematology"}' | field id)
+same "$(call GET /api/teams | field '#')" 1
+send PATCH "/api/teams/$TEAM" '{"name":"Blood laboratory"}' > /dev/null
+call PUT "/api/teams/$TEAM/members/$YOUR_ID"
+call DELETE "/api/teams/$TEAM/members/$YOUR_ID"
+send POST "/api/teams/$TEAM/members" "{\"email\":\"$YOU@example.org\"}"
+same "$(call GET "/api/teams/$TEAM" | field members.#)" 2
+send PUT "/api/datasets/$DATASET/shares/teams/$TEAM" '{"grant":"analyst"}'
+same "$(TOKEN=$YOUR_TOKEN call GET "/api/datasets/$DATASET" | field grant)" analyst
+TOKEN=$ADMIN_TOKEN call PUT "/api/models/$MODEL/promoters/teams/$TEAM"
+TOKEN=$ADMIN_TOKEN call DELETE "/api/models/$MODEL/promoters/teams/$TEAM"
+call DELETE "/api/datasets/$DATASET/shares/teams/$TEAM"
+call DELETE "/api/teams/$TEAM"
+TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
+
+chapter "Transfer it; the previous owner still edits it"
+TOKEN=$ADMIN_TOKEN send POST "/api/datasets/$DATASET/transfer" "{\"user_id\":\"$YOUR_ID\"}"
+same "$(call GET "/api/datasets/$DATASET" | field grant)" editor
+TOKEN=$ADMIN_TOKEN send POST "/api/datasets/$DATASET/transfer" "{\"user_id\":\"$MY_ID\"}"
+call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
 
 chapter "Read the audit trail of the image and earlier states of the dataset, as an administrator"
 TOKEN=$ADMIN_TOKEN

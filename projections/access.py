@@ -6,7 +6,7 @@ from uuid import UUID
 from domain.access import ADMINISTRATORS, Actor, Scope
 from domain.values import system_actor
 
-__all__ = ["ADMINISTRATORS", "subject_of"]
+__all__ = ["ADMINISTRATORS", "NOBODY", "subject_of"]
 
 NOBODY: Final = system_actor("nobody")
 """A subject without grants."""

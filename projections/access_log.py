@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.history.access_records import LOOKS, AccessKind, AccessOutcome, ShownAccess
+from application.history.access_records import LOOKING_KINDS, AccessKind, AccessOutcome, ShownAccess
 from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
 from projections.pagination import MAX_PAGE
@@ -42,7 +42,7 @@ class AccessFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class LookTotals(msgspec.Struct, frozen=True, kw_only=True):
     """How often somebody looked at a thing in one way, and when first and last."""
 
     actor_id: UUID | None
@@ -68,8 +68,8 @@ async def listed(
     return await db.rows(query, given | {"beyond": beyond, "maximum": maximum}, into=ShownAccess)
 
 
-async def looks(db: QueryDatabase, actor: Actor, object_id: UUID, *, maximum: int = MAX_PAGE) -> list[Look]:
+async def looks(db: QueryDatabase, actor: Actor, object_id: UUID, *, maximum: int = MAX_PAGE) -> list[LookTotals]:
     """Who looked at an image, a dataset or anything in it, the newest first. Raises Forbidden, Unavailable."""
     require_role(actor, Role.ADMIN)
-    parameters = {"object": object_id, "kinds": [kind.value for kind in LOOKS], "maximum": maximum}
-    return await db.rows(LOOKED_AT, parameters, into=Look)
+    parameters = {"object": object_id, "kinds": [kind.value for kind in LOOKING_KINDS], "maximum": maximum}
+    return await db.rows(LOOKED_AT, parameters, into=LookTotals)

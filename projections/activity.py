@@ -25,7 +25,7 @@ from domain.registration import RegistrationCompleted
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
 from domain.team import TeamMemberAdded, TeamMemberRemoved
-from projections.access import ADMINISTRATORS, subject_of
+from projections.access import ADMINISTRATORS, NOBODY, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
 from projections.pagination import MAX_PAGE
 
@@ -347,4 +347,4 @@ async def _require_complete(db: QueryDatabase, until: int) -> None:
 
 def _reader(actor: Actor) -> dict[str, object]:
     subject = subject_of(actor, scope=Scope.EVENTS_READ)
-    return {"subject": subject, "reader": actor.id if actor.datasets is None else subject, "administrators": ADMINISTRATORS}
+    return {"subject": subject, "reader": actor.id if actor.datasets is None else NOBODY, "administrators": ADMINISTRATORS}

@@ -11,11 +11,12 @@ from api.options import WebOptions
 from application import authentication, blob_gc, model_checks, signed_downloads
 from application.history import event_feed, lists_as_of
 from application.jobs import dispatch_policy
+from application.limits import access_budget
 from application.recheck import outdated_results
 from domain import model, values
 from domain.classification import selection
 from domain.links import LIFETIMES, LinkPurpose
-from infrastructure.audit import signed_heads
+from infrastructure.audit import access_log, signed_heads
 from infrastructure.blobs import filesystem, s3
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded import data_folder
@@ -78,6 +79,7 @@ STATED = (
     stated("models/format.md", "the model has # versions", model.MAX_VERSIONS),
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
     stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
+    stated("api.md", "Its access tokens stop working within # seconds", 2 * authentication.CACHE_SECONDS),
     stated("api.md", "A key is remembered for # days", KEY_DAYS),
     stated("api.md", "milliseconds and at most # seconds", WEB.visible_timeout_seconds),
     stated("api.md", "After # seconds the response is 503 with `Retry-After`", WEB.visible_timeout_seconds),
@@ -106,6 +108,7 @@ STATED = (
     stated("events.md", "or after # s without one", events.MAX_WAIT_SECONDS),
     stated("events.md", "at most # events and about # MB", event_feed.MAX_EVENTS, event_feed.MAX_BYTES // 1024**2),
     # ---- operation
+    stated("operations/accounts.md", "A password has # to # characters", values.MIN_PASSWORD_CHARACTERS, values.MAX_PASSWORD_CHARACTERS),
     stated("operations/accounts.md", "within # s in the others", authentication.CACHE_SECONDS),
     stated("operations/accounts.md", "more than # s later", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
     stated("operations/backup.md", "in ranges of # events", log_ranges.POSITIONS_PER_RANGE),
@@ -160,6 +163,11 @@ STATED = (
     stated("operations/upgrade.md", "a process waits # s for it", processes.DATABASE_WAIT_SECONDS),
     # ---- audit and images
     stated("audit.md", "every minute and every # events", signed_heads.SIGN_AFTER_EVENTS),
+    stated("audit.md", "# a minute from one network", access_budget.DEFAULT_LIMITS.refusals),
+    stated("audit.md", "one by one, and # from all networks together", access_budget.DEFAULT_LIMITS.all_refusals),
+    stated("audit.md", "of other accesses, # and #.", access_budget.DEFAULT_LIMITS.accesses, access_budget.DEFAULT_LIMITS.all_accesses),
+    stated("audit.md", "# records wait", access_log.DEFAULT_LIMITS.queued),
+    stated("audit.md", "(# by default), in ranges", GIVEN.access_log_days),
     stated("audit.md", "in ranges of # events", log_ranges.POSITIONS_PER_RANGE),
     stated("audit.md", "up to # uploads, or # chunks", lists_as_of.MAX_IMAGES, lists_as_of.MAX_CHUNKS),
     stated(

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 PEOPLE: Final = frozenset({"user", "pending"})
 SIGN_IN_ROUTES: Final = ("/api/auth/login", "/api/auth/login-swagger", "/sign-in")
 TOKEN_ROUTES: Final = ("/api/auth/refresh", "/api/auth/logout")
+MODEL_ROUTES: Final = ("/api/models/", "/api/v2/models/")
 BLOB_ROUTE: Final = "/api/blobs/"
 LOOKING_ROUTES: Final = {
     "preview": AccessKind.PREVIEW,
@@ -111,6 +112,8 @@ class AccessRecorder:
         if kind is None:
             return
         access = _access(scope, kind, _outcome(status), actor, notes, address, network)
+        if kind is AccessKind.NOT_FOUND and access.object_id is None:
+            return
         if access.outcome is not AccessOutcome.ALLOWED or self._is_new_look(access):
             self._trail.record(access)
 
@@ -130,14 +133,15 @@ def _kind(scope: Any, status: int, actor: Actor | None, notes: Notes) -> AccessK
     if status == 403:
         return AccessKind.FORBIDDEN
     if status == 404:
+        is_visible = notes.dataset_id is not None or notes.owner_id is not None  # and only a part is missing, such as its preview
         is_of_object = bool(scope.get("path_params")) and not route.startswith(BLOB_ROUTE)
-        return AccessKind.NOT_FOUND if actor is not None and is_of_object else None
+        return AccessKind.NOT_FOUND if actor is not None and is_of_object and not is_visible else None
     if scope["method"] != "GET" or not (200 <= status < 300 or status == 304):
         return None
     if route.startswith(BLOB_ROUTE):
         return notes.kind
-    if (looking := LOOKING_ROUTES.get(route.rpartition("/")[2])) is not None:
-        return looking
+    if (kind_of_look := LOOKING_ROUTES.get(route.rpartition("/")[2])) is not None:
+        return kind_of_look
     return AccessKind.ADMIN_READ if _is_administrators_read(route, actor, notes) else None
 
 
@@ -188,7 +192,7 @@ def _object(scope: Any, notes: Notes) -> tuple[str, UUID | None, UUID | None]:
         if isinstance(value, UUID):
             noun = name.removesuffix("_id")
             return NOUNS.get(noun, noun), value, dataset
-        if isinstance(value, str) and route.startswith("/api/models/") and len(value) <= MAX_MODEL_NAME:
+        if isinstance(value, str) and route.startswith(MODEL_ROUTES) and len(value) <= MAX_MODEL_NAME:
             return "model", model_id(value), None
     return _filtered(scope, dataset)
 

@@ -45,7 +45,7 @@ class AccessOutcome(StrEnum):
 
 REFUSALS: Final = frozenset({AccessKind.SIGN_IN, AccessKind.NOT_AUTHENTICATED, AccessKind.FORBIDDEN, AccessKind.NOT_FOUND})
 """Kinds that somebody without any right can cause."""
-LOOKS: Final = (AccessKind.PREVIEW, AccessKind.DOWNLOAD, AccessKind.EXPORT, AccessKind.ADMIN_READ)
+LOOKING_KINDS: Final = (AccessKind.PREVIEW, AccessKind.DOWNLOAD, AccessKind.EXPORT, AccessKind.ADMIN_READ)
 """Kinds that show content."""
 
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from msgspec import UNSET
 
-from application.mail import letters
-from application.mail.letters import Letter, Pages
+from application.mail import contents
+from application.mail.contents import Content, Pages
 from application.mail.mail import Mail
 from application.ports import EventStore, MailLink, MailLinks, RecordedEvent
 from domain import invitation, registration, user
@@ -43,7 +43,7 @@ MAILED: Final[tuple[type[Event], ...]] = (
 
 class _Addressed(NamedTuple):
     to: str
-    letter: Letter
+    content: Content
 
 
 class MailWriter:
@@ -60,7 +60,7 @@ class MailWriter:
         """
         event = self._log.decode(recorded)
         return [
-            written(one.letter, self._pages, event_id=recorded.event_id, number=number, to=one.to, at=event.at)
+            written(one.content, self._pages, event_id=recorded.event_id, number=number, to=one.to, at=event.at)
             for number, one in enumerate(self._addressed(event, at), 1)
             if one.to not in {ERASED, WITHHELD}
         ]
@@ -81,33 +81,33 @@ class MailWriter:
         if wanted is None or not wanted.is_open or not _works(wanted.link, request, at):
             return
         if self._log.claimed("email", wanted.email) is not None:
-            yield _Addressed(wanted.email, letters.existing_account(self._pages))
+            yield _Addressed(wanted.email, contents.existing_account(self._pages))
             return
         token = self._token(LinkPurpose.VERIFY_EMAIL, stream, request, address=wanted.email)
-        yield _Addressed(wanted.email, letters.verification(self._pages, username=wanted.username, token=token))
+        yield _Addressed(wanted.email, contents.verification(self._pages, username=wanted.username, token=token))
 
     def _invitation(self, stream: UUID, request: UUID, at: datetime) -> Iterator[_Addressed]:
         offer = self._log.load(stream, invitation.evolve)
         if offer is None or not offer.is_open or not _works(offer.link, request, at):
             return
         token = self._token(LinkPurpose.ACCEPT_INVITATION, stream, request, address=offer.email)
-        yield _Addressed(offer.email, letters.invitation(self._pages, role=offer.role, token=token))
+        yield _Addressed(offer.email, contents.invitation(self._pages, role=offer.role, token=token))
 
     def _of_account(self, account: User, event: Event, at: datetime) -> Iterator[_Addressed]:
         pages, name = self._pages, account.username
         match event:
             case PasswordResetRequested() if account.may_sign_in and _works(account.reset_link, event.request_id, at):
                 token = self._token(LinkPurpose.RESET_PASSWORD, account.id, event.request_id, address=account.email)
-                yield _Addressed(account.email, letters.password_reset(pages, username=name, token=token))
+                yield _Addressed(account.email, contents.password_reset(pages, username=name, token=token))
             case EmailChangeRequested() if account.may_sign_in and _works(account.email_link, event.request_id, at):
                 token = self._token(LinkPurpose.CHANGE_EMAIL, account.id, event.request_id, address=event.email)
-                yield _Addressed(event.email, letters.email_change(pages, username=name, token=token))
+                yield _Addressed(event.email, contents.email_change(pages, username=name, token=token))
             case PasswordChanged() | PasswordReset():
                 by_owner = event.by == account.id
-                yield _Addressed(self._before(event).email, letters.password_changed(pages, username=name, by_owner=by_owner))
+                yield _Addressed(self._before(event).email, contents.password_changed(pages, username=name, by_owner=by_owner))
             case EmailChanged() | UserProfileChanged() if event.email is not UNSET:
-                yield _Addressed(self._before(event).email, letters.email_changed_from(pages, username=name))
-                yield _Addressed(str(event.email), letters.email_changed_to(pages, username=name))
+                yield _Addressed(self._before(event).email, contents.email_changed_from(pages, username=name))
+                yield _Addressed(str(event.email), contents.email_changed_to(pages, username=name))
 
     def _before(self, event: Event) -> User:
         """The account before the event, which is not its first one."""
@@ -119,9 +119,9 @@ class MailWriter:
         return self._links.token(MailLink(purpose, stream, request), address=address)
 
 
-def written(letter: Letter, pages: Pages, *, event_id: UUID, to: str, at: datetime, number: int = 1) -> Mail:
-    text, html = letters.plain_text(letter, pages), letters.html(letter, pages)
-    return Mail(event_id=event_id, number=number, to=to, at=at, subject=letter.subject, text=text, html=html)
+def written(content: Content, pages: Pages, *, event_id: UUID, to: str, at: datetime, number: int = 1) -> Mail:
+    text, html = contents.plain_text(content, pages), contents.html(content, pages)
+    return Mail(event_id=event_id, number=number, to=to, at=at, subject=content.subject, text=text, html=html)
 
 
 def _works(link: OpenLink | None, request: UUID, at: datetime) -> bool:

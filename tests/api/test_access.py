@@ -217,8 +217,8 @@ A cell has a sign for each thing that a route can be about. Of what belongs to a
 a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of
 changes of models: one that the caller may promote, another, absent. Of all else, and for nobody and services: there, absent.
 
-Further cells follow from these: a grant by a team answers as the same grant given directly, an id that is none names nothing, and a service
-without the scope of a route may not use it.
+Further cells follow from these: a grant by a team answers as the same grant given directly, an id that is none names nothing, and a key
+reaches no more than its owner and its list of datasets allow.
 """
 
 COLUMNS = ("anonymous", *Role, "images", "events")
@@ -359,6 +359,11 @@ class World:
         also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group, "result_id": result, "check_id": self._check()}
         also |= {"user_id": account.id, "session_id": getattr(account, "session", uuid4()), "token": signed.rpartition("/")[2]}
         return ids | also | self._key(person.id if mode == "own" else self.owner.id) | {"invitation_id": self._invitation()}
+
+    def dataset(self, person):
+        made = dataset.create(uuid4(), name="other cells", description=None, by=person.id, at=utc_now())
+        self._append([made])
+        return made.originator_id
 
     def team(self, person, mode):
         """A team that the person owns, or is in, unless it is foreign."""
@@ -544,7 +549,8 @@ class Asking:
         self.world, self.http = world, world.api.anonymous()
         self._people, self._things = {}, {}
 
-    async def cell(self, route, column, mode):
+    async def cell(self, route, column, mode, *, key=""):
+        """The answer, with the session of the person, or with a key of all scopes that is limited to "this one", "another" or "none"."""
         person, things = self._chosen(route, column, mode)
         if "/shares/" in route or "/members/" in route:
             things = things | {"user_id": self.world.friend.id}
@@ -561,7 +567,19 @@ class Asking:
         self.http.cookies.clear()
         await self.world.given.read_position.wait(self.world.position, 5)
         method, path = route.split()
-        return await self.http.request(method, path.format(**things), **_with(person.headers, self.world.body(route, things)))
+        headers = await self._key(person, things, key) if key else person.headers
+        return await self.http.request(method, path.format(**things), **_with(headers, self.world.body(route, things)))
+
+    async def _key(self, person, things, limit):
+        """A personal access token, issued by the person. The other dataset of a limited one is the person's own."""
+        datasets = {"this one": things["dataset_id"], "another": self.world.dataset(person) if limit == "another" else None}.get(limit)
+        await self.world.given.read_position.wait(self.world.position, 5)
+        limited = {} if datasets is None else {"dataset_ids": [str(datasets)]}
+        issued = await self.http.post(
+            "/api/keys", headers=person.headers, json={"name": "script", "scopes": sorted(set(Scope) - {Scope.METRICS_READ})} | limited
+        )
+        assert issued.status_code == 201, issued.text
+        return bearer(issued.json()["key"])
 
     def _chosen(self, route, column, mode):
         fresh = not route.startswith("GET")
@@ -641,21 +659,21 @@ async def test_an_id_that_is_none_names_nothing_whoever_asks(world, capsys):
         print(f" {cells} cells", end=" ")
 
 
-async def test_a_service_needs_the_scope_of_the_route(world, capsys):
-    """And has no other right: not that of a route without a scope."""
-    http, cells, things = world.api.anonymous(), 0, world.things(world.owner, "own")
-    await world.given.read_position.wait(world.position, 5)
+async def test_a_key_reaches_what_its_owner_reaches_and_its_list_of_datasets_allows(world, capsys):
+    """tests/api/test_key_access.py tries every scope with every route."""
+    asking, cells, wrong = Asking(world), 0, []
     for route, handler in handlers_of(world.api.app):
-        if route in ELSEWHERE or handler.opt.get("exclude_from_auth") or route not in declared():
+        if "scope" not in handler.opt or route in ELSEWHERE or about(route, Role.RESEARCHER) != OF_A_DATASET:
             continue
-        method, path = route.split()
-        scope = handler.opt.get("scope")
-        names = {"number": 1, "version": "1", "alias": "stable"} | things | ({"name": "pbc8"} if "/models/" in path else {})
-        for scopes in (set(), set(Scope) - {scope}, {scope} - {None}):
-            token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=utc_now())
-            answer = await http.request(method, path.format(**names), **_with(bearer(token), world.body(route, things)))
-            assert (answer.status_code == 403) is (scope not in scopes), (route, sorted(scopes), answer.text)
-            cells += 1
+        wanted = dict(zip(OF_A_DATASET, declared()[route][Role.RESEARCHER], strict=True))
+        for mode in ("own", *BY_TEAM, "foreign", "absent"):
+            for limit in (None, "this one", "another") if mode in {"own", *BY_TEAM} else (None,):
+                found = sign_of(await asking.cell(route, Role.RESEARCHER, mode, key=limit or "none"))
+                expected = wanted["foreign"] if limit == "another" else wanted[BY_TEAM.get(mode, mode)]
+                cells += 1
+                if found != expected:
+                    wrong.append(f"{route} {mode}, key limited to {limit}: {found} instead of {expected}")
+    assert not wrong, "\n".join(wrong)
     with capsys.disabled():
         print(f" {cells} cells", end=" ")
 

@@ -278,3 +278,13 @@ async def test_extreme_times_are_answered(api):
     for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1969-12-31T23:59:59Z"):
         for name in ("from", "to"):
             assert (await admin.get("/api/audit", params={name: moment})).status_code in {200, 422}
+
+
+async def test_a_missing_part_of_a_visible_thing_is_not_recorded(recorded):
+    ada = await recorded.client()
+    dataset = (await ada.post("/api/datasets", json={"name": "cells"})).json()["id"]
+    image = await image_in(ada, dataset)
+    impatient = recorded.with_options(preview_wait_seconds=0.0)
+    ada = impatient.anonymous(Authorization=ada.headers["Authorization"])
+    assert (await ada.get(f"/api/images/{image}/thumbnail")).status_code == 404
+    assert kinds(recorded) == []

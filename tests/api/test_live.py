@@ -6,6 +6,8 @@ import random
 import socket
 import time
 from contextlib import AsyncExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -15,8 +17,12 @@ from websockets.exceptions import ConnectionClosed
 from api.live.feed import OUTDATED
 from api.options import LiveLimits
 from application import models, teams
-from domain import classification, session
-from domain.access import Grant, Role
+from application.key_identities import SECRET
+from application.key_text import KeySecret
+from application.ports import Secret
+from domain import api_key, classification, session
+from domain.access import Grant, Role, Scope
+from domain.api_key import OwnerKind
 from tests.api.live_messages import expected_events, receive, send
 from tests.api.live_server import ORIGIN, live_server
 from tests.rigs.scenario import SYSTEM
@@ -403,3 +409,29 @@ async def heard_of_models(served, member, after, until):
             events += more
     assert "canary" not in json.dumps(events)
     return [event["event"] for event in events if event["event"].startswith("Model")]
+
+
+async def test_a_limited_key_hears_of_its_datasets_only_until_it_is_revoked(served):
+    ada = served.user()
+    first, second = served.dataset(ada), served.dataset(ada)
+    secret, key = KeySecret(), uuid4()
+    about = {"name": "wall", "scopes": [Scope.EVENTS_READ], "owner": ada.id, "owner_kind": OwnerKind.USER, "secret_hash": secret.hash}
+    at = datetime.now(UTC)
+    issued = api_key.issue(key, datasets=[first], by=ada.id, at=at, **about)
+    served.log.append(served.command(ada), issued, secrets=[Secret(kind=SECRET, owner=key, value=secret.hash)])
+    served.follow()
+    async with served.connected() as watch:
+        await send(watch, type="auth", token=secret.text(key))
+        assert (await receive(watch))["type"] == "authenticated"
+        await send(watch, type="subscribe", after=0)
+        events, _ = await until_caught_up(watch)
+        assert {event["dataset"] for event in events} == {str(first)}
+        served.appended(served.image, ada, second)
+        mine = served.appended(served.image, ada, first)
+        heard = await receive(watch)
+        while heard["type"] != "event":
+            heard = await receive(watch)
+        assert heard["stream"] == str(mine)
+        revoked = api_key.revoke(served.log.load(key, api_key.evolve), by=ada.id, at=at)
+        served.appended(served.log.append, served.command(ada), *revoked)
+        assert await closed(watch) == 4401

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import accounts
-from application.mail import letters
-from application.mail.letters import Pages
+from application.mail import contents
+from application.mail.contents import Pages
 from application.mail.mails import MAILED, MailWriter, written
 from application.ports import MailLink, Secret, UniqueClaim
 from domain import invitation, registration, user
@@ -248,14 +248,14 @@ class Elements(HTMLParser):
 
 
 def mail_with(username):
-    letter = letters.verification(PAGES, username=username, token="bsl_T0ken")
-    return written(letter, PAGES, event_id=uuid4(), to="ada@example.org", at=NOW)
+    content = contents.verification(PAGES, username=username, token="bsl_T0ken")
+    return written(content, PAGES, event_id=uuid4(), to="ada@example.org", at=NOW)
 
 
 @given(st.text(max_size=60) | st.from_regex(r"https?://[a-z.]{3,20}/ (buy|click) <b>now</b>.{0,9}", fullmatch=True))
 def test_a_user_name_brings_neither_markup_nor_lines_nor_addresses(username):
     plain, mail = mail_with("ada"), mail_with(username)
-    shown = letters.shown_name(username)
+    shown = contents.shown_name(username)
     assert re.fullmatch(r"[\w -]{0,32}(\.\.\.)?", shown)
     assert mail.subject == plain.subject
     assert mail.text == plain.text.replace('"ada"', f'"{shown}"')
@@ -277,8 +277,8 @@ def test_html_loads_nothing_and_runs_nothing():
 
 @given(st.sampled_from(['"><script>', "&amp;", "<img src=x>", "'\""]), st.text(max_size=20))
 def test_every_text_is_escaped(markup, rest):
-    letter = letters.Letter(markup + rest, (markup + rest,), letters.Action(markup, "https://lab.example.org/?a=1&b=" + markup))
-    elements = Elements(letters.html(letter, PAGES))
+    content = contents.Content(markup + rest, (markup + rest,), contents.Action(markup, "https://lab.example.org/?a=1&b=" + markup))
+    elements = Elements(contents.html(content, PAGES))
     assert set(elements.tags) == {"html", "head", "meta", "title", "body", "p", "a"}
     assert markup in elements.text
     assert ("a", "href", "https://lab.example.org/?a=1&b=" + markup) in elements.attributes

@@ -6,7 +6,7 @@ import pytest
 
 from application import accounts, datasets, images, models, teams
 from application.datasets import load_dataset
-from application.grants import grant_of, is_member
+from application.grants import grant_of, is_member, load_team, load_user, user_with_address
 from domain import dataset, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.dataset import MAX_TEAMS
@@ -124,6 +124,18 @@ def test_an_address_without_an_account_is_answered_alike_and_only_to_those_who_m
             teams.add_member_by_address(group, email=email, command=command(stranger), log=log)
 
 
+def test_what_a_command_names_is_loaded_or_not_found(log, ada, bob, group):
+    assert load_team(log, group, bob).members == {ada.id, bob.id}
+    assert load_user(log, bob.id).role is Role.ANALYST
+    for load in (
+        lambda: load_team(log, uuid4(), ADMIN),
+        lambda: load_user(log, uuid4()),
+        lambda: user_with_address(log, "nobody@example.org"),
+    ):
+        with pytest.raises(NotFound):
+            load()
+
+
 def test_who_may_not_share_does_not_learn_which_users_exist(log, cells, bob):
     stranger = register(actor(), log=log)
     for user_id in (bob.id, uuid4()):
@@ -178,6 +190,20 @@ def test_only_an_active_analyst_becomes_the_owner(log, ada, cells):
     for refused in (viewer.id, suspended.id, uuid4()):
         with pytest.raises(NotFound, match=r"^User not found: a dataset needs an owner with an active account"):
             datasets.transfer(cells, user_id=refused, command=command(ada), log=log)
+
+
+def test_who_is_demoted_during_the_transfer_does_not_become_the_owner(log, ada, bob, cells, monkeypatch):
+    append = log.append
+
+    def demote_first(*given, **options):
+        monkeypatch.setattr(log, "append", append)
+        append(command(ADMIN), *user.change_role(log.load(bob.id, user.evolve), Role.VIEWER, by=ADMIN.id, at=command().at))
+        return append(*given, **options)
+
+    monkeypatch.setattr(log, "append", demote_first)
+    with pytest.raises(NotFound, match="the role analyst"):
+        datasets.transfer(cells, user_id=bob.id, command=command(ada), log=log)
+    assert log.load(cells, dataset.evolve).owner_id == ada.id
 
 
 def test_an_image_is_deleted_by_the_owner_of_the_dataset_and_by_its_uploader(log, bob, ada, cells):

@@ -63,12 +63,12 @@ class Passwords:
     def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         return hashlib.sha256(password.encode()).digest()
 
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        computed = self.hash(password, requester=requester)
+        return candidates.index(computed) if computed in candidates else None
+
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         return known == self.hash(password, requester=requester)
-
-    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
-        hashed = self.hash(password, requester=requester)
-        return list(candidates).index(hashed) if hashed in candidates else None
 
     def outdated(self, known: bytes) -> bool:
         return False

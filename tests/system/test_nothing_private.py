@@ -108,15 +108,9 @@ def test_after_an_erasure_no_dump_holds_the_person_and_the_chain_still_verifies(
     admin.call("DELETE", f"/api/datasets/{planted['dataset']}")
     admin.call("DELETE", f"/api/invitations/{planted['invitation']}")
     assert settle(stack) is not None
+    tables = ("--schema=es", "--schema=ops", "--table=read.users", "--table=read.invitations")
     dump = subprocess.run(
-        [
-            installed(None) / "bin" / "pg_dump",
-            "--schema=es",
-            "--schema=ops",
-            "--table=read.users",
-            "--table=read.invitations",
-            stack.postgres_owner_url,
-        ],
+        [installed(None) / "bin" / "pg_dump", *tables, stack.postgres_owner_url],
         capture_output=True,
         check=True,
     )

@@ -36,7 +36,7 @@ class MemoryRefreshTokens:
 
     def rotate(self, token, *, at):
         issued = self._issued.get(token)
-        if issued is None or issued.expires_at <= at:
+        if issued is None or (issued.used_at is None and issued.expires_at <= at):
             raise NotAuthenticated("Invalid or expired refresh token")
         if issued.used_at is None:
             issued.used_at, issued.child = at, self.issue(session=issued.session, user=issued.user, at=at)

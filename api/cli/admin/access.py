@@ -103,12 +103,12 @@ def who(about: UUID, data: Path | None, *, as_json: bool) -> None:
     """
     from application.history.access_sentences import actor_of
     from application.history.trail_sentences import names_in
-    from projections.access_log import Look, looks
+    from projections.access_log import LookTotals, looks
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
 
-        async def read() -> list[Look]:
+        async def read() -> list[LookTotals]:
             async with _reads(settings) as reads:
                 return await looks(reads, OPERATOR, about)
 

@@ -28,15 +28,15 @@ def send_test(address: str, data: Path | None) -> None:
 
     Without BIOSCOPE_SMTP_URL, the mail is written to the folder `mail` of the data folder.
     """
-    from application.mail import letters
-    from application.mail.letters import Pages
+    from application.mail import contents
+    from application.mail.contents import Pages
     from application.mail.mail import MailDeferred, MailRefused, MailServerUnavailable
     from application.mail.mails import written
     from infrastructure.mail.transport import transport_of
 
     settings = load_settings(data=data)
     transport, pages = transport_of(settings), Pages(settings.base_url)
-    trial = written(letters.trial(pages), pages, event_id=uuid4(), to=address, at=datetime.now(UTC))
+    trial = written(contents.trial(pages), pages, event_id=uuid4(), to=address, at=datetime.now(UTC))
     try:
         transport.send(trial)
     except (MailRefused, MailDeferred, MailServerUnavailable) as error:

@@ -1,5 +1,5 @@
 -- Oldest release: 0.2.0
--- Accounts of people and of programs: registrations, invitations, sessions, API keys and teams.
+-- Accounts of people and of programs: registrations, invitations, API keys and teams.
 
 update ops.writers set topics = topics || '{
   PasswordResetRequested,PasswordReset,EmailChangeRequested,EmailChanged,
@@ -437,21 +437,6 @@ begin
   comment on column invitations.sent_at is 'When it was last sent.';
   comment on column invitations.status is 'open, accepted or withdrawn.';
   comment on column invitations.user_id is 'Account that was created; null before. Refers to users.';
-
-  create table sessions (
-    id         uuid        primary key,
-    version    integer     not null,
-    user_id    uuid        not null,
-    started_at timestamptz not null,
-    ended_at   timestamptz,
-    reason     text
-  );
-  create index sessions_of_user on sessions (user_id, started_at, id);
-  comment on table sessions is 'Sessions. Addresses and agents are in the log only.';
-  comment on column sessions.version is 'Version of the stream.';
-  comment on column sessions.user_id is 'Account or registration that signed in. Refers to users.';
-  comment on column sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
-  comment on column sessions.reason is 'Why it was ended.';
 
   create table service_accounts (
     id         uuid        primary key,
@@ -1024,21 +1009,6 @@ comment on column read.invitations.sent_at is 'When it was last sent.';
 comment on column read.invitations.status is 'open, accepted or withdrawn.';
 comment on column read.invitations.user_id is 'Account that was created; null before. Refers to users.';
 
-create table read.sessions (
-  id         uuid        primary key,
-  version    integer     not null,
-  user_id    uuid        not null,
-  started_at timestamptz not null,
-  ended_at   timestamptz,
-  reason     text
-);
-create index sessions_of_user on read.sessions (user_id, started_at, id);
-comment on table read.sessions is 'Sessions. Addresses and agents are in the log only.';
-comment on column read.sessions.version is 'Version of the stream.';
-comment on column read.sessions.user_id is 'Account or registration that signed in. Refers to users.';
-comment on column read.sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
-comment on column read.sessions.reason is 'Why it was ended.';
-
 create table read.service_accounts (
   id         uuid        primary key,
   version    integer     not null,
@@ -1148,10 +1118,10 @@ create index activity_of_account on read.activity ((subjects[cardinality(subject
   where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
 
 grant select, insert, update, delete on
-  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members,
+  read.registrations, read.invitations, read.service_accounts, read.api_keys, read.teams, read.team_members,
   read.effective_access
   to bioscope_app, bioscope_projector;
 grant select on
-  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members,
+  read.registrations, read.invitations, read.service_accounts, read.api_keys, read.teams, read.team_members,
   read.effective_access
   to bioscope_api;

@@ -1,5 +1,7 @@
 """The trail of access in Postgres: written by several processes, verified, retained and erased."""
 
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from application import accounts
 from application.history.access_chain import ACCESS_START, access_link
 from application.history.access_records import Access, AccessKind, AccessOutcome
 from application.limits.access_budget import AccessBudget, BudgetLimits
@@ -21,6 +24,8 @@ from infrastructure.audit.signed_heads import BrokenChain
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
+from tests.given import actor, command, register
+from tests.simulation.clients import NoSessions
 from tests.twins.blobs import MemoryBlobs
 
 TODAY = datetime.now(UTC)
@@ -334,3 +339,53 @@ def shifted_chain(trail):
     trail.owner.execute("update ops.access_head set position = 7, hash = %s", (digest,))
     trail.owner.execute("set session_replication_role = origin")
     trail.sign()
+
+
+def test_each_process_may_do_its_part(trail, postgres, database):
+    trail.write(*map(access, range(3)), url=postgres.url(user="bioscope_api", database=database))
+    with psycopg.connect(postgres.url(user="bioscope_relay", database=database), autocommit=True) as relay:
+        relay.execute("set timezone = 'UTC'")
+        AccessHeadSigner(trail.root, trail.blobs, relay).sign(relay, at=TODAY)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            relay.execute("select * from ops.access_addresses")
+    with psycopg.connect(postgres.url(user="bioscope_projector", database=database), autocommit=True) as projector:
+        assert remove_old_records(projector, days=1) == 0
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            projector.execute("delete from ops.access_log")
+    assert (trail.verify().problem, trail.verify().heads) == (None, 1)
+
+
+def test_the_erasure_of_a_person_removes_their_addresses_in_its_own_transaction(trail):
+    root, ada = command(actor(None, kind="system")), register(actor(), log=trail.log).id
+    trail.write(access(actor_id=ada, actor_kind="user", person=ada))
+    assert trail.rows("select count(*) from ops.access_addresses") == [(1,)]
+    accounts.erase(ada, command=root, log=trail.log, tokens=NoSessions())
+    assert trail.rows("select count(*) from ops.access_addresses") == [(0,)]
+    assert trail.verify().problem is None
+
+
+CRASHES = """
+import sys, time
+from datetime import UTC, datetime
+from application.history.access_records import Access, AccessKind, AccessOutcome
+from infrastructure.audit.access_log import AccessLog
+trail = AccessLog(sys.argv[1])
+trail.start()
+for number in range(10**6):
+    at = datetime.now(UTC)
+    trail.record(Access(at=at, kind=AccessKind.DOWNLOAD, outcome=AccessOutcome.ALLOWED, request_id=str(number), network=str(number)))
+    print(number, flush=True)
+    time.sleep(0.002)
+"""
+
+
+def test_a_crash_loses_only_what_was_recorded_last(trail):
+    process = subprocess.Popen([sys.executable, "-c", CRASHES, trail.settings.postgres_url], stdout=subprocess.PIPE, text=True)
+    with process:
+        while not trail.rows():
+            process.stdout.readline()
+        process.kill()
+    found = trail.verify()
+    assert found.problem is None
+    numbers = [int(number) for (number,) in trail.rows("select request_id from ops.access_log order by position")]
+    assert numbers == list(range(len(numbers)))

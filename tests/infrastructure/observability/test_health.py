@@ -145,6 +145,8 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
         ("scheduler", {"scheduling": False}, False, "jobs wait"),
         ("inference", {"workers": 0}, False, "no worker"),
         ("inference-bridge", {"bridges": 0}, True, "no job needs one"),
+        ("mail", {"mails_refused": 3}, True, "refused mails: 3"),
+        ("mail", {"mail_problem": "mail.example.org is away", "mail_waiting": 61}, False, "mails cannot be sent for 61 s and wait"),
         ("inference-bridge", {"bridges": 0, "external_jobs": 2}, False, "no bridge was seen for 10 s: 2 jobs of external classifiers wait"),
         ("inference-bridge", {"external_waits": (wait(59),)}, True, "1 running; images that wait for an answer: 320"),
         (
@@ -160,6 +162,11 @@ async def test_problems_that_the_database_shows_are_described(name, changes, ok,
     assert found[name].ok == ok
     assert words in found[name].detail
     assert all(one.ok for other, one in found.items() if other != name)
+
+
+def test_readiness_does_not_name_the_mail_server():
+    away = msgspec.structs.replace(WELL, mail_problem="mail.example.org is away", mail_waiting=61)
+    assert not any("example.org" in one.detail for one in readiness_of(away))
 
 
 def test_silent_models_are_named_apart_from_the_detail_that_anybody_reads():

@@ -26,7 +26,7 @@ class Action(NamedTuple):
     url: str
 
 
-class Letter(NamedTuple):
+class Content(NamedTuple):
     """The content of a mail. `before` and `after` are the paragraphs around the action."""
 
     subject: str
@@ -69,8 +69,8 @@ def shown_name(username: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME].rstrip()}..."
 
 
-def verification(pages: Pages, *, username: str, token: str) -> Letter:
-    return Letter(
+def verification(pages: Pages, *, username: str, token: str) -> Content:
+    return Content(
         "Verify your e-mail address",
         (f'An account with the user name "{shown_name(username)}" was requested at {pages.host} with this e-mail address.',),
         Action("Verify the address", pages.verify(token)),
@@ -78,8 +78,8 @@ def verification(pages: Pages, *, username: str, token: str) -> Letter:
     )
 
 
-def existing_account(pages: Pages) -> Letter:
-    return Letter(
+def existing_account(pages: Pages) -> Content:
+    return Content(
         "You have an account already",
         (f"An account was requested at {pages.host} with this e-mail address, which belongs to an account already.",),
         Action("Choose a new password if you forgot it", pages.forgot_password),
@@ -87,8 +87,8 @@ def existing_account(pages: Pages) -> Letter:
     )
 
 
-def invitation(pages: Pages, *, role: Role, token: str) -> Letter:
-    return Letter(
+def invitation(pages: Pages, *, role: Role, token: str) -> Content:
+    return Content(
         "You are invited to BioScopeAI",
         (f"An administrator of {pages.host} invites you to create an account, with the role {role.value}.",),
         Action("Accept the invitation", pages.invitation(token)),
@@ -96,8 +96,8 @@ def invitation(pages: Pages, *, role: Role, token: str) -> Letter:
     )
 
 
-def password_reset(pages: Pages, *, username: str, token: str) -> Letter:
-    return Letter(
+def password_reset(pages: Pages, *, username: str, token: str) -> Content:
+    return Content(
         "Choose a new password",
         (f'A new password was requested for your account "{shown_name(username)}" at {pages.host}.',),
         Action("Choose a new password", pages.reset(token)),
@@ -105,8 +105,8 @@ def password_reset(pages: Pages, *, username: str, token: str) -> Letter:
     )
 
 
-def email_change(pages: Pages, *, username: str, token: str) -> Letter:
-    return Letter(
+def email_change(pages: Pages, *, username: str, token: str) -> Content:
+    return Content(
         "Confirm your new e-mail address",
         (f'The account "{shown_name(username)}" at {pages.host} shall use this e-mail address from now on.',),
         Action("Confirm the address", pages.confirm_email(token)),
@@ -114,9 +114,9 @@ def email_change(pages: Pages, *, username: str, token: str) -> Letter:
     )
 
 
-def password_changed(pages: Pages, *, username: str, by_owner: bool) -> Letter:
+def password_changed(pages: Pages, *, username: str, by_owner: bool) -> Content:
     changed = f'The password of your account "{shown_name(username)}" at {pages.host} was changed'
-    return Letter(
+    return Content(
         "Your password was changed",
         (f"{changed}." if by_owner else f"{changed} by an administrator.",),
         Action("If it was not you, choose a new password", pages.forgot_password),
@@ -124,9 +124,9 @@ def password_changed(pages: Pages, *, username: str, by_owner: bool) -> Letter:
     )
 
 
-def email_changed_from(pages: Pages, *, username: str) -> Letter:
+def email_changed_from(pages: Pages, *, username: str) -> Content:
     """For the earlier address, whose owner may not have wanted the change."""
-    return Letter(
+    return Content(
         "Your e-mail address was changed",
         (
             f'Your account "{shown_name(username)}" at {pages.host} has a new e-mail address. Mails no longer go to this one.',
@@ -135,8 +135,8 @@ def email_changed_from(pages: Pages, *, username: str) -> Letter:
     )
 
 
-def email_changed_to(pages: Pages, *, username: str) -> Letter:
-    return Letter(
+def email_changed_to(pages: Pages, *, username: str) -> Content:
+    return Content(
         "Your e-mail address was changed",
         (f'Your account "{shown_name(username)}" at {pages.host} uses this e-mail address now. Sign in with it.',),
         None,
@@ -144,20 +144,20 @@ def email_changed_to(pages: Pages, *, username: str) -> Letter:
     )
 
 
-def trial(pages: Pages) -> Letter:
-    return Letter("Test of mail", (f"{pages.host} can send mail.",))
+def trial(pages: Pages) -> Content:
+    return Content("Test of mail", (f"{pages.host} can send mail.",))
 
 
-def plain_text(letter: Letter, pages: Pages) -> str:
-    action = [f"{letter.action.label}:\n{letter.action.url}"] if letter.action else []
-    return "\n\n".join(["Hello,", *letter.before, *action, *letter.after, f"-- \n{_footer(pages)}"]) + "\n"
+def plain_text(content: Content, pages: Pages) -> str:
+    action = [f"{content.action.label}:\n{content.action.url}"] if content.action else []
+    return "\n\n".join(["Hello,", *content.before, *action, *content.after, f"-- \n{_footer(pages)}"]) + "\n"
 
 
-def html(letter: Letter, pages: Pages) -> str:
-    action = [_link(letter.action)] if letter.action else []
-    parts = ["<p>Hello,</p>", *map(_paragraph, letter.before), *action, *map(_paragraph, letter.after)]
+def html(content: Content, pages: Pages) -> str:
+    action = [_link(content.action)] if content.action else []
+    parts = ["<p>Hello,</p>", *map(_paragraph, content.before), *action, *map(_paragraph, content.after)]
     footer = f'<p style="{SMALL}">{escape(_footer(pages))}</p>'
-    title = escape(letter.subject)
+    title = escape(content.subject)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
         f'<body style="{STYLE}">\n' + "\n".join([*parts, footer]) + "\n</body></html>\n"
