@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 
 from litestar import Response
 
+from api.access_notes import note_error
 from api.pages.rendering import rendered
 from api.pages.visits import SignedOut, require_own_form
 from api.problems import STATUS, Malformed
@@ -118,6 +119,7 @@ async def submitted(
     except DomainError as error:
         if isinstance(error, InvalidLink | SignedOut):
             raise
+        note_error(context.request.scope, error)
         return shown(context, page, values=values, token=values["token"], address=address, facts=facts, error=error)
 
 
