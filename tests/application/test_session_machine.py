@@ -224,4 +224,4 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestSessions.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
