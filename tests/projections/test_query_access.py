@@ -6,6 +6,7 @@ import re
 import pytest
 
 from projections import (
+    access_log,
     activity,
     classifications,
     datasets,
@@ -20,7 +21,21 @@ from projections import (
 )
 from projections.engine import checkpoints
 
-NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, policies, policy_preview, results, statistics, users)
+NOUNS = (
+    access_log,
+    activity,
+    checkpoints,
+    classifications,
+    datasets,
+    devices,
+    images,
+    models,
+    policies,
+    policy_preview,
+    results,
+    statistics,
+    users,
+)
 FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "results.shown", "models.get"}
 """The log's position, models, which belong to the installation, and the completion of results that an actor has read."""
 
