@@ -11,8 +11,11 @@ from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
 from projections.pagination import MAX_PAGE
 
-SELECTED: Final = """select l.position, l.at, l.kind, l.outcome, l.actor_id, l.actor_kind, l.key_id, l.noun, l.object_id, l.dataset_id,
-  l.route, l.request_id, l.count, a.address from ops.access_log l left join ops.access_addresses a using (position)"""
+COLUMNS: Final = """l.position, l.at, l.kind, l.outcome, l.actor_id, l.actor_kind, l.key_id, l.noun, l.object_id, l.dataset_id,
+  l.route, l.request_id, l.count"""
+LISTED: Final = f"""with found as {{how}} (select {COLUMNS} from ops.access_log l{{where}})
+  select {COLUMNS}, a.address from found l left join ops.access_addresses a using (position)
+  order by l.position {{order}} limit %(maximum)s"""  # noqa: S608 - constants
 CONDITIONS: Final = {
     "actor": "(l.actor_id = %(actor)s::uuid or l.key_id = %(actor)s::uuid)",
     "object": "(l.object_id = %(object)s::uuid or l.dataset_id = %(object)s::uuid)",
@@ -63,8 +66,11 @@ async def listed(
     conditions = [CONDITIONS[name] for name in given]
     if beyond is not None:
         conditions.append("l.position < %(beyond)s" if newest_first else "l.position > %(beyond)s")
-    restriction = f" where {' and '.join(conditions)}" if conditions else ""
-    query = f"{SELECTED}{restriction} order by l.position {'desc' if newest_first else 'asc'} limit %(maximum)s"
+    query = LISTED.format(
+        how="materialized" if where.actor or where.object else "not materialized",  # their indexes rather than the order of positions
+        where=f" where {' and '.join(conditions)}" if conditions else "",
+        order="desc" if newest_first else "asc",
+    )
     return await db.rows(query, given | {"beyond": beyond, "maximum": maximum}, into=ShownAccess)
 
 
