@@ -1,6 +1,8 @@
 """Queries of the trail of access, which is written beside the log. They are for administrators and operators, who may see all of it."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import product
 from typing import Final
 from uuid import UUID
 
@@ -11,11 +13,16 @@ from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
 from projections.pagination import MAX_PAGE
 
-SELECTED: Final = """select l.position, l.at, l.kind, l.outcome, l.actor_id, l.actor_kind, l.key_id, l.noun, l.object_id, l.dataset_id,
-  l.route, l.request_id, l.count, a.address from ops.access_log l left join ops.access_addresses a using (position)"""
+BRANCH: Final = "(select l.position from ops.access_log l{where} order by l.position {order} limit %(maximum)s)"
+LISTED: Final = """with page as (select position from ({branches}) found order by position {order} limit %(maximum)s)
+  select l.position, l.at, l.kind, l.outcome, l.actor_id, l.actor_kind, l.key_id, l.noun, l.object_id, l.dataset_id, l.route, l.request_id,
+    l.count, a.address
+  from page p join ops.access_log l on l.position = p.position left join ops.access_addresses a on a.position = p.position
+  order by p.position {order}"""
+ACTOR: Final = ("l.actor_id = %(actor)s::uuid", "l.key_id = %(actor)s::uuid")
+OBJECT: Final = ("l.object_id = %(object)s::uuid", "l.dataset_id = %(object)s::uuid")
+"""Each condition has an index in the order of positions, so that a branch of the query reads no more rows than it returns."""
 CONDITIONS: Final = {
-    "actor": "(l.actor_id = %(actor)s::uuid or l.key_id = %(actor)s::uuid)",
-    "object": "(l.object_id = %(object)s::uuid or l.dataset_id = %(object)s::uuid)",
     "kind": "l.kind = %(kind)s",
     "outcome": "l.outcome = %(outcome)s",
     "since": "l.recorded_at >= %(since)s",
@@ -60,12 +67,18 @@ async def listed(
     """The first `maximum` records beyond the position `beyond`, in the order of positions. Raises Forbidden, Unavailable."""
     require_role(actor, Role.ADMIN)
     given = {name: value for name, value in msgspec.structs.asdict(where).items() if value is not None}
-    conditions = [CONDITIONS[name] for name in given]
+    common = [condition for name, condition in CONDITIONS.items() if name in given]
     if beyond is not None:
-        conditions.append("l.position < %(beyond)s" if newest_first else "l.position > %(beyond)s")
-    restriction = f" where {' and '.join(conditions)}" if conditions else ""
-    query = f"{SELECTED}{restriction} order by l.position {'desc' if newest_first else 'asc'} limit %(maximum)s"
+        common.append("l.position < %(beyond)s" if newest_first else "l.position > %(beyond)s")
+    order = "desc" if newest_first else "asc"
+    alternatives = product(ACTOR if where.actor else ("",), OBJECT if where.object else ("",))
+    branches = [BRANCH.format(where=_restriction([*filter(None, chosen), *common]), order=order) for chosen in alternatives]
+    query = LISTED.format(branches=" union ".join(branches), order=order)
     return await db.rows(query, given | {"beyond": beyond, "maximum": maximum}, into=ShownAccess)
+
+
+def _restriction(conditions: Sequence[str]) -> str:
+    return f" where {' and '.join(conditions)}" if conditions else ""
 
 
 async def looks(db: QueryDatabase, actor: Actor, object_id: UUID, *, maximum: int = MAX_PAGE) -> list[LookTotals]:

@@ -114,6 +114,8 @@ class AccessRecorder:
         access = _access(scope, kind, _outcome(status), actor, notes, address, network)
         if kind is AccessKind.NOT_FOUND and access.object_id is None:
             return
+        if kind is AccessKind.ADMIN_READ and access.object_id == access.actor_id:
+            return
         if access.outcome is not AccessOutcome.ALLOWED or self._is_new_look(access):
             self._trail.record(access)
 

@@ -73,7 +73,7 @@ async def test_a_dead_letter_is_listed_discarded_and_shown_in_the_trail(lab_sett
     assert "has no time zone" in wrong.stderr
 
 
-async def test_the_trail_tells_who_looked_at_an_image_and_what_a_person_did(lab_settings, app_url, bioscope):
+async def test_the_trail_shows_who_looked_at_an_image_and_what_a_person_did(lab_settings, app_url, bioscope):
     with open_event_store(lab_settings) as log:
         scenario = Scenario(log, None)
         ada, eve = scenario.user(name="Ada"), scenario.user(name="Eve")

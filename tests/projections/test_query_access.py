@@ -6,6 +6,7 @@ import re
 import pytest
 
 from projections import (
+    access_log,
     activity,
     classifications,
     datasets,
@@ -22,6 +23,7 @@ from projections import (
 from projections.engine import checkpoints
 
 NOUNS = (
+    access_log,
     activity,
     checkpoints,
     classifications,

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from random import Random
 from uuid import uuid4
 
 import psycopg
@@ -97,6 +98,39 @@ def test_an_untouched_trail_is_intact(trail):
     found = trail.verify()
     assert (found.problem, found.records, found.heads) == (None, 9, 1)
     assert found.since is not None
+
+
+def test_database_and_verification_agree_on_the_hash_of_any_record(trail):
+    chosen = Random(7)
+
+    def any_id():
+        return chosen.choice([None, uuid4()])
+
+    def any_text(maximum):
+        return "".join(chosen.choice("abc/{}_ 'ż\\\n\x00🔬") for _ in range(chosen.randrange(maximum)))
+
+    trail.write(
+        *(
+            Access(
+                at=TODAY + timedelta(microseconds=chosen.randrange(10**12)),
+                kind=chosen.choice(list(AccessKind)),
+                outcome=chosen.choice(list(AccessOutcome)),
+                actor_id=any_id(),
+                actor_kind="service",
+                key_id=any_id(),
+                noun=chosen.choice(["", "image"]),
+                object_id=any_id(),
+                dataset_id=any_id(),
+                route=any_text(400),
+                request_id=any_text(100),
+                address=any_text(100),
+                network=str(chosen.random()),
+                count=chosen.randrange(1, 2**31),
+            )
+            for _ in range(500)
+        )
+    )
+    assert (trail.verify().problem, trail.verify().records) == (None, 500)
 
 
 TAMPERINGS = {
