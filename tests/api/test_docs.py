@@ -12,6 +12,7 @@ from litestar.routes import HTTPRoute
 
 from api.documents import descriptions, examples, openapi
 from api.documents.operations import complete, described_schemas
+from api.pages.routes import PAGES
 from domain.access import Role
 from tests.api.conftest import PASSWORD
 from tests.api.declared import operations, parameters_of, schemas_in
@@ -26,6 +27,7 @@ SHOWN = ("/docs", "/api/docs", "/redoc", "/api/redoc")
 async def test_every_route_is_described(api):
     described = {(path, method.upper()) for path, method, _ in operations()}
     hidden = {"/metrics", "/api/openapi.json", "/api/asyncapi.json", *SHOWN, "/api/docs/assets/{name}"}
+    hidden |= {path for page in PAGES for path in page.paths}
     routes = [route for route in api.app._app.routes if isinstance(route, HTTPRoute) and route.path_format not in hidden]
     served = {(route.path_format, method) for route in routes for method in route.route_handler_map if method != "OPTIONS"}
     assert described == served

@@ -65,7 +65,7 @@ async def test_every_error_is_a_problem_with_cors_and_secure_headers(api):
     check_problem(await anonymous.get(DATASETS, headers={"Authorization": f"Bearer {MARK}"}), 401)
     check_problem(await viewer.post(DATASETS, json={"name": MARK}), 403, "forbidden")
     check_problem(await http.get(f"{DATASETS}/{uuid4()}"), 404, "not_found")
-    for path in (f"/{MARK}", f"/api/{MARK}", f"{DATASETS}/{MARK}", f"{DATASETS}/{uuid4()}/{MARK}", "/api", "/%00", "/api/..%2fx", "//"):
+    for path in (f"/{MARK}", f"/api/{MARK}", f"{DATASETS}/{MARK}", f"{DATASETS}/{uuid4()}/{MARK}", "/api", "/%00", "/api/..%2fx"):
         check_problem(await http.get(path), 404)
     refused = await http.put(DATASETS, json={"name": MARK})
     check_problem(refused, 405, "method_not_allowed")
