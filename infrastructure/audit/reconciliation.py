@@ -20,6 +20,7 @@ from domain.device import Device, DeviceCameOnline, DeviceWentOffline
 from domain.errors import Unavailable
 from domain.events import State
 from domain.registry import NOUN_OF, NOUNS, is_known
+from domain.service_account import ServiceAccount
 from domain.user import User, commitment
 from infrastructure.eventstore.codec import Undecodable, is_sealed_by_its_stream
 from infrastructure.eventstore.event_store import PostgresEventStore
@@ -124,7 +125,7 @@ def _problems(log: PostgresEventStore, history: Sequence[RecordedEvent], stored:
     if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
         return  # an event of a newer release may explain everything
     noun = NOUN_OF.get(history[0].type) if history else None
-    if noun not in {"user", "device"}:
+    if noun not in {"user", "device", "service_account"}:
         if stored.claims or PASSWORD in stored.secrets:
             yield "it has a claim or a password, but the log has no such account or device"
         return
@@ -182,6 +183,8 @@ def _claims_of(state: State | None) -> dict[str, str]:
             return {"email": state.email, "username": state.username}
         case Device(removed=False):
             return {"hostname": state.hostname}
+        case ServiceAccount(deleted=False):
+            return {"service": state.name}
         case _:
             return {}
 

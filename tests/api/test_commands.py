@@ -42,6 +42,8 @@ WITHOUT_DATA = {
     "bioscope models export",
     "bioscope policies set",
     "bioscope policies withdraw",
+    "bioscope tokens revoke",
+    "bioscope upload",
     "bioscope users create-admin",
     "bioscope users set-role",
     "bioscope users disable",
@@ -124,7 +126,7 @@ def test_every_command_has_an_example_that_parses(name, tmp_path, monkeypatch):
 
 def test_a_default_and_a_range_are_shown():
     shown = in_one_line(help_of("bioscope tokens create"))
-    assert "--days NUMBER Lifetime in days. [default: 90; 1<=x<=3650]" in shown
+    assert "--days NUMBER Lifetime in days. [default: 90; 1<=x<=366]" in shown
 
 
 def settings_options():
@@ -260,6 +262,7 @@ HERE = {
     "bioscope users show": ["ada@example.org"],
     "bioscope users reset-password": ["ada@example.org"],
     "bioscope tokens create": ["archive", "--scope", "events:read"],
+    "bioscope tokens list": ["--all"],
     "bioscope keys list": [],
     "bioscope config show": [],
     "bioscope doctor": [],
@@ -270,6 +273,7 @@ HERE = {
     "bioscope asyncapi export": [],
 }
 WITH_THE_WHOLE_SYSTEM = {
+    "bioscope tokens rotate",
     "bioscope models add",
     "bioscope models add-external",
     "bioscope models test",
@@ -298,7 +302,7 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope stats",
 }
 """tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py,
-test_policy_commands.py, test_job_commands.py, test_result_commands.py and test_statistics.py."""
+test_policy_commands.py, test_token_commands.py, test_job_commands.py, test_result_commands.py and test_statistics.py."""
 
 
 def test_every_json_is_tested():
