@@ -7,6 +7,7 @@ import pytest
 
 from projections import (
     activity,
+    api_keys,
     classifications,
     datasets,
     devices,
@@ -15,6 +16,7 @@ from projections import (
     policies,
     policy_preview,
     results,
+    service_accounts,
     statistics,
     teams,
     users,
@@ -23,6 +25,7 @@ from projections.engine import checkpoints
 
 NOUNS = (
     activity,
+    api_keys,
     checkpoints,
     classifications,
     datasets,
@@ -32,6 +35,7 @@ NOUNS = (
     policies,
     policy_preview,
     results,
+    service_accounts,
     statistics,
     teams,
     users,
