@@ -17,11 +17,13 @@ from api.events import FeedSlots
 from api.export_slots import ExportSlots
 from api.kserve.slots import PredictionSlots
 from api.live.hub import LiveHub
+from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.authentication import Authentication, has_credential
 from api.middleware.body_limits import BodyLimits
 from api.middleware.outer import OuterMiddleware
 from api.options import WebOptions
+from api.pages.routes import pages as pages_for_people
 from api.problems import HANDLERS
 from api.request import RequestContext, reject_unsupported_as_of
 from api.routes import ROUTES
@@ -60,7 +62,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         return RequestContext(request, services, options, identities, request.scope.get("auth"))
 
     app = Litestar(
-        route_handlers=[*ROUTES, *pages.PAGES],
+        route_handlers=[*ROUTES, *pages.PAGES, pages_for_people(options)],
         dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
         guards=[reject_unsupported_as_of],
         middleware=[
@@ -81,6 +83,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services, identities),
         drain=drain,
+        accesses=AccessRecorder(services.access_trail, options.trusted_proxies),
     )
 
 

@@ -1,24 +1,39 @@
 """Audit routes: the trail of an object, and its state at any time."""
 
 from datetime import datetime
-from typing import Any, TypeVar
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 
+from api.access_trail import TrailQuery, read_page
 from api.events import After
 from api.request import PageSize, RequestContext
 from application.history import audit, lists_as_of
+from application.history.access_records import AccessOutcome, TrailKind
+from application.history.access_trail import TrailItem, parsed_cursor
 from application.history.as_of import position_of
 from application.history.event_schemas import COLUMNS
 from domain.access import Role, require_role
+from domain.errors import Invalid
 from projections import activity
 
 T = TypeVar("T")
 AsOf = FromQuery[str | None]
+From = Annotated[datetime | None, QueryParameter(name="from")]
+To = Annotated[datetime | None, QueryParameter(name="to")]
+Object = Annotated[UUID | None, QueryParameter(name="object")]
+
+
+class TrailOrder(StrEnum):
+    """In which order the trail is read."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +54,41 @@ def view(entry: audit.Entry) -> Entry:
     plain = msgspec.to_builtins(entry)
     data = {name: value for name, value in plain["data"].items() if name not in COLUMNS}
     return Entry(**plain | {"at": entry.at, "stream": entry.stream, "data": data})
+
+
+class AuditTrail(Controller):
+    path = "/api/audit"
+    tags = ("audit",)
+
+    @get("/", operation_id="auditListed", summary="List accesses and changes")
+    async def listed(
+        self,
+        context: NamedDependency[RequestContext],
+        actor: FromQuery[UUID | None] = None,
+        about: Object = None,
+        kind: FromQuery[TrailKind | None] = None,
+        outcome: FromQuery[AccessOutcome | None] = None,
+        since: From = None,
+        until: To = None,
+        order: FromQuery[TrailOrder] = TrailOrder.NEWEST,
+        cursor: FromQuery[str | None] = None,
+        limit: PageSize = 50,
+    ) -> Response[list[TrailItem]]:
+        """Who changed, read or was refused what, in the order of time, each in a sentence. For administrators.
+
+        Changes are the events of the log. Accesses are refusals, downloads, uses of keys and reads by administrators; they are kept for
+        `BIOSCOPE_ACCESS_LOG_DAYS`. If there are more, `X-Next-Cursor` is the next `cursor`.
+        """
+        require_role(context.actor, Role.ADMIN)
+        for name, moment in (("from", since), ("to", until)):
+            _require_time_zone(name, moment)
+        query = TrailQuery(
+            actor=actor, object=about, kind=kind, outcome=outcome, since=since, until=until, newest_first=order is TrailOrder.NEWEST
+        )
+        services = context.services
+        page = await read_page(services.reads, context.actor, query, after=parsed_cursor(cursor), limit=limit, log=services.log)
+        headers = {"X-Next-Cursor": str(page.next_cursor)} if page.next_cursor else {}
+        return Response(page.items, headers=headers)
 
 
 class Audit(Controller):
@@ -110,6 +160,13 @@ class Audit(Controller):
         chunks = await context.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
         results = await context.read_log(lists_as_of.results, chunks[:maximum], about, until=until)
         return _page(results, chunks[maximum - 1] if len(chunks) > maximum else None, until)
+
+
+def _require_time_zone(name: str, moment: datetime | None) -> None:
+    """Raises Invalid."""
+    if moment is not None and moment.utcoffset() is None:
+        message = "must have a time zone, such as 2026-03-01T12:00:00Z"
+        raise Invalid(f"{name} {message}", errors=[{"loc": ["query", name], "msg": message}])
 
 
 async def _position_of(context: RequestContext, as_of: str | None) -> int:

@@ -13,10 +13,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from api.access_notes import notes_of
 from api.clock import utc_now
 from api.middleware.authentication import OPEN, mark_recognised
 from api.problems import MEDIA_TYPE, Problem, problem
 from api.request import RequestContext
+from application.history.access_records import AccessKind
 from application.ports import BlobStore
 from application.signed_downloads import LocalAddress, SignedBlob
 from domain.access import Actor
@@ -76,7 +78,12 @@ async def blob(context: NamedDependency[RequestContext], token: FromPath[str]) -
 async def _resolve(context: RequestContext, token: str) -> SignedBlob:
     """The blob of a signed address. Raises Forbidden if the address has expired, NotFound if its holder may not see the image."""
     address = context.services.unseal_address(token)
-    image = await read_model.get(context.services.reads, await _holder(context, address), address.image_id)
+    notes = notes_of(context.request.scope)
+    notes.noun, notes.object_id = "image", address.image_id
+    notes.kind = AccessKind.PREVIEW if address.inline else AccessKind.DOWNLOAD
+    notes.actor = await _holder(context, address)
+    image = await read_model.get(context.services.reads, notes.actor, address.image_id)
+    notes.dataset_id = image.dataset_id
     return address.blob(sha256=image.sha256, filename=image.filename, media_type=image.media_type)
 
 

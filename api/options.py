@@ -101,6 +101,9 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     upload_max_bytes: int = 64 * 1024**2
     model_max_bytes: int = 512 * 1024**2
     secure_cookies: bool = False
+    registration: str = "open"
+    verifies_email: bool = False
+    equal_answer_seconds: float = 0.5  # how long the answer to a request for a mail takes at least
     preview_wait_seconds: float = 2.0  # for the inspection of an image
     max_preview_waits: int = 64  # concurrent requests; further ones are answered without waiting
     exports_per_account: int = 2  # in progress

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
@@ -14,11 +15,12 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
+from api.access_notes import note_row
 from api.clock import utc_now
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
 from api.problems import AsOfNotAvailable
-from application.authentication import Identity, IdentityCache
+from application.authentication import CACHE_SECONDS, Identity, IdentityCache
 from application.commands import CommandResult, idempotent
 from application.limits.connection_slots import network_of
 from application.ports import Command
@@ -37,6 +39,7 @@ IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ETAG = re.compile(r'"(\d{1,9})"')
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_POSITION_DIGITS = 18
+AUTHENTICATED_FOR_SECONDS = CACHE_SECONDS  # a longer request, such as an upload, is authenticated again before it changes anything
 
 
 class RequestContext:
@@ -51,7 +54,7 @@ class RequestContext:
         identity: Identity | None,
     ) -> None:
         self.request, self.services, self.options, self.identities = request, services, options, identities
-        self._identity = identity
+        self._identity, self._authenticated_at = identity, time.monotonic()
 
     @property
     def identity(self) -> Identity:
@@ -109,11 +112,12 @@ class RequestContext:
         """Run a use case in a thread, with `command` and the log, and wait until queries show its effect.
 
         The default command is `self.command()` over the body. A repeat with the same Idempotency-Key returns the first result without
-        running the use case again. Raises what the use case raises.
+        running the use case again. Raises what the use case raises, and NotAuthenticated if the session ended during a long request.
         """
         log = self.services.log
         if command is None:
             command = self.command(payload=await self.request.body())
+        command = await self._with_present_rights(command)
         run: Callable[[], Any] = partial(use_case, *args, **kwargs, command=command, log=log)
         if command.digest is not None:
             run = partial(idempotent, log, command, run)
@@ -121,6 +125,15 @@ class RequestContext:
         if isinstance(result, CommandResult):
             await self._wait_until_visible(result.position)
         return result
+
+    async def _with_present_rights(self, command: Command) -> Command:
+        """The command, of the actor as it is now: the session may have ended while the body arrived. Raises NotAuthenticated."""
+        identity = self._identity
+        is_recent = time.monotonic() - self._authenticated_at < AUTHENTICATED_FOR_SECONDS
+        if is_recent or identity is None or identity.session_id is None or command.actor != identity.actor:
+            return command
+        present = await asyncio.to_thread(self.identities.signed_in, identity.session_id)
+        return msgspec.structs.replace(command, actor=present.actor)
 
     async def _wait_until_visible(self, position: int) -> None:
         """Wait for the read models, at most until the timeout. The command has succeeded in either case."""
@@ -147,7 +160,9 @@ class RequestContext:
         Raises Invalid, Unavailable, and what the query raises.
         """
         await self._wait_for_min_position()
-        return await query(self.services.reads, self.actor, *args, **kwargs)
+        found = await query(self.services.reads, self.actor, *args, **kwargs)
+        note_row(self.request.scope, found)
+        return found
 
     async def read_log(self, query: Callable[..., R], *args: object, **kwargs: object) -> R:
         """Run a query of the log in a thread."""

@@ -16,13 +16,16 @@ from litestar.params import JSONBody, URLEncodedBody
 from msgspec import Meta, Struct
 
 from api.clock import utc_now
+from api.mail_requests import count_mail, in_equal_time
 from api.middleware.authentication import OPEN, bearer
+from api.registration_modes import require_open_registration
 from api.request import RequestContext
-from application import accounts, sessions
+from application import accounts, registrations, sessions
 from application.ports import Command
 from application.sessions import SignedIn
 from domain.access import Actor
 from domain.errors import Forbidden, NotAuthenticated
+from domain.values import email as email_address
 from domain.values import system_actor
 
 log = structlog.get_logger()
@@ -83,8 +86,13 @@ class Sessions(Controller):
     async def register(self, context: NamedDependency[RequestContext], data: JSONBody[Registration]) -> Response[Registered]:
         """Create an account with the role viewer. It can sign in at once.
 
-        An administrator changes the role (`PATCH /api/users/users/{user_id}`).
+        An administrator changes the role (`PATCH /api/users/users/{user_id}`). Where addresses are verified, a registration is created
+        instead, and a mail with a link is sent; the answer is the same whether or not the address has an account. 403 if people do not
+        register here themselves.
         """
+        require_open_registration(context)
+        if context.options.verifies_email:
+            return await self._request_registration(context, data)
         await asyncio.to_thread(context.services.sign_in_limits.registration, context.network)
         result = await context.execute(
             accounts.register,
@@ -99,6 +107,22 @@ class Sessions(Controller):
         )
         account = await context.read_log(accounts.load_account, user_id=result.id)
         return context.created(Registered(account.id, account.email), result)
+
+    async def _request_registration(self, context: RequestContext, data: Registration) -> Response[Registered]:
+        await count_mail(context, data.email)
+        work = context.execute(
+            registrations.request,
+            email=data.email,
+            username=data.username,
+            first_name=data.first_name,
+            last_name=data.last_name,
+            password=data.password,
+            network=context.network,
+            passwords=context.services.passwords,
+            command=anonymous_command(context),
+        )
+        result = await in_equal_time(context, work)
+        return context.created(Registered(result.id, email_address(data.email)), result)
 
     @post("/login", status_code=200, summary="Sign in")
     async def login(self, context: NamedDependency[RequestContext], data: JSONBody[Login]) -> Response[Tokens]:
@@ -160,9 +184,14 @@ def anonymous_command(context: RequestContext) -> Command:
 
 async def sign_in(context: RequestContext, email: str, password: str) -> Response[Tokens]:
     """Raises NotAuthenticated, TooMany."""
+    return tokens_for(context, await start_session(context, email, password))
+
+
+async def start_session(context: RequestContext, email: str, password: str) -> SignedIn:
+    """Raises NotAuthenticated, TooMany."""
     services = context.services
     try:
-        signed_in = await context.execute(
+        return await context.execute(
             sessions.sign_in,
             email=email,
             password=password,
@@ -177,7 +206,6 @@ async def sign_in(context: RequestContext, email: str, password: str) -> Respons
     except NotAuthenticated:
         log.warning("sign-in refused", address=context.address, request_id=context.request_id)
         raise
-    return tokens_for(context, signed_in)
 
 
 def tokens_for(context: RequestContext, signed_in: SignedIn) -> Response[Tokens]:

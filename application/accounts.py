@@ -9,14 +9,18 @@ import msgspec
 from application.administrators import another_administrator
 from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
 from application.limits.sign_in_attempts import SignInLimits
-from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
+from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
 from domain.events import Event
-from domain.user import Status, User
+from domain.session import Reason
+from domain.user import Status, User, UserRegistered
 from domain.values import canonical
+from domain.values import email as email_address
+
+MAX_ENDED_TOGETHER = 200  # sessions whose end is appended with the change that ends them
 
 
 def load_account(log: EventStore, user_id: UUID) -> User:
@@ -44,18 +48,29 @@ def register(
     event = user.register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
-    claims = (
-        UniqueClaim(scope="email", value=event.email, stream=user_id),
-        UniqueClaim(scope="username", value=event.username, stream=user_id),
-    )
     requester = PasswordRequester(network, is_stranger=True)
-    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, requester=requester)
+    password_hash = new_password_hash(password, person=person_of(event), passwords=passwords, requester=requester)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
-        return create_stream(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
+        return create_stream(log, command, [event], claims=name_claims(event), secrets=(password_secret(user_id, password_hash),))
     except Taken as taken:
         named = {"email": "Email", "username": "Username"}[taken.scope]
         raise Taken(f"{named} already used", scope=taken.scope) from None
+
+
+def name_claims(registered: UserRegistered) -> tuple[UniqueClaim, UniqueClaim]:
+    """The claims of a new account's e-mail address and user name."""
+    return (
+        UniqueClaim(scope="email", value=registered.email, stream=registered.originator_id),
+        UniqueClaim(scope="username", value=registered.username, stream=registered.originator_id),
+    )
+
+
+def taken_name(taken: Taken) -> Taken:
+    """The refusal of a name for the owner of an e-mail address, who may know whether the address has an account."""
+    if taken.scope == "username":
+        return Taken("This user name is used already: choose another one", scope="username")
+    return Taken("This e-mail address has an account already: sign in, or reset its password", scope="email")
 
 
 def find(email: str, log: EventStore) -> User | None:
@@ -78,13 +93,21 @@ def update(
     passwords: PasswordHasher,
     tokens: RefreshTokens,
     sign_in_limits: SignInLimits | None = None,
+    verifies_email: bool = False,
+    network: str = "",
 ) -> CommandResult:
     """Apply all the changes or none, in one command. A deactivation or a new password also ends the user's sessions.
 
-    `sign_in_limits` is required with a `password`. Raises Forbidden, Invalid, Taken, LastAdministrator, and TooMany (attempts at the
-    current password); nothing has changed then.
+    With `verifies_email`, the user's own new address takes effect when the link in a mail is opened. `network` is the client's network.
+    `sign_in_limits` is required with a `password` and with `verifies_email`. Raises Forbidden, Invalid, Taken, LastAdministrator, and
+    TooMany (attempts at the current password, and mails); nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
+    requested_email = profile.get("email") if verifies_email and command.actor.id == user_id else None
+    if requested_email is not None:
+        assert sign_in_limits is not None
+        profile = {name: value for name, value in profile.items() if name != "email"}
+        count_email_change(load_account(log, user_id), requested_email, network, sign_in_limits)
     password_hash = None
     if password is not None:
         assert sign_in_limits is not None
@@ -96,20 +119,37 @@ def update(
             lambda it: user.change_profile(it, profile, by=by, at=at),
             lambda it: user.change_role(it, role or it.role, by=by, at=at),
             lambda it: user.change_status(it, status or it.status, by=by, at=at),
+            lambda it: _email_change(it, requested_email, command),
             lambda it: [user.change_password(it, password_hash=password_hash, by=by, at=at)] if password_hash else [],
         )
         return chain(account, user.evolve, parts)
 
+    ended: Reason | None = Reason.PASSWORD if password is not None else None
+    if status not in {None, Status.ACTIVE}:
+        ended = Reason.ACCOUNT
+    keep = password.keep if password is not None and ended is Reason.PASSWORD else None
     if status is Status.ACTIVE and load_account(log, user_id).status is not Status.ACTIVE:
         # An interrupted deactivation may have left sessions open. They must not become valid again.
-        end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+        end_sessions(user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     secrets = (password_secret(user_id, password_hash),) if password_hash else ()
-    result = _execute_with_email(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
-    if status not in {None, Status.ACTIVE}:
-        end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
-    elif password is not None:
-        end_sessions(user_id, session.Reason.PASSWORD, but=password.keep, command=command, log=log, tokens=tokens)
+    also = partial(session_endings, user_id, ended, but=keep, command=command, log=log, tokens=tokens) if ended else tuple
+    email = profile.get("email")
+    result = _execute_with_email(user_id, email, decided, expected=expected, secrets=secrets, also=also, command=command, log=log)
+    if ended is not None:
+        end_sessions(user_id, ended, but=keep, command=command, log=log, tokens=tokens)
     return result
+
+
+def count_email_change(account: User, email: str, network: str, sign_in_limits: SignInLimits) -> None:
+    """Count the mail to a new address. Raises Invalid for an invalid address, and TooMany."""
+    if email_address(email) != account.email:
+        sign_in_limits.mail(email, network)
+
+
+def _email_change(account: User, email: str | None, command: Command) -> Sequence[Event]:
+    if email is None:
+        return ()
+    return user.request_email_change(account, email=email, request_id=new_id(command, "request"), by=command.actor.id, at=command.at)
 
 
 def _may_update(actor: Actor, user_id: UUID, *, restricted: bool, password: bool) -> None:
@@ -130,6 +170,7 @@ def _execute_with_email(
     *,
     expected: int | None,
     secrets: Sequence[Secret],
+    also: Callable[[], Sequence[Event]],
     command: Command,
     log: EventStore,
 ) -> CommandResult:
@@ -149,6 +190,7 @@ def _execute_with_email(
             releases=lambda account: claims(account)[0],
             claims=lambda account: claims(account)[1],
             secrets=secrets,
+            also=also,
         )
     except Taken:
         raise Taken("Email already registered", scope="email") from None
@@ -164,15 +206,16 @@ def reset_password(
     _require_admin(command.actor)
     account = load_account(log, user_id)
     requester = PasswordRequester(str(user_id), is_stranger=False)
-    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, requester=requester)
+    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester)
     result = execute(
         log,
         command,
         lambda: load_account(log, user_id),
         lambda found: user.change_password(found, password_hash=password_hash, by=command.actor.id, at=command.at),
         secrets=(password_secret(user_id, password_hash),),
+        also=partial(session_endings, user_id, Reason.PASSWORD, command=command, log=log, tokens=tokens),
     )
-    end_sessions(user_id, session.Reason.PASSWORD, command=command, log=log, tokens=tokens)
+    end_sessions(user_id, Reason.PASSWORD, command=command, log=log, tokens=tokens)
     return result
 
 
@@ -204,8 +247,9 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
         guards=partial(another_administrator, log=log),
         releases=lambda _: (ReleasedClaim(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None),),
+        also=partial(session_endings, user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens),
     )
-    end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+    end_sessions(user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     return result
 
 
@@ -223,27 +267,50 @@ def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTo
         guards=partial(another_administrator, log=log),
         releases=lambda _: (ReleasedClaim(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None), Secret(kind="key", owner=user_id, value=None)),
+        also=partial(session_endings, user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens),
     )
-    end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+    end_sessions(user_id, Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     return result
 
 
+def session_endings(
+    user_id: UUID, reason: Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
+) -> list[Event]:
+    """The events that end the user's sessions except `but`, to be appended together with the change that ends them.
+
+    A crash after the append then leaves no session open. `end_sessions` is still needed afterwards: for the tokens, for sessions that
+    started in the meantime, and if there are more than `MAX_ENDED_TOGETHER`.
+    """
+    open_sessions = [each.session for each in tokens.open_sessions(user_id, at=command.at) if each.session != but]
+    found = (log.load(each, session.evolve) for each in open_sessions[:MAX_ENDED_TOGETHER])
+    return [event for each in found if each is not None for event in session.revoke(each, reason, by=command.actor.id, at=command.at)]
+
+
 def end_sessions(
-    user_id: UUID, reason: session.Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
+    user_id: UUID, reason: Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
 ) -> None:
-    """Revoke the user's sessions except `but`, each with its own event. A session without events is skipped."""
+    """Revoke the user's sessions except `but`, each with its own event. A session without events is skipped.
+
+    The event comes before the tokens are deleted: after a crash between the two, the session has ended already.
+    """
+    for each in tokens.open_sessions(user_id, at=command.at):
+        if each.session != but:
+            _end_session(each.session, reason, command=command, log=log)
     for session_id in tokens.revoke_user(user_id, but=but):
-        follow_up = _follow_up(command, session_id)
-        try:
-            execute(
-                log,
-                follow_up,
-                lambda session_id=session_id: load_existing(log, session_id, session.evolve, what="Session", closed=lambda _: False),  # type: ignore[misc]
-                lambda found: session.revoke(found, reason, by=command.actor.id, at=command.at),
-            )
-        except DomainError as error:
-            if error.code != "not_found":
-                raise
+        _end_session(session_id, reason, command=command, log=log)
+
+
+def _end_session(session_id: UUID, reason: Reason, *, command: Command, log: EventStore) -> None:
+    try:
+        execute(
+            log,
+            _follow_up(command, session_id),
+            lambda: load_existing(log, session_id, session.evolve, what="Session", closed=lambda _: False),
+            lambda found: session.revoke(found, reason, by=command.actor.id, at=command.at),
+        )
+    except DomainError as error:
+        if error.code != "not_found":
+            raise
 
 
 def _follow_up(command: Command, about: UUID) -> Command:

@@ -13,9 +13,10 @@ from application.key_identities import KeyIdentities
 from application.key_text import PresentedKey, is_key, read_key
 from application.ports import EventStore
 from application.services import AccessTokens, Claims
-from domain import session, user
+from domain import registration, session, user
 from domain.access import Actor
 from domain.errors import NotAuthenticated
+from domain.registration import Registration
 from domain.session import Session
 from domain.user import User
 
@@ -23,6 +24,8 @@ __all__ = ["CACHE_SECONDS", "MAX_CACHED", "Credential", "Identity", "IdentityCac
 
 Credential = Claims | PresentedKey
 """What a client proved or claims: verified claims of an access token, or an API key with a correct checksum."""
+
+PENDING = "pending"  # the kind of the actor of a registration whose address is not verified yet
 
 
 def read_credential(text: str, tokens: AccessTokens, *, at: datetime) -> Credential:
@@ -35,15 +38,35 @@ def read_credential(text: str, tokens: AccessTokens, *, at: datetime) -> Credent
     return key
 
 
-def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User]:
-    """The session and its user. Blocks. Raises NotAuthenticated if the session has ended or its user may not sign in, Unavailable."""
+def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User | Registration]:
+    """The session, and its user or the open registration whose password started it. Blocks.
+
+    Raises NotAuthenticated if the session has ended or its user may not sign in, Unavailable.
+    """
     found = log.load(session_id, session.evolve)
     if found is None or found.revoked:
         raise NotAuthenticated("Invalid token")
-    account = log.load(found.user_id, user.evolve)
-    if account is None or not account.may_sign_in:
-        raise NotAuthenticated("User disabled")
+    account = signing_in(found.user_id, log)
+    if isinstance(account, User) and account.ended(found.started_at):
+        raise NotAuthenticated("Invalid token")
     return found, account
+
+
+def signing_in(user_id: UUID, log: EventStore) -> User | Registration:
+    """The account or the open registration with this id. Raises NotAuthenticated if it may not sign in."""
+    account = log.load(user_id, user.evolve)
+    if account is not None and account.may_sign_in:
+        return account
+    pending = log.load(user_id, registration.evolve) if account is None else None
+    if pending is None or not pending.is_open:
+        raise NotAuthenticated("User disabled")
+    return pending
+
+
+def actor_of(account: User | Registration) -> Actor:
+    if isinstance(account, User):
+        return Actor(id=account.id, role=account.role)
+    return Actor(id=account.id, kind=PENDING)
 
 
 class IdentityCache:
@@ -93,7 +116,7 @@ class IdentityCache:
             return known
         generation = self._generation
         found, account = signed_in(session_id, self._log)
-        identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
+        identity = Identity(actor=actor_of(account), session_id=found.id, signed_in_at=found.started_at)
         self._cache(identity, generation)
         return identity
 

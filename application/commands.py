@@ -64,6 +64,7 @@ def create_stream(
     *,
     guards: Sequence[StreamPrecondition] = (),
     claims: Sequence[UniqueClaim] = (),
+    releases: Sequence[ReleasedClaim] = (),
     secrets: Sequence[Secret] = (),
 ) -> CommandResult:
     """Append the first events of a new stream, followed by any events of other streams.
@@ -72,7 +73,7 @@ def create_stream(
     """
     stream = events[0].originator_id
     version = sum(event.originator_id == stream for event in events)
-    appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, secrets=secrets)
+    appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, releases=releases, secrets=secrets)
     return CommandResult(id=appended.subject or stream, version=version, position=appended.position, replayed=appended.replayed)
 
 
@@ -89,10 +90,12 @@ def execute(
     releases: Callable[[Loaded], Sequence[ReleasedClaim]] = lambda _: (),
     secrets: Sequence[Secret] = (),
     attempts: int = MAX_ATTEMPTS,
+    also: Callable[[], Sequence[Event]] = tuple,
 ) -> CommandResult:
     """Load the state, decide, and append the events; repeat after a conflict, at most `attempts` times altogether.
 
-    `guards`, `claims` and `releases` are derived from the state of each decision. `stream` is required if `load` may return None.
+    `guards`, `claims` and `releases` are derived from the state of each decision. `also` decides events of other streams, which are
+    appended before those of the decision, if it has any. `stream` is required if `load` may return None.
     Raises VersionMismatch if the stream is not at the version `expected` (If-Match), NotFound if a precondition's stream is closed, and
     what `load`, `decide` and `EventStore.append` raise.
     """
@@ -109,6 +112,7 @@ def execute(
         try:
             appended = log.append(
                 command,
+                *also(),
                 *events,
                 subject=subject,
                 guards=guards(state, events),

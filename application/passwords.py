@@ -1,18 +1,17 @@
 """Passwords: the rule for new ones, and the proof that a change requires."""
 
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
+import domain.password
 from application.limits.sign_in_attempts import SignInLimits
 from application.ports import EventStore, PasswordHasher, PasswordRequester, Secret
 from domain.errors import Forbidden
+from domain.registration import Registration
 from domain.user import User, commitment
-from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, canonical, invalid
 
-COMMON_PASSWORDS = frozenset(
-    {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
-)
 PASSWORD = "password"  # noqa: S105 - the kind of a secret
 RECENT_SIGN_IN_SECONDS = 900  # difference from the sign-in, in both directions (clocks differ), that replaces the current password
 
@@ -34,17 +33,51 @@ def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
     return Secret(kind=PASSWORD, owner=user_id, value=password_hash)
 
 
-def stored_password_hash(account: User, log: EventStore) -> bytes | None:
-    """The account's password hash. None if there is none, or if it was replaced in the database: the log commits to another one."""
+def stored_password_hash(account: User | Registration, log: EventStore) -> bytes | None:
+    """The password hash of an account or a registration.
+
+    None if there is none, or if it was replaced in the database: the log commits to another one.
+    """
     stored = log.secret(PASSWORD, account.id)
     replaced = stored is not None and account.password_commitment not in {"", commitment(account.id, stored)}
     return None if replaced else stored
 
 
-def new_password_hash(password: str, *, email: str, username: str, passwords: PasswordHasher, requester: PasswordRequester) -> bytes:
-    """The hash of a new password. Raises Invalid if the password breaks the rule, Unavailable while too many passwords are hashed."""
-    password_rule(password, email=email, username=username)
-    return passwords.hash(password, requester=requester)
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """The person to whom a password belongs: all names that it must not consist of."""
+
+    email: str
+    username: str = ""
+    first_name: str = ""
+    last_name: str = ""
+
+
+class Named(Protocol):
+    """An account, or an event that begins one."""
+
+    @property
+    def email(self) -> str: ...
+    @property
+    def username(self) -> str: ...
+    @property
+    def first_name(self) -> str: ...
+    @property
+    def last_name(self) -> str: ...
+
+
+def person_of(named: Named) -> Person:
+    return Person(email=named.email, username=named.username, first_name=named.first_name, last_name=named.last_name)
+
+
+def new_password_hash(
+    password: str, *, person: Person, passwords: PasswordHasher, requester: PasswordRequester, like: bytes | None = None
+) -> bytes:
+    """The hash of a new password; with the salt and parameters of the hash `like` if one is given.
+
+    Raises Invalid if the password breaks the rule, Unavailable while too many passwords are hashed.
+    """
+    password_rule(password, person=person, passwords=passwords)
+    return passwords.hash(password, requester=requester, like=like)
 
 
 def changed_password_hash(
@@ -63,16 +96,14 @@ def changed_password_hash(
         with sign_in_limits.password(account.email, new.network, lambda: account.id):
             if not passwords.verify(new.current, stored_password_hash(account, log), requester=requester):
                 raise Forbidden("The current password is wrong")
-    email = profile.get("email") or account.email
-    return new_password_hash(new.password, email=email, username=account.username, passwords=passwords, requester=requester)
+    changes = {name: value for name in ("email", "first_name", "last_name") if (value := profile.get(name))}
+    person = msgspec.structs.replace(person_of(account), **changes)
+    return new_password_hash(new.password, person=person, passwords=passwords, requester=requester)
 
 
-def password_rule(password: str, *, email: str, username: str) -> str:
-    """Accept 15 to 128 characters that are no common password and not the user's own name or address. Raises Invalid."""
-    if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS:
-        raise invalid("password", f"must have {MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters, has {len(password)}")
-    plain = canonical(password)
-    known = COMMON_PASSWORDS | {canonical(email), canonical(username), "bioscopebioscope"}
-    if plain in known or len(set(plain)) < 4:
-        raise invalid("password", "is too easy to guess: choose one that is neither common nor your own name")
-    return password
+def password_rule(password: str, *, person: Person, passwords: PasswordHasher) -> None:
+    """Raises Invalid for a password that breaks the rule of `domain.password`, or is on the list of common and leaked ones."""
+    names = (person.email, person.username, person.first_name, person.last_name, *passwords.service_names)
+    domain.password.check(password, names=names)
+    if passwords.is_common(password):
+        raise domain.password.refused(domain.password.COMMON)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.history.access_records import Access
 from application.signed_downloads import Holder
 from domain.access import Actor
 from domain.classification import PlaneSelection, Verdict
@@ -260,10 +261,28 @@ class PasswordRequester(NamedTuple):
 class PasswordHasher(Protocol):
     """Computes slow password hashes: few at a time, few per requester, known users first. Raises Unavailable if too many wait."""
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes: ...
+    @property
+    def service_names(self) -> Collection[str]:
+        """The names and addresses of this installation, of which no password may consist."""
+
+    def is_common(self, password: str) -> bool:
+        """Whether the password is on the list of common and leaked passwords."""
+
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
+        """The hash of a password, with a salt of its own; with the salt and parameters of the hash `like` if one is given.
+
+        Raises Invalid for a password that is too long.
+        """
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Whether the password matches the hash `known`. None takes as long as a real hash and never matches."""
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        """The index of the first candidate that is a hash of the password. None if there is none.
+
+        Costs exactly one hash, whatever the candidates: with the salt and parameters of the first readable one, or with those of no
+        hash. A candidate with other ones never matches.
+        """
 
     def outdated(self, known: bytes) -> bool:
         """Whether the hash was made with weaker parameters than the current ones."""
@@ -273,6 +292,13 @@ class RefreshResult(msgspec.Struct, frozen=True, kw_only=True):
     session_id: UUID
     user_id: UUID
     token: str
+
+
+class OpenSession(NamedTuple):
+    """A session with a refresh token that can still be used, and when its newest token was issued."""
+
+    session: UUID
+    last_used_at: datetime
 
 
 class RefreshTokens(Protocol):
@@ -287,6 +313,9 @@ class RefreshTokens(Protocol):
         """
 
     def session_of(self, token: str) -> UUID | None: ...
+
+    def open_sessions(self, user: UUID, *, at: datetime) -> list[OpenSession]:
+        """The user's sessions that can be refreshed at this time, the last used one first."""
 
     def revoke(self, session: UUID) -> None:
         """Revoke the session's tokens. Idempotent."""
@@ -313,6 +342,14 @@ class MailLinks(Protocol):
 
     def is_genuine(self, token: str, *, address: str) -> bool:
         """Whether this installation issued the token for this address."""
+
+
+class BootstrapTokens(Protocol):
+    """The token with which the first administrator creates an account. It is derived from a key."""
+
+    def token(self) -> str: ...
+
+    def is_genuine(self, token: str) -> bool: ...
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -388,6 +425,13 @@ class KnownAddresses(Protocol):
 
     def remember(self, user: UUID, network: str) -> None:
         """Store the network for some weeks."""
+
+
+class AccessTrail(Protocol):
+    """The trail of access, which is apart from the log. Thread-safe."""
+
+    def record(self, access: Access) -> None:
+        """Record an access within a second. Never blocks and never raises. Of a flood of alike accesses, most are only counted."""
 
 
 BlobContent = bytes | NotFound | CorruptBlob

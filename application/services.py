@@ -11,7 +11,19 @@ import msgspec
 from application.limits.prediction_limit import PredictionLimit
 from application.limits.sign_in_attempts import SignInLimits
 from application.model_packages import ExportPackage
-from application.ports import BlobStore, EventStore, InputCheck, KeyUses, LastSeen, PasswordHasher, Predictor, RefreshTokens
+from application.ports import (
+    AccessTrail,
+    BlobStore,
+    BootstrapTokens,
+    EventStore,
+    InputCheck,
+    KeyUses,
+    LastSeen,
+    MailLinks,
+    PasswordHasher,
+    Predictor,
+    RefreshTokens,
+)
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 
@@ -41,6 +53,15 @@ class AccessTokens(Protocol):
     def issue_service(self, *, name: str, scopes: frozenset[str], seconds: int, at: datetime) -> str: ...
 
     def verify(self, token: str, *, at: datetime) -> Claims:
+        """Raises NotAuthenticated ("Invalid token"). Does not block."""
+
+
+class PageTokens(Protocol):
+    """Signed names of sessions, for the cookie of the pages. Whether the session still exists is checked separately."""
+
+    def issue(self, session: UUID) -> str: ...
+
+    def session_of(self, token: str) -> UUID:
         """Raises NotAuthenticated ("Invalid token"). Does not block."""
 
 
@@ -116,7 +137,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     hashes under which a request's payload may be stored, the newest first. `unseal_address` reads the token of a signed address; it raises
     Forbidden for a wrong or expired one. `input_check` says before a job whether its image fits the model. `export_package` makes
     the zip file of a version. `head_keys` are the Ed25519 public keys of signed heads, the newest first. `predictor` runs models at once,
-    as often as `prediction_limit` allows. `metrics` is the text of `/metrics`; `observe_request(method, route, status, seconds)` counts a
+    as often as `prediction_limit` allows. `mail_links` reads the tokens of links in mails, `bootstrap_tokens` that of the first
+    administrator. `metrics` is the text of `/metrics`; `observe_request(method, route, status, seconds)` counts a
     request. `lifespan()` opens connections and runs the background work until it ends.
     """
 
@@ -129,6 +151,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     passwords: PasswordHasher
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
+    page_tokens: PageTokens
     sign_in_limits: SignInLimits
     last_seen: LastSeen
     key_uses: KeyUses
@@ -136,6 +159,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     upload_validator: Callable[[], UploadValidator]
     request_digests: Callable[[bytes], tuple[bytes, ...]]
     unseal_address: Callable[[str], LocalAddress]
+    mail_links: MailLinks
+    bootstrap_tokens: BootstrapTokens
     input_check: InputCheck
     export_package: ExportPackage
     head_keys: tuple[bytes, ...]
@@ -143,4 +168,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     prediction_limit: PredictionLimit
     metrics: Callable[[], bytes]
     observe_request: Callable[[str, str, int, float], None]
+    access_trail: AccessTrail
     lifespan: Callable[[], AbstractAsyncContextManager[Any]]

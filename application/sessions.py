@@ -1,17 +1,19 @@
 """Use cases of sessions: sign in, refresh, sign out."""
 
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
-from application import accounts
+from application import accounts, registrations
+from application.authentication import actor_of, signing_in
 from application.commands import create_stream, execute, load_existing, new_id
 from application.limits.sign_in_attempts import SignInLimits
 from application.passwords import password_secret, stored_password_hash
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, StreamPrecondition
 from domain import session, user
-from domain.access import Actor
 from domain.errors import ConcurrencyConflict, DomainError, NotAuthenticated, RefreshTokenReused
+from domain.registration import Registration
 from domain.session import Reason, Session
 from domain.user import User
 
@@ -20,10 +22,10 @@ REFUSED = "Invalid credentials"
 
 
 class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
-    """A started or refreshed session. Read models show it from `position` on."""
+    """A started or refreshed session of an account, or of a registration. Read models show it from `position` on."""
 
     session_id: UUID
-    user: User
+    user: User | Registration
     refresh_token: str
     position: int
 
@@ -47,9 +49,11 @@ def sign_in(
     """
     with sign_in_limits.password(email, network, lambda: log.claimed("email", email)) as requester:
         for _ in range(MAX_PASSWORD_ATTEMPTS):
-            account, known = _verified_account(email, password, log=log, passwords=passwords, requester=requester)
-            sign_in_limits.remember(account.id, network)
-            stronger_hash = passwords.hash(password, requester=requester) if passwords.outdated(known) else None
+            account, known = _verified_account(email, password, at=command.at, log=log, passwords=passwords, requester=requester)
+            stronger_hash = None
+            if isinstance(account, User):
+                sign_in_limits.remember(account.id, network)
+                stronger_hash = passwords.hash(password, requester=requester) if passwords.outdated(known) else None
             try:
                 return _start(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
             except ConcurrencyConflict:
@@ -58,28 +62,45 @@ def sign_in(
 
 
 def _verified_account(
-    email: str, password: str, *, log: EventStore, passwords: PasswordHasher, requester: PasswordRequester
-) -> tuple[User, bytes]:
-    account = accounts.find(email, log)
-    known = stored_password_hash(account, log) if account else None
-    is_right = passwords.verify(password, known, requester=requester)
-    if not is_right or account is None or known is None or not account.may_sign_in:
-        raise NotAuthenticated(REFUSED)
-    return account, known
+    email: str, password: str, *, at: datetime, log: EventStore, passwords: PasswordHasher, requester: PasswordRequester
+) -> tuple[User | Registration, bytes]:
+    """The account, or the newest registration, that has this password. One hash is computed, whether there are both, one or none."""
+    named = (accounts.find(email, log), registrations.find(email, log))
+    known = [(one, stored) for one in named if one is not None and (stored := stored_password_hash(one, log)) is not None]
+    index = passwords.matching(password, [stored for _, stored in known], requester=requester)
+    if index is None:
+        raise _refused(named[0])
+    found, stored = known[index]
+    if not (found.may_sign_in if isinstance(found, User) else found.may_sign_in(at)):
+        raise _refused(named[0])
+    return found, stored
+
+
+def _refused(account: User | None) -> NotAuthenticated:
+    return NotAuthenticated(REFUSED, user_id=account.id if account else None)
 
 
 def _start(
-    account: User, *, address: str, agent: str, stronger_hash: bytes | None, command: Command, log: EventStore, tokens: RefreshTokens
+    account: User | Registration,
+    *,
+    address: str,
+    agent: str,
+    stronger_hash: bytes | None,
+    command: Command,
+    log: EventStore,
+    tokens: RefreshTokens,
 ) -> SignedIn:
     """Start the session, provided that the account is at the version whose password was verified.
 
     Otherwise a command that ends the account's sessions at the same time could miss this one. It finds sessions by their tokens, so the
     token is issued before the event is appended. Raises ConcurrencyConflict.
     """
-    by = msgspec.structs.replace(command, actor=Actor(id=account.id, role=account.role))
+    by = msgspec.structs.replace(command, actor=actor_of(account))
     session_id = new_id(command, "session")
     started = session.start(session_id, user=account.id, address=address, agent=agent, at=command.at)
-    rehashed = user.rehash_password(account, password_hash=stronger_hash, at=command.at) if stronger_hash else None
+    rehashed = None
+    if stronger_hash is not None and isinstance(account, User):
+        rehashed = user.rehash_password(account, password_hash=stronger_hash, at=command.at)
     secrets = (password_secret(account.id, stronger_hash),) if stronger_hash else ()
     token = tokens.issue(session=session_id, user=account.id, at=command.at)
     try:
@@ -89,7 +110,8 @@ def _start(
     except DomainError:
         tokens.revoke(session_id)
         raise
-    account = (user.evolve(account, rehashed) if rehashed else None) or account
+    if rehashed is not None and isinstance(account, User):
+        account = user.evolve(account, rehashed) or account
     return SignedIn(session_id=session_id, user=account, refresh_token=token, position=done.position)
 
 
@@ -108,33 +130,44 @@ def refresh(
     except NotAuthenticated:
         sign_in_limits.unknown_token(network)
         raise
-    account = log.load(refreshed.user_id, user.evolve)
-    if account is None or not account.may_sign_in:
+    try:
+        account = signing_in(refreshed.user_id, log)
+        _require_valid(refreshed.session_id, account, log)
+    except NotAuthenticated:
         tokens.revoke(refreshed.session_id)
-        raise NotAuthenticated("User disabled")
+        raise
     return SignedIn(session_id=refreshed.session_id, user=account, refresh_token=refreshed.token, position=0)
+
+
+def _require_valid(session_id: UUID, account: User | Registration, log: EventStore) -> None:
+    """Raises NotAuthenticated for a session that was revoked, or that a reset of the password ended."""
+    found = log.load(session_id, session.evolve)
+    if found is None or found.revoked or (isinstance(account, User) and account.ended(found.started_at)):
+        raise NotAuthenticated("Invalid or expired refresh token")
 
 
 def sign_out(session_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> UUID | None:
     """End a session and return its user's id, or None if there is no such session. Idempotent."""
-    tokens.revoke(session_id)
     found = log.load(session_id, session.evolve)
-    if found is None:
-        return None
-    execute(
-        log, command, lambda: _load_session(log, session_id), lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at)
-    )
-    return found.user_id
+    if found is not None:
+        execute(
+            log,
+            command,
+            lambda: _load_session(log, session_id),
+            lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at),
+        )
+    tokens.revoke(session_id)
+    return found.user_id if found else None
 
 
 def _record_reuse(reused: RefreshTokenReused, *, address: str, command: Command, log: EventStore, tokens: RefreshTokens) -> None:
-    tokens.revoke(reused.session_id)
     execute(
         log,
         command,
         lambda: _load_session(log, reused.session_id),
         lambda found: session.detect_reuse(found, address=address, by=reused.user_id, at=command.at),
     )
+    tokens.revoke(reused.session_id)
 
 
 def _load_session(log: EventStore, session_id: UUID) -> Session:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [append commits projection inference latency lists policies statistics uploads footprint idle]`.
+"""`python -m benchmarks [access append commits projection inference latency lists policies sign_ins statistics uploads footprint idle]`.
 
 It compares figures with their goals, prints a table, and writes it to docs/performance.md, results.json and chart.png. Figures with a
 limit are measured alternately with it, in the same run.
@@ -21,7 +21,21 @@ from benchmarks.measure import Row, shown
 from benchmarks.page import PAGE, refreshed
 
 HERE = Path(__file__).parent
-ALL = ("append", "commits", "projection", "inference", "latency", "lists", "policies", "statistics", "uploads", "footprint", "idle")
+ALL = (
+    "access",
+    "append",
+    "commits",
+    "projection",
+    "inference",
+    "latency",
+    "lists",
+    "policies",
+    "sign_ins",
+    "statistics",
+    "uploads",
+    "footprint",
+    "idle",
+)
 
 
 def main(names: list[str]) -> None:

@@ -8,10 +8,10 @@ from statistics import median
 from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.measure import Row, percentile
-from benchmarks.stack import PICTURES, BenchmarkSystem, system, with_images
+from benchmarks.stack import PICTURES, BenchmarkSystem, another_person, system, with_images
 
 COMMANDS, RUNS = 300, 60
-BESIDE = 5000  # images of the job in the background
+BESIDE = 10_000  # images of the job in the background
 PAUSE = 0.02  # seconds between two commands, during which the system is idle
 POLL = 0.003
 
@@ -32,22 +32,21 @@ def rows() -> Iterator[Row]:
         yield Row(
             name="WebSocket push, p50", value=median(pushed), unit="ms", goal=median(readable) + 5, limit=median(readable), at_least=False
         )
-        yield beside_a_job(bench, image)
+        with another_person(bench) as other:
+            yield from beside_a_job(bench, other, image, alone=median(runs))
 
 
-def beside_a_job(bench: BenchmarkSystem, image: str) -> Row:
-    job = bench.post("/api/classifications/run", {"dataset_id": with_images(bench, BESIDE)}).json()["id"]
+def beside_a_job(bench: BenchmarkSystem, other: BenchmarkSystem, image: str, *, alone: float) -> Iterator[Row]:
+    """Runs of one image by another person than that of the job. `alone` is their usual duration in ms."""
+    job = bench.post("/api/classifications/run", {"dataset_id": with_images(bench, BESIDE), "fresh": True}).json()["id"]
     found = []
-    while bench.http.get(f"/api/classifications/{job}").json()["status"] in {"pending", "running"}:
-        found.append(timed(lambda: until_readable(bench, image)))
+    while other.http.get(f"/api/classifications/{job}").json()["status"] in {"pending", "running"}:
+        found.append(timed(lambda: until_readable(other, image)))
         time.sleep(0.1)
-    return Row(
-        name=f"run -> result readable, p99, beside a job of {BESIDE} images",
-        value=percentile(found, 0.99),
-        unit="ms",
-        goal=500,
-        at_least=False,
-    )
+    readable = percentile(found, 0.99)
+    beside = f"beside another person's job of {BESIDE:,} images"
+    yield Row(name=f"run -> result readable, p99, {beside}", value=readable, unit="ms", goal=500, at_least=False)
+    yield Row(name=f"delay of a run, p99, {beside}", value=readable - alone, unit="ms", goal=200, at_least=False)
 
 
 def uploaded(bench: BenchmarkSystem, dataset: str) -> str:

@@ -31,9 +31,9 @@ from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.inference.models.bundled import micrographs
 from infrastructure.security.keys import RootKey
 
-PASSWORD = "benchmark benchmark 9"
+PASSWORD = "forty benches measured 9"
 PICTURES = [image.path for image in scan(Path(os.environ.get("BIOSCOPE_BENCH_PICTURES") or micrographs())).images]
-UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_minute_address": 100_000}
+UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_hour_account": 100_000, "logins_per_minute_address": 100_000}
 
 
 class BenchmarkSystem(NamedTuple):
@@ -73,6 +73,21 @@ def system() -> Iterator[BenchmarkSystem]:
 def _signed_in(stack: SupervisedStack, settings: Settings) -> Iterator[BenchmarkSystem]:
     root = RootKey.read(settings.root_key_path)
     log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
+    with _administrator(settings, log) as (http, token, email, owner):
+        yield BenchmarkSystem(stack, settings, log, blobs(settings), http, token, email, owner)
+    log.close()
+
+
+@contextmanager
+def another_person(bench: BenchmarkSystem) -> Iterator[BenchmarkSystem]:
+    """The same system for another administrator."""
+    with _administrator(bench.settings, bench.log) as (http, token, email, owner):
+        yield bench._replace(http=http, token=token, email=email, owner=owner)
+
+
+@contextmanager
+def _administrator(settings: Settings, log: RecorderEventStore) -> Iterator[tuple[httpx.Client, str, str, UUID]]:
+    """A new one, signed in, with the access token, the e-mail address and the id."""
     email = f"bench-{uuid4().hex[:6]}@example.org"
     command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
     names = {"username": email[:12], "first_name": "Bench", "last_name": "Mark", "role": Role.ADMIN}
@@ -80,8 +95,7 @@ def _signed_in(stack: SupervisedStack, settings: Settings) -> Iterator[Benchmark
     with Client.sign_in(settings.base_url, email, PASSWORD) as client:
         token = client.credentials.access_token
         with httpx.Client(base_url=settings.base_url, timeout=60, headers={"Authorization": f"Bearer {token}"}) as http:
-            yield BenchmarkSystem(stack, settings, log, blobs(settings), http, token, email, made.id)
-    log.close()
+            yield http, token, email, made.id
 
 
 def with_images(bench: BenchmarkSystem, count: int) -> str:

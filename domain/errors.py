@@ -51,7 +51,7 @@ class Forbidden(DomainError):
 
 
 class NotAuthenticated(DomainError):
-    """No credentials, or invalid ones. `user_id` names the user whose sessions may have ended, where that is known."""
+    """No credentials, or invalid ones. `user_id` names the user whom they concern, where that is known."""
 
     code = "not_authenticated"
 

@@ -66,12 +66,12 @@ def repeat(invitation: Invitation, *, request_id: UUID, by: UUID, at: datetime) 
     return InvitationRepeated(**next_event(invitation, by=by, at=at), request_id=request_id)
 
 
-def accept(invitation: Invitation, *, request_id: UUID, user: UUID, by: UUID, at: datetime) -> InvitationAccepted:
+def accept(invitation: Invitation, *, request_id: UUID, user: UUID, at: datetime) -> InvitationAccepted:
     """Raises InvalidLink."""
     if not invitation.is_open:
         raise InvalidLink
     require_open(invitation.link, request_id, at=at)
-    return InvitationAccepted(**next_event(invitation, by=by, at=at), user_id=user)
+    return InvitationAccepted(**next_event(invitation, by=user, at=at), user_id=user)
 
 
 def withdraw(invitation: Invitation, *, by: UUID, at: datetime) -> list[InvitationWithdrawn]:

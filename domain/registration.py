@@ -9,10 +9,10 @@ from uuid import UUID
 
 import msgspec
 
+from domain.access import Role
 from domain.errors import InvalidLink
 from domain.events import Event, PrivateText, State, new_stream, next_event
 from domain.links import LinkPurpose, OpenLink, require_open
-from domain.user import commitment
 from domain.values import email as email_address
 from domain.values import text
 
@@ -65,6 +65,18 @@ class Registration(State, frozen=True, kw_only=True):
     def is_open(self) -> bool:
         return self.user_id is None and not self.discarded
 
+    @property
+    def role(self) -> Role:
+        """The role of the account that it becomes."""
+        return Role.VIEWER
+
+    def may_sign_in(self, at: datetime) -> bool:
+        """Whether its password starts a session: while it is open and has not expired."""
+        return self.is_open and not self.has_expired(at)
+
+    def has_expired(self, at: datetime) -> bool:
+        return at >= self.requested_at + LIFETIME
+
 
 def request(
     registration: UUID,
@@ -73,38 +85,41 @@ def request(
     username: str,
     first_name: str,
     last_name: str,
-    password_hash: bytes,
     request_id: UUID,
-    by: UUID,
     at: datetime,
 ) -> RegistrationRequested:
-    """Raises Invalid for a value that breaks its rule."""
+    """The request, without the commitment to its password. Raises Invalid for a value that breaks its rule."""
     return RegistrationRequested(
-        **new_stream(registration, by=by, at=at),
+        **new_stream(registration, by=registration, at=at),
         email=email_address(email),
         username=text(username, name="username", minimum=3, maximum=50),
         first_name=text(first_name, name="first_name", minimum=1, maximum=50),
         last_name=text(last_name, name="last_name", minimum=1, maximum=50),
-        password_commitment=commitment(registration, password_hash),
+        password_commitment="",
         request_id=request_id,
     )
 
 
-def request_verification(registration: Registration, *, request_id: UUID, by: UUID, at: datetime) -> list[VerificationRequested]:
-    """No event for a registration that is completed or discarded."""
-    return [VerificationRequested(**next_event(registration, by=by, at=at), request_id=request_id)] if registration.is_open else []
+def request_verification(registration: Registration, *, request_id: UUID, at: datetime) -> list[VerificationRequested]:
+    """No event for a registration that is completed or discarded, or has expired."""
+    if not registration.may_sign_in(at):
+        return []
+    return [VerificationRequested(**next_event(registration, by=registration.id, at=at), request_id=request_id)]
 
 
-def complete(registration: Registration, *, request_id: UUID, user: UUID, by: UUID, at: datetime) -> RegistrationCompleted:
+def complete(registration: Registration, *, request_id: UUID, user: UUID, at: datetime) -> RegistrationCompleted:
     """Raises InvalidLink."""
     if not registration.is_open:
         raise InvalidLink
     require_open(registration.link, request_id, at=at)
-    return RegistrationCompleted(**next_event(registration, by=by, at=at), user_id=user)
+    return RegistrationCompleted(**next_event(registration, by=user, at=at), user_id=user)
 
 
 def discard(registration: Registration, *, by: UUID, at: datetime) -> list[RegistrationDiscarded]:
-    return [RegistrationDiscarded(**next_event(registration, by=by, at=at))] if registration.is_open else []
+    """No event unless it is open and has expired."""
+    if not registration.is_open or not registration.has_expired(at):
+        return []
+    return [RegistrationDiscarded(**next_event(registration, by=by, at=at))]
 
 
 def evolve(registration: Registration | None, event: Event) -> Registration | None:

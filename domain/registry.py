@@ -48,6 +48,9 @@ def _events_of(noun: ModuleType) -> list[type[Event]]:
 EVENTS: dict[str, type[Event]] = {event.__name__: event for noun in NOUNS.values() for event in _events_of(noun)}
 NOUN_OF: dict[str, str] = {event.__name__: name for name, noun in NOUNS.items() for event in _events_of(noun)}
 
+ERASING: tuple[type[Event], ...] = (user.UserErased, *registration.CLOSING, *invitation.CLOSING)
+"""Events with which the data key of their stream is destroyed."""
+
 
 def is_known(type_name: str, schema_version: int) -> bool:
     """Whether this release understands stored events of this type and schema version."""

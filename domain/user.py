@@ -123,6 +123,7 @@ class User(State, frozen=True, kw_only=True):
     reset_link: OpenLink | None = None
     email_link: OpenLink | None = None
     new_email: str | None = None  # the address to which `email_link` was sent
+    password_reset_at: datetime | None = None
 
     @property
     def may_sign_in(self) -> bool:
@@ -131,6 +132,14 @@ class User(State, frozen=True, kw_only=True):
     @property
     def is_active_admin(self) -> bool:
         return self.acts_as(Role.ADMIN)
+
+    def ended(self, session_started_at: datetime) -> bool:
+        """Whether a later reset of the password ended the session, even if the process died before it revoked the session."""
+        return self.password_reset_at is not None and session_started_at < self.password_reset_at
+
+    def pending_email(self, at: datetime) -> str | None:
+        """The address that takes effect once it is confirmed, while the link to do so is open."""
+        return self.new_email if self.email_link is not None and at < self.email_link.expires_at else None
 
     def acts_as(self, role: Role) -> bool:
         """Whether the account may sign in, and has at least `role`."""
@@ -282,7 +291,7 @@ def _changes(event: Event) -> dict[str, Any]:
 def _password_changes(event: PasswordChanged | PasswordRehashed | PasswordResetRequested | PasswordReset) -> dict[str, Any]:
     if isinstance(event, PasswordResetRequested):
         return {"reset_link": _link(LinkPurpose.RESET_PASSWORD, event)}
-    used = {"reset_link": None} if isinstance(event, PasswordReset) else {}
+    used = {"reset_link": None, "password_reset_at": event.at} if isinstance(event, PasswordReset) else {}
     return {"password_commitment": event.password_commitment} | used
 
 

@@ -72,6 +72,25 @@ send PATCH "/api/users/users/$YOUR_ID" '{"role":"analyst"}' > /dev/null
 call GET "/api/users/users?page_size=5" > /dev/null
 same "$(call GET "/api/users/users/$MY_ID" | field role)" researcher
 
+chapter "Invite a person, and send a user a mail with a link"
+INVITATION=$(send POST /api/invitations "{\"email\":\"guest-$ME@example.org\",\"role\":\"analyst\"}" | field id)
+call POST "/api/invitations/$INVITATION/resend" > /dev/null
+same "$(call GET '/api/invitations?status=open' | field 0.id)" "$INVITATION"
+call DELETE "/api/invitations/$INVITATION"
+call POST "/api/users/users/$MY_ID/password-reset" > /dev/null
+for path in /api/auth/forgot-password /api/auth/verification; do
+  TOKEN='' send POST $path "{\"email\":\"$YOU@example.org\"}" > /dev/null
+done
+
+chapter "A link that no mail contains is refused"
+NOBODY='"token":"none","username":"nobody","first_name":"No","last_name":"Body"'
+for path in /api/auth/verify /api/auth/reset-password; do
+  refused 400 POST $path -H 'Content-Type: application/json' -d "{\"token\":\"none\",\"password\":\"$PASSWORD\"}"
+done
+refused 400 POST /api/auth/confirm-email -H 'Content-Type: application/json' -d '{"token":"none"}'
+refused 400 POST /api/auth/accept-invitation -H 'Content-Type: application/json' -d "{$NOBODY,\"password\":\"$PASSWORD\"}"
+refused 400 POST /api/auth/bootstrap -H 'Content-Type: application/json' -d "{$NOBODY,\"password\":\"$PASSWORD\",\"email\":\"nobody@example.org\"}"
+
 chapter "Register a device, as an administrator"
 DEVICE=$(send POST /api/devices "{\"name\":\"Scope\",\"hostname\":\"scope-$ME\"}" | field id)
 send PATCH "/api/devices/$DEVICE" '{"location":"Room 1"}' > /dev/null
@@ -258,6 +277,30 @@ same "$(TOKEN=$YOUR_TOKEN call GET "/api/datasets/$DATASET" | field grant)" view
 TOKEN=$YOUR_TOKEN refused 403 DELETE "/api/datasets/$DATASET"
 call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
 TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
+send POST "/api/datasets/$DATASET/shares" "{\"email\":\"$YOU@example.org\",\"grant\":\"viewer\"}"
+call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
+
+chapter "Share it with a team, whose members have its grants"
+TEAM=$(send POST /api/teams '{"name":"Haematology"}' | field id)
+same "$(call GET /api/teams | field '#')" 1
+send PATCH "/api/teams/$TEAM" '{"name":"Blood laboratory"}' > /dev/null
+call PUT "/api/teams/$TEAM/members/$YOUR_ID"
+call DELETE "/api/teams/$TEAM/members/$YOUR_ID"
+send POST "/api/teams/$TEAM/members" "{\"email\":\"$YOU@example.org\"}"
+same "$(call GET "/api/teams/$TEAM" | field members.#)" 2
+send PUT "/api/datasets/$DATASET/shares/teams/$TEAM" '{"grant":"analyst"}'
+same "$(TOKEN=$YOUR_TOKEN call GET "/api/datasets/$DATASET" | field grant)" analyst
+TOKEN=$ADMIN_TOKEN call PUT "/api/models/$MODEL/promoters/teams/$TEAM"
+TOKEN=$ADMIN_TOKEN call DELETE "/api/models/$MODEL/promoters/teams/$TEAM"
+call DELETE "/api/datasets/$DATASET/shares/teams/$TEAM"
+call DELETE "/api/teams/$TEAM"
+TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
+
+chapter "Transfer it; the previous owner still edits it"
+TOKEN=$ADMIN_TOKEN send POST "/api/datasets/$DATASET/transfer" "{\"user_id\":\"$YOUR_ID\"}"
+same "$(call GET "/api/datasets/$DATASET" | field grant)" editor
+TOKEN=$ADMIN_TOKEN send POST "/api/datasets/$DATASET/transfer" "{\"user_id\":\"$MY_ID\"}"
+call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
 
 chapter "Read the audit trail of the image and earlier states of the dataset, as an administrator"
 TOKEN=$ADMIN_TOKEN
@@ -265,6 +308,10 @@ call GET "/api/audit/$IMAGE/trail" | python3 -c '
 import json, sys
 for entry in json.load(sys.stdin):
     print("  ", entry["position"], entry["at"], entry["sentence"], file=sys.stderr)'
+call GET "/api/audit?object=$IMAGE&order=oldest" | python3 -c '
+import json, sys
+for item in json.load(sys.stdin):
+    print("  ", item["at"], item["sentence"], file=sys.stderr)'
 same "$(call GET "/api/audit/$DATASET/state?as_of=$((CHANGED_AT - 1))" | field description)" ""
 same "$(call GET "/api/audit/$DATASET/state?as_of=$CHANGED_AT" | field description)" "May-Grünwald-Giemsa"
 call GET "/api/audit/$DATASET/images?as_of=$CHANGED_AT" > /dev/null
@@ -301,6 +348,21 @@ call GET "/api/service-accounts/$SERVICE" > /dev/null
 send POST "/api/service-accounts/$SERVICE/keys" "{\"name\":\"uploads\",\"scopes\":[\"images:write\"],\"dataset_ids\":[\"$DATASET\"]}" > /dev/null
 same "$(call GET "/api/service-accounts/$SERVICE/keys" | field 0.name)" uploads
 call DELETE "/api/service-accounts/$SERVICE"
+
+chapter "List the sessions of an account, and end some"
+TOKEN=$MY_TOKEN
+SESSION=$(call GET /api/sessions | field 0.id)
+TOKEN=$YOUR_TOKEN refused 404 DELETE "/api/sessions/$SESSION"
+sign_in "$ME@example.org" "$PASSWORD" > /dev/null
+call DELETE "/api/sessions/$(call GET /api/sessions | field 0.id)"
+sign_in "$ME@example.org" "$PASSWORD" > /dev/null
+call DELETE /api/sessions
+same "$(call GET /api/sessions | field 0.id)" "$SESSION"
+TOKEN=$ADMIN_TOKEN
+YOUR_SESSION=$(call GET "/api/users/users/$YOUR_ID/sessions" | field 0.id)
+call DELETE "/api/users/users/$YOUR_ID/sessions/$YOUR_SESSION"
+call DELETE "/api/users/users/$YOUR_ID/sessions"
+TOKEN=$YOUR_TOKEN refused 401 GET /api/users/me
 
 chapter "Refresh the tokens, and sign out"
 TOKEN=''

@@ -239,6 +239,10 @@ ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id
     select position from of_dataset union all select position from given_up union all select position from of_another
   ) found
   order by position limit %(maximum)s"""  # noqa: S608 - constants
+CHANGES: Final = f"""select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+  where {IS_VISIBLE} and a.position > %(after)s and a.position <= %(until)s"""  # noqa: S608 - constants
+OF_ACTOR: Final = f" and a.actor = %(actor)s::uuid and a.type <> '{ChunkJudged.__name__}'"
+ABOUT_OBJECT: Final = " and a.subjects @> array[%(object)s::uuid]"
 UPLOADS = f"""select a.position, a.stream from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.dataset = %(about)s::uuid and a.type = '{ImageUploaded.__name__}' and a.position > %(position)s and a.position <= %(until)s
     and {IS_VISIBLE}
@@ -300,6 +304,20 @@ async def about(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int
     """The positions of the first `maximum` visible events after `after` that concern a thing."""
     parameters = {"about": subject_id, "position": after, "maximum": maximum}
     return [found.position for found in await db.rows(ABOUT, parameters | _reader(actor), into=Position)]
+
+
+async def changes(
+    db: QueryDatabase, actor: Actor, *, by: UUID | None, about: UUID | None, after: int, until: int, newest_first: bool, maximum: int
+) -> list[int]:
+    """The positions of the first `maximum` visible events from `after` to `until`: by an actor, about a thing, or all.
+
+    Results are left out for an actor, since workers find them. Raises Unavailable.
+    """
+    restricted = f"{CHANGES}{OF_ACTOR if by else ''}{ABOUT_OBJECT if about else ''}"
+    query = f"with found as materialized ({restricted}) select position from found" if about else restricted  # noqa: S608 - constants
+    query += f" order by position {'desc' if newest_first else 'asc'} limit %(maximum)s"
+    parameters = {"actor": by, "object": about, "after": after, "until": until, "maximum": maximum}
+    return [found.position for found in await db.rows(query, parameters | _reader(actor), into=Position)]
 
 
 async def uploads(db: QueryDatabase, actor: Actor, dataset: UUID, *, after: int, until: int, maximum: int) -> list[Upload]:

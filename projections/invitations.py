@@ -6,9 +6,11 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access import Role
+from application.services import QueryDatabase
+from domain.access import Actor, Role, require_role
 from domain.invitation import InvitationAccepted, InvitationRepeated, InvitationWithdrawn, UserInvited
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
+from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 
 class InvitationStatus(StrEnum):
@@ -59,3 +61,26 @@ def fold(_: UUID, row: InvitationRow | None, positioned: PositionedEvent, __: Ro
 
 
 TABLE = Table("invitations", InvitationRow, (UserInvited, InvitationRepeated, InvitationAccepted, InvitationWithdrawn), stream_key, fold)
+
+GET = "select * from invitations where id = %(id)s"
+LISTED = """select * from invitations
+  where (%(status)s::text is null or status = %(status)s::text)
+    and (%(at)s::timestamptz is null or (invited_at, id) < (%(at)s::timestamptz, %(after)s::uuid))
+  order by invited_at desc, id desc limit %(maximum)s"""
+
+
+async def get(db: QueryDatabase, actor: Actor, invitation_id: UUID) -> InvitationRow:
+    """Raises NotFound, and Forbidden unless `actor` is an administrator."""
+    require_role(actor, Role.ADMIN)
+    return await only_row(db, GET, {"id": invitation_id}, into=InvitationRow, what="Invitation")
+
+
+async def listed(
+    db: QueryDatabase, actor: Actor, *, status: InvitationStatus | None = None, cursor: str | None = None, size: int = MAX_PAGE
+) -> Page[InvitationRow]:
+    """A page of invitations, newest first. Raises Forbidden unless `actor` is an administrator."""
+    require_role(actor, Role.ADMIN)
+    after, maximum = parse_cursor(cursor), page_size(size)
+    parameters = {"status": status, "at": after.value, "after": after.id, "maximum": maximum + 1}
+    found = await db.rows(LISTED, parameters, into=InvitationRow)
+    return page_of(found, maximum, lambda invitation: invitation.invited_at)

@@ -29,7 +29,9 @@ class Found(Protocol):
     def answer(self) -> Answer: ...
 
 
-class Version(msgspec.Struct, frozen=True):
+class LabelThreshold(msgspec.Struct, frozen=True):
+    """That of a model version whose labels can apply together."""
+
     name: str
     number: int
     label_threshold: float
@@ -41,13 +43,17 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 WITH_SEVERAL_LABELS: Final = """select m.name, (v ->> 'number')::integer as number, (v ->> 'label_threshold')::float8 as label_threshold
-  from models m cross join jsonb_array_elements(m.versions) v where m.id = any(%(models)s) and v ->> 'label_threshold' is not null"""
+  from models m cross join jsonb_array_elements(m.versions) v
+  where m.name in (select model_name from page) and v ->> 'label_threshold' is not null"""
+"""Part of a query whose results are the table `page`."""
 IN_FORCE: Final = "select id, rules from policies where id = any(%(ids)s) and rules is not null"
 
 
-async def labels_of(db: QueryDatabase, results: Sequence[Found]) -> list[tuple[str, ...]]:
-    """Of each result all labels that apply, the highest score first; its label alone where labels exclude each other."""
-    versions = await db.rows(WITH_SEVERAL_LABELS, {"models": list({model_id(one.model_name) for one in results})}, into=Version)
+async def labels_of(db: QueryDatabase, results: Sequence[Found], versions: Sequence[LabelThreshold]) -> list[tuple[str, ...]]:
+    """Of each result all labels that apply, the highest score first; its label alone where labels exclude each other.
+
+    `versions` are those of WITH_SEVERAL_LABELS.
+    """
     thresholds = {(one.name, one.number): one.label_threshold for one in versions}
     ids = list({each for one in results if _version(one) in thresholds for each in _policies(one)})
     rules = {one.id: one.rules for one in await db.rows(IN_FORCE, {"ids": ids}, into=Rules)} if ids else {}

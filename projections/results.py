@@ -1,6 +1,6 @@
 """The read models of results, and of outdated results, which were computed from other pixels than the newest reader gives."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -12,14 +12,15 @@ from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.classification import ChunkJudged, Verdict
 from domain.derivation import Answer, derive
+from domain.errors import NotFound
 from domain.image import ImageReinspected
 from domain.model import OutputKind
 from domain.policy import policies_of
 from domain.values import ImageWarning, model_id, result_id
 from projections.access import subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
-from projections.result_labels import labels_of
+from projections.pagination import MAX_PAGE, Page, page_of, page_size, parse_cursor
+from projections.result_labels import WITH_SEVERAL_LABELS, LabelThreshold, labels_of
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -171,6 +172,13 @@ class ReadResult(Result, frozen=True, kw_only=True):
     all_scores: dict[str, float] = {}
 
 
+class Read(msgspec.Struct, frozen=True):
+    """Results as queried, and those versions of their models whose labels can apply together."""
+
+    results: list[ReadResult]
+    versions: list[LabelThreshold]
+
+
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Search conditions. The limits of the confidence are inclusive; `created_from` is inclusive, `created_before` exclusive."""
 
@@ -217,12 +225,14 @@ MATCHES = f"""not r.hidden and {AFTER_CURSOR}
 
 
 def _page(found: str) -> str:
-    """The query of the whole rows whose ids `found` gives."""
-    return f"""select r.*, coalesce(i.filename, '') as filename, i.path, c.top_k, o.reader as other_reader,
+    """The query of the whole rows whose ids `found` gives, and of their models, as a `Read`."""
+    return f"""with page as (select r.*, coalesce(i.filename, '') as filename, i.path, c.top_k, o.reader as other_reader,
     {IS_NEWEST} as is_newest, {RESULT_VERSION} as result_version
-  from ({found}) page join results r on r.id = page.id left join images i on i.id = r.image_id
+  from ({found}) found join results r on r.id = found.id left join images i on i.id = r.image_id
     left join classifications c on c.id = r.classification_id left join outdated_results o on o.id = r.id
-  order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
+  order by r.created_at desc, r.id desc)
+  select (select coalesce(json_agg(page), '[]') from page) as results,
+    (select coalesce(json_agg(version), '[]') from ({WITH_SEVERAL_LABELS}) version) as versions"""  # noqa: S608 - constants
 
 
 def _of_each_dataset(matches: str, *, visible: str = VISIBLE, maximum: str = "%(maximum)s") -> str:
@@ -249,8 +259,16 @@ async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> ReadResult:
     """A visible result. Raises NotFound."""
     conditions = msgspec.structs.asdict(NO_FILTER) | {"id": result_id, "all_versions": True}
     parameters = conditions | {"subject": subject_of(actor, scope=Scope.RESULTS_READ), "at": None, "after": None, "maximum": 1}
-    [found] = await shown(db, [await only_row(db, OF_JOB_OR_IMAGE, parameters, into=ReadResult, what="ClassificationResult")])
-    return found
+    found = await _completed(db, await _read(db, OF_JOB_OR_IMAGE, parameters))
+    if not found:
+        raise NotFound("ClassificationResult not found")
+    return found[0]
+
+
+async def newest(db: QueryDatabase, actor: Actor, *, maximum: int) -> list[ReadResult]:
+    """The newest visible results, of all versions."""
+    parameters = {"subject": subject_of(actor, scope=Scope.RESULTS_READ), "at": None, "after": None, "maximum": maximum}
+    return await _completed(db, await _read(db, NEWEST_OF_ALL, parameters))
 
 
 async def listed(
@@ -275,12 +293,11 @@ async def listed(
         "after": after.id,
         "maximum": maximum + 1,
     }
-    found: list[ReadResult] = []
     for query in _queries(where, all_versions=all_versions):
-        found = await db.rows(query, parameters, into=ReadResult)
-        if len(found) > maximum:
+        found = await _read(db, query, parameters)
+        if len(found.results) > maximum:
             break
-    return page_of(await shown(db, found), maximum, lambda result: result.created_at)
+    return page_of(await _completed(db, found), maximum, lambda result: result.created_at)
 
 
 def _queries(where: Filter, *, all_versions: bool) -> tuple[str, ...]:
@@ -293,9 +310,15 @@ def _queries(where: Filter, *, all_versions: bool) -> tuple[str, ...]:
     return (ALL_VERSIONS,) if all_versions else (NEWEST_VERSIONS_OF_RECENT, NEWEST_VERSIONS)
 
 
-async def shown(db: QueryDatabase, found: Sequence[ReadResult]) -> list[ReadResult]:
+async def _read(db: QueryDatabase, query: str, parameters: Mapping[str, object]) -> Read:
+    [found] = await db.rows(query, parameters, into=Read)
+    return found
+
+
+async def _completed(db: QueryDatabase, found: Read) -> list[ReadResult]:
     """Results with all labels that apply, and with the highest scores only if their job shows no more; outdated ones have a warning."""
-    return [_shown(one, labels) for one, labels in zip(found, await labels_of(db, found), strict=True)] if found else []
+    labels = await labels_of(db, found.results, found.versions)
+    return [_shown(*one) for one in zip(found.results, labels, strict=True)]
 
 
 def _shown(found: ReadResult, labels: tuple[str, ...]) -> ReadResult:

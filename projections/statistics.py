@@ -3,7 +3,9 @@
 Triggers on results keep the tables `tallies` and `statistics` (migration 0024).
 """
 
+import asyncio
 import re
+from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import date, datetime, timedelta
@@ -19,7 +21,7 @@ from domain.errors import FieldError, Invalid
 from domain.values import hour_of
 from projections import results
 from projections.access import subject_of
-from projections.results import ReadResult, Result
+from projections.results import Result
 
 # ---- the last 24 hours -------------------------------------------------------------------------------------------------------------
 HOURS = 25  # the current hour and the 24 before it
@@ -42,59 +44,55 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     hourly_counts: list[HourlyCount]
 
 
-class Hour(msgspec.Struct, frozen=True):
-    hour: datetime
+class Tally(msgspec.Struct, frozen=True):
+    """Results of an hour. Those of the first partial minute of the last 24 hours are counted once more, without an hour.
+
+    `recent`: all of them are of the last 24 hours.
+    """
+
+    hour: datetime | None
+    recent: bool
     count: int
-    recent: int
     micros: int
     measured: int
 
 
-TALLIED = """select t.hour, sum(t.count) as count, sum(t.recent) as recent, sum(t.micros) as micros,
-    sum(t.measured) as measured
-  from visible v cross join lateral (
-    select date_bin('1 hour', t.minute, '2000-01-01 00:00Z') as hour, sum(t.count) as count,
-      coalesce(sum(t.count) filter (where t.minute > %(recent)s), 0) as recent,
-      coalesce(sum(t.micros) filter (where t.minute > %(recent)s), 0) as micros,
-      coalesce(sum(t.measured) filter (where t.minute > %(recent)s), 0) as measured
-    from tallies t where t.dataset_id = v.dataset and t.minute >= %(since)s and t.minute <= %(now)s group by 1
-  ) t where v.subject = %(subject)s group by 1"""
-OF_THE_FIRST_MINUTE = """select %(since)s::timestamptz as hour, 0 as count, count(*) as recent,
-    coalesce(sum(round(r.confidence * 1000000)), 0)::bigint as micros, count(r.value) as measured
-  from visible v join results r on r.dataset_id = v.dataset and not r.hidden and r.reused is null
-      and r.created_at > %(recent)s and r.created_at < %(minute)s
-  where v.subject = %(subject)s"""
-TODAY = f"""select (select json_agg(counted) from ({TALLIED} union all {OF_THE_FIRST_MINUTE}) counted) as hours,
-  (select coalesce(json_agg(newest), '[]') from ({results.NEWEST_OF_ALL}) newest) as newest"""  # noqa: S608 - constants
-
-
-class Found(msgspec.Struct, frozen=True):
-    hours: list[Hour]
-    newest: list[ReadResult]
+TALLIED = """with visible_datasets as materialized (select v.dataset from visible v where v.subject = %(subject)s)
+  select date_bin('1 hour', t.minute, '2000-01-01 00:00Z') as hour, t.minute > %(recent)s as recent, sum(t.count) as count,
+    sum(t.micros) as micros, sum(t.measured) as measured
+  from visible_datasets d join tallies t on t.dataset_id = d.dataset and t.minute >= %(since)s and t.minute <= %(now)s group by 1, 2
+  union all select null, true, count(*), coalesce(sum(round(r.confidence * 1000000)), 0)::bigint, count(r.value)
+  from visible_datasets d join results r on r.dataset_id = d.dataset and not r.hidden and r.reused is null
+    and r.created_at > %(recent)s and r.created_at < %(minute)s"""
 
 
 async def today(db: QueryDatabase, actor: Actor, *, now: datetime) -> Statistics:
     """Statistics of the 24 hours before `now` (UTC). Whole minutes are read from tallies, the first partial one from results."""
+    tallies, newest = await asyncio.gather(_tallied(db, actor, now), results.newest(db, actor, maximum=10))
     hours = [hour_of(now) - timedelta(hours=back) for back in reversed(range(HOURS))]
-    recently = now - timedelta(hours=24)
-    minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    parameters = {
-        "subject": subject_of(actor, scope=Scope.RESULTS_READ),
-        "since": hours[0],
-        "recent": recently,
-        "minute": minute,
+    counts = Counter[datetime | None]()
+    for tally in tallies:
+        counts[tally.hour] += tally.count
+    recent = [tally for tally in tallies if tally.recent]
+    count = sum(tally.count for tally in recent)
+    labelled = count - sum(tally.measured for tally in recent)
+    return Statistics(
+        classified_last_24_hours=count,
+        average_confidence=sum(tally.micros for tally in recent) / 1_000_000 / labelled if labelled else 0.0,
+        last_10_results=[*newest],
+        hourly_counts=[HourlyCount(hour=hour, count=counts[hour]) for hour in hours],
+    )
+
+
+async def _tallied(db: QueryDatabase, actor: Actor, now: datetime) -> list[Tally]:
+    recent = now - timedelta(hours=24)
+    times = {
+        "since": hour_of(recent),
+        "recent": recent,
+        "minute": recent.replace(second=0, microsecond=0) + timedelta(minutes=1),
         "now": now,
     }
-    [found] = await db.rows(TODAY, parameters | {"at": None, "after": None, "maximum": 10}, into=Found)
-    counted = {hour.hour: hour for hour in found.hours if hour.count}
-    recent = sum(hour.recent for hour in found.hours)
-    labelled = recent - sum(hour.measured for hour in found.hours)
-    return Statistics(
-        classified_last_24_hours=recent,
-        average_confidence=sum(hour.micros for hour in found.hours) / 1_000_000 / labelled if labelled else 0.0,
-        last_10_results=[*await results.shown(db, found.newest)],
-        hourly_counts=[HourlyCount(hour=hour, count=counted[hour].count if hour in counted else 0) for hour in hours],
-    )
+    return await db.rows(TALLIED, {"subject": subject_of(actor, scope=Scope.RESULTS_READ), **times}, into=Tally)
 
 
 # ---- groups ------------------------------------------------------------------------------------------------------------------------

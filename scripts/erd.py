@@ -23,7 +23,7 @@ tables as SQL are in [schema/system_schema.sql](schema/system_schema.sql) and
 The relations are logical. Only `ops.known_addresses` has a foreign key, because read models are
 derived from the log and filled in its order. PK marks the primary key, FK a column that refers to
 another table. Tables of another package are shown without columns. Views are not shown: the only
-one, `read.visible`, joins `read.dataset_access` with the datasets that are not deleted.
+one, `read.visible`, joins `read.effective_access` with the datasets that are not deleted.
 """
 
 

@@ -47,7 +47,8 @@ requests for previews that wait for an inspection | {previews}, each for {previe
 failed passwords of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
 the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
 the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
-registrations from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
+registrations and requests for mails from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
+mails to one e-mail address | {mails_per_hour_address} an hour | 429 with `Retry-After`
 changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
 passwords being hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one caller {hashes_of_one} | 503 with `Retry-After`
 WebSockets and event streams | {websockets}; of one account {websockets_per_account} | closed with 4429; 429 with `Retry-After`

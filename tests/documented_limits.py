@@ -1,6 +1,7 @@
 """Where documents state a limit, and the value that the code has: a phrase with `#` for each number."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -10,15 +11,19 @@ from api.options import WebOptions
 from application import authentication, blob_gc, model_checks, signed_downloads
 from application.history import event_feed, lists_as_of
 from application.jobs import dispatch_policy
+from application.limits import access_budget
 from application.recheck import outdated_results
 from domain import model, values
 from domain.classification import selection
-from infrastructure.audit import signed_heads
+from domain.links import LIFETIMES, LinkPurpose
+from infrastructure.audit import access_log, signed_heads
 from infrastructure.blobs import filesystem, s3
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded import data_folder
 from infrastructure.eventstore import capabilities
 from infrastructure.images import rendering
+from infrastructure.mail import delivery, folder, records
+from infrastructure.mail.mailer import DEFAULT_LIMITS as MAILER
 from infrastructure.observability import crash_counts, heartbeat
 from infrastructure.operations import log_ranges
 from infrastructure.postgres.schema import migrations
@@ -54,6 +59,10 @@ def in_compose(pattern):
     return int(re.search(pattern, (DOCS.parent / "docker-compose.yml").read_text())[1])
 
 
+def minutes(purpose):
+    return LIFETIMES[purpose].total_seconds() / 60
+
+
 LIFETIME = get_args(previews.Seconds)[1]
 PARTITION = in_sql(r"function es\.partition_size\(\) .* return (\d+);")
 LIVE_SECONDS = in_sql(r"function ops\.is_live[^;]*interval '(\d+) s'")
@@ -70,6 +79,7 @@ STATED = (
     stated("models/format.md", "the model has # versions", model.MAX_VERSIONS),
     stated("api.md", "valid for # minutes", GIVEN.access_ttl / 60),
     stated("api.md", "again within # seconds gets the same response", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
+    stated("api.md", "Its access tokens stop working within # seconds", 2 * authentication.CACHE_SECONDS),
     stated("api.md", "A key is remembered for # days", KEY_DAYS),
     stated("api.md", "milliseconds and at most # seconds", WEB.visible_timeout_seconds),
     stated("api.md", "After # seconds the response is 503 with `Retry-After`", WEB.visible_timeout_seconds),
@@ -98,6 +108,7 @@ STATED = (
     stated("events.md", "or after # s without one", events.MAX_WAIT_SECONDS),
     stated("events.md", "at most # events and about # MB", event_feed.MAX_EVENTS, event_feed.MAX_BYTES // 1024**2),
     # ---- operation
+    stated("operations/accounts.md", "A password has # to # characters", values.MIN_PASSWORD_CHARACTERS, values.MAX_PASSWORD_CHARACTERS),
     stated("operations/accounts.md", "within # s in the others", authentication.CACHE_SECONDS),
     stated("operations/accounts.md", "more than # s later", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),
     stated("operations/backup.md", "in ranges of # events", log_ranges.POSITIONS_PER_RANGE),
@@ -105,6 +116,21 @@ STATED = (
     stated("operations/install.md", "(# bytes with their names)", data_folder.MAX_SOCKET_PATH),
     stated("operations/install.md", "(uploads in progress, # MB)", in_compose(r"/tmp:size=(\d+)m")),
     stated("operations/install.md", "(working directory and home, # MB)", in_compose(r"/var/lib/bioscope:size=(\d+)m")),
+    stated("operations/mail.md", "verify it, within # minutes", minutes(LinkPurpose.VERIFY_EMAIL)),
+    stated("operations/mail.md", "accept it, within # days", LIFETIMES[LinkPurpose.ACCEPT_INVITATION].days),
+    stated("operations/mail.md", "choose it, within # minutes", minutes(LinkPurpose.RESET_PASSWORD)),
+    stated("operations/mail.md", "confirm it, within # minutes", minutes(LinkPurpose.CHANGE_EMAIL)),
+    stated("operations/mail.md", "The next attempt is after # s", MAILER.first_pause),
+    stated("operations/mail.md", "up to # minutes", MAILER.longest_pause / 60),
+    stated("operations/mail.md", "at first after # minute", delivery.DEFERRALS[0].total_seconds() / 60),
+    stated(
+        "operations/mail.md",
+        "# times within # hours",
+        len(delivery.DEFERRALS),
+        round(sum(delivery.DEFERRALS, timedelta()).total_seconds() / 3600),
+    ),
+    stated("operations/mail.md", "listed for # days", int(records.FAILURES_KEPT.split()[0])),
+    stated("operations/mail.md", "The newest # are kept", folder.KEPT_FILES),
     stated("operations/monitor.md", "hung for # s", heartbeat.STALE_AFTER_SECONDS),
     stated("operations/monitor.md", "seen within # s", dispatch_policy.WORKER_ALIVE_WITHIN.total_seconds()),
     stated("operations/monitor.md", "streams with more than # events", LONG_STREAM),
@@ -137,6 +163,11 @@ STATED = (
     stated("operations/upgrade.md", "a process waits # s for it", processes.DATABASE_WAIT_SECONDS),
     # ---- audit and images
     stated("audit.md", "every minute and every # events", signed_heads.SIGN_AFTER_EVENTS),
+    stated("audit.md", "# a minute from one network", access_budget.DEFAULT_LIMITS.refusals),
+    stated("audit.md", "one by one, and # from all networks together", access_budget.DEFAULT_LIMITS.all_refusals),
+    stated("audit.md", "of other accesses, # and #.", access_budget.DEFAULT_LIMITS.accesses, access_budget.DEFAULT_LIMITS.all_accesses),
+    stated("audit.md", "# records wait", access_log.DEFAULT_LIMITS.queued),
+    stated("audit.md", "(# by default), in ranges", GIVEN.access_log_days),
     stated("audit.md", "in ranges of # events", log_ranges.POSITIONS_PER_RANGE),
     stated("audit.md", "up to # uploads, or # chunks", lists_as_of.MAX_IMAGES, lists_as_of.MAX_CHUNKS),
     stated(

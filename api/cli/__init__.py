@@ -10,19 +10,23 @@ from pathlib import Path
 
 import click
 
-from api.cli import jobs, processes, remote, results, stack, statistics
+from api.cli import jobs, processes, remote, results, sessions, stack, statistics
 from api.cli.admin import (
+    access,
     audit,
     backup,
     config,
+    datasets,
     documents,
     external_models,
     images,
     keys,
+    mail,
     model_packages,
     models,
     policies,
     status,
+    teams,
     tokens,
     users,
 )
@@ -63,12 +67,16 @@ def main(data: Path | None) -> None:  # noqa: ARG001 - `DATA` of each command re
 
 for of_models in (model_packages.add, model_packages.test, model_packages.checks, external_models.add_external):
     models.models.add_command(of_models)
+for of_audit in (access.trail_log, access.who):
+    audit.audit.add_command(of_audit)
 main.add_section(
     "Everyday commands",
     stack.demo,
     stack.up,
     remote.login,
     remote.upload,
+    sessions.password,
+    sessions.sessions,
     remote.classify,
     jobs.jobs,
     results.results,
@@ -79,6 +87,8 @@ main.add_section(
     "Administration",
     users.users,
     tokens.tokens,
+    datasets.datasets,
+    teams.teams,
     models.models,
     policies.policies,
     images.images,
@@ -86,6 +96,7 @@ main.add_section(
     stack.doctor,
     config.config,
     keys.keys,
+    mail.mail,
     stack.migrate,
     backup.backup,
     backup.restore,

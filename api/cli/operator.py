@@ -45,14 +45,16 @@ def _signed_in_user(settings: Settings, log: "RecorderEventStore") -> "User | No
     """The user of the stored sign-in, if that is valid for this installation."""
     from application.authentication import signed_in
     from domain.errors import NotAuthenticated
+    from domain.user import User
 
     session_id = _stored_session(settings)
     if session_id is None:
         return None
     try:
-        return signed_in(session_id, log)[1]
+        account = signed_in(session_id, log)[1]
     except NotAuthenticated:
         return None
+    return account if isinstance(account, User) else None
 
 
 def _stored_session(settings: Settings) -> UUID | None:

@@ -22,14 +22,19 @@ def api() -> None:
     """Serve the HTTP API.
 
     In production, start it as a process of its own, as often as you like behind a proxy. `bioscope up` starts one. The address is
-    BIOSCOPE_HOST and BIOSCOPE_PORT.
+    BIOSCOPE_HOST and BIOSCOPE_PORT. Until there is an administrator, it prints the address at which the
+    first one creates an account.
     """
     settings = _process("api", "postgres_url", "redis_url")
 
+    from api.cli.setup_address import print_setup_address
     from infrastructure.embedded.supervisor import with_free_port
     from infrastructure.http.server import serve
+    from infrastructure.security.process_keys import process_keys
 
-    serve("api.cli.processes:asgi", with_free_port(settings))
+    settings = with_free_port(settings)
+    print_setup_address(settings, process_keys(settings, "api"))
+    serve("api.cli.processes:asgi", settings)
 
 
 def asgi() -> Any:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access import Role
+from domain.access import Grant, Role
 from domain.classification import JobStatus, Priority, Verdict
 from domain.model import OutputKind
 from domain.model_check import CheckReport, Environment
@@ -59,6 +59,40 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     unchecked: Annotated[int, Described(description="events of a newer release, whose content was not checked")]
     problem: Annotated[str | None, Described(description="the first problem")]
     discrepancies: Annotated[tuple[str, ...], Described(description="where other tables differ from the log")]
+    accesses: Annotated[int, Described(description="records of the trail of access")] = 0
+    accesses_since: Annotated[datetime | None, Described(description="time of its oldest record; older ones were removed")] = None
+
+
+class TrailLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A change, or an access."""
+
+    at: datetime
+    kind: Annotated[str, Described(description="change, or the kind of an access")]
+    outcome: Annotated[str, Described(description="allowed, refused or throttled")]
+    sentence: Annotated[str, Described(description="with the present names")]
+    position: Annotated[int, Described(description="in the log for a change, otherwise in the trail of access")]
+    actor: dict[str, Any]
+    key: Annotated[UUID | None, Described(description="API key of the request")]
+    object: Annotated[UUID | None, Described(description="what was changed, read or asked for")]
+    dataset: UUID | None
+    type: Annotated[str, Described(description="event type of a change")]
+    route: Annotated[str, Described(description="method and template of the route")]
+    request_id: Annotated[str, Described(description="empty for a change, and for an access that stands for several")]
+    address: Annotated[str | None, Described(description="of the client; null if it was erased")]
+    count: Annotated[int, Described(description="number of requests")]
+
+
+class LookAt(msgspec.Struct, frozen=True, kw_only=True):
+    """How often somebody looked at something in one way."""
+
+    actor: Annotated[UUID | None, Described(description="account or service")]
+    name: Annotated[str, Described(description="its present name")]
+    key: Annotated[UUID | None, Described(description="API key")]
+    key_name: str | None
+    kind: Annotated[str, Described(description="preview, download, export or admin_read")]
+    times: int
+    first: datetime
+    last: datetime
 
 
 class TrailEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +166,17 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     registered_at: datetime
     deleted: bool
     erased: bool
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """An open session."""
+
+    id: UUID
+    device: str
+    address: str
+    started_at: datetime
+    last_used_at: Annotated[datetime, Described(description="sign-in or newest refresh")]
+    is_current: Annotated[bool, Described(description="whether this command used it")] = False
 
 
 class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
@@ -352,6 +397,46 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     applied_at: Annotated[datetime | None, Described(description="when all results followed it; null before, and with --as-of")]
 
 
+class DatasetListed(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset that the caller may see."""
+
+    id: UUID
+    name: str
+    description: str | None
+    owner_id: UUID
+    owner_username: str | None
+    created_at: datetime
+    grant: Annotated[Grant, Described(description="what the caller may do")]
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant on a dataset, of an account or a team."""
+
+    kind: Literal["user", "team"]
+    user_id: Annotated[UUID | None, Described(description="null for a team")]
+    team_id: Annotated[UUID | None, Described(description="null for an account")]
+    name: Annotated[str | None, Described(description="user name, or name of the team")]
+    grant: Grant
+
+
+class TeamListed(msgspec.Struct, frozen=True, kw_only=True):
+    """A team of the caller."""
+
+    id: UUID
+    name: str
+    owner_id: UUID
+    owner_username: str | None
+    created_at: datetime
+    members: Annotated[int, Described(description="number of members")]
+
+
+class TeamMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A member of a team."""
+
+    user_id: UUID
+    username: str | None
+
+
 class ResultAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A label with its confidence and verdict."""
 
@@ -506,6 +591,31 @@ class ResultStatistics(msgspec.Struct, frozen=True, kw_only=True, rename={"first
     last: Annotated[date, Described(description="last day, in UTC")]
     group_by: tuple[str, ...]
     groups: Annotated[tuple[ResultGroup, ...], Described(description="those that have results")]
+
+
+class MailFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A mail that the server did not accept."""
+
+    position: Annotated[int, Described(description="of the event that causes the mail")]
+    reason: str
+    attempts: int
+    failed_at: Annotated[datetime, Described(description="time of the last attempt")]
+    next_attempt_at: Annotated[datetime | None, Described(description="null if the mail was refused for good")]
+
+
+class MailStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far mails were sent."""
+
+    sent_to: Annotated[str, Described(description="the SMTP server, or the folder")]
+    position: Annotated[
+        int, Described(description="up to which mails were sent, deferred or refused; it may lag behind events without mails")
+    ]
+    head: Annotated[int, Described(description="position of the newest event")]
+    problem: Annotated[str, Described(description="why no mail can be sent; empty if all is well")]
+    problem_since: datetime | None
+    deferred: Annotated[int, Described(description="mails that are tried again")]
+    refused: Annotated[int, Described(description="mails of the last 90 days that were refused for good")]
+    failures: Annotated[tuple[MailFailure, ...], Described(description="the newest 20")]
 
 
 class ConfigValue(msgspec.Struct, frozen=True, kw_only=True):

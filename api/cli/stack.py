@@ -34,18 +34,22 @@ MARKS = {"good": ("ok", "green"), "weak": ("weak", "yellow"), "wrong": ("wrong",
 def up(data: Path | None, port: int | None, *, verbose: bool, as_json: bool) -> None:
     """Start the whole system on this machine; Ctrl-C stops it.
 
-    It prints `ready: URL` on stdout when it serves requests.
+    It prints `ready: URL` on stdout when it serves requests. Until there is an administrator, it also prints the address at which the
+    first one creates an account, on stderr.
 
     Servers whose URL is set (BIOSCOPE_POSTGRES_URL, BIOSCOPE_KAFKA_URL, BIOSCOPE_REDIS_URL, BIOSCOPE_BLOBS_URL) are used; the others are
     embedded and keep their files in the data folder.
     """
+    from api.cli.setup_address import print_setup_address
     from infrastructure.embedded.supervisor import up as supervise
+    from infrastructure.security.process_keys import operator_keys
 
     def report_ready(running: Settings) -> None:
         if as_json:
             print_json(Running(url=running.base_url, data=str(running.data)))
         else:
             click.echo(f"ready: {running.base_url}")
+        print_setup_address(running, operator_keys(running))
 
     def prepare_and_describe(target: Settings) -> None:
         _describe_models(prepare(target), console=err)
@@ -72,7 +76,7 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
     The exit code is 1 if an image has no result or the log is not intact.
     """
     from api.cli.client.demo import print_demo, run_demo
-    from infrastructure.container import verify_log
+    from infrastructure.container import verify_access_trail, verify_log
     from infrastructure.embedded.supervisor import SupervisedStack
     from infrastructure.inference.models.bundled import micrographs
 
@@ -87,7 +91,7 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
                 email=email,
                 password=password,
                 folder=images or micrographs(),
-                verify=lambda: verification_of(verify_log(running, log)),
+                verify=lambda: verification_of(verify_log(running, log), verify_access_trail(running, log)),
                 progress=err,
             )
         if as_json:

@@ -23,6 +23,8 @@ def web_options(settings: Settings) -> WebOptions:
         anonymous_websockets_per_address=settings.anonymous_websockets_per_address,
         upload_max_bytes=settings.upload_max_bytes,
         model_max_bytes=settings.model_max_bytes,
+        registration=settings.registration_mode,
+        verifies_email=settings.verifies_email,
         secure_cookies=settings.public_url.startswith("https://"),
         live_rows_per_second=settings.live_rows_per_second,
         predictions=PredictionLimits(max_images=settings.kserve_max_images),

@@ -47,6 +47,7 @@ PARAMETERS: Final[Texts] = {
     "from": f"First day (UTC), such as `2026-03-01`, at most {MAX_DAYS - 1} days before `to`. Default: {DEFAULT_DAYS - 1} days before it",
     "group_by": f"Any of {', '.join(f'`{dimension}`' for dimension in Dimension)}, separated by commas. `version` includes `model`",
     "image_id": "Id of the image",
+    "invitation_id": "Id of the invitation",
     "is_online": "Only devices that are online, or only those that are not",
     "job_id": "Id of the classification",
     "key_id": "Id of the key",
@@ -65,6 +66,7 @@ PARAMETERS: Final[Texts] = {
     "result_id": "Id of the result",
     "retired": "Whether retired models are listed too",
     "service_id": "Id of the service account",
+    "session_id": "Id of the session",
     "sealed": "Whether private fields are encrypted, as in Kafka. Services always get them encrypted",
     "status_filter": f"Only jobs with this status: {', '.join(f'`{status}`' for status in JobStatus)}",
     "target_id": "Id of the job, dataset or model",
@@ -94,6 +96,21 @@ RESULT_FILTER: Final[Texts] = {
     "created_before": "Only results that were recorded before this time",
 }
 OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
+    "auditListed": {
+        "actor": "Only what this account, service or key did",
+        "object": "Only what concerns this thing, or anything in this dataset",
+        "kind": "Only this kind; `change` stands for the events of the log",
+        "outcome": "Only this outcome; changes were all `allowed`",
+        "from": "Only what was recorded at this time or later",
+        "to": "Only what was recorded before this time",
+        "order": "`newest` or `oldest` first",
+    },
+    "invitationsListed": {"status": "Only invitations with this status: `open`, `accepted` or `withdrawn`"},
+    "usersListed": {
+        "q": "Only accounts with this text in their e-mail address, user name or name. Case does not matter",
+        "role": "Only accounts with this role",
+        "status": "Only accounts with this status",
+    },
     "auditImages": {"about": "Id of the dataset", "limit": "How many uploads to look at for one page"},
     "auditResults": {"about": "Id of the image or job"},
     "classificationsListed": {
@@ -122,6 +139,7 @@ OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
 """By operation id."""
 
 SCHEMAS: Final[Texts] = {
+    "AccessOutcome": "Whether a request was allowed, refused, or refused since there had been too many.",
     "CheckReport": "What a check of a model package measured.",
     "Dependency": "Something that the API depends on.",
     "Environment": "Where a check ran. Results can differ between environments.",
@@ -133,6 +151,8 @@ SCHEMAS: Final[Texts] = {
     "Grant": "What an account may do with one dataset. Each grant includes those before it: `viewer` reads, `analyst` uploads and runs "
     "models, `editor` changes and deletes images, `owner` shares and deletes the dataset.",
     "Head": "A signed head: the log had this hash at this position.",
+    "InvitationStatus": "The state of an invitation.",
+    "MailRequested": "The answer to every request for a mail.",
     "Heads": "Signed heads, and the keys to verify them.",
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
@@ -160,6 +180,8 @@ SCHEMAS: Final[Texts] = {
     "differs from those that the model was trained with).",
     "application_past_Result": "What a model found in one image, and where the log holds it.",
     "domain_user_Status": "The status of an account. Only an `active` account can sign in.",
+    "TrailItem": "One line of the trail: a change, or an access.",
+    "TrailKind": "What a line of the trail is about. A change is an event of the log; all others are accesses.",
 }
 """Descriptions of schemas whose structs belong to other layers."""
 
@@ -231,7 +253,7 @@ EVENT: Final[Texts] = {
     "type": "Event type",
     "stream": "Id of the user, session, dataset, image, device, model or job that the event belongs to",
     "version": "Version of the stream after the event",
-    "actor": "Who caused the event: `id`, `kind` (`user`, `service` or `system`) and others",
+    "actor": "Who caused the event: `id`, `kind` (`user`, `service`, `system`, `pending` or `anonymous`) and others",
 }
 PROFILE: Final[Texts] = {
     "email": "E-mail address, 5 to 100 characters",
@@ -243,6 +265,7 @@ PROFILE: Final[Texts] = {
 }
 USERNAME: Final = "User name, 3 to 50 characters. Other users see it"
 NEW_PASSWORD: Final = f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters of any kind, and not easily guessed"
+LINK_TOKEN: Final = "as the link in the mail contains it"  # noqa: S105 - a text
 DEVICE: Final[Texts] = {
     "name": f"Name, {NAME}",
     "hostname": f"Host name, {NAME}. No two devices have the same",
@@ -260,6 +283,41 @@ TEAM: Final = {
 
 PROPERTIES: Final[Mapping[str, Texts]] = {
     "AddMember": {"email": "E-mail address of the account"},
+    "AcceptInvitation": {
+        "token": f"Token of the invitation, {LINK_TOKEN}",
+        **{name: PROFILE[name] for name in ("first_name", "last_name")},
+        "username": USERNAME,
+        "password": f"Password, {NEW_PASSWORD}",
+    },
+    "AccountId": {"id": "Id of the account"},
+    "ConfirmEmail": {"token": f"Token that was sent to the new address, {LINK_TOKEN}"},
+    "ForgotPassword": {"email": "E-mail address of the account"},
+    "Invitation": {
+        "id": "Id of the invitation",
+        "email": "E-mail address of the person. Null once the invitation is accepted or withdrawn",
+        "role": "Role of the account that it offers",
+        "status": "`open`, `accepted` or `withdrawn`",
+        "invited_by": "Id of the administrator",
+        "invited_at": "When it was first sent (UTC)",
+        "sent_at": "When it was last sent (UTC)",
+        "expires_at": "When its newest link stops working (UTC)",
+        "user_id": "Id of the account that was created. Null before",
+    },
+    "Invite": {"email": PROFILE["email"], "role": "Role of the account"},
+    "MailRequested": {"detail": "What happens next, as a sentence"},
+    "RequestVerification": {"email": "E-mail address of the registration"},
+    "ResetPassword": {"token": f"Token of the reset, {LINK_TOKEN}", "password": f"New password, {NEW_PASSWORD}"},
+    "SetUp": {
+        "token": "Token that the server printed at its start",
+        **{name: PROFILE[name] for name in ("email", "first_name", "last_name")},
+        "username": USERNAME,
+        "password": f"Password, {NEW_PASSWORD}",
+    },
+    "Verify": {
+        "token": f"Token of the verification, {LINK_TOKEN}",
+        "password": "Password that was chosen at registration",
+        "username": "Another user name than the requested one, if that is in use",
+    },
     "Address": ADDRESS,
     "Alive": {"status": "Always `ok`"},
     "Classification": CLASSIFICATION,
@@ -538,6 +596,14 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     },
     "PreviewPolicy": {"rules": "The rules to try"},
     "PromoterTeam": {"team_id": "Id of the team", "name": "Name of the team, if it exists"},
+    "OpenSession": {
+        "id": "Id of the session",
+        "device": "Browser or program and operating system, in words, from the sign-in",
+        "address": "Network address of the sign-in",
+        "started_at": "When the sign-in happened (UTC)",
+        "last_used_at": "When its newest access token was issued (UTC): at the sign-in or a refresh",
+        "is_current": "Whether this request belongs to it",
+    },
     "Promoter": {"user_id": "Id of the account", "username": "User name, if the account exists"},
     "OutputTensor": {
         "name": "Name of the output",
@@ -563,7 +629,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "shape": "Its size; -1 is the number of images",
     },
     "RegisterDevice": DEVICE,
-    "Registered": {"id": "Id of the account", "email": "E-mail address"},
+    "Registered": {"id": "Id of the account, or of the registration until its address is verified", "email": "E-mail address"},
     "Registration": {
         **{name: PROFILE[name] for name in ("email", "first_name", "last_name")},
         "username": USERNAME,
@@ -667,7 +733,8 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         **{name: text.partition(",")[0] for name, text in PROFILE.items()},
         "username": "User name",
         "role": "Role",
-        "status": "Status",
+        "status": "Status. `pending`: the address is not verified yet",
+        "pending_email": "New e-mail address that is not confirmed yet, in answers about your own account",
     },
     "IssueKey": {
         "name": f"Name for people, {NAME}",
@@ -717,6 +784,22 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         **RESULT,
         "position": "Position of the event that holds it",
         "outdated": "Whether a newer reader had found other pixels in the file by then",
+    },
+    "TrailItem": {
+        "at": "Time of the request (UTC)",
+        "kind": "What the line is about",
+        "outcome": "Whether the request was allowed",
+        "sentence": "The line as a sentence, with the present names",
+        "position": "Position in the log for a change, otherwise in the trail of access",
+        "actor": "Who it was: `kind`, and `id` if that is known",
+        "key": "API key of the request, if it had one",
+        "object": "What was changed, read or asked for. It need not exist",
+        "dataset": "Dataset of the object, if the request named one",
+        "type": "Event type of a change",
+        "route": "Method and template of the route",
+        "request_id": "Id of the request. Empty for a change, and for an access that stands for several requests",
+        "address": "Address of the client. Null for a change, and for a person who was erased",
+        "count": "Number of requests that the line stands for",
     },
 }
 """By schema and property."""

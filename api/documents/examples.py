@@ -27,6 +27,8 @@ KEY: Final = "f6a7b8c9-d0e1-4f2a-9b3c-4d5e6f7a8b0e"
 SERVICE: Final = "a7b8c9d0-e1f2-4a3b-8c4d-5e6f7a8b9c0f"
 SERVICE_KEY: Final = "b8c9d0e1-f2a3-4b4c-9d5e-6f7a8b9c0d10"
 COMMAND: Final = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c0d"
+SESSION: Final = "c3d4e5f6-a7b8-4c9d-8e0f-2a3b4c5d6e0e"
+SESSION_OF_COLLEAGUE: Final = "d5e6f7a8-b9c0-4d1e-8f2a-3b4c5d6e7f0f"
 SHA256_OF_IMAGE: Final = "8d1f6c4be2a97035d6e08c1f7b2a94e35c60d7f8a1b29e43076c5d8f1e2a3b4c"
 SHA256_OF_MODEL: Final = "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe"
 SHA256_OF_DECLARATION: Final = "1acabf58bce99a263de44fd1112d75df809a5cad834d8b39b442fc81648dcf70"
@@ -35,6 +37,12 @@ HASH: Final = "c0ffee254729296a45a3885639ac7e10f9d54979c0ffee254729296a45a38856"
 ACCESS_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI1ZjBjMWMwZSJ9.c2lnbmF0dXJl"  # noqa: S105 - signed by nobody
 REFRESH_TOKEN: Final = "q3Hn0vUu4m0Jr5mE1xY7kzT2bW8cQdL6sAfGhPiOjNy"  # noqa: S105 - issued by nobody
 API_KEY: Final = KeySecret(bytes(32)).text(UUID(KEY))  # without a secret
+INVITATION: Final = "f6a7b8c9-d0e1-4f2a-8b3c-4d5e6f7a8b0e"
+VERIFICATION_TOKEN: Final = "bsl_AFY1n7oWcQ2b"  # noqa: S105 - issued by nobody
+RESET_TOKEN: Final = "bsl_AVt0kGq4ZsXe"  # noqa: S105 - issued by nobody
+EMAIL_TOKEN: Final = "bsl_AmR7hYd2NwPu"  # noqa: S105 - issued by nobody
+INVITATION_TOKEN: Final = "bsl_A3xK9vBf6LjC"  # noqa: S105 - issued by nobody
+BOOTSTRAP_TOKEN: Final = "bsb_c0T8mEi5HgSa"  # noqa: S105 - issued by nobody
 SIGNED_TOKEN: Final = "AZbX3kY4v1Q7sT2uW5zR8nM0pL6jH9gF"  # noqa: S105 - issued by nobody
 EMAIL: Final = "ada@example.org"
 EMAIL_OF_COLLEAGUE: Final = "grace@example.org"
@@ -77,7 +85,20 @@ PROFILE: Final = {
     "institution": "Institute of Haematology",
     "department": None,
     "phone": None,
+    "pending_email": None,
 }
+INVITED: Final = {
+    "id": INVITATION,
+    "email": "grace@example.org",
+    "role": "researcher",
+    "status": "open",
+    "invited_by": USER,
+    "invited_at": MORNING,
+    "sent_at": MORNING,
+    "expires_at": "2026-03-09T09:00:00Z",
+    "user_id": None,
+}
+PERSON: Final = {"username": "grace", "first_name": "Grace", "last_name": "Hopper", "password": PASSWORD}
 FILTER: Final = {
     "path": "slide-7/*.tif",
     "uploaded_from": "2026-03-01T00:00:00Z",
@@ -241,6 +262,17 @@ TINY_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsY
 ABOUT_TEAM: Final = {"id": TEAM, "name": "Haematology", "owner_id": USER, "owner_username": "ada", "created_at": MORNING}
 
 SCHEMAS: Final[Mapping[str, Any]] = {
+    "AcceptInvitation": {"token": INVITATION_TOKEN, **PERSON},
+    "AccountId": {"id": "a7b8c9d0-e1f2-4a3b-8c4d-5e6f7a8b9c0f"},
+    "ConfirmEmail": {"token": EMAIL_TOKEN},
+    "ForgotPassword": {"email": EMAIL},
+    "Invitation": INVITED,
+    "Invite": {"email": "grace@example.org", "role": "researcher"},
+    "MailRequested": {"detail": "If the address is known here, a mail is on its way to it. Its link works for 30 minutes"},
+    "RequestVerification": {"email": EMAIL},
+    "ResetPassword": {"token": RESET_TOKEN, "password": "another horse battery 9"},
+    "SetUp": {"token": BOOTSTRAP_TOKEN, "email": "root@example.org", **PERSON, "username": "root"},
+    "Verify": {"token": VERIFICATION_TOKEN, "password": PASSWORD, "username": "barbara"},
     "Address": {"url": f"http://127.0.0.1:8000/api/blobs/{SIGNED_TOKEN}", "expires_in": 3600, "filename": FILENAME},
     "Alive": {"status": "ok"},
     "Classification": CLASSIFICATION,
@@ -391,6 +423,14 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     "DeclareModel": {"name": "vesicles"} | DECLARED,
     "MoveAlias": {"version": 1, "reason": "Validated on the slides of March"},
     "AnswerCount": {"label": "lymphocyte", "verdict": "clear", "count": 1},
+    "OpenSession": {
+        "id": SESSION,
+        "device": "Firefox on Windows",
+        "address": "192.0.2.17",
+        "started_at": MORNING,
+        "last_used_at": UPLOADED,
+        "is_current": True,
+    },
     "Policy": POLICY,
     "PolicyChange": {
         "position": 31,
@@ -495,6 +535,22 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "position": 21,
         "outdated": False,
     },
+    "TrailItem": {
+        "at": MORNING,
+        "kind": "download",
+        "outcome": "allowed",
+        "sentence": f"ada downloaded {FILENAME} (dataset Blood smears)",
+        "position": 7,
+        "actor": {"kind": "user", "id": USER, "name": "ada"},
+        "key": None,
+        "object": IMAGE,
+        "dataset": DATASET,
+        "type": "",
+        "route": "GET /api/images/{image_id}/download",
+        "request_id": "3f2b8e6c0d5a4c1e9b7a6d5c4b3a2f10",
+        "address": "192.0.2.7",
+        "count": 1,
+    },
     "WithdrawPolicy": {"reason": "The model in production is better now"},
 }
 """Of a body, by the name of its schema. A list has one entry."""
@@ -566,6 +622,7 @@ RESPONSES: Final[Mapping[str, Any]] = {
 PARAMETERS: Final[Mapping[str, str]] = {
     "about": DATASET,
     "check_id": CHECK,
+    "invitation_id": INVITATION,
     "alias": "production",
     "dataset_id": DATASET,
     "device_id": DEVICE,
@@ -579,6 +636,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "policy_scope": "dataset",
     "result_id": RESULT,
     "service_id": SERVICE,
+    "session_id": SESSION,
     "target_id": DATASET,
     "token": SIGNED_TOKEN,
     "team_id": TEAM,
@@ -595,6 +653,8 @@ OTHER_PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "datasetsWithdraw": {"user_id": COLLEAGUE},
     "modelsAddPromoter": {"user_id": COLLEAGUE},
     "modelsRemovePromoter": {"user_id": COLLEAGUE},
+    "sessionsEndAllOfUser": {"user_id": COLLEAGUE},
+    "sessionsEndOfUser": {"user_id": COLLEAGUE, "session_id": SESSION_OF_COLLEAGUE},
     "usersRemove": {"user_id": COLLEAGUE},
 }
 """By operation id."""

@@ -55,6 +55,7 @@ wait for a change.
 TAGS: Final = {
     "sessions": "Register, sign in, refresh the tokens, sign out",
     "teams": "Groups of accounts that share grants on datasets, and the right to promote models",
+    "accounts": "Verify an address, reset a password, accept an invitation, set up the installation",
     "datasets": "Groups of images, and who may use them",
     "images": "Upload micrographs, look at them, download them",
     "models": "Models that images can be classified with",
@@ -67,6 +68,7 @@ TAGS: Final = {
     "events": "The event stream, and the schemas of its events",
     "users": "Accounts and roles",
     "keys": "API keys of programs: personal access tokens, and service accounts",
+    "invitations": "Offers of an account with a role, sent by mail",
     "audit": "The history of one thing, and its earlier states",
     "health": "Checks for monitoring",
 }

@@ -11,14 +11,18 @@ METHODS: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")  # in working order
 QUERIES_BY_POST: Final = {"policiesPreview"}
 WITHOUT_COMMAND_HEADERS: Final = {
     "sessions",  # their results hold tokens, which are not kept for a repeat
+    "accounts",  # their callers have no session
     "inference",  # nothing is recorded
 }
 WITHOUT_MIN_POSITION: Final = {
     "serviceAccountsOne",
     "usersMe",
     "imagesBlob",
+    "auditListed",
     "auditState",
     "modelsPackage",
+    "sessionsListed",
+    "sessionsOfUser",
 }  # they read the log, or show what is needed at once
 TAGS_WITHOUT_MIN_POSITION: Final = {"events", "health", "inference"}
 WITHOUT_IF_MATCH: Final = {"devicesReport"}  # a sign of life does not depend on other changes

@@ -48,6 +48,11 @@ VERSIONED: Final = {
     "teamsOne",
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(
+        ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"),
+        ("ETag", "X-Event-Position"),
+    ),
+    "auditListed": ("X-Next-Cursor",),
     "auditTrail": ("X-Next-Cursor",),
     "auditImages": ("X-As-Of-Position", "X-Next-Cursor"),
     "auditResults": ("X-As-Of-Position", "X-Next-Cursor"),

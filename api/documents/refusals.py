@@ -30,6 +30,12 @@ EVERY_OPERATION: Final = {422}  # `as_of`, where it is not supported
 WITH_TOKEN: Final = {401, 403}
 WITH_BODY: Final = {400, 408, 413, 415}
 OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
+    "accountsAcceptInvitation": {403, 409},
+    "accountsConfirmEmail": {409},
+    "accountsForgotPassword": {429},
+    "accountsRequestVerification": {429},
+    "accountsSetUp": {409, 429},
+    "accountsVerify": {403, 409, 429},
     "classificationsRun": {404},
     "eventsLive": {429},
     "imagesBlob": {403, 416},
@@ -48,7 +54,7 @@ OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
     "sessionsLoginByForm": {401, 429},
     "sessionsLogout": {401, 403, 429},
     "sessionsRefresh": {401, 403, 429},
-    "sessionsRegister": {409, 429},
+    "sessionsRegister": {403, 409, 429},
 }
 """By operation id, what does not follow from method, path and security."""
 

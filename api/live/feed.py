@@ -14,6 +14,7 @@ from uuid import UUID
 
 from api.clock import utc_now
 from api.live.messages import INTERNAL_ERROR, UNAUTHENTICATED, Authenticated, CaughtUp, CloseConnection, ServerMessage, event_message
+from api.middleware.authentication import require_verified
 from application.authentication import Credential, read_credential
 from application.services import Claims
 from domain.access import Actor, Scope, require_scope
@@ -89,6 +90,7 @@ class LiveFeed:
         identity = await asyncio.to_thread(self._identities.authenticate, credential, network=self._network)
         if identity.actor.uses_key:
             require_scope(identity.actor, Scope.EVENTS_READ)
+        require_verified(identity.actor)
         if self._actor is not None and self._actor.id != identity.actor.id:
             raise NotAuthenticated("the token belongs to another account")
         self._credential, self._actor = credential, identity.actor

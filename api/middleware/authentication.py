@@ -7,17 +7,24 @@ from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 
+from api.access_notes import notes_of
 from api.clock import utc_now
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
-from application.authentication import IdentityCache, read_credential
+from application.authentication import PENDING, IdentityCache, read_credential
 from application.key_text import PresentedKey
 from application.limits.connection_slots import RECOGNISED, network_of
 from application.services import Services
-from domain.access import Scope, require_scope
-from domain.errors import DomainError, NotAuthenticated
+from domain.access import Actor, Scope, require_scope
+from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
+FOR_PENDING = {"pending": True}
+"""The `opt` of a route that a registration may call, too, before its address is verified."""
+NOT_VERIFIED: Final = (
+    "Your e-mail address is not verified yet: open the link in the mail that was sent to it, or request another one with "
+    "POST /api/auth/verification"
+)
 SIGNED_ADDRESSES: Final = "/api/blobs/"
 
 
@@ -42,8 +49,11 @@ class Authentication(AbstractAuthenticationMiddleware):
         if identity is None:
             network = network_of(peer_of(connection.scope, self._options.trusted_proxies))
             identity = await asyncio.to_thread(self._identities.authenticate, credential, network=network)
+        notes_of(connection.scope).actor = identity.actor
         if identity.actor.uses_key:
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
+        if not connection.route_handler.opt.get("pending"):
+            require_verified(identity.actor)
         mark_recognised(connection.scope)
         return AuthenticationResult(user=identity.actor, auth=identity)
 
@@ -76,3 +86,9 @@ def bearer(header: str | None) -> str | None:
     """The token of an Authorization header."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def require_verified(actor: Actor) -> None:
+    """Raises Forbidden for a registration whose address is not verified yet."""
+    if actor.kind == PENDING:
+        raise Forbidden(NOT_VERIFIED, reason="not_verified")

@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.allowed_hosts import REFUSED, AllowedHosts, is_under
 from api.middleware.body_timeout import BodyTimeout, Message, Receive
@@ -62,11 +63,13 @@ class OuterMiddleware:
         admission: Admission,
         has_credential: Callable[[Any], bool],
         drain: Callable[[], None],
+        accesses: AccessRecorder,
     ) -> None:
         self._app, self._options, self._observe_request, self.lifespan, self.drain = app, options, observe_request, lifespan, drain
         self._hosts = AllowedHosts(options)
         self._security_headers = (*SECURITY_HEADERS, HSTS) if options.secure_cookies else SECURITY_HEADERS
         self._admission, self._unlimited, self._has_credential = admission, Admission(), has_credential
+        self._accesses = accesses
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -155,6 +158,7 @@ class OuterMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
+                self._accesses.record(request.scope, request.status)
                 message["headers"] = self._headers(request, message.get("headers", ()))
             elif request.is_head and message["type"] == "http.response.body":
                 if request.is_complete:

@@ -40,12 +40,17 @@ def trail(about: UUID, *, others: Collection[int], log: EventStore, after: int =
     found = log.touching(about, others, after=after, maximum=maximum)
     if not found and log.event(about, 1) is None:
         raise NotFound(f"No events found for {about}")
+    return described(found, about=about, log=log)
+
+
+def described(found: Sequence[RecordedEvent], *, about: UUID | None, log: EventStore) -> list[Entry]:
+    """The entries of some events, each with a sentence about `about`, or about its own stream. Takes three queries."""
     log.prefetch(found)
     events = [log.decode(one) if is_known(one.type, one.schema_version) else None for one in found]
     actors = [_actor_of(recorded) for recorded in found]
     names = names_in(filter(None, events), _ids(actors), log)
-    described = zip(found, events, actors, strict=True)
-    return [_entry(recorded, event, Scene(about, actor, names)) for recorded, event, actor in described]
+    together = zip(found, events, actors, strict=True)
+    return [_entry(recorded, event, Scene(about or recorded.stream, actor, names)) for recorded, event, actor in together]
 
 
 def state_of(about: UUID, *, until: int, log: EventStore) -> State:

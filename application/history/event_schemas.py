@@ -18,8 +18,8 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 CIPHERTEXT: Final = {"type": "string", "pattern": f"^({SEALED_V1_PREFIX}|{SEALED_PREFIX})[A-Za-z0-9+/]+={{0,2}}$"}
 OWNERS: Final = {
     "originator_id": "the event's own stream",
-    "user_id": "the user named by `user_id`",
     "owner_id": "the account named by `owner_id`",
+    "user_id": "the account or registration named by `user_id`",
 }
 
 SHA256_HEX: Final = {"pattern": "^[0-9a-f]{64}$"}

@@ -21,12 +21,13 @@ FAILURES: Final = (NotAuthenticated, Forbidden)
 
 
 class SignInRates(msgspec.Struct, frozen=True, kw_only=True):
-    """Maximum failures: per account and address, per account from all addresses unknown to it, and per address; and registrations."""
+    """Maximum failures: per account and address, per account from all addresses unknown to it, and per address; registrations and mails."""
 
     account_and_address_per_minute: int = 5
     account_per_hour: int = 100
     address_per_minute: int = 300
     registrations_per_hour: int = 120
+    mails_per_hour: int = 5
 
 
 class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,16 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
     def registration(self, network: str) -> None:
         """Count one registration, whatever its result, since each one reveals whether an e-mail address is in use. Raises TooMany."""
         self.limits.take(RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS))
+
+    def mail(self, email: str, network: str) -> None:
+        """Count one request for a mail to `email`, whether or not the address is known here. Raises TooMany.
+
+        Requests from one network count with registrations.
+        """
+        self.limits.take(
+            RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS),
+            RateLimit(key=f"mail/{canonical(email)}", maximum=self.rates.mails_per_hour, seconds=HOUR_SECONDS),
+        )
 
     def _of_address(self, network: str) -> RateLimit:
         return RateLimit(key=f"password/address/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS)

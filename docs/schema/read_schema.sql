@@ -15,8 +15,28 @@ create table read.activity (
   primary key ("position")
 );
 create index activity_about on read.activity using gin (subjects);
-create index activity_of_account on read.activity using btree ((subjects[cardinality(subjects)]), "position") where ((dataset is null) or (type = any (array['DatasetShared'::text, 'DatasetShareWithdrawn'::text])));
+create index activity_of_account on read.activity using btree ((subjects[cardinality(subjects)]), "position") where ((dataset is null) or (type = any (array['DatasetShared'::text, 'DatasetShareWithdrawn'::text, 'DatasetTransferred'::text])));
 create index activity_of_dataset on read.activity using btree (dataset, "position") where (dataset is not null);
+
+-- Keys of programs: of service accounts, and of users. Names are in the log only.
+create table read.api_keys (
+  id          uuid not null,
+  version     integer not null,  -- Version of the stream.
+  owner_id    uuid not null,     -- Service account or user.
+  owner_kind  text not null,     -- service or user.
+  scopes      text[] not null,   -- What the key allows.
+  dataset_ids uuid[],            -- Datasets that the key reaches; null for all of its owner.
+  issued_by   uuid not null,     -- Refers to users.
+  issued_at   timestamptz not null,
+  expires_at  timestamptz not null,
+  revoked_at  timestamptz,       -- When it was revoked; null for a key that was not.
+  primary key (id)
+);
+create index api_keys_newest on read.api_keys using btree (issued_at, id);
+create index api_keys_of_owner on read.api_keys using btree (owner_id, issued_at, id);
+create trigger access_added after insert on read.api_keys referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.api_keys referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.api_keys referencing old table as changed for each statement execute function ops.follow_access();
 
 -- The position up to which the read models show the log. One row.
 create table read.checkpoint (
@@ -74,12 +94,15 @@ create index classifications_open on read.classifications using btree ("position
 
 -- Grants on datasets. All administrators share one subject, with one row for each dataset.
 create table read.dataset_access (
-  subject uuid not null,  -- User who has the grant, or the subject of administrators. Refers to users.
+  subject uuid not null,  -- User or team that has the grant, or the subject of administrators. Refers to users.
   dataset uuid not null,  -- Refers to datasets.
   role    text not null,  -- Grant: viewer, analyst, editor or owner.
   primary key (subject, dataset)
 );
 create index dataset_access_of on read.dataset_access using btree (dataset);
+create trigger access_added after insert on read.dataset_access referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.dataset_access referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.dataset_access referencing old table as changed for each statement execute function ops.follow_access();
 
 -- Datasets. Their images and results have their grants.
 create table read.datasets (
@@ -117,6 +140,14 @@ create table read.devices (
   last_seen        timestamptz,       -- Time when the device last came online. Later heartbeats: ops.devices_seen.
   removed          boolean not null,
   primary key (id)
+);
+
+-- What each subject may do with datasets: the highest of its own grant and those of its teams. Triggers write it.
+create table read.effective_access (
+  subject uuid not null,  -- User or team, the subject of administrators, or an API key that is limited to datasets.
+  dataset uuid not null,  -- Refers to datasets.
+  role    text not null,  -- Grant: viewer, analyst, editor or owner.
+  primary key (subject, dataset)
 );
 
 -- Images for which a job has no result.
@@ -176,6 +207,21 @@ create index images_of_blob on read.images using hash (sha256) where (not delete
 create index images_of_device on read.images using btree (device_id, uploaded_at, id) where ((not deleted) and (device_id is not null));
 create index images_planned on read.images using btree (dataset_id, "position") where ((not deleted) and (rejected is null));
 
+-- Invitations to create an account.
+create table read.invitations (
+  id         uuid not null,
+  version    integer not null,      -- Version of the stream.
+  email      text,                  -- Address of the person; null once the invitation was accepted or withdrawn.
+  role       text not null,         -- Role of the account: viewer, analyst, researcher or admin.
+  invited_by uuid not null,         -- Refers to users.
+  invited_at timestamptz not null,
+  sent_at    timestamptz not null,  -- When it was last sent.
+  status     text not null,         -- open, accepted or withdrawn.
+  user_id    uuid,                  -- Account that was created; null before. Refers to users.
+  primary key (id)
+);
+create index invitations_newest on read.invitations using btree (invited_at, id);
+
 -- Checks of uploaded model packages, and of versions again.
 create table read.model_checks (
   id           uuid not null,
@@ -202,15 +248,16 @@ create index model_checks_of on read.model_checks using btree (requested_by, req
 
 -- Models and their versions.
 create table read.models (
-  id          uuid not null,
-  version     integer not null,  -- Version of the stream.
-  name        text not null,
-  description text not null,
-  versions    jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, description, checks}.
-  aliases     jsonb not null,    -- Number of a version by alias, such as production.
-  created_at  timestamptz not null,
-  retired     boolean not null,  -- The model accepts no new jobs.
-  promoters   uuid[],            -- Users who may move its aliases and retire it; null if there are none. Refers to users.
+  id             uuid not null,
+  version        integer not null,  -- Version of the stream.
+  name           text not null,
+  description    text not null,
+  versions       jsonb not null,    -- List of {number, sha256, size, labels, review_below, added_at, added_by, digest, package, kind, label_texts, release, unit, description, checks}.
+  aliases        jsonb not null,    -- Number of a version by alias, such as production.
+  created_at     timestamptz not null,
+  retired        boolean not null,  -- The model accepts no new jobs.
+  promoters      uuid[],            -- Users who may move its aliases and retire it; null if there are none. Refers to users.
+  promoter_teams uuid[],            -- Teams whose members may do so; null if there are none. Refers to teams.
   primary key (id)
 );
 
@@ -252,6 +299,14 @@ create table read.policy_applications (
   primary key (id)
 );
 
+-- Registrations whose address is not verified yet.
+create table read.registrations (
+  id           uuid not null,
+  requested_at timestamptz not null,
+  primary key (id)
+);
+create index registrations_oldest on read.registrations using btree (requested_at, id);
+
 -- Results: one for each image of a job.
 create table read.results (
   id                uuid not null,
@@ -287,6 +342,30 @@ create trigger tally_counted after update on read.results referencing new table 
 create trigger tally_removed after delete on read.results referencing old table as changed for each statement execute function ops.count_results('-1');
 create trigger tally_uncounted after update on read.results referencing old table as changed for each statement execute function ops.count_results('-1');
 
+-- Accounts of programs.
+create table read.service_accounts (
+  id         uuid not null,
+  version    integer not null,  -- Version of the stream.
+  name       text not null,
+  created_by uuid not null,     -- Refers to users.
+  created_at timestamptz not null,
+  deleted    boolean not null,
+  primary key (id)
+);
+create index service_accounts_listed on read.service_accounts using btree (created_at, id) where (not deleted);
+
+-- Sessions. Addresses and agents are in the log only.
+create table read.sessions (
+  id         uuid not null,
+  version    integer not null,  -- Version of the stream.
+  user_id    uuid not null,     -- Account or registration that signed in. Refers to users.
+  started_at timestamptz not null,
+  ended_at   timestamptz,       -- When it was ended; null while it may be in use, and where it expired.
+  reason     text,              -- Why it was ended.
+  primary key (id)
+);
+create index sessions_of_user on read.sessions using btree (user_id, started_at, id);
+
 -- Results of each day, by all that they can be grouped by. Triggers on results write it.
 create table read.statistics (
   dataset_id    uuid not null,      -- Refers to datasets.
@@ -314,6 +393,32 @@ create table read.tallies (
   measured   bigint not null default 0,  -- How many of them are numbers, which have no confidence.
   primary key (dataset_id, minute)
 ) with (fillfactor=70);
+
+-- Members of teams.
+create table read.team_members (
+  team   uuid not null,  -- Refers to teams.
+  member uuid not null,  -- Refers to users.
+  primary key (team, member)
+);
+create index team_members_of on read.team_members using btree (member);
+create trigger access_added after insert on read.team_members referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.team_members referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.team_members referencing old table as changed for each statement execute function ops.follow_access();
+
+-- Teams.
+create table read.teams (
+  id         uuid not null,
+  version    integer not null,  -- Version of the stream.
+  name       text not null,
+  owner_id   uuid not null,     -- User who manages the team. Refers to users.
+  created_at timestamptz not null,
+  deleted    boolean not null,
+  primary key (id)
+);
+create index teams_listed on read.teams using btree (created_at, id) where (not deleted);
+create trigger access_added after insert on read.teams referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_changed after update on read.teams referencing new table as changed for each statement execute function ops.follow_access();
+create trigger access_removed after delete on read.teams referencing old table as changed for each statement execute function ops.follow_access();
 
 -- Accounts of people.
 create table read.users (
@@ -350,18 +455,20 @@ create index work_of_job on read.work using btree (job, number) where (job is no
 create index work_to_check on read.work using btree ("position") where (kind = 'check'::text);
 create index work_to_inspect on read.work using btree ("position") where (kind = 'inspect'::text);
 
--- Grants on datasets that are not deleted. Every query of users joins it.
+-- Effective grants on datasets that are not deleted. Every query of users joins it.
 create view read.visible as
  SELECT a.subject,
     a.dataset,
     a.role
-   FROM (read.dataset_access a
+   FROM (read.effective_access a
      JOIN read.datasets d ON ((d.id = a.dataset)))
   WHERE (NOT d.deleted);
 
 grant usage on schema read to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant delete, insert, select, update on table read.activity to bioscope_app, bioscope_projector;
 grant select on table read.activity to bioscope_api;
+grant delete, insert, select, update on table read.api_keys to bioscope_app, bioscope_projector;
+grant select on table read.api_keys to bioscope_api;
 grant delete, insert, select, update on table read.checkpoint to bioscope_app, bioscope_projector;
 grant select on table read.checkpoint to bioscope_api, bioscope_inference, bioscope_relay;
 grant delete, insert, select, update on table read.classifications to bioscope_app, bioscope_projector;
@@ -374,12 +481,16 @@ grant delete, insert, select, update on table read.dead_letters to bioscope_app,
 grant select on table read.dead_letters to bioscope_api;
 grant delete, insert, select, update on table read.devices to bioscope_app, bioscope_projector;
 grant select on table read.devices to bioscope_api;
+grant delete, insert, select, update on table read.effective_access to bioscope_app, bioscope_projector;
+grant select on table read.effective_access to bioscope_api;
 grant delete, insert, select, update on table read.failures to bioscope_app, bioscope_projector;
 grant select on table read.failures to bioscope_api;
 grant delete, insert, select, update on table read.folds to bioscope_app, bioscope_projector;
 grant select on table read.folds to bioscope_api;
 grant delete, insert, select, update on table read.images to bioscope_app, bioscope_projector;
 grant select on table read.images to bioscope_api;
+grant delete, insert, select, update on table read.invitations to bioscope_app, bioscope_projector;
+grant select on table read.invitations to bioscope_api;
 grant delete, insert, select, update on table read.model_checks to bioscope_app, bioscope_projector;
 grant select on table read.model_checks to bioscope_api;
 grant delete, insert, select, update on table read.models to bioscope_app, bioscope_projector;
@@ -392,12 +503,22 @@ grant delete, insert, select, update on table read.policies to bioscope_app, bio
 grant select on table read.policies to bioscope_api;
 grant delete, insert, select, update on table read.policy_applications to bioscope_app, bioscope_projector;
 grant select on table read.policy_applications to bioscope_api;
+grant delete, insert, select, update on table read.registrations to bioscope_app, bioscope_projector;
+grant select on table read.registrations to bioscope_api;
 grant delete, insert, select, update on table read.results to bioscope_app, bioscope_projector;
 grant select on table read.results to bioscope_api;
+grant delete, insert, select, update on table read.service_accounts to bioscope_app, bioscope_projector;
+grant select on table read.service_accounts to bioscope_api;
+grant delete, insert, select, update on table read.sessions to bioscope_app, bioscope_projector;
+grant select on table read.sessions to bioscope_api;
 grant delete, insert, select, update on table read.statistics to bioscope_app, bioscope_projector;
 grant select on table read.statistics to bioscope_api;
 grant delete, insert, select, update on table read.tallies to bioscope_app, bioscope_projector;
 grant select on table read.tallies to bioscope_api;
+grant delete, insert, select, update on table read.team_members to bioscope_app, bioscope_projector;
+grant select on table read.team_members to bioscope_api;
+grant delete, insert, select, update on table read.teams to bioscope_app, bioscope_projector;
+grant select on table read.teams to bioscope_api;
 grant delete, insert, select, update on table read.users to bioscope_app, bioscope_projector;
 grant select on table read.users to bioscope_api;
 grant delete, insert, select, update on table read.visible to bioscope_app, bioscope_projector;

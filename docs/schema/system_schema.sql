@@ -175,6 +175,28 @@ create table ops.heads (
   primary key ("position")
 );
 
+-- The position up to which mails were sent. One row.
+create table ops.mail_checkpoint (
+  one           boolean not null default true,
+  position      bigint not null,                 -- Position of the last event whose mails were sent, deferred or refused.
+  problem       text not null default ''::text,  -- Why no mail can be sent at present; empty if all is well.
+  problem_since timestamptz,                     -- Since when.
+  primary key (one),
+  constraint mail_checkpoint_one_check check (one)
+) with (fillfactor=10);
+
+-- Mails that the server did not accept. Names no address.
+create table ops.mail_failures (
+  position        bigint not null,       -- Position of the event that causes the mail.
+  number          integer not null,      -- Number of the mail among those of the event; 0 if the event cannot be read.
+  reason          text not null,         -- Reason of the last attempt.
+  attempts        integer not null,      -- Attempts so far.
+  failed_at       timestamptz not null,  -- Time of the last attempt.
+  next_attempt_at timestamptz,           -- Time of the next attempt; null if the mail was refused for good.
+  primary key ("position", number)
+);
+create index mail_failures_due on ops.mail_failures using btree (next_attempt_at) where (next_attempt_at is not null);
+
 -- Migrations that were applied.
 create table ops.migrations (
   number         integer not null,
@@ -328,7 +350,7 @@ declare
   newest    int;
   stream    es.streams;
   -- Events of several commands are written in one statement, unless something reads them before.
-  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed,ModelVersionAdded}';
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed}';
   positions bigint[];                                  -- of the events that are to be written so, and their hashes
   hashes    bytea[];
   holder    uuid;
@@ -395,7 +417,10 @@ begin
       for j in c .. cardinality(c_cmd) loop
         exit when c_cmd[j] <> i;
         select l.stream into holder from es.claims l where l.scope = c_scope[j] and l.digest = c_digest[j];
-        if c_claimed[j] and found and holder <> c_stream[j] then
+        if c_claimed[j] and found and holder <> c_stream[j] and not exists (
+          select from generate_series(c, j - 1) as r where not c_claimed[r] and c_stream[r] = holder
+            and (c_digest[r] is null or c_scope[r] = c_scope[j] and c_digest[r] = c_digest[j])
+        ) then
           verdict := 'taken';
           why := c_scope[j];
         end if;
@@ -437,15 +462,6 @@ begin
         if why is not null then
           verdict := 'refused';
         end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_api' then
-        why := ops.check_declaration(e_stream[j], e_state[j], ops.as_json(k_meta[i]) #>> '{actor,id}');
-        if why is not null then
-          verdict := 'refused';
-        end if;
-      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_inference'
-        and ops.as_json(e_state[j]) #>> '{version,kind}' = 'external' then
-        verdict := 'refused';
-        why := 'no package is an external classifier';
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
         why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
@@ -1152,6 +1168,108 @@ begin
   comment on column users.deleted is 'The account is closed.';
   comment on column users.erased is 'The data key was destroyed; private fields read [erased].';
 
+  create table registrations (
+    id           uuid        primary key,
+    requested_at timestamptz not null
+  );
+  create index registrations_oldest on registrations (requested_at, id);
+  comment on table registrations is 'Registrations whose address is not verified yet.';
+
+  create table invitations (
+    id         uuid        primary key,
+    version    integer     not null,
+    email      text,
+    role       text        not null,
+    invited_by uuid        not null,
+    invited_at timestamptz not null,
+    sent_at    timestamptz not null,
+    status     text        not null,
+    user_id    uuid
+  );
+  create index invitations_newest on invitations (invited_at, id);
+  comment on table invitations is 'Invitations to create an account.';
+  comment on column invitations.version is 'Version of the stream.';
+  comment on column invitations.email is 'Address of the person; null once the invitation was accepted or withdrawn.';
+  comment on column invitations.role is 'Role of the account: viewer, analyst, researcher or admin.';
+  comment on column invitations.invited_by is 'Refers to users.';
+  comment on column invitations.sent_at is 'When it was last sent.';
+  comment on column invitations.status is 'open, accepted or withdrawn.';
+  comment on column invitations.user_id is 'Account that was created; null before. Refers to users.';
+
+  create table sessions (
+    id         uuid        primary key,
+    version    integer     not null,
+    user_id    uuid        not null,
+    started_at timestamptz not null,
+    ended_at   timestamptz,
+    reason     text
+  );
+  create index sessions_of_user on sessions (user_id, started_at, id);
+  comment on table sessions is 'Sessions. Addresses and agents are in the log only.';
+  comment on column sessions.version is 'Version of the stream.';
+  comment on column sessions.user_id is 'Account or registration that signed in. Refers to users.';
+  comment on column sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
+  comment on column sessions.reason is 'Why it was ended.';
+
+  create table service_accounts (
+    id         uuid        primary key,
+    version    integer     not null,
+    name       text        not null,
+    created_by uuid        not null,
+    created_at timestamptz not null,
+    deleted    boolean     not null
+  );
+  create index service_accounts_listed on service_accounts (created_at, id) where not deleted;
+  comment on table service_accounts is 'Accounts of programs.';
+  comment on column service_accounts.version is 'Version of the stream.';
+  comment on column service_accounts.created_by is 'Refers to users.';
+
+  create table api_keys (
+    id          uuid        primary key,
+    version     integer     not null,
+    owner_id    uuid        not null,
+    owner_kind  text        not null,
+    scopes      text[]      not null,
+    dataset_ids uuid[],
+    issued_by   uuid        not null,
+    issued_at   timestamptz not null,
+    expires_at  timestamptz not null,
+    revoked_at  timestamptz
+  );
+  create index api_keys_newest on api_keys (issued_at, id);
+  create index api_keys_of_owner on api_keys (owner_id, issued_at, id);
+  comment on table api_keys is 'Keys of programs: of service accounts, and of users. Names are in the log only.';
+  comment on column api_keys.version is 'Version of the stream.';
+  comment on column api_keys.owner_id is 'Service account or user.';
+  comment on column api_keys.owner_kind is 'service or user.';
+  comment on column api_keys.scopes is 'What the key allows.';
+  comment on column api_keys.dataset_ids is 'Datasets that the key reaches; null for all of its owner.';
+  comment on column api_keys.issued_by is 'Refers to users.';
+  comment on column api_keys.revoked_at is 'When it was revoked; null for a key that was not.';
+
+  create table teams (
+    id         uuid        primary key,
+    version    integer     not null,
+    name       text        not null,
+    owner_id   uuid        not null,
+    created_at timestamptz not null,
+    deleted    boolean     not null
+  );
+  create index teams_listed on teams (created_at, id) where not deleted;
+  comment on table teams is 'Teams.';
+  comment on column teams.version is 'Version of the stream.';
+  comment on column teams.owner_id is 'User who manages the team. Refers to users.';
+
+  create table team_members (
+    team   uuid not null,
+    member uuid not null,
+    primary key (team, member)
+  );
+  create index team_members_of on team_members (member);
+  comment on table team_members is 'Members of teams.';
+  comment on column team_members.team is 'Refers to teams.';
+  comment on column team_members.member is 'Refers to users.';
+
   -- ---- datasets --------------------------------------------------------------------------------------------------------------------
   create table datasets (
     id          uuid        primary key,
@@ -1175,13 +1293,48 @@ begin
   );
   create index dataset_access_of on dataset_access (dataset);
   comment on table dataset_access is 'Grants on datasets. All administrators share one subject, with one row for each dataset.';
-  comment on column dataset_access.subject is 'User who has the grant, or the subject of administrators. Refers to users.';
+  comment on column dataset_access.subject is 'User or team that has the grant, or the subject of administrators. Refers to users.';
   comment on column dataset_access.dataset is 'Refers to datasets.';
   comment on column dataset_access.role is 'Grant: viewer, analyst, editor or owner.';
 
+  create table effective_access (
+    subject uuid not null,
+    dataset uuid not null,
+    role    text not null,
+    primary key (subject, dataset)
+  );
+  comment on table effective_access is 'What each subject may do with datasets: the highest of its own grant and those of its teams. Triggers write it.';
+  comment on column effective_access.subject is 'User or team, the subject of administrators, or an API key that is limited to datasets.';
+  comment on column effective_access.dataset is 'Refers to datasets.';
+  comment on column effective_access.role is 'Grant: viewer, analyst, editor or owner.';
+  create trigger access_added after insert on dataset_access
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on dataset_access
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on dataset_access
+    referencing old table as changed for each statement execute function ops.follow_access();
+  create trigger access_added after insert on team_members
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on team_members
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on team_members
+    referencing old table as changed for each statement execute function ops.follow_access();
+  create trigger access_added after insert on teams
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on teams
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on teams
+    referencing old table as changed for each statement execute function ops.follow_access();
+  create trigger access_added after insert on api_keys
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_changed after update on api_keys
+    referencing new table as changed for each statement execute function ops.follow_access();
+  create trigger access_removed after delete on api_keys
+    referencing old table as changed for each statement execute function ops.follow_access();
+
   create view visible as
-    select a.subject, a.dataset, a.role from dataset_access a join datasets d on d.id = a.dataset where not d.deleted;
-  comment on view visible is 'Grants on datasets that are not deleted. Every query of users joins it.';
+    select a.subject, a.dataset, a.role from effective_access a join datasets d on d.id = a.dataset where not d.deleted;
+  comment on view visible is 'Effective grants on datasets that are not deleted. Every query of users joins it.';
 
   -- ---- images and devices ----------------------------------------------------------------------------------------------------------
   create table images (
@@ -1268,7 +1421,8 @@ begin
     aliases     jsonb       not null,
     created_at  timestamptz not null,
     retired     boolean     not null,
-    promoters   uuid[]
+    promoters   uuid[],
+    promoter_teams uuid[]
   );
   comment on table models is 'Models and their versions.';
   comment on column models.version is 'Version of the stream.';
@@ -1276,6 +1430,7 @@ begin
   comment on column models.aliases is 'Number of a version by alias, such as production.';
   comment on column models.retired is 'The model accepts no new jobs.';
   comment on column models.promoters is 'Users who may move its aliases and retire it; null if there are none. Refers to users.';
+  comment on column models.promoter_teams is 'Teams whose members may do so; null if there are none. Refers to teams.';
 
   create table model_checks (
     id           uuid        primary key,
@@ -1579,7 +1734,7 @@ begin
   create index activity_about on activity using gin (subjects);
   create index activity_of_dataset on activity (dataset, position) where dataset is not null;
   create index activity_of_account on activity ((subjects[cardinality(subjects)]), position)
-    where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn']);
+    where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
   comment on table activity is 'All events, without their content: for live events and audit trails.';
   comment on column activity.position is 'Position of the event.';
   comment on column activity.at is 'Time of the event.';
@@ -1795,6 +1950,85 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION ops.follow_access()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare
+  path     constant text := current_setting('search_path');
+  subjects uuid[];
+  affected uuid[];
+begin
+  if not exists (select from changed) then
+    return null;
+  end if;
+  if current_schema() is distinct from tg_table_schema then
+    perform set_config('search_path', quote_ident(tg_table_schema), true);
+  end if;
+  if tg_table_name = 'dataset_access' then
+    select array_agg(subject), array_agg(dataset) into subjects, affected from (
+      select c.subject, c.dataset from changed c
+      union select m.member, c.dataset from changed c join team_members m on m.team = c.subject
+    ) pairs;
+  elsif tg_table_name = 'team_members' then
+    select array_agg(c.member), array_agg(a.dataset) into subjects, affected from changed c join dataset_access a on a.subject = c.team;
+  elsif tg_table_name = 'teams' then
+    select array_agg(m.member), array_agg(a.dataset) into subjects, affected
+      from changed c join team_members m on m.team = c.id join dataset_access a on a.subject = c.id;
+  end if;
+  if subjects is not null then
+    with pairs as materialized (select distinct subject, dataset from unnest(subjects, affected) as p (subject, dataset)),
+    granted as (
+      select p.subject, p.dataset, a.role from pairs p join dataset_access a on a.subject = p.subject and a.dataset = p.dataset
+      union all
+      select p.subject, p.dataset, a.role from pairs p
+        join team_members m on m.member = p.subject
+        join teams t on t.id = m.team and not t.deleted
+        join dataset_access a on a.subject = m.team and a.dataset = p.dataset
+    ),
+    highest as materialized (
+      select distinct on (subject, dataset) subject, dataset, role from granted
+      order by subject, dataset, array_position(array['owner', 'editor', 'analyst', 'viewer'], role)
+    ),
+    ended as (
+      delete from effective_access e using pairs p
+        where e.subject = p.subject and e.dataset = p.dataset
+          and not exists (select from highest h where h.subject = p.subject and h.dataset = p.dataset)
+    )
+    insert into effective_access as e (subject, dataset, role) select subject, dataset, role from highest
+      on conflict (subject, dataset) do update set role = excluded.role where e.role <> excluded.role;
+    select array_agg(k.id), array_agg(p.dataset) into subjects, affected
+      from unnest(subjects, affected) as p (subject, dataset)
+      join api_keys k on k.owner_id = p.subject and k.owner_kind = 'user' and p.dataset = any(k.dataset_ids);
+  elsif tg_table_name = 'api_keys' then
+    select array_agg(c.id), array_agg(d.dataset) into subjects, affected from changed c cross join unnest(c.dataset_ids) as d (dataset);
+  end if;
+  if subjects is not null then
+    with pairs as materialized (select distinct subject, dataset from unnest(subjects, affected) as p (subject, dataset)),
+    allowed as materialized (
+      select p.subject, p.dataset, e.role from pairs p
+        join api_keys k on k.id = p.subject and k.revoked_at is null and k.owner_kind = 'user'
+        join effective_access e on e.subject = k.owner_id and e.dataset = p.dataset
+      union all
+      select p.subject, p.dataset,
+          case when 'images:write' = any(k.scopes) then 'editor' when 'jobs:run' = any(k.scopes) then 'analyst' else 'viewer' end
+        from pairs p join api_keys k on k.id = p.subject and k.revoked_at is null and k.owner_kind = 'service'
+        where k.scopes && array['images:write', 'jobs:run', 'images:read', 'datasets:read', 'results:read', 'events:read']
+    ),
+    ended as (
+      delete from effective_access e using pairs p
+        where e.subject = p.subject and e.dataset = p.dataset
+          and not exists (select from allowed a where a.subject = p.subject and a.dataset = p.dataset)
+    )
+    insert into effective_access as e (subject, dataset, role) select subject, dataset, role from allowed
+      on conflict (subject, dataset) do update set role = excluded.role where e.role <> excluded.role;
+  end if;
+  if current_setting('search_path') <> path then
+    perform set_config('search_path', path, true);
+  end if;
+  return null;
+end $function$;
+
 revoke execute on function es.refuse() from public;
 revoke execute on function es.framed(bytea) from public;
 revoke execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) from public;
@@ -1838,6 +2072,7 @@ revoke execute on function ops.check_declaration(uuid,bytea,text) from public;
 revoke execute on function ops.may_add_models(uuid) from public;
 revoke execute on function ops.check_version(json) from public;
 revoke execute on function ops.count_results() from public;
+revoke execute on function ops.follow_access() from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
@@ -1871,6 +2106,8 @@ grant select on table ops.external_waits to bioscope_api, bioscope_app;
 grant insert, select on table ops.heads to bioscope_app, bioscope_relay;
 grant select on table ops.heads to bioscope_api;
 grant delete, insert, select, update on table ops.known_addresses to bioscope_api, bioscope_app;
+grant select, update on table ops.mail_checkpoint to bioscope_api, bioscope_app;
+grant delete, insert, select, update on table ops.mail_failures to bioscope_api, bioscope_app;
 grant select on table ops.migrations to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant select on table ops.relay to bioscope_api;
 grant select, update on table ops.relay to bioscope_app, bioscope_relay;

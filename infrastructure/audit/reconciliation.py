@@ -1,4 +1,4 @@
-"""Compare the claims, password hashes and data keys of accounts and devices with the log.
+"""Compare the claims, password hashes and data keys of accounts, registrations, invitations and devices with the log.
 
 They are stored in tables beside the log, so that they can be deleted. Write access to the database is enough to replace them.
 """
@@ -14,12 +14,15 @@ import msgspec
 import psycopg
 import structlog
 
+from application import bootstrap
 from application.passwords import PASSWORD
 from application.ports import RecordedEvent
 from domain.device import Device, DeviceCameOnline, DeviceWentOffline
 from domain.errors import Unavailable
 from domain.events import State
-from domain.registry import NOUN_OF, NOUNS, is_known
+from domain.invitation import Invitation
+from domain.registration import Registration
+from domain.registry import ERASING, NOUN_OF, NOUNS, is_known
 from domain.service_account import ServiceAccount
 from domain.user import User, commitment
 from infrastructure.eventstore.codec import Undecodable, is_sealed_by_its_stream
@@ -33,6 +36,8 @@ SUBJECTS_PER_QUERY: Final = 100  # accounts and devices
 PAUSE_SECONDS: Final = 0.2
 STOP_TIMEOUT_SECONDS: Final = 1.0
 KEY: Final = "key"
+RECONCILED_NOUNS: Final = frozenset({"user", "device", "registration", "invitation", "service_account"})
+ERASING_TYPES: Final = frozenset(kind.__name__ for kind in ERASING)
 IGNORED_TYPES: Final = (
     DeviceCameOnline.__name__,
     DeviceWentOffline.__name__,
@@ -125,7 +130,7 @@ def _problems(log: PostgresEventStore, history: Sequence[RecordedEvent], stored:
     if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
         return  # an event of a newer release may explain everything
     noun = NOUN_OF.get(history[0].type) if history else None
-    if noun not in {"user", "device", "service_account"}:
+    if noun not in RECONCILED_NOUNS:
         if stored.claims or PASSWORD in stored.secrets:
             yield "it has a claim or a password, but the log has no such account or device"
         return
@@ -138,13 +143,13 @@ def _problems(log: PostgresEventStore, history: Sequence[RecordedEvent], stored:
     except Undecodable:
         yield "an event about it cannot be read"
         return
-    if isinstance(state, User):
+    if isinstance(state, User | Registration):
         yield from _password_problems(state, stored.secrets.get(PASSWORD))
-    yield from _claim_problems(log, _claims_of(state), stored.claims)
+    yield from _claim_problems(log, _claims_of(state), stored.claims, optional=_optional_claims_of(state))
 
 
 def _key_problem(log: PostgresEventStore, history: Sequence[RecordedEvent], wrapped: bytes | None) -> str | None:
-    erased = any(one.type == "UserErased" for one in history)
+    erased = any(one.type in ERASING_TYPES for one in history)
     if erased:
         return None if wrapped is None else "its data key was destroyed but exists again"
     if wrapped is None:
@@ -166,10 +171,11 @@ def _folded(log: PostgresEventStore, noun: str, history: Sequence[RecordedEvent]
     return state  # type: ignore[no-any-return]
 
 
-def _password_problems(account: User, stored: bytes | None) -> Iterator[str]:
-    if account.deleted:
+def _password_problems(account: User | Registration, stored: bytes | None) -> Iterator[str]:
+    is_closed = account.deleted if isinstance(account, User) else not account.is_open
+    if is_closed:
         if stored is not None:
-            yield "the account is closed but has a password"
+            yield "it is closed but has a password"
     elif stored is None:
         if account.password_commitment:
             yield "its password hash is missing"
@@ -185,11 +191,27 @@ def _claims_of(state: State | None) -> dict[str, str]:
             return {"hostname": state.hostname}
         case ServiceAccount(deleted=False):
             return {"service": state.name}
+        case Invitation() if state.is_open:
+            return {"invitation": state.email}
         case _:
             return {}
 
 
-def _claim_problems(log: PostgresEventStore, expected: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
+def _optional_claims_of(state: State | None) -> dict[str, str]:
+    """Claims that a stream may have: only the newest registration of an address has one, and only the first administrator."""
+    match state:
+        case User(deleted=False):
+            return {bootstrap.SCOPE: bootstrap.FIRST}
+        case Registration() if state.is_open:
+            return {"registration": state.email}
+        case _:
+            return {}
+
+
+def _claim_problems(
+    log: PostgresEventStore, expected: Mapping[str, str], stored: Mapping[str, Sequence[bytes]], *, optional: Mapping[str, str]
+) -> Iterator[str]:
+    expected = {**expected, **{scope: value for scope, value in optional.items() if scope in stored}}
     for scope, value in expected.items():
         forms = log.claim_forms(scope, value)
         digests = stored.get(scope, ())

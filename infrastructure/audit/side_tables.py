@@ -9,8 +9,8 @@ import msgspec
 
 from application.ports import RecordedEvent
 from domain.device import DeviceRegistered
-from domain.registry import is_known
-from domain.user import UserErased, UserRegistered
+from domain.registry import ERASING, is_known
+from domain.user import UserRegistered
 from infrastructure.audit.reconciliation import discrepancies, named_subjects
 from infrastructure.eventstore.codec import subject_of
 from infrastructure.eventstore.event_store import PostgresEventStore
@@ -134,7 +134,7 @@ class TableAudit:
         yield from self._found
         yield from self._unknown_commands()
         yield from self._unknown_streams()
-        erased = self._log.having(self._keyless, UserErased)
+        erased = self._log.having(self._keyless, *ERASING)
         keyless = self._keyless - self._subjects - erased - self._unread
         yield from (f"{subject}: its data key is missing, but it was not erased" for subject in sorted(keyless))
         yield from map(str, discrepancies(self._log, sorted(self._subjects | named_subjects(self._log))))

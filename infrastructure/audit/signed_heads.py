@@ -23,7 +23,9 @@ log = structlog.get_logger()
 
 SIGN_INTERVAL_SECONDS: Final = 60.0
 SIGN_AFTER_EVENTS: Final = 1000
-FIRST_DAY_NAME: Final = "heads/began"  # the blob that contains the day of the first head
+FOLDER: Final = "heads"
+FIRST_DAY: Final = "began"  # the blob that contains the day of the first head
+FIRST_DAY_NAME: Final = f"{FOLDER}/{FIRST_DAY}"
 ONE_DAY: Final = timedelta(days=1)
 MAX_CLOCK_DIFFERENCE: Final = 2 * ONE_DAY  # the clocks of the relay and of this process may each be wrong by a day
 OLDEST_DAY: Final = date(2026, 1, 1)  # no head was signed earlier, so an earlier day is forged
@@ -123,10 +125,13 @@ class HeadSigner:
 
 
 class HeadArchive:
-    """Heads in the blob store, one file per day, so that each file is small and its name is known without a listing."""
+    """Heads in the blob store, one file per day, so that each file is small and its name is known without a listing.
 
-    def __init__(self, blobs: BlobStore) -> None:
-        self._blobs = blobs
+    `folder` is that of the files, `line` decodes a head.
+    """
+
+    def __init__(self, blobs: BlobStore, *, folder: str = FOLDER, line: "msgspec.json.Decoder[Any] | None" = None) -> None:
+        self._blobs, self._folder, self._line = blobs, folder, line or _line
         self._day: date | None = None
         self._archived: list[SignedHead] = []
         self._pending: list[SignedHead] = []
@@ -141,7 +146,7 @@ class HeadArchive:
         if day != self._day:
             self._load_day(day)
         together = [*self._archived, *self._pending]
-        self._blobs.put_derived(_name(day), b"\n".join(map(msgspec.json.encode, together)), JSON_LINES)
+        self._blobs.put_derived(self._name(day), b"\n".join(map(msgspec.json.encode, together)), JSON_LINES)
         self._archived, self._pending = together, []
 
     def everything(self, *, since: date | None, until: date) -> Iterator[SignedHead]:
@@ -156,20 +161,30 @@ class HeadArchive:
 
     def _first_day(self) -> date | None:
         """The day of the first head. Raises ValueError for invalid content."""
-        first = self._read(FIRST_DAY_NAME)
+        first = self._read(self._name(FIRST_DAY))
         day = date.fromisoformat(first.decode()) if first else None
         if day is not None and day < OLDEST_DAY:
             raise ValueError(day)
         return day
 
     def _load_day(self, day: date) -> None:
-        if self._read(FIRST_DAY_NAME) is None:
-            self._blobs.put_derived(FIRST_DAY_NAME, day.isoformat().encode(), "text/plain")
+        if self._read(self._name(FIRST_DAY)) is None:
+            self._blobs.put_derived(self._name(FIRST_DAY), day.isoformat().encode(), "text/plain")
         self._archived, self._day = self._of(day), day
 
     def _of(self, day: date) -> list[SignedHead]:
-        found = self._read(_name(day)) or b""
-        return [_head_of_line(line) for line in found.splitlines()]
+        found = self._read(self._name(day)) or b""
+        return [self._head(line) for line in found.splitlines()]
+
+    def _head(self, line: bytes) -> SignedHead:
+        try:
+            head: SignedHead = self._line.decode(line)
+        except msgspec.MsgspecError:
+            return UNSIGNED
+        return head
+
+    def _name(self, part: date | str) -> str:
+        return f"{self._folder}/{part}"
 
     def _read(self, name: str) -> bytes | None:
         """The content of a blob. One that is too large gives invalid content."""
@@ -186,20 +201,9 @@ def all_heads(log: PostgresEventStore, blobs: BlobStore) -> list[SignedHead]:
     return [*table, *HeadArchive(blobs).everything(since=since, until=datetime.now(UTC).date())]
 
 
-def _head_of_line(line: bytes) -> SignedHead:
-    try:
-        return _line.decode(line)
-    except msgspec.MsgspecError:
-        return UNSIGNED
-
-
 def _head_of_row(row: tuple[Any, ...]) -> SignedHead:
     position, digest, signed_at, signature, key_id = row
     return SignedHead(position=position, hash=digest, signed_at=signed_at.astimezone(UTC), signature=signature, key_id=key_id)
-
-
-def _name(day: date) -> str:
-    return f"heads/{day.isoformat()}"
 
 
 def _row(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:

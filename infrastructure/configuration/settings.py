@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
@@ -227,6 +230,8 @@ def _problem_of(field: msgspec.structs.FieldInfo, text: str) -> str | None:
         return problem
     if field.name == "host" and not _is_host(text):
         return f"must be a host name or an IP address, without scheme, port and brackets, not {text!r}"
+    if field.name == "mail_from" and not _is_sender(text):
+        return f"must be an address, or a name and an address like BioScopeAI <bioscope@example.org>, not {text!r}"
     try:
         value = _value(field.type, text)
         if field.name == "trusted_proxies":
@@ -258,3 +263,11 @@ def _is_host(text: str) -> bool:
         return bool(ip_address(text))
     except ValueError:
         return HOST_NAME.fullmatch(text) is not None
+
+
+def _is_sender(text: str) -> bool:
+    address = parseaddr(text)[1]
+    try:
+        return text.isprintable() and address.isascii() and Address(addr_spec=address).addr_spec == address
+    except (ValueError, IndexError, HeaderParseError):
+        return False

@@ -68,6 +68,12 @@ def _blobs(value: str) -> str | None:
     return f"must be s3://BUCKET or the path of a folder{_found(value)}"
 
 
+def _smtp(value: str) -> str | None:
+    if (parts := _split(value)) is not None and parts.password is not None:
+        return "must not contain a password: write it into a file, and name that in BIOSCOPE_SMTP_PASSWORD_FILE"
+    return _SMTP(value)
+
+
 def _split(value: str) -> SplitResult | None:
     """The parts, or None for an invalid URL, such as one with unescaped characters in its password."""
     try:
@@ -92,6 +98,11 @@ def _has_socket_path(parts: SplitResult) -> bool:
     return parts.scheme != "unix" or bool(parts.path)
 
 
+def _is_server(parts: SplitResult) -> bool:
+    return _has_host(parts) and parts.path in {"", "/"}
+
+
+_SMTP = _url("smtp", "smtps", example="smtps://USER@mail.example.org", needs=_is_server)
 _POSTGRES = _url("postgresql", "postgres", example="postgresql://USER:PASSWORD@HOST:5432/DATABASE")
 RULES: Final[Mapping[str, Rule]] = {
     "postgres_url": _POSTGRES,
@@ -101,5 +112,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "blobs_url": _blobs,
     "blobs_endpoint": _url("http", "https", example="https://objects.example.org", needs=_has_host),
     "blobs_public_endpoint": _url("http", "https", example="https://objects.example.org", needs=_has_host),
+    "smtp_url": _smtp,
     "public_url": _url("http", "https", example="https://bioscope.example.org", needs=_has_host),
 }

@@ -110,7 +110,7 @@ class RecorderEventStore:
         secrets: Sequence[Secret] = (),
     ) -> AppendResult:
         self._refuse_what_not_all_understand(events)
-        self._refuse_claims_in_earlier_forms(claims)
+        self._refuse_claims_in_earlier_forms(claims, releases)
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
         try:
             with self._changes.counted(command, events) if self._changes else nullcontext():
@@ -129,14 +129,15 @@ class RecorderEventStore:
                 raise UpgradeUnderWay(printable(lacking), type_name, schema_version)
             self._written.add((type_name, schema_version))
 
-    def _refuse_claims_in_earlier_forms(self, claims: Sequence[UniqueClaim]) -> None:
+    def _refuse_claims_in_earlier_forms(self, claims: Sequence[UniqueClaim], releases: Sequence[ReleasedClaim]) -> None:
         """Check claims that were stored with earlier digests, before the append; `es.append` checks the current digest.
 
         No process writes earlier digests any more, so there is no race. Raises Taken.
         """
+        released = {release.stream for release in releases}
         for claim in claims:
             _, *earlier = self._digests.forms(claim.scope, claim.value)
-            if self.recorder.select_claim(claim.scope, earlier) not in {None, claim.stream}:
+            if self.recorder.select_claim(claim.scope, earlier) not in {None, claim.stream, *released}:
                 raise _taken(claim.scope)
 
     def outcome(self, command: Command) -> AppendResult | None:

@@ -43,8 +43,18 @@ DEFAULT_LIMITS: Final = HealthLimits()
 class DependencyChecks:
     """Implements `HealthChecks`."""
 
-    def __init__(self, settings: Settings, *, reads: QueryDatabase, blobs: BlobStore, limits: HealthLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reads: QueryDatabase,
+        blobs: BlobStore,
+        limits: HealthLimits = DEFAULT_LIMITS,
+        access_trail_fails: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`access_trail_fails` is the number of seconds for which the trail of access could not be written; None while it can."""
         self._settings, self._reads, self._blobs, self._limits = settings, reads, blobs, limits
+        self._access_trail_fails = access_trail_fails
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url,
             socket_connect_timeout=limits.check_seconds,
@@ -69,7 +79,7 @@ class DependencyChecks:
 
     async def _examine(self) -> list[DependencyHealth]:
         probes: Mapping[str, HealthProbe] = {
-            "postgres relay projector scheduler inference inference-bridge": self._probe_postgres,
+            "postgres relay projector scheduler inference inference-bridge mail": self._probe_postgres,
             "kafka": self._probe_kafka,
             "redis": self._probe_redis,
             "blobs": self._probe_blobs,
@@ -77,7 +87,12 @@ class DependencyChecks:
         seconds = self._limits.check_seconds
         results = await asyncio.gather(*(_within_timeout(names.split(), probe, seconds) for names, probe in probes.items()))
         loops = crash_loops(crashes_file(self._settings.data))
-        return [_crashing(dependency, loops) for group in results for dependency in group]
+        return [*(_crashing(dependency, loops) for group in results for dependency in group), *self._access_trail()]
+
+    def _access_trail(self) -> list[DependencyHealth]:
+        """Reported only while it cannot be written."""
+        seconds = self._access_trail_fails()
+        return [] if seconds is None else [_unhealthy("access-trail", f"no record could be written for {seconds:.0f} s: they wait")]
 
     async def _probe_postgres(self) -> list[DependencyHealth]:
         status = await system_status(self._reads)
@@ -120,6 +135,7 @@ def readiness_of(status: SystemStatus, *, silence_seconds: float = 60.0) -> list
         if status.workers
         else _unhealthy("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
         _bridge(status, silence_seconds),
+        _mail(status),
         *_pending_upgrades(status),
     ]
 
@@ -155,6 +171,13 @@ def _bridge(status: SystemStatus, silence_seconds: float) -> DependencyHealth:
         health = _unhealthy(name, f"no answer comes from external classifiers ({counts}): see docs/models/external.md, section Silence")
         return msgspec.structs.replace(health, silent_models=tuple(printable(one.model) for one in silent[:MAX_NAMED_MODELS]))
     return _healthy(name, f"{status.bridges} running; images that wait for an answer: {sum(one.images for one in status.external_waits)}")
+
+
+def _mail(status: SystemStatus) -> DependencyHealth:
+    """The health of mail. The reason of a problem names the server, so `bioscope mail status` shows it to operators only."""
+    if status.mail_problem:
+        return _unhealthy("mail", f"mails cannot be sent for {status.mail_waiting:.0f} s and wait: see `bioscope mail status`")
+    return _healthy("mail", f"refused mails: {status.mails_refused}")
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:

@@ -44,6 +44,12 @@ REQUEST_SECONDS: Final = Histogram(
     "bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=LATENCY_BUCKETS, registry=API_METRICS
 )
 REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"], registry=API_METRICS)
+ACCESS_RECORDS: Final = Counter("bioscope_access_records", "Records appended to the trail of access.", registry=API_METRICS)
+LOST_ACCESS_RECORDS: Final = Counter(
+    "bioscope_access_records_lost",
+    "Records of the trail of access that were lost, since the database was unavailable for too long.",
+    registry=API_METRICS,
+)
 IMAGES: Final = Counter("bioscope_inference_images", "Images processed by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS)
 MODEL_CHECKS: Final = Counter(
     "bioscope_inference_model_checks", "Model packages checked by workers, by outcome.", ["outcome"], registry=INFERENCE_METRICS
@@ -58,9 +64,15 @@ EXTERNAL_ANSWERS: Final = Counter(
 BROKEN_CHAIN: Final = Gauge(
     "bioscope_log_chain_broken", "1 after the relay found a changed log; it signs no more heads.", registry=RELAY_METRICS
 )
+BROKEN_ACCESS_CHAIN: Final = Gauge(
+    "bioscope_access_chain_broken",
+    "1 after the relay found a changed trail of access; it signs no more heads of it.",
+    registry=RELAY_METRICS,
+)
 DISCREPANCIES: Final = Gauge(
     "bioscope_record_discrepancies", "Claims, password hashes and data keys that differ from the log.", registry=API_METRICS
 )
+MAILS: Final = Counter("bioscope_mails", "Mails by outcome: sent, deferred or refused.", ["outcome"], registry=API_METRICS)
 RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "Time of the last such comparison.", registry=API_METRICS)
 
 ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Unused blobs that were deleted.", registry=PROJECTOR_METRICS)
@@ -118,6 +130,8 @@ def _gauges(status: SystemStatus) -> Iterator[GaugeMetricFamily]:
     )
     silence = {one.model: one.silence for one in status.external_waits}
     yield _labelled("bioscope_external_silence_seconds", "Time without an answer while images wait for one.", "model", silence)
+    yield GaugeMetricFamily("bioscope_mail_waiting_seconds", "Time since when no mail can be sent; 0 if all is well.", status.mail_waiting)
+    yield GaugeMetricFamily("bioscope_mail_refused", "Mails of the last 90 days that were refused for good.", status.mails_refused)
     yield GaugeMetricFamily("bioscope_scheduler_leads", "1 while a process leads the scheduler.", float(status.scheduling))
     paused = {kind: sum(bool(one.paused) for one in status.processes if one.kind == kind) for kind in DECLARED_KINDS}
     yield _labelled("bioscope_paused_processes", "Processes that are paused until they are upgraded.", "process", paused)

@@ -47,11 +47,14 @@ __all__ = ["MANIFEST", "Manifest", "NoBackup", "backup", "checked", "read_manife
 TABLES: Final = """select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind = 'r' and not c.relispartition
     and (n.nspname = 'es' and c.relname not in ('refresh_tokens', 'streams', 'commands')
-      or n.nspname = 'ops' and c.relname in ('heads', 'written_types'))
+      or n.nspname = 'ops' and c.relname in ('heads', 'written_types', 'access_addresses', 'access_head', 'access_heads', 'access_log'))
   order by 1"""
 # For backups without this table, it is filled from the log.
 WRITTEN_TYPES: Final = """insert into ops.written_types (topic, schema_version)
   select distinct topic, schema_version from es.events on conflict do nothing"""
+# Mails of the restored events were sent when these were recorded.
+MAILS_SENT: Final = "update ops.mail_checkpoint set position = (select position from es.head)"
+MAY_CHANGE_ACCESS_LOG: Final = "select set_config('ops.access_change', 'on', true)"
 COMMANDS: Final = "es.commands"
 COMMANDS_PAGES: Final = "select pg_relation_size('es.commands') / current_setting('block_size')::bigint + 1"
 PAGES_PER_TRANSACTION: Final = 12_800  # of es.commands; 100 MiB
@@ -124,6 +127,7 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
         connection.execute("alter table es.events disable trigger append_only")
         for number, table in enumerate(manifest.tables):
             progress("tables", number, len(manifest.tables))
+            connection.execute(MAY_CHANGE_ACCESS_LOG)
             connection.execute(SQL("delete from {}").format(Identifier(*table.name.split("."))))
             _copy_in(connection, table.name, table.columns, table_file(folder, table.name))
         for number, range_ in enumerate(manifest.ranges):
@@ -133,6 +137,7 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
         connection.execute("call es.fill_streams()")
         connection.execute("call ops.fill_open_chunks()")
         connection.execute(WRITTEN_TYPES)
+        connection.execute(MAILS_SENT)
 
 
 def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:

@@ -69,6 +69,8 @@ def setting_findings(settings: Settings) -> Iterator[ConfigFinding]:
     for network in networks(settings):
         if network.num_addresses > MAX_PROXY_ADDRESSES:
             yield weak(PREFIX + "TRUSTED_PROXIES", f"{network}: every client there can choose its own address; name only the proxy")
+    if not settings.smtp_url and settings.registration == "auto":
+        yield weak(PREFIX + "SMTP_URL", "empty: nobody gets mails, so people cannot be invited or choose a new password; set a mail server")
     if settings.access_ttl > MAX_TTL_SECONDS:
         yield weak(PREFIX + "ACCESS_TTL", f"{settings.access_ttl}: a stolen access token works for that many seconds")
 
@@ -89,6 +91,7 @@ def _refused_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
             f"all clients behind the proxy of {settings.public_url} would share one limit; set the proxy's address",
         )
     yield from _refused_blobs(settings)
+    yield from _refused_mail(settings)
     for origin in settings.cors_origins:
         if not _is_exact(origin):
             yield "cors_origins", origin, "any page of these origins could act for a signed-in user; name exact https origins"
@@ -105,6 +108,14 @@ def _refused_blobs(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield "blobs_public_endpoint", settings.blobs_public_endpoint, "images would be sent unencrypted; use https"
     if settings.blobs_secret in GUESSABLE_PASSWORDS:
         yield "blobs_secret", "(hidden)", "it is easy to guess; choose a random one"
+
+
+def _refused_mail(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    needs_mail = settings.registration in {"open", "invite"} or settings.email_verification == "on"
+    if needs_mail and not settings.smtp_url:
+        yield "smtp_url", "", "people can register or be invited, but nobody would get the mails; set the address of a mail server"
+    if settings.smtp_url and not settings.mail_from:
+        yield "mail_from", "", "mail servers refuse senders that they do not know; set the address of the sender"
 
 
 def _is_exact(origin: str) -> bool:

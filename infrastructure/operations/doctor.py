@@ -12,6 +12,7 @@ import psycopg
 import redis
 
 from application.jobs.topics import EVENTS
+from application.mail.mail import MailServerUnavailable
 from application.ports import BlobStore
 from domain.errors import DomainError, Unavailable
 from domain.values import model_id
@@ -24,6 +25,7 @@ from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.inference.models.bundled import bundled_manifests, models
 from infrastructure.inference.models.manifest import load_manifest
+from infrastructure.mail.transport import smtp_transport_of
 from infrastructure.observability.health import ABSENT_BLOB
 from infrastructure.observability.metrics_server import metrics_token
 from infrastructure.operations.config_checks import ConfigFinding, good, key_file_findings, machine_findings, setting_findings, weak, wrong
@@ -271,6 +273,17 @@ def _blob_store_finding(settings: Settings, where: str) -> ConfigFinding:
     return good("blobs", where) if exists else wrong("blobs", f"{where}: a stored blob was not found")
 
 
+def _mail(settings: Settings) -> Iterator[ConfigFinding]:
+    """Raises WrongSetting."""
+    server = smtp_transport_of(settings)
+    try:
+        server.check()
+    except MailServerUnavailable as error:
+        yield wrong("mail", str(error))
+    else:
+        yield good("mail", f"{server} answers")
+
+
 def _reason(cause: BaseException | None) -> str:
     """The first line of the cause in parentheses; empty without one."""
     (line, *_) = (getattr(cause, "strerror", None) or str(cause or "")).splitlines() or [""]
@@ -302,4 +315,5 @@ CHECKS: Final = (
     ("kafka", "kafka_url", _kafka),
     ("redis", "redis_url", _redis),
     ("blobs", "blobs_url", _blobs),
+    ("mail", "smtp_url", _mail),
 )

@@ -16,6 +16,7 @@ class AdvisoryLock(IntEnum):
     SCHEDULER = 0x7363686564
     REBUILD = 0x72656275696C64
     POLICIES = 0x706F6C69636965
+    MAIL = 0x6D61696C
 
 
 def lock(connection: Connection[Any], which: AdvisoryLock) -> None:

@@ -123,6 +123,8 @@ READ_MODELS: Final = Profile(
 )
 POLICIES: Final = READ_MODELS.having(plan_cache_mode="force_custom_plan", enable_seqscan="off", enable_bitmapscan="off")
 """Reads many results, batch by batch in the order of an index, also while the planner's statistics are outdated."""
+MAILER: Final = COMMANDS.having(idle_session_timeout="150s")
+"""Holds the lead of the mailer, also while a mail is sent, which takes 60 s at most."""
 SCHEDULER: Final = READ_MODELS.having(**ENDS_UNUSED)
 OWNER: Final = Profile({"timezone": "UTC"})
 """Long statements of the database owner: backups and rebuilds."""

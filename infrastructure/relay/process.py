@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 import structlog
@@ -15,13 +15,14 @@ from psycopg import AsyncConnection
 
 from application.cancellation import run_until_first_ends
 from domain.errors import Unavailable
+from infrastructure.audit.access_heads import AccessHeadSigner
 from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.kafka.topics import all_topics
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.observability.metrics import BROKEN_CHAIN
+from infrastructure.observability.metrics import BROKEN_ACCESS_CHAIN, BROKEN_CHAIN
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock_async
 from infrastructure.postgres.connections import MonitoredAsyncConnection, notifications
 from infrastructure.postgres.notifications import CONNECTION_LOST, reconnect_always
@@ -68,6 +69,13 @@ async def _run_until_signal(work: Callable[[], Awaitable[None]]) -> None:
     await run_until_first_ends(work(), stopped.wait(), HEARTBEAT.beat_always())
 
 
+class Heads(NamedTuple):
+    """The signers of both chains: that of the log, and that of the trail of access."""
+
+    log: HeadSigner
+    access: AccessHeadSigner
+
+
 class Leader:
     """Listens, publishes and signs while it leads. Kafka and the blob store may be unavailable."""
 
@@ -87,7 +95,7 @@ class Leader:
             log.info("leading")
             heads = await asyncio.to_thread(self._heads)
             async with await RELAY.connect_async(url) as connection:
-                publisher = self._publisher(connection, heads)
+                publisher = self._publisher(connection, heads.log)
                 await run_until_first_ends(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
     def _publisher(self, connection: AsyncConnection, heads: HeadSigner) -> Publisher:
@@ -95,20 +103,25 @@ class Leader:
         topics = all_topics(self._settings)
         return Publisher(store, partial(connect_topic, self._settings.kafka_url, topics=topics, key=RecordKey(self._keys)))
 
-    async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:
+    async def _sign_always(self, publisher: Publisher, heads: Heads) -> None:
         try:
             while True:
-                await _wait_until_due(publisher, heads)
+                await _wait_until_due(publisher, heads.log)
                 await asyncio.to_thread(self._sign, heads)
         finally:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.to_thread(self._sign, heads), LAST_SIGNATURE_TIMEOUT_SECONDS)
 
-    def _heads(self) -> HeadSigner:
+    def _heads(self) -> Heads:
+        blobs = open_blobs(self._settings, self._keys)
         with closing(self._connection()) as connection:
-            return HeadSigner(self._keys, open_blobs(self._settings, self._keys), connection)
+            return Heads(HeadSigner(self._keys, blobs, connection), AccessHeadSigner(self._keys, blobs, connection))
 
-    def _sign(self, heads: HeadSigner) -> None:
+    def _sign(self, heads: Heads) -> None:
+        self._sign_log(heads.log)
+        self._sign_access(heads.access)
+
+    def _sign_log(self, heads: HeadSigner) -> None:
         try:
             with closing(self._connection()) as connection:
                 heads.sign(connection, at=datetime.now(UTC))
@@ -117,6 +130,16 @@ class Leader:
         except BrokenChain as broken:
             log.critical("head not signed: the log was changed; run `bioscope audit verify`", reason=str(broken))
             BROKEN_CHAIN.set(1)
+
+    def _sign_access(self, heads: AccessHeadSigner) -> None:
+        try:
+            with closing(self._connection()) as connection:
+                heads.sign(connection, at=datetime.now(UTC))
+        except (psycopg.Error, Unavailable) as error:
+            log.warning("head of the trail of access not signed or not archived", error=type(error).__name__)
+        except BrokenChain as broken:
+            log.critical("head of the trail of access not signed: it was changed; run `bioscope audit verify`", reason=str(broken))
+            BROKEN_ACCESS_CHAIN.set(1)
 
     def _connection(self) -> psycopg.Connection:
         return RELAY.connect(self._settings.postgres_url)

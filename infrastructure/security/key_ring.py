@@ -34,6 +34,7 @@ class Purpose(StrEnum):
     BOOTSTRAP_CLAIMS = "claim bootstrap"
     MAIL_LINKS = "mail link"
     BOOTSTRAP_TOKENS = "bootstrap token"
+    PAGE_TOKENS = "page token"
     REQUEST_DIGESTS = "payload"
     ACCESS_TOKENS = "access tokens"
     REFRESH_TOKENS = "refresh token child"

@@ -1,21 +1,24 @@
 """Password hashes with argon2id (RFC 9106). Few run at a time, since each needs memory and a core."""
 
 import base64
+import binascii
+import hmac
 import os
-import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock
-from typing import Final
+from typing import Final, NamedTuple
 
-from argon2 import Parameters, PasswordHasher, extract_parameters
-from argon2.exceptions import InvalidHashError, VerificationError
-from argon2.low_level import ARGON2_VERSION, Type
+from argon2 import Parameters, extract_parameters
+from argon2.exceptions import HashingError, InvalidHashError
+from argon2.low_level import ARGON2_VERSION, Type, hash_secret_raw
 
 from application.ports import PasswordRequester
 from domain.errors import Unavailable
+from domain.password import normalised
 from domain.values import invalid
+from infrastructure.security.common_passwords import is_common
 
 STRENGTHS: Final = {
     "production": Parameters(Type.ID, ARGON2_VERSION, salt_len=16, hash_len=32, time_cost=3, memory_cost=64 * 1024, parallelism=1),
@@ -27,45 +30,78 @@ QUEUE_SLOTS_FOR_USERS: Final = 8  # reserved places that strangers cannot take
 MAX_QUEUED_PER_REQUESTER: Final = 16  # per account, or per network for strangers; a whole institute may share one network
 QUEUE_TIMEOUT_SECONDS: Final = 5.0
 MAX_PASSWORD_BYTES: Final = 1024
+MIN_SALT_BYTES: Final = 8  # argon2 refuses less
+MIN_DIGEST_BYTES: Final = 16
+
+
+class StoredHash(NamedTuple):
+    """The parts of an encoded hash. Two hashes with the same parameters and salt are compared at the cost of one."""
+
+    parameters: Parameters
+    salt: bytes
+    digest: bytes
+
+    def digest_of(self, password_bytes: bytes) -> bytes:
+        """The digest of another password with these parameters and this salt. Raises Unavailable if there is not enough memory."""
+        cost = self.parameters
+        try:
+            return hash_secret_raw(
+                password_bytes,
+                self.salt,
+                time_cost=cost.time_cost,
+                memory_cost=cost.memory_cost,
+                parallelism=cost.parallelism,
+                hash_len=cost.hash_len,
+                type=cost.type,
+                version=cost.version,
+            )
+        except HashingError:
+            raise _busy() from None
 
 
 class Argon2Passwords:
     """Implements `PasswordHasher`. Blocks for the hash and the queue before it. Thread-safe."""
 
-    def __init__(self, strength: str) -> None:
+    def __init__(self, strength: str, *, service_names: Collection[str] = ()) -> None:
+        self.service_names = service_names
         self._parameters = STRENGTHS[strength]
-        self._hasher = PasswordHasher.from_parameters(self._parameters)
-        self._dummy_hash = _dummy_hash_of(self._parameters)
+        self._dummy = StoredHash(self._parameters, os.urandom(self._parameters.salt_len), os.urandom(self._parameters.hash_len))
         self._queue = BoundedQueue()
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
+    def is_common(self, password: str) -> bool:
+        return is_common(password)
+
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         """Raises Invalid for more than 1 KiB, and Unavailable."""
         password_bytes = _bytes(password)
         if password_bytes is None:
             raise invalid("password", f"must have at most {MAX_PASSWORD_BYTES} bytes")
+        stored = _stored(like) if like is not None else None
+        form = stored or StoredHash(self._parameters, os.urandom(self._parameters.salt_len), b"")
         with self._queue.slot(requester):
-            return self._hasher.hash(password_bytes).encode()
+            return _encoded(form._replace(digest=form.digest_of(password_bytes)))
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Takes the same time with or without a hash, whether it matches or not. Raises Unavailable."""
-        password_bytes = _bytes(password)
-        real = known is not None and password_bytes is not None
-        with self._queue.slot(requester):
-            return self._fits(known if real and known else self._dummy_hash, password_bytes or b"") and real
+        return self.matching(password, () if known is None else (known,), requester=requester) is not None
 
-    def _fits(self, known: bytes, password_bytes: bytes) -> bool:
-        try:
-            return self._hasher.verify(known, password_bytes)
-        except (VerificationError, InvalidHashError):
-            return False
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        """Takes the same time for any number of candidates, none included, whether one matches or not. Raises Unavailable."""
+        password_bytes = _bytes(password)
+        stored = [_stored(candidate) for candidate in candidates] if password_bytes is not None else []
+        form = next((each for each in stored if each is not None), self._dummy)
+        with self._queue.slot(requester):
+            digest = form.digest_of(password_bytes or b"")
+        equal = [each is not None and each[:2] == form[:2] and hmac.compare_digest(each.digest, digest) for each in stored]
+        return equal.index(True) if True in equal else None
 
     def outdated(self, known: bytes) -> bool:
-        try:
-            stored = extract_parameters(known.decode())
-        except (InvalidHashError, ValueError):
+        stored = _stored(known)
+        if stored is None:
             return True
-        weaker = stored.memory_cost < self._parameters.memory_cost or stored.time_cost < self._parameters.time_cost
-        return weaker or stored.type is not self._parameters.type or stored.version < self._parameters.version
+        found, current = stored.parameters, self._parameters
+        weaker = found.memory_cost < current.memory_cost or found.time_cost < current.time_cost
+        return weaker or found.type is not current.type or found.version < current.version
 
 
 class BoundedQueue:
@@ -126,10 +162,21 @@ def _bytes(password: str) -> bytes | None:
     """The bytes to hash, in NFKC so that all keyboards give the same ones. None if there are too many."""
     if len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES:
         return None
-    return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
+    return normalised(password).encode(errors="surrogatepass")
 
 
-def _dummy_hash_of(cost: Parameters) -> bytes:
-    """A hash with these parameters that no known password matches, made from random bytes."""
-    salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (cost.salt_len, cost.hash_len))
-    return f"$argon2id$v={cost.version}$m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}${salt}${digest}".encode()
+def _stored(encoded: bytes) -> StoredHash | None:
+    """The parts of a hash in the PHC string format of argon2. None for anything else."""
+    try:
+        parameters = extract_parameters(encoded.decode())
+        salt, digest = (base64.b64decode(part + b"=" * (-len(part) % 4), validate=True) for part in encoded.split(b"$")[-2:])
+    except (InvalidHashError, ValueError, binascii.Error):
+        return None
+    is_in_range = len(salt) >= MIN_SALT_BYTES and len(digest) >= MIN_DIGEST_BYTES and parameters.time_cost > 0 < parameters.parallelism
+    return StoredHash(parameters, salt, digest) if is_in_range else None
+
+
+def _encoded(stored: StoredHash) -> bytes:
+    cost, salt, digest = stored.parameters, *(base64.b64encode(part).decode().rstrip("=") for part in stored[1:])
+    form = f"v={cost.version}$m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}"
+    return f"$argon2{cost.type.name.lower()}${form}${salt}${digest}".encode()

@@ -40,6 +40,7 @@ PROCESS_NEEDS: Final[Mapping[str, Needs]] = {
                 Purpose.RATE_LIMITS,
                 Purpose.MAIL_LINKS,
                 Purpose.BOOTSTRAP_TOKENS,
+                Purpose.PAGE_TOKENS,
             }
         ),
         frozenset({Purpose.HEADS}),

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from application.ports import RefreshResult
+from application.ports import OpenSession, RefreshResult
 from domain.errors import NotAuthenticated, RefreshTokenReused
 from infrastructure.postgres.statement_pool import StatementPool
 from infrastructure.security.key_ring import Purpose
@@ -39,6 +39,8 @@ ROTATE: Final = """with used as materialized (select es.use_refresh_token(%(pare
 FIND: Final = "select session_id, user_id, absolute_at, mac from es.refresh_tokens where digest = %(parent)s"
 USED: Final = """select t.used_at, c.digest from es.refresh_tokens t left join es.refresh_tokens c on c.digest = any(%(children)s)
   where t.digest = %(parent)s"""
+OPEN: Final = """select session_id, max(issued_at) from es.refresh_tokens where user_id = %(user)s
+  group by session_id having bool_or(used_at is null and expires_at > %(at)s) order by 2 desc, 1"""
 REVOKE: Final = "delete from es.refresh_tokens where session_id = %(session)s returning session_id"
 REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s and session_id is distinct from %(but)s::uuid
   returning session_id"""
@@ -98,6 +100,9 @@ class PostgresRefreshTokens:
         """The session of a token, even of a used or expired one, since signing out with it must end the session."""
         rows = self._pool.rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
         return rows[0][0] if rows else None
+
+    def open_sessions(self, user: UUID, *, at: datetime) -> list[OpenSession]:
+        return [OpenSession(session, issued_at) for session, issued_at in self._pool.rows(OPEN, {"user": user, "at": at})]
 
     def revoke(self, session: UUID) -> None:
         self._delete_until_empty(REVOKE, {"session": session})

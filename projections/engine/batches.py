@@ -11,7 +11,7 @@ from application.ports import RecordedEvent
 from domain.classification import ClassificationDeleted
 from domain.events import Event
 from domain.image import ImageDeleted
-from domain.user import UserErased
+from domain.registry import ERASING
 from projections import (
     activity,
     api_keys,
@@ -26,7 +26,6 @@ from projections import (
     registrations,
     results,
     service_accounts,
-    sessions,
     teams,
     users,
     work_items,
@@ -38,7 +37,6 @@ TABLES: tuple[Table, ...] = (
     users.TABLE,
     registrations.TABLE,
     invitations.TABLE,
-    sessions.TABLE,
     service_accounts.TABLE,
     api_keys.TABLE,
     teams.TABLE,
@@ -58,6 +56,7 @@ TABLES: tuple[Table, ...] = (
     activity.TABLE,  # last, since its fold reads rows of the others
 )
 FOLD_VERSIONS: Mapping[str, int] = {table.name: table.fold_version for table in TABLES}
+ERASING_TYPES = frozenset(kind.__name__ for kind in ERASING)
 SCHEDULER_TABLES = {work_items.TABLE.name, classifications.TABLE.name, images.TABLE.name}
 
 
@@ -168,9 +167,9 @@ class ReadModels(Protocol):
 
 
 def decode_batch(decoder: Decoder, batch: Sequence[RecordedEvent]) -> list[PositionedEvent]:
-    """Decode events, after removing the keys of erased users from the cache. Raises what `decode` raises."""
+    """Decode events, after removing destroyed keys from the cache. Raises what `decode` raises."""
     for recorded in batch:
-        if recorded.type == UserErased.__name__:
+        if recorded.type in ERASING_TYPES:
             decoder.forget(recorded.stream)
     decoder.prefetch(batch)
     return [PositionedEvent(recorded.position, decoder.decode(recorded)) for recorded in batch]

@@ -2,20 +2,24 @@
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 
 import structlog
 
 from application.blob_gc import sweep_orphans
+from infrastructure.audit.access_retention import remove_old_records
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.pruning import prune
-from infrastructure.observability.metrics import ORPHANS_FREED, ORPHANS_LEFT, ORPHANS_SWEPT_AT
+from infrastructure.observability.metrics import ORPHANS_FREED, ORPHANS_LEFT, ORPHANS_SWEPT_AT, PRUNED
 from infrastructure.security.key_ring import NO_KEYS
 from projections.blob_references import blobs_in_use
 from projections.engine import postgres_store
 from projections.engine.postgres_store import PostgresReadModels
 
 log = structlog.get_logger()
+
+ACCESS_LOG: Final = "ops.access_log"
 
 
 def sweep(settings: Settings) -> None:
@@ -39,5 +43,7 @@ def remove_old_rows(settings: Settings) -> None:
     """Remove obsolete rows beside the log. Raises psycopg.Error."""
     with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
         removed = prune(connection)
+        removed[ACCESS_LOG] = remove_old_records(connection, days=settings.access_log_days)
+    PRUNED.labels(ACCESS_LOG).inc(removed[ACCESS_LOG])
     if any(removed.values()):
         log.info("obsolete rows removed", **removed)

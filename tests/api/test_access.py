@@ -1,5 +1,6 @@
 """Access rights: every route, with every role, on own, shared, foreign and absent things. Each cell of the table is executed."""
 
+import re
 from base64 import b64encode
 from itertools import count
 from types import SimpleNamespace
@@ -12,7 +13,21 @@ from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
-from domain import api_key, classification, dataset, device, image, model, model_check, policy, service_account, session, user
+from domain import (
+    api_key,
+    classification,
+    dataset,
+    device,
+    image,
+    invitation,
+    model,
+    model_check,
+    policy,
+    service_account,
+    session,
+    team,
+    user,
+)
 from domain.access import Actor, Grant, Role, Scope
 from domain.api_key import OwnerKind
 from domain.classification import ImageResult, PlannedImage, Verdict
@@ -27,11 +42,25 @@ from tests.twins.predictor import MemoryPredictor
 pytestmark = pytest.mark.anyio
 
 TABLE = """
+POST   /api/auth/accept-invitation                          l  l      l      l      l      l  l
+POST   /api/auth/bootstrap                                  l  l      l      l      l      l  l
+POST   /api/auth/confirm-email                              l  l      l      l      l      l  l
+POST   /api/auth/forgot-password                            +  +      +      +      +      +  +
 POST   /api/auth/login                                      +  +      +      +      +      +  +
 POST   /api/auth/login-swagger                              +  +      +      +      +      +  +
 POST   /api/auth/logout                                     !  +      +      +      +      -  -
 POST   /api/auth/refresh                                    !  !      !      !      !      !  !
 POST   /api/auth/register                                   +  +      +      +      +      +  +
+GET    /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions                                        !  +      +      +      +      -  -
+DELETE /api/sessions/{session_id}                           !! +..    +..    +..    +..    -- --
+POST   /api/auth/reset-password                             l  l      l      l      l      l  l
+POST   /api/auth/verification                               +  +      +      +      +      +  +
+POST   /api/auth/verify                                     l  l      l      l      l      l  l
+GET    /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations                                     !  -      -      -      +      -  -
+POST   /api/invitations/{invitation_id}/resend              !! --     --     --     +.     -- --
+DELETE /api/invitations/{invitation_id}                     !! --     --     --     +.     -- --
 GET    /api/users/me                                        !  +      +      +      +      -  -
 GET    /api/users/users                                     !  -      -      -      +      -  -
 GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
@@ -47,6 +76,10 @@ GET    /api/service-accounts/{service_id}                   !! --     --     -- 
 DELETE /api/service-accounts/{service_id}                   !! --     --     --     +.     -- --
 GET    /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
 POST   /api/service-accounts/{service_id}/keys              !! --     --     --     +.     -- --
+GET    /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions                  !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}/sessions/{session_id}     !! +--    +--    +--    ++.    -- --
+POST   /api/users/users/{user_id}/password-reset            !! ---    ---    ---    ++.    -- --
 GET    /api/devices                                         !  -      +      +      +      -  -
 POST   /api/devices                                         !  -      -      -      +      -  -
 GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
@@ -57,15 +90,27 @@ GET    /api/datasets                                        !  +      +      +  
 POST   /api/datasets                                        !  -      +      +      +      -  -
 GET    /api/datasets/{dataset_id}                           !! ++++.. ++++.. ++++.. +++++. -- --
 PATCH  /api/datasets/{dataset_id}                           !! ------ ++--.. ++--.. +++++. -- --
-DELETE /api/datasets/{dataset_id}                           !! ------ ------ +---.. +++++. -- --
+DELETE /api/datasets/{dataset_id}                           !! ------ +---.. +---.. +++++. -- --
 GET    /api/datasets/{dataset_id}/shares                    !! ++++.. ++++.. ++++.. +++++. -- --
 PUT    /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
 DELETE /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
+POST   /api/datasets/{dataset_id}/shares                    !! ------ ------ +---.. +++++. -- --
+PUT    /api/datasets/{dataset_id}/shares/teams/{team_id}    !! ------ ------ +---.. +++++. -- --
+DELETE /api/datasets/{dataset_id}/shares/teams/{team_id}    !! ------ ------ +---.. +++++. -- --
+POST   /api/datasets/{dataset_id}/transfer                  !! ------ ------ +---.. +++++. -- --
+GET    /api/teams                                           !  +      +      +      +      -  -
+POST   /api/teams                                           !  -      -      +      +      -  -
+GET    /api/teams/{team_id}                                 !! ++..   ++..   ++..   +++.   -- --
+PATCH  /api/teams/{team_id}                                 !! ----   ----   +-..   +++.   -- --
+DELETE /api/teams/{team_id}                                 !! ----   ----   +-..   +++.   -- --
+POST   /api/teams/{team_id}/members                         !! ----   ----   +-..   +++.   -- --
+PUT    /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
+DELETE /api/teams/{team_id}/members/{user_id}               !! ----   ----   +-..   +++.   -- --
 GET    /api/images                                          !  +      +      +      +      +  -
 POST   /api/images/upload                                   !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/images/{image_id}                               !! ++++.. ++++.. ++++.. +++++. +. --
 PATCH  /api/images/{image_id}                               !! ------ ++--.. ++--.. +++++. -- --
-DELETE /api/images/{image_id}                               !! ------ ------ ++--.. +++++. -- --
+DELETE /api/images/{image_id}                               !! ------ +---.. ++--.. +++++. -- --
 GET    /api/images/{image_id}/download                      !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/images/{image_id}/preview                       !! ++++.. ++++.. ++++.. +++++. +. --
 GET    /api/images/{image_id}/thumbnail                     !! ++++.. ++++.. ++++.. +++++. +. --
@@ -82,11 +127,13 @@ PUT    /api/models/{name}/aliases/{alias}                   !! +-.    +-.    +-.
 POST   /api/models/{name}/retire                            !! +-.    +-.    +-.    ++.    -- --
 PUT    /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
 DELETE /api/models/{name}/promoters/{user_id}               !! --     --     --     +.     -- --
+PUT    /api/models/{name}/promoters/teams/{team_id}         !! --     --     --     +.     -- --
+DELETE /api/models/{name}/promoters/teams/{team_id}         !! --     --     --     +.     -- --
 GET    /api/models/{name}/versions/{number}/package         !! --     +.     +.     +.     -- --
 GET    /api/classifications                                 !  +      +      +      +      -  -
 POST   /api/classifications/run                             !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}                        !! ++++.. ++++.. ++++.. +++++. -- --
-DELETE /api/classifications/{job_id}                        !! ------ ------ ++--.. +++++. -- --
+DELETE /api/classifications/{job_id}                        !! ------ +---.. ++--.. +++++. -- --
 POST   /api/classifications/{job_id}/cancel                 !! ------ +++-.. +++-.. +++++. -- --
 GET    /api/classifications/{job_id}/failures               !! ++++.. ++++.. ++++.. +++++. -- --
 POST   /api/classifications/{job_id}/retry                  !! ------ +++-.. +++-.. +++++. -- --
@@ -117,6 +164,7 @@ GET    /api/events                                          !  -      -      -  
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +
 GET    /api/events/schemas/{kind}                           !! +.     +.     +.     +.     -- +.
+GET    /api/audit                                           !  -      -      -      +      -  -
 GET    /api/audit/{about}/images                            !! --     --     --     +.     -- --
 GET    /api/audit/{about}/results                           !! --     --     --     ..     -- --
 GET    /api/audit/{about}/state                             !! --     --     --     +.     -- --
@@ -135,21 +183,54 @@ GET    /metrics                                             +  +      +      +  
 GET    /api/openapi.json                                    +  +      +      +      +      +  +
 GET    /api/redoc                                           +  +      +      +      +      +  +
 GET    /redoc                                               +  +      +      +      +      +  +
+GET    /                                                    +  +      +      +      +      +  +
+GET    /account                                             >  >      >      >      >      >  >
+GET    /account/email                                       l  l      l      l      l      l  l
+POST   /account/email                                       -  -      -      -      -      -  -
+GET    /account/invitation                                  l  l      l      l      l      l  l
+POST   /account/invitation                                  -  -      -      -      -      -  -
+GET    /account/password                                    >  >      >      >      >      >  >
+POST   /account/password                                    -  -      -      -      -      -  -
+GET    /account/profile                                     >  >      >      >      >      >  >
+POST   /account/profile                                     -  -      -      -      -      -  -
+GET    /account/reset                                       l  l      l      l      l      l  l
+POST   /account/reset                                       -  -      -      -      -      -  -
+POST   /account/sessions                                    -  -      -      -      -      -  -
+POST   /account/verification                                -  -      -      -      -      -  -
+GET    /account/verify                                      l  l      l      l      l      l  l
+POST   /account/verify                                      -  -      -      -      -      -  -
+GET    /forgot-password                                     +  +      +      +      +      +  +
+POST   /forgot-password                                     -  -      -      -      -      -  -
+GET    /pages.css                                           +  +      +      +      +      +  +
+GET    /register                                            +  +      +      +      +      +  +
+POST   /register                                            -  -      -      -      -      -  -
+GET    /setup                                               l  l      l      l      l      l  l
+POST   /setup                                               -  -      -      -      -      -  -
+GET    /sign-in                                             +  +      +      +      +      +  +
+POST   /sign-in                                             -  -      -      -      -      -  -
+POST   /sign-out                                            -  -      -      -      -      -  -
 """
-"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
+"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409), l an invalid link (400), > another
+page (303). Valid links are opened in tests/api/test_registrations.py, and pages by their own forms in tests/api/test_pages_for_people.py.
 
 A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
-a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of changes of models: one that the caller may promote, another,
-absent. Of all else, and for nobody and services: there, absent.
+a viewer, foreign, absent. Of teams: one's own, one that the caller is in, foreign, absent. Of accounts: one's own, foreign, absent. Of
+changes of models: one that the caller may promote, another, absent. Of all else, and for nobody and services: there, absent.
+
+Further cells follow from these: a grant by a team answers as the same grant given directly, an id that is none names nothing, and a key
+reaches no more than its owner and its list of datasets allow.
 """
 
 COLUMNS = ("anonymous", *Role, "images", "events")
 SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
-SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
+SIGNS = {303: ">", 400: "l", 401: "!", 403: "-", 404: ".", 409: "c"}
 OF_A_MODEL = ("promoted", "foreign", "absent")
+OF_A_TEAM = ("own", "joined", "foreign", "absent")
 OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
 GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
+BY_TEAM = {f"{mode} by team": mode for mode in GRANTS}
 NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
+IN_BODIES = dict.fromkeys(NAMED_IN_THE_BODY, "dataset_id") | {"POST /api/datasets/{dataset_id}/transfer": "user_id"}
 FOR_PROMOTERS = {"PUT /api/models/{name}/aliases/{alias}", "POST /api/models/{name}/retire"}
 ELSEWHERE = {"WS /api/ws", "GET /api/live"}  # tests/api/test_live.py, test_live_stream.py
 numbers = count(1)
@@ -159,6 +240,15 @@ def declared():
     """{route: {column: signs}}"""
     rows = [line.split() for line in TABLE.strip().splitlines()]
     return {f"{method} {path}": dict(zip(COLUMNS, signs, strict=True)) for method, path, *signs in rows}
+
+
+def handlers_of(app):
+    """(route, handler) of each method and path."""
+    for route in app._app.routes:
+        if isinstance(route, HTTPRoute):
+            for method, (handler, _) in route.route_handler_map.items():
+                if method not in {"OPTIONS", "HEAD"}:
+                    yield f"{method} {route.path_format}", handler
 
 
 def routes_of(app):
@@ -176,10 +266,14 @@ def about(route, column):
     belongs = named & {"dataset_id", "image_id", "job_id", "result_id", "target_id"} or route in NAMED_IN_THE_BODY
     if not (named or belongs):
         return ("",)
-    if column in {"anonymous", *SERVICES} or not (belongs or named in ({"user_id"}, {"key_id"}) or route in FOR_PROMOTERS):
+    of_team = route.split()[1].startswith("/api/teams/")
+    of_person = named in ({"user_id"}, {"session_id"}, {"user_id", "session_id"}, {"key_id"})
+    if column in {"anonymous", *SERVICES} or not (belongs or of_team or of_person or route in FOR_PROMOTERS):
         return ("foreign", "absent")
     if route in FOR_PROMOTERS:
         return OF_A_MODEL
+    if of_team:
+        return OF_A_TEAM
     return OF_A_DATASET if belongs else ("own", "foreign", "absent")
 
 
@@ -237,7 +331,8 @@ class World:
     def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
         if mode == "absent":
-            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about", "check_id", "target_id", "key_id", "service_id")
+            nouns = ("dataset", "image", "job", "result", "device", "check", "target", "team", "key", "service", "session", "invitation")
+            names = ("about", *(f"{noun}_id" for noun in nouns))
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
                 "name_or_id": "none",
@@ -248,18 +343,35 @@ class World:
             }
         by = {"by": person.id if mode == "own" else self.owner.id, "at": utc_now()}
         ids = {name: uuid4() for name in ("dataset_id", "image_id", "job_id", "device_id")}
+        group = self.team(person, mode)
         made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
+        mine = dataset.evolve(None, made[0])
         if mode in GRANTS:
-            made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[mode], **by)
+            made += dataset.share(mine, user=person.id, grant=GRANTS[mode], **by)
+        if mode in BY_TEAM:
+            made += dataset.share_with_team(mine, team=group, grant=GRANTS[BY_TEAM[mode]], **by)
         for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
             self._append([event])
-        user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
+        account = person if mode == "own" else self.person(Role.RESEARCHER)
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
-        also |= {"policy_scope": "job", "target_id": ids["job_id"]}
-        also |= self._key(person.id if mode == "own" else self.owner.id)
-        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2], "check_id": self._check()}
+        also |= {"policy_scope": "job", "target_id": ids["job_id"], "team_id": group, "result_id": result, "check_id": self._check()}
+        also |= {"user_id": account.id, "session_id": getattr(account, "session", uuid4()), "token": signed.rpartition("/")[2]}
+        return ids | also | self._key(person.id if mode == "own" else self.owner.id) | {"invitation_id": self._invitation()}
+
+    def dataset(self, person):
+        made = dataset.create(uuid4(), name="other cells", description=None, by=person.id, at=utc_now())
+        self._append([made])
+        return made.originator_id
+
+    def team(self, person, mode):
+        """A team that the person owns, or is in, unless it is foreign."""
+        made = team.create(uuid4(), name="Haematology", by=person.id if mode == "own" else self.owner.id, at=utc_now())
+        self._append([made])
+        if mode != "foreign":
+            self._append(team.add_member(team.evolve(None, made), user=person.id, by=self.owner.id, at=utc_now()))
+        return made.originator_id
 
     def _key(self, owner):
         """A personal key, and a service account."""
@@ -268,6 +380,12 @@ class World:
         about = {"name": "uploads", "scopes": [Scope.IMAGES_READ], "datasets": None, "secret_hash": bytes(32)}
         self._append([api_key.issue(key, owner=owner, owner_kind=OwnerKind.USER, **about, **by)])
         return {"service_id": service, "key_id": key}
+
+    def _invitation(self):
+        invitation_id, email = uuid4(), f"invited{next(numbers)}@example.org"
+        invited = invitation.invite(invitation_id, email=email, role=Role.VIEWER, request_id=uuid4(), by=self.owner.id, at=utc_now())
+        self._append([invited])
+        return invitation_id
 
     def _check(self):
         """A package of the owner's own waits for its check."""
@@ -341,6 +459,15 @@ class World:
             case "POST /api/auth/register":
                 names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
                 return {"json": names | {"password": PASSWORD}}
+            case "POST /api/auth/accept-invitation" | "POST /api/auth/bootstrap":
+                names = {"username": name, "first_name": "A", "last_name": "B", "password": PASSWORD}
+                return {"json": names | ({"email": f"{name}@example.org"} if route.endswith("bootstrap") else {}) | {"token": "bsl_none"}}
+            case "POST /api/auth/verify" | "POST /api/auth/reset-password":
+                return {"json": {"token": "bsl_none", "password": PASSWORD}}
+            case "POST /api/auth/confirm-email":
+                return {"json": {"token": "bsl_none"}}
+            case "POST /api/auth/verification" | "POST /api/auth/forgot-password" | "POST /api/invitations":
+                return {"json": {"email": f"{name}@example.org"}}
             case "POST /api/auth/login":
                 return {"json": {"email": self.address, "password": PASSWORD}}
             case "POST /api/auth/login-swagger":
@@ -373,10 +500,20 @@ class World:
                 return {"json": {"reason": "Not needed"}}
             case "POST /api/policies/{policy_scope}/{target_id}/preview":
                 return {"json": {"rules": {"review_below": 0.8}}}
+            case _ if route.startswith("POST") and not route.startswith("POST /api/"):
+                return {"data": {"x": "x"}}
             case _ if route.endswith("/infer"):
                 return {"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PICTURE).decode()]}]}}
             case _ if route.startswith("PUT") and "/shares/" in route:
                 return {"json": {"grant": "viewer"}}
+            case "POST /api/datasets/{dataset_id}/shares":
+                return {"json": {"email": self.address, "grant": "viewer"}}
+            case "POST /api/datasets/{dataset_id}/transfer":
+                return {"json": {"user_id": str(self.friend.id)}}
+            case "POST /api/teams":
+                return {"json": {"name": "Haematology"}}
+            case "POST /api/teams/{team_id}/members":
+                return {"json": {"email": self.address}}
             case _ if route.startswith("PATCH"):
                 return {"json": PATCHES[route.rpartition("{")[2].partition("_")[0] + route.rpartition("}")[2]]}
             case _:
@@ -388,6 +525,7 @@ PATCHES = {
     "image": {"filename": "other.jpg"},
     "device": {"name": "other"},
     "device/status": {"is_online": True},
+    "team": {"name": "Blood laboratory"},
     "user": {"phone": "1"},
 }
 
@@ -411,10 +549,15 @@ class Asking:
         self.world, self.http = world, world.api.anonymous()
         self._people, self._things = {}, {}
 
-    async def cell(self, route, column, mode):
+    async def cell(self, route, column, mode, *, key=""):
+        """The answer, with the session of the person, or with a key of all scopes that is limited to "this one", "another" or "none"."""
         person, things = self._chosen(route, column, mode)
-        if "/shares/" in route:
+        if "/shares/" in route or "/members/" in route:
             things = things | {"user_id": self.world.friend.id}
+        if "/shares/teams/" in route:
+            things = things | {"team_id": self.world.team(person, "joined")}
+        if "/promoters/teams/" in route:
+            things = things | {"team_id": self.world.team(self.world.owner, "own")}
         if route.endswith("/checks"):
             things = things | self.world.packaged(mode)
         elif route.endswith("/retry") and mode != "absent":
@@ -424,7 +567,19 @@ class Asking:
         self.http.cookies.clear()
         await self.world.given.read_position.wait(self.world.position, 5)
         method, path = route.split()
-        return await self.http.request(method, path.format(**things), **_with(person.headers, self.world.body(route, things)))
+        headers = await self._key(person, things, key) if key else person.headers
+        return await self.http.request(method, path.format(**things), **_with(headers, self.world.body(route, things)))
+
+    async def _key(self, person, things, limit):
+        """A personal access token, issued by the person. The other dataset of a limited one is the person's own."""
+        datasets = {"this one": things["dataset_id"], "another": self.world.dataset(person) if limit == "another" else None}.get(limit)
+        await self.world.given.read_position.wait(self.world.position, 5)
+        limited = {} if datasets is None else {"dataset_ids": [str(datasets)]}
+        issued = await self.http.post(
+            "/api/keys", headers=person.headers, json={"name": "script", "scopes": sorted(set(Scope) - {Scope.METRICS_READ})} | limited
+        )
+        assert issued.status_code == 201, issued.text
+        return bearer(issued.json()["key"])
 
     def _chosen(self, route, column, mode):
         fresh = not route.startswith("GET")
@@ -460,6 +615,69 @@ async def test_every_cell_of_every_route_is_as_declared(world, capsys):
         print(f" {cells} cells of {len(table)} routes", end=" ")
 
 
+async def test_a_grant_by_a_team_counts_as_the_same_grant_given_directly(world, capsys):
+    asking, cells, wrong = Asking(world), 0, []
+    for route, columns in declared().items():
+        for role in set(Role) - {Role.ADMIN}:
+            if about(route, role) == OF_A_DATASET:
+                wanted = dict(zip(OF_A_DATASET, columns[role], strict=True))
+                for mode, directly in BY_TEAM.items():
+                    found = sign_of(await asking.cell(route, role, mode))
+                    cells += 1
+                    if found != wanted[directly]:
+                        wrong.append(f"{route} {role}, {mode}: {found} instead of {wanted[directly]}")
+    assert not wrong, "\n".join(wrong)
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
+async def test_an_id_that_is_none_names_nothing_whoever_asks(world, capsys):
+    people, cells = {column: world.person(column) for column in COLUMNS}, 0
+    http = world.api.anonymous()
+    for route in declared():
+        method, path = route.split()
+        for place in set(re.findall(r"{(\w+_id)}", path)) - {"name_or_id"}:
+            ids = {name: uuid4() for name in re.findall(r"{(\w+)}", path)} | {"policy_scope": "job", "name": "pbc8", "alias": "stable"}
+            for column, person in people.items():
+                for wrong in ("not-an-id", "..%2f", f"{uuid4()}0"):
+                    http.cookies.clear()
+                    address = path.format(**ids | {place: wrong})
+                    answer = await http.request(method, address, **_with(person.headers, world.body(route, {"dataset_id": uuid4()})))
+                    assert (answer.status_code, wrong in answer.text) == (404, False), (route, place, column, wrong)
+                    cells += 1
+    for route, field in IN_BODIES.items():
+        method, path = route.split()
+        things = world.things(world.owner, "own")
+        for role in set(Role) - {Role.VIEWER}:
+            body = world.body(route, things)
+            (kind,) = body.keys() & {"json", "data"}
+            sent = _with(people[role].headers, body | {kind: body[kind] | {field: "1"}})
+            answer = await http.request(method, path.format(**things), **sent)
+            assert (answer.status_code, answer.json()["errors"][0]["loc"][-1]) == (422, field), (route, role)
+            cells += 1
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
+async def test_a_key_reaches_what_its_owner_reaches_and_its_list_of_datasets_allows(world, capsys):
+    """tests/api/test_key_access.py tries every scope with every route."""
+    asking, cells, wrong = Asking(world), 0, []
+    for route, handler in handlers_of(world.api.app):
+        if "scope" not in handler.opt or route in ELSEWHERE or about(route, Role.RESEARCHER) != OF_A_DATASET:
+            continue
+        wanted = dict(zip(OF_A_DATASET, declared()[route][Role.RESEARCHER], strict=True))
+        for mode in ("own", *BY_TEAM, "foreign", "absent"):
+            for limit in (None, "this one", "another") if mode in {"own", *BY_TEAM} else (None,):
+                found = sign_of(await asking.cell(route, Role.RESEARCHER, mode, key=limit or "none"))
+                expected = wanted["foreign"] if limit == "another" else wanted[BY_TEAM.get(mode, mode)]
+                cells += 1
+                if found != expected:
+                    wrong.append(f"{route} {mode}, key limited to {limit}: {found} instead of {expected}")
+    assert not wrong, "\n".join(wrong)
+    with capsys.disabled():
+        print(f" {cells} cells", end=" ")
+
+
 def visible_to(answer):
     """All that a client can tell one answer from another by, but for the request's own id."""
     body = {} if not answer.content else answer.json()
@@ -474,7 +692,7 @@ def test_what_is_foreign_is_declared_as_what_is_absent():
         (route, role): columns[role][-2:]
         for route, columns in declared().items()
         for role in set(Role) - {Role.ADMIN}
-        if about(route, role) in {OF_A_DATASET, ("own", "foreign", "absent")}
+        if about(route, role) in {OF_A_DATASET, OF_A_TEAM, ("own", "foreign", "absent")}
     }
     assert compared
     assert {place: answers for place, answers in compared.items() if answers[0] != answers[1]} == {}

@@ -17,7 +17,7 @@ from tests.given import NOW
 pytestmark = pytest.mark.anyio
 
 ME, USERS = "/api/users/me", "/api/users/users"
-FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status", "institution", "department", "phone"}
+FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status", "institution", "department", "phone", "pending_email"}
 OTHER_PASSWORD = "another horse battery 9"
 
 

@@ -11,11 +11,13 @@ from api.documents.operations import HEADERS
 from application import accounts
 from application.ports import Command
 from domain.access import Role
+from domain.session import SessionStarted
 from tests.api.conftest import SYSTEM
 from tests.api.declared import find, operations, parameters_of, strict
 from tests.api.http_calls import PICTURE
 from tests.api.worker_events import WorkerEvents, now
 from tests.given import NOW
+from tests.rigs.links import Links
 from tests.twins.predictor import MemoryPredictor
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +48,19 @@ class Story:
         colleague = self.api.account(Role.RESEARCHER)
         self.real[examples.COLLEAGUE] = str(accounts.find(colleague, log).id)
         self.real[examples.EMAIL_OF_COLLEAGUE] = colleague
+        self.real[examples.SESSION_OF_COLLEAGUE] = await self.another_session(colleague)
+        self.real |= self.tokens()
+
+    def tokens(self):
+        """Those of mails that were sent before the story begins."""
+        given, links = self.api.services, Links(self.api.services)
+        return {
+            examples.VERIFICATION_TOKEN: links.of_registration("barbara@example.org", password=examples.PASSWORD),
+            examples.RESET_TOKEN: links.of_reset(self.api.account(Role.VIEWER)),
+            examples.EMAIL_TOKEN: links.of_email_change(self.api.account(Role.VIEWER), to="other@example.org"),
+            examples.INVITATION_TOKEN: links.of_invitation("jean@example.org"),
+            examples.BOOTSTRAP_TOKEN: given.bootstrap_tokens.token(),
+        }
 
     def stored(self, data):
         writer = self.api.services.blobs.begin()
@@ -123,11 +138,13 @@ class Story:
     async def go_on(self, done):
         """What users and workers do after an operation, before the next one makes sense."""
         match done:
-            case "sessionsRegister":
+            case "accountsSetUp":
                 command = Command(id=UUID(int=1), actor=SYSTEM, at=NOW)
                 accounts.change_role(UUID(self.real[examples.USER]), Role.ADMIN, command=command, log=self.api.services.log)
             case "sessionsLogin" | "sessionsLoginByForm" | "sessionsRefresh":
                 self.http.headers["Authorization"] = f"Bearer {self.real[examples.ACCESS_TOKEN]}"
+            case "sessionsListed":
+                self.real[examples.SESSION] = await self.another_session(examples.EMAIL)
             case "modelsAdd":
                 await self.workers.pass_check(self.real[examples.CHECK], "pbc8")
             case "policiesListed":
@@ -143,6 +160,17 @@ class Story:
                 await self.workers.plan(job, [image, other])
                 await self.workers.judge(job, [image], [other], at=now())
                 await self.workers.complete(job, succeeded=1, failed=1)
+
+    async def another_session(self, address):
+        known = {one.originator_id for one in self.sessions()}
+        signed_in = await self.api.anonymous().post("/api/auth/login", json={"email": address, "password": examples.PASSWORD})
+        assert signed_in.is_success
+        (started,) = [one for one in self.sessions() if one.originator_id not in known]
+        return str(started.originator_id)
+
+    def sessions(self):
+        log = self.api.services.log
+        return [event for one in log.read(0, 10_000) if isinstance(event := log.decode(one), SessionStarted)]
 
     async def another_image(self):
         form = {"dataset_id": self.real[examples.DATASET]}
@@ -197,5 +225,6 @@ async def test_every_request_succeeds_as_it_stands_and_is_answered_as_described(
                 declared = any(one["name"] == "min_position" for one in parameters_of(operation))
                 assert waits == declared, operation["operationId"]
     await story.another_job()
+    ending.sort(key=lambda one: one[2]["operationId"].startswith("sessionsEnd"))  # before accounts are deleted
     for path, method, operation in reversed(ending):
         await story.tell(path, method, operation)

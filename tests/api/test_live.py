@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from api.live.feed import OUTDATED
 from api.options import LiveLimits
-from application import models
+from application import models, teams
 from application.key_identities import SECRET
 from application.key_text import KeySecret
 from application.ports import Secret
@@ -140,6 +140,25 @@ async def test_foreign_datasets_are_not_heard_of_until_they_are_shared_and_not_a
         served.appended(served.image, ada, cells)
         others = await all_within(watch, 3)
         assert [one["event"] for one in others if one["type"] == "event"] in ([], ["DatasetShareWithdrawn"])
+
+
+async def test_a_member_of_a_team_is_told_of_its_datasets_from_then_on_and_no_longer_than_that(served):
+    ada, bob = served.user(), served.user(Role.VIEWER)
+    cells, group = served.dataset(ada), served.team(ada)
+    served.share_with_team(ada, cells, group, Grant.VIEWER)
+    served.follow()
+    async with served.watching(bob, datasets=[cells]) as watch:
+        await until_caught_up(watch)
+        served.appended(served.image, ada, cells)
+        assert await all_within(watch, 2) == []
+        teams.add_member(group, user_id=bob.id, command=served.command(ada), log=served.log)
+        served.appended(served.image, ada, cells)
+        (uploaded,), _ = await until_caught_up(watch)
+        assert uploaded["event"] == "ImageUploaded"
+        teams.remove_member(group, user_id=bob.id, command=served.command(ada), log=served.log)
+        served.follow()
+        served.appended(served.image, ada, cells)
+        assert [one for one in await all_within(watch, 3) if one["type"] == "event"] == []
 
 
 async def test_only_the_requested_datasets_are_reported(served):

@@ -144,7 +144,9 @@ async def test_a_deleted_account_is_shown_by_its_id_alone(api, bioscope):
 UNKNOWN = ["nobody", "nobody@example.org", str(uuid4()), "", "a\udcffb", "x" * 10_000, "[red]"]
 
 
-@pytest.mark.parametrize("what", [("show",), ("reset-password",), ("disable",), ("enable",), ("erase", "--yes"), ("set-role", "viewer")])
+@pytest.mark.parametrize(
+    "what", [("show",), ("reset-password",), ("disable",), ("enable",), ("erase", "--yes"), ("delete", "--yes"), ("set-role", "viewer")]
+)
 async def test_an_unknown_account_is_refused_with_a_sentence(bioscope, what):
     for unknown in UNKNOWN:
         ended = await bioscope("users", what[0], unknown, *what[1:], code=1)
@@ -162,6 +164,24 @@ async def test_nobody_is_taken_for_somebody_else_by_a_user_name_like_theirs(api,
     await bioscope("users", "set-role", str(boss.id), "admin")
     assert loaded(api, boss.email).role == "admin"
     assert loaded(api, "eve1@example.org").role == "viewer"
+
+
+async def test_a_deleted_account_cannot_sign_in_and_keeps_its_history(api, bioscope):
+    api.account("admin")
+    address = api.account("viewer")
+    account = loaded(api, address)
+    assert "was deleted" in (await bioscope("users", "delete", address, "--yes")).stderr
+    assert (await login(api, address)).status_code == 401
+    shown = json.loads((await bioscope("users", "show", str(account.id), "--json")).stdout)
+    assert (shown["email"], shown["deleted"], shown["erased"]) == (address, True, False)
+    assert actors(api, account.id)[-1]["name"].startswith("root on ")
+
+
+async def test_nothing_is_deleted_without_a_confirmation(api, bioscope):
+    api.account("admin")
+    address = api.account("viewer")
+    await bioscope("users", "delete", address, code=1, input="n\n")
+    assert (await login(api, address)).status_code == 200
 
 
 # ---- passwords ---------------------------------------------------------------------------------------------------------------------

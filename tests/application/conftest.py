@@ -1,9 +1,14 @@
+from types import SimpleNamespace
+
 import pytest
 
 from application.limits.sign_in_attempts import SignInLimits
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
+from infrastructure.security.mail_links import KeyedMailLinks
 from infrastructure.security.rate_limits import LocalRateLimiter
+from tests.given import NOW
+from tests.rigs.links import Links
 from tests.twins.event_store import MemoryRecorder
 from tests.twins.known_addresses import MemoryKnownAddresses
 from tests.twins.passwords import MemoryPasswords
@@ -25,6 +30,13 @@ def passwords():
 @pytest.fixture
 def tokens():
     return MemoryRefreshTokens()
+
+
+@pytest.fixture
+def links(log, passwords, sign_in_limits):
+    """The links of mails."""
+    ports = SimpleNamespace(log=log, passwords=passwords, sign_in_limits=sign_in_limits, mail_links=KeyedMailLinks(ROOT))
+    return Links(ports, clock=lambda: NOW)
 
 
 @pytest.fixture

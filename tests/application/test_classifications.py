@@ -212,6 +212,24 @@ def test_a_job_is_cancelled_once_and_deleted(log, ada, cells, run):
         load_job(log, job, command(ada), Grant.VIEWER)
 
 
+def test_a_job_is_deleted_by_its_creator_and_by_researchers_who_edit_the_dataset(log, scenario, ada, cells, run):
+    creator, other, researcher = scenario.user(Role.ANALYST), scenario.user(Role.ANALYST), scenario.user(Role.RESEARCHER)
+    for person in (creator, other, researcher):
+        scenario.share(ada, cells, person, Grant.EDITOR)
+    jobs = [run(creator, dataset=cells) for _ in range(3)]
+    with pytest.raises(Forbidden):
+        classifications.delete(jobs[0], command=command(other), log=log)
+    for person, job in zip((creator, researcher, ada), jobs, strict=True):
+        classifications.delete(job, command=command(person), log=log)
+    left = run(creator, dataset=cells)
+    scenario.share(ada, cells, creator, Grant.VIEWER)
+    classifications.delete(left, command=command(creator), log=log)
+    lost = run(researcher, dataset=cells)
+    datasets.withdraw(cells, user_id=researcher.id, command=command(ada), log=log)
+    with pytest.raises(NotFound):
+        classifications.delete(lost, command=command(researcher), log=log)
+
+
 def test_results_of_a_chunk_are_recorded_once(log, scenario, ada, cells, run):
     job = run(ada, image=scenario.image(ada, cells))
     chunk = JobPlans(log).chunk(job, 0)

@@ -200,6 +200,26 @@ def test_a_name_has_one_holder_until_it_is_given_back(log):
     assert log.claimed("email", "ada@example.org") == second
 
 
+def test_a_name_passes_from_one_stream_to_another_in_one_command(log):
+    first, second, third = uuid4(), uuid4(), uuid4()
+
+    def take(stream, *, releases):
+        created = dataset.create(stream, name="x", description=None, by=stream, at=NOW)
+        claims = (UniqueClaim(scope="registration", value="ada@example.org", stream=stream),)
+        return log.append(command(), created, claims=claims, releases=releases)
+
+    take(first, releases=())
+    take(second, releases=(ReleasedClaim(stream=first, scope="registration", value="ADA@example.org"),))
+    assert log.claimed("registration", "ada@example.org") == second
+    for not_the_holder in (first, third):
+        with pytest.raises(Taken):
+            take(third, releases=(ReleasedClaim(stream=not_the_holder),))
+    with pytest.raises(Taken):
+        take(third, releases=(ReleasedClaim(stream=second, scope="registration", value="bob@example.org"),))
+    take(third, releases=(ReleasedClaim(stream=second),))
+    assert log.claimed("registration", "ada@example.org") == third
+
+
 def test_a_secret_can_be_kept_and_forgotten(log):
     owner = uuid4()
     event = dataset.create(owner, name="x", description=None, by=owner, at=NOW)

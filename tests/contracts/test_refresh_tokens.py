@@ -61,3 +61,25 @@ def test_all_sessions_of_a_user_but_one_are_revoked(tokens):
     assert tokens.revoke_user(user, but=kept) == [ended]
     assert tokens.rotate(kept_token, at=NOW).session_id == kept
     assert tokens.session_of(other) is not None
+
+
+def test_a_token_that_was_used_is_reused_even_after_it_would_have_expired(tokens):
+    session, user = uuid4(), uuid4()
+    token = tokens.issue(session=session, user=user, at=NOW)
+    tokens.rotate(token, at=NOW)
+    with pytest.raises(RefreshTokenReused):
+        tokens.rotate(token, at=NOW + timedelta(days=8))
+
+
+def test_sessions_are_open_while_they_can_be_refreshed_the_last_used_first(tokens):
+    user, (one, other, ended, expired) = uuid4(), (uuid4() for _ in range(4))
+    tokens.issue(session=expired, user=user, at=NOW - timedelta(days=8))
+    first, _, last = (tokens.issue(session=session, user=user, at=NOW) for session in (one, other, ended))
+    tokens.issue(session=uuid4(), user=uuid4(), at=NOW)
+    tokens.rotate(first, at=NOW + timedelta(hours=2))
+    tokens.revoke(tokens.session_of(last))
+    at = NOW + timedelta(hours=3)
+    assert tokens.open_sessions(user, at=at) == [(one, NOW + timedelta(hours=2)), (other, NOW)]
+    assert tokens.open_sessions(user, at=NOW + timedelta(days=7)) == [(one, NOW + timedelta(hours=2))]
+    assert tokens.open_sessions(user, at=NOW + timedelta(days=30)) == []
+    assert tokens.open_sessions(uuid4(), at=at) == []

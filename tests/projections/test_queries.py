@@ -129,6 +129,7 @@ async def test_rows_hold_the_fields_of_their_events(db, history):
     assert [(share.grant, share.username) for share in await datasets.grants(db, history.ada, history.cells)] == [
         (Grant.OWNER, "ada"),
         (Grant.ANALYST, "[erased]"),
+        (Grant.VIEWER, None),  # of a team
     ]
     seen = await images.get(db, history.ada, history.images[1])
     assert (seen.width, seen.height, seen.pixel_size_um, seen.accepted, seen.analyzed, seen.uploaded_at) == (95, 94, 0.25, True, True, NOW)

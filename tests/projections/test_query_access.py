@@ -40,8 +40,8 @@ NOUNS = (
     teams,
     users,
 )
-FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "results.shown", "models.get"}
-"""The log's position, models, which belong to the installation, and the completion of results that an actor has read."""
+FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.get"}
+"""The log's position, and models, which belong to the installation."""
 
 OF_DATASETS = (
     "datasets|images|classifications|results|outdated_results|failures|activity|dataset_access|effective_access|tallies|statistics"

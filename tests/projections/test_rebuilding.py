@@ -166,7 +166,11 @@ def test_rows_that_no_event_explains_are_found_wherever_they_lie(scenario, conne
     connection.execute("insert into outdated_results values (%s, %s, 1)", (last, last))
     connection.execute("insert into dataset_access values (%s, %s, 'owner')", (last, last))
     found = made_again(limits=RebuildLimits(rows_per_range=2))
-    assert found.differing == (("dataset_access", (last, last)), ("outdated_results", (last,)))
+    assert found.differing == (
+        ("dataset_access", (last, last)),
+        ("outdated_results", (last,)),
+        ("effective_access", (last, last)),
+    )
 
 
 def test_without_check_nothing_is_compared(scenario, connection, made_again):

@@ -6,14 +6,18 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application import classifications, datasets, devices, images, model_checks, models
+from application import classifications, datasets, devices, images, model_checks, models, teams
 from application.classifications import ImageSelection
 from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
-from domain import classification, image, model, model_check, policy, session, user
-from domain.access import Actor, Grant, Role
+from domain import api_key, classification, image, model, model_check, policy, service_account, session, user
+from domain.access import Actor, Grant, Role, Scope
+from domain.api_key import OwnerKind
 from domain.classification import ImageFailure, ImageResult, PlannedImage, RunOptions, Verdict
+from domain.events import new_stream
+from domain.invitation import UserInvited
 from domain.policy import PolicyScope
+from domain.registration import RegistrationRequested
 from domain.user import Status
 from domain.values import model_id, result_id, system_actor
 from infrastructure.images.reader_version import READER_VERSION
@@ -47,6 +51,9 @@ class Scenario:
         self.log, self.projector = log, projector
         self.now = NOW
 
+    def record(self, *events):
+        self.log.append(self.command(), *events)
+
     # ---- use cases ----
     def user(self, role=Role.RESEARCHER, name="ada"):
         member = uuid4()
@@ -70,6 +77,22 @@ class Scenario:
 
     def share(self, owner, dataset, other, grant):
         datasets.share(dataset, user_id=other.id, grant=grant, command=self.command(owner), log=self.log)
+
+    def team(self, owner, *members, name="Haematology"):
+        made = teams.create(name=name, command=self.command(owner), log=self.log).id
+        for member in members:
+            teams.add_member(made, user_id=member.id, command=self.command(owner), log=self.log)
+        return made
+
+    def share_with_team(self, owner, dataset, team_id, grant):
+        datasets.share_with_team(dataset, team_id=team_id, grant=grant, command=self.command(owner), log=self.log)
+
+    def key(self, owner, *, datasets=None, scopes=(Scope.IMAGES_READ,)):
+        """A key of a user."""
+        about = {"owner": owner.id, "owner_kind": OwnerKind.USER, "name": "script", "scopes": scopes, "datasets": datasets}
+        issued = api_key.issue(uuid4(), **about, secret_hash=bytes(32), by=owner.id, at=self.now)
+        self.record(issued)
+        return issued.originator_id
 
     def image(self, owner, dataset, filename="cell.png", *, device=None, sha256=SHA256, path=None):
         return images.upload(
@@ -269,4 +292,17 @@ def record_full_history(scenario, *, count=12, chunk=5):
     scenario.change(eve.id, user, lambda it: user.change_status(it, Status.SUSPENDED, by=admin.id, at=scenario.now))
     scenario.change(bob.id, user, lambda it: user.change_profile(it, {"phone": "123"}, by=bob.id, at=scenario.now))
     scenario.erase(bob)
+    record_accounts(scenario, ada, eve, admin, cells)
     return FullHistory(ada, bob, eve, admin, cells, gone, found, whole, single, deleted, drowned, scope)
+
+
+def record_accounts(scenario, ada, eve, admin, cells):
+    """A registration and an invitation that are open, a service account, a key, and a team with a grant."""
+    names = {"username": "grace", "first_name": "Grace", "last_name": "Lab"}
+    asked = {"email": "grace@example.org", "password_commitment": "", "request_id": uuid4()}
+    scenario.record(RegistrationRequested(**new_stream(uuid4(), by=SYSTEM.id, at=scenario.now), **names, **asked))
+    invited = {"email": "alan@example.org", "role": Role.ANALYST, "request_id": uuid4()}
+    scenario.record(UserInvited(**new_stream(uuid4(), by=admin.id, at=scenario.now), **invited))
+    scenario.record(service_account.create(uuid4(), name="microscope", by=admin.id, at=scenario.now))
+    scenario.share_with_team(ada, cells, scenario.team(ada, eve), Grant.VIEWER)
+    scenario.key(ada, datasets={cells})

@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -12,7 +12,7 @@ import msgspec
 from application import accounts, classifications, datasets, devices, images, models
 from application.classifications import ImageSelection
 from application.commands import CommandResult, idempotent
-from application.ports import Command, PasswordRequester
+from application.ports import Command, OpenSession, PasswordRequester
 from domain import user
 from domain.access import Actor, Grant, Role
 from domain.classification import ImageFilter, Priority, RunOptions
@@ -53,10 +53,19 @@ class Journal:
 
 
 class Passwords:
-    """Quick ones."""
+    """Quick ones, without a salt."""
 
-    def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
+    service_names = ()
+
+    def is_common(self, password: str) -> bool:
+        return False
+
+    def hash(self, password: str, *, requester: PasswordRequester, like: bytes | None = None) -> bytes:
         return hashlib.sha256(password.encode()).digest()
+
+    def matching(self, password: str, candidates: Sequence[bytes], *, requester: PasswordRequester) -> int | None:
+        computed = self.hash(password, requester=requester)
+        return candidates.index(computed) if computed in candidates else None
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         return known == self.hash(password, requester=requester)
@@ -67,6 +76,9 @@ class Passwords:
 
 class NoSessions:
     """Nobody has signed in."""
+
+    def open_sessions(self, user_id: UUID, *, at: datetime) -> list[OpenSession]:
+        return []
 
     def revoke_user(self, user_id: UUID, *, but: UUID | None = None) -> list[UUID]:
         return []

@@ -29,12 +29,19 @@ DAY = [
     "bioscope results show",
     "bioscope results export",
     "bioscope stats",
+    "bioscope password",
+    "bioscope sessions list",
+    "bioscope sessions end",
     "bioscope audit verify",
     "bioscope audit trail",
     "bioscope audit state",
+    "bioscope audit log",
+    "bioscope audit who",
     "bioscope users list",
     "bioscope users show",
     "bioscope users set-role",
+    "bioscope users sessions",
+    "bioscope users invite",
     "bioscope tokens create",
     "bioscope tokens list",
     "bioscope tokens revoke",
@@ -57,6 +64,8 @@ DAY = [
     "bioscope status",
     "bioscope doctor",
     "bioscope config show",
+    "bioscope mail test",
+    "bioscope mail status",
     "bioscope keys list",
     "bioscope keys export",
     "bioscope health",
@@ -88,9 +97,21 @@ ELSEWHERE = {
     "bioscope jobs run": "tests/system/test_analysis_page.py, since two datasets of the day have the name",
     "bioscope jobs cancel": "tests/api/test_job_commands.py, since it needs a running job",
     "bioscope jobs retry": "tests/api/test_job_commands.py, since it needs a job with failures",
+    "bioscope datasets list": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets shares": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams list": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams members": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets share": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets unshare": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope datasets transfer": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams create": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams delete": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams add": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope teams remove": "tests/api/test_team_commands.py, since it needs another account",
+    "bioscope users delete": "tests/api/test_users_command.py, since the day has one account",
     "bioscope dead-letters discard": "tests/api/test_record_commands.py, since it needs a dead letter",
 }
-ONCE = {"bioscope restore", "bioscope users erase"}
+ONCE = {"bioscope restore", "bioscope users erase", "bioscope users invite"}
 pytestmark = pytest.mark.long
 
 
@@ -122,7 +143,10 @@ class Machine:
         return subprocess.run(command, cwd=self.folder, env=self.variables | more, capture_output=True, text=True, check=False, timeout=300)
 
     def variables_of(self, name):
-        return {"BIOSCOPE_PASSWORD": PASSWORD} if name == "bioscope login" else {}
+        return {
+            "bioscope login": {"BIOSCOPE_PASSWORD": PASSWORD},
+            "bioscope password": {"BIOSCOPE_PASSWORD": PASSWORD, "BIOSCOPE_NEW_PASSWORD": f"{PASSWORD} again"},
+        }.get(name, {})
 
 
 def assert_whole_lines(text):

@@ -35,6 +35,7 @@ def planted(stack, admin):
         me = client.get("/api/users/me")
         names = {"first_name": f"{mark}-first", "last_name": f"{mark}-last", "institution": f"{mark}-hospital", "phone": mark[:20]}
         client.call("PATCH", f"/api/users/users/{me['id']}", json=names)
+        client.call("POST", "/api/auth/forgot-password", json={"email": address})
         dataset = client.post("/api/datasets/", {"name": f"patient {mark}", "description": f"{mark} was here"})["id"]
         with PICTURES[0].open("rb") as file:
             fields = {"dataset_id": dataset, "path": f"patient {mark}/{mark}.jpg"}
@@ -46,10 +47,11 @@ def planted(stack, admin):
     device = admin.post("/api/devices/", {"name": f"{mark} scope", "hostname": f"{mark}-pc", "location": f"{mark} ward"})["id"]
     admin.call("PATCH", f"/api/devices/{device}", json={"name": f"{mark} scope 2", "hostname": f"{mark}-pc-2", "location": f"{mark} room"})
     assert [found["id"] for found in admin.get("/api/devices/", location=f"{mark} room")] == [device]
+    invited = admin.post("/api/invitations/", {"email": f"invited.{mark}@example.org", "role": "viewer"})["id"]
     moved = admin.call("PUT", "/api/models/bccd3/aliases/reviewed", json={"version": 1, "reason": f"{mark} was classified well"})
     assert moved.is_success
     assert mark in admin.get("/api/models/bccd3/history")[-1]["reason"]
-    return {"mark": mark, "user": UUID(me["id"]), "dataset": dataset, "image": uploaded}
+    return {"mark": mark, "user": UUID(me["id"]), "dataset": dataset, "image": uploaded, "invitation": invited}
 
 
 def rows_with(settings, schema, mark):
@@ -67,7 +69,7 @@ def rows_with(settings, schema, mark):
 def test_the_log_and_all_beside_it_hold_no_private_word(stack, planted):
     assert rows_with(stack, "es", planted["mark"]) == []
     assert rows_with(stack, "ops", planted["mark"]) == []
-    assert {"users", "devices"} <= set(rows_with(stack, "read", planted["mark"])), "the words were not planted at all"
+    assert {"users", "invitations", "devices"} <= set(rows_with(stack, "read", planted["mark"])), "the words were not planted at all"
 
 
 async def test_no_topic_carries_a_private_word(stack, planted):
@@ -104,9 +106,11 @@ def test_no_log_and_no_blob_holds_a_private_word(stack, planted):
 def test_after_an_erasure_no_dump_holds_the_person_and_the_chain_still_verifies(stack, admin, planted):
     bioscope(stack, "users", "erase", f"{planted['mark']}@example.org", "--yes")
     admin.call("DELETE", f"/api/datasets/{planted['dataset']}")
+    admin.call("DELETE", f"/api/invitations/{planted['invitation']}")
     assert settle(stack) is not None
+    tables = ("--schema=es", "--schema=ops", "--table=read.users", "--table=read.invitations")
     dump = subprocess.run(
-        [installed(None) / "bin" / "pg_dump", "--schema=es", "--schema=ops", "--table=read.users", stack.postgres_owner_url],
+        [installed(None) / "bin" / "pg_dump", *tables, stack.postgres_owner_url],
         capture_output=True,
         check=True,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from application.history.hash_chain import START, chained
-from application.ports import RecordedEvent
+from application.ports import RecordedEvent, ReleasedClaim
 from domain import classification, image, model, model_check
 from domain.classification import ChunkJudged, ClassificationPlanned
 from domain.events import Event
@@ -120,10 +120,16 @@ class MemoryRecorder:
         return None
 
     def _claimed(self, append: Append) -> Outcome | None:
+        released = {place for release in append.releases for place in self._held(release)}
         for claim in append.claims:
-            if self._claims.get((claim.scope, self._digests.of(claim.scope, claim.value)), claim.stream) != claim.stream:
+            place = (claim.scope, self._digests.of(claim.scope, claim.value))
+            if place not in released and self._claims.get(place, claim.stream) != claim.stream:
                 return Outcome("taken", None, None, claim.scope)
         return None
+
+    def _held(self, release: ReleasedClaim) -> list[tuple[str, bytes]]:
+        forms = None if release.value is None else self._digests.forms(release.scope, release.value)
+        return [place for place, held in self._claims.items() if held == release.stream and (forms is None or place[1] in forms)]
 
     def _keep(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         now = self._clock()
@@ -142,9 +148,7 @@ class MemoryRecorder:
             self._log.append(chained(self._log[-1].hash if self._log else START, recorded))
             self._secrets.update({("key", owner): wrapped for owner, wrapped in event.new_keys})
         for release in append.releases:
-            forms = None if release.value is None else self._digests.forms(release.scope, release.value)
-            gone = [place for place, held in self._claims.items() if held == release.stream and (forms is None or place[1] in forms)]
-            for place in gone:
+            for place in self._held(release):
                 del self._claims[place]
         for claim in append.claims:
             self._claims[claim.scope, self._digests.of(claim.scope, claim.value)] = claim.stream

@@ -5,7 +5,7 @@ from secrets import token_urlsafe
 
 import msgspec
 
-from application.ports import RefreshResult
+from application.ports import OpenSession, RefreshResult
 from domain.errors import NotAuthenticated, RefreshTokenReused
 
 GRACE_PERIOD = timedelta(seconds=10)
@@ -14,6 +14,7 @@ GRACE_PERIOD = timedelta(seconds=10)
 class Issued(msgspec.Struct):
     session: object
     user: object
+    issued_at: object
     expires_at: object
     used_at: object = None
     child: str = ""
@@ -30,12 +31,12 @@ class MemoryRefreshTokens:
 
     def issue(self, *, session, user, at):
         token = token_urlsafe(36)
-        self._issued[token] = Issued(session, user, at + self._lifetime)
+        self._issued[token] = Issued(session, user, at, at + self._lifetime)
         return token
 
     def rotate(self, token, *, at):
         issued = self._issued.get(token)
-        if issued is None or issued.expires_at <= at:
+        if issued is None or (issued.used_at is None and issued.expires_at <= at):
             raise NotAuthenticated("Invalid or expired refresh token")
         if issued.used_at is None:
             issued.used_at, issued.child = at, self.issue(session=issued.session, user=issued.user, at=at)
@@ -45,6 +46,12 @@ class MemoryRefreshTokens:
 
     def session_of(self, token):
         return self._issued[token].session if token in self._issued else None
+
+    def open_sessions(self, user, *, at):
+        theirs = [one for one in self._issued.values() if one.user == user]
+        usable = {one.session for one in theirs if one.used_at is None and one.expires_at > at}
+        last = {session: max(one.issued_at for one in theirs if one.session == session) for session in usable}
+        return [OpenSession(session, at) for session, at in sorted(last.items(), key=lambda one: (one[1], one[0]), reverse=True)]
 
     def revoke(self, session):
         self._issued = {token: issued for token, issued in self._issued.items() if issued.session != session}

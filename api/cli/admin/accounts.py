@@ -15,7 +15,7 @@ from api.cli.commands import Choice, argument, command, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
 from api.cli.output import Column, print_fields, print_json, print_message, print_table
-from api.cli.shapes import Account, NewPassword, shaped
+from api.cli.shapes import Account, NewPassword, Session, shaped
 from domain.access import Actor, Role
 from domain.errors import NotFound
 from domain.user import Status
@@ -146,6 +146,36 @@ def enable_account(account: str, data: Path | None) -> None:
     changed = _set_status(account, Status.ACTIVE, data)
     result = "is active again: it has to sign in anew." if changed else "was active already; nothing has changed."
     print_message(f"{printable(account)} {result}")
+
+
+@command("sessions", example="bioscope users sessions you@example.org")
+@ACCOUNT
+@click.option("--end", is_flag=True, help="End all of them.")
+@json_option(list[Session])
+@DATA
+def account_sessions(account: str, data: Path | None, *, end: bool, as_json: bool) -> None:
+    """List the open sessions of an account, and end them with --end.
+
+    The last used one is first. With --end, those are listed that were open.
+    """
+    from api.cli.client.sessions import print_sessions
+    from application import open_sessions
+    from infrastructure.container import refresh_tokens
+
+    settings = running_installation(data)
+    with open_event_log(settings) as log, closing(refresh_tokens(settings)) as tokens:
+        user_id, by = account_id(log, account), operator_command(settings, log)
+        found = [shaped(each, Session) for each in open_sessions.listed(user_id, actor=by.actor, at=by.at, log=log, tokens=tokens)]
+        if end:
+            open_sessions.end_all(user_id, command=by, log=log, tokens=tokens)
+    if as_json:
+        print_json(found)
+    elif found:
+        print_sessions(found)
+    else:
+        click.echo(f"{printable(account)} has no open session.")
+    if end:
+        print_message(f"All sessions of {printable(account)} have ended.")
 
 
 def account_id(log: "RecorderEventStore", account: str) -> UUID:

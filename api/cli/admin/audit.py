@@ -30,18 +30,18 @@ def audit() -> None:
 @DATA
 @json_option(Verification)
 def verify(data: Path | None, *, as_json: bool) -> None:
-    """Verify that the log is as it was written.
+    """Verify that the log and the trail of access are as they were written.
 
     The command reads the whole log. It names the first position at which an event was changed, deleted, moved, inserted or cut off, or
-    breaks a rule. Then it compares commands, claims, passwords and data keys with the log.
+    breaks a rule. Then it compares commands, claims, passwords and data keys with the log, and reads the whole trail of access.
 
     The exit code is 4 if something is not as it was written.
     """
-    from infrastructure.container import verify_log
+    from infrastructure.container import verify_access_trail, verify_log
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
-        result = verification_of(verify_log(settings, log))
+        result = verification_of(verify_log(settings, log), verify_access_trail(settings, log))
     if as_json:
         print_json(result)
     else:
@@ -56,17 +56,22 @@ def verify(data: Path | None, *, as_json: bool) -> None:
     if not as_json:
         summary = f"{result.events} events, {result.heads} signed heads, hash {result.hash[:16]}…"
         print_message(summary, prefix="intact: ", style="green", console=out)
+        since = f" since {result.accesses_since:%Y-%m-%d}" if result.accesses_since else ""
+        print_message(f"{result.accesses} records of access{since}", prefix="intact: ", style="green", console=out)
 
 
-def verification_of(result: Any) -> Verification:
+def verification_of(result: Any, access: Any) -> Verification:
+    problem = result.problem or access.problem
     return Verification(
-        intact=result.problem is None,
+        intact=problem is None,
         events=result.events,
         heads=result.heads,
         hash=result.hash,
         unchecked=result.unchecked,
-        problem=result.problem,
+        problem=problem,
         discrepancies=result.discrepancies,
+        accesses=access.records,
+        accesses_since=access.since,
     )
 
 

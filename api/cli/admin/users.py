@@ -34,6 +34,7 @@ for command in (
     accounts.reset_password,
     accounts.disable_account,
     accounts.enable_account,
+    accounts.account_sessions,
 ):
     users.add_command(command)
 
@@ -83,6 +84,51 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     with open_event_log(settings) as log:
         change_role(accounts.account_id(log, account), Role(role), command=operator_command(settings, log), log=log)
     print_message(f"{printable(account)} is {role}.")
+
+
+@users.command(example="bioscope users invite colleague@example.org --role analyst")
+@argument("email", help="E-mail address of the person.")
+@click.option(
+    "--role",
+    type=Choice([role.value for role in Role], case_sensitive=False),
+    default=Role.VIEWER.value,
+    show_default=True,
+    help="The role.",
+)
+@DATA
+def invite(email: str, role: str, data: Path | None) -> None:
+    """Invite a person by mail to create an account.
+
+    The link in the mail works once, within 7 days. Without BIOSCOPE_SMTP_URL, the mail is written to the folder `mail` of the data folder.
+    """
+    from application.invitations import invite as invite_person  # type: ignore[import-not-found, unused-ignore]
+
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
+        invite_person(email=email, role=Role(role), command=operator_command(settings, log), log=log)
+    print_message(f"{printable(email)} is invited with the role {role}: `bioscope mail status` shows whether the mail was sent.")
+
+
+@users.command(example="bioscope users delete colleague@example.org --yes")
+@accounts.ACCOUNT
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@DATA
+def delete(account: str, data: Path | None, *, yes: bool) -> None:
+    """Close an account and end all its sessions.
+
+    Its history stays readable, and its address and user name can be used again. This cannot be undone. `bioscope users erase` also makes
+    the personal data unreadable.
+    """
+    from application.accounts import delete as delete_user
+    from infrastructure.container import refresh_tokens
+
+    settings = running_installation(data)
+    with open_event_log(settings) as log, closing(refresh_tokens(settings)) as tokens:
+        user_id = accounts.account_id(log, account)
+        if not yes:
+            click.confirm(f"Delete {printable(account)}?", abort=True, err=True)
+        delete_user(user_id, command=operator_command(settings, log), log=log, tokens=tokens)
+    print_message(f"{printable(account)} was deleted.")
 
 
 @users.command(example="bioscope users erase you@example.org --yes")

@@ -1,7 +1,9 @@
 """The HTTP connection of the command line's client: how it treats proxies."""
 
+import platform
 import socket
 from contextlib import suppress
+from importlib.metadata import version
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -23,7 +25,8 @@ def open_http(url: str) -> httpx.Client:
     """
     timeout = httpx.Timeout(REQUEST_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
     try:
-        return httpx.Client(base_url=url, timeout=timeout, trust_env=not is_loopback(httpx.URL(url).host))
+        agent = f"bioscope/{version('bioscope')} ({platform.system()})"
+        return httpx.Client(base_url=url, headers={"User-Agent": agent}, timeout=timeout, trust_env=not is_loopback(httpx.URL(url).host))
     except ImportError:
         raise UnusableEnvironment(
             f"the environment names a SOCKS proxy for {url}, which is not supported: unset ALL_PROXY, or add the host to NO_PROXY"

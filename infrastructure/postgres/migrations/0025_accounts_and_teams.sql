@@ -1,5 +1,5 @@
 -- Oldest release: 0.2.0
--- Accounts of people and of programs: registrations, invitations, sessions, API keys and teams.
+-- Accounts of people and of programs: registrations, invitations, API keys and teams.
 
 update ops.writers set topics = topics || '{
   PasswordResetRequested,PasswordReset,EmailChangeRequested,EmailChanged,
@@ -89,6 +89,246 @@ begin
   return null;
 end $$;
 revoke execute on function ops.follow_access from public;
+-- ---- claims that pass from one stream to another ---------------------------------------------------------------------------------------
+-- As in migration 0024, but a command may claim a value that it releases for another stream.
+create or replace function es.append(
+  k_id uuid[], k_digest bytea[], k_subject uuid[], k_meta bytea[],
+  e_cmd int[], e_stream uuid[], e_version int[], e_topic text[], e_schema int[], e_state bytea[], e_id uuid[],
+  g_cmd int[], g_stream uuid[], g_version int[], g_closers text[],
+  c_cmd int[], c_scope text[], c_digest bytea[], c_stream uuid[], c_claimed bool[],
+  s_cmd int[], s_kind text[], s_owner uuid[], s_value bytea[]
+) returns table (outcome text, "position" bigint, subject uuid, detail text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  head      record;
+  known     record;
+  last      bigint;
+  chain     bytea;
+  stamp     timestamptz;
+  micros    bytea;
+  e         int := 1;
+  g         int := 1;
+  c         int := 1;
+  s         int := 1;
+  until     int;
+  verdict   text;
+  why       text;
+  newest    int;
+  stream    es.streams;
+  -- Events of several commands are written in one statement, unless something reads them before.
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed,ModelVersionAdded}';
+  positions bigint[];                                  -- of the events that are to be written so, and their hashes
+  hashes    bytea[];
+  holder    uuid;
+  writer    ops.writers := ops.writer();
+  checked   record;
+  jobs      uuid[];
+  numbers   integer[];
+begin
+  select h.position, h.hash into head from es.head h for update;
+  last := head.position;
+  chain := head.hash;
+  stamp := clock_timestamp();
+  micros := es.framed(int8send((extract(epoch from stamp) * 1000000)::bigint));
+  perform set_config('es.appending', 'with streams', true);
+  if to_regclass('es.' || es.partition_name(es.partition_number(last + cardinality(e_cmd)))) is null then
+    call es.prepare_partitions(last + cardinality(e_cmd));
+  end if;
+  if together then                                     -- whole, since `unnest` goes by places
+    positions := array_fill(null::bigint, array[cardinality(e_cmd)]);
+    hashes := array_fill(null::bytea, array[cardinality(e_cmd)]);
+  end if;
+
+  for i in 1 .. cardinality(k_id) loop
+    verdict := 'appended';
+    why := null;
+    select k.position, k.digest, k.subject into known from es.commands k where k.id = k_id[i];
+    if found then
+      verdict := case when known.digest is distinct from k_digest[i] then 'reused' else 'replayed' end;
+    end if;
+
+    while g <= cardinality(g_cmd) and g_cmd[g] = i loop
+      if verdict = 'appended' then
+        select * into stream from es.streams v where v.stream = g_stream[g];
+        if stream.version is null then
+          verdict := 'missing';
+          why := g_stream[g]::text;
+        elsif g_version[g] is not null and stream.version <> g_version[g] then
+          verdict := 'conflict';
+        elsif g_closers[g] <> '' and (
+          es.stream_holds(stream, string_to_array(g_closers[g], ','))
+        or together and stream.newest > head.position and exists (
+          select from unnest(e_stream, e_topic, positions) as n (stream, topic, position)
+            where n.stream = g_stream[g] and n.topic = any (string_to_array(g_closers[g], ',')) and n.position is not null
+        )) then
+          verdict := 'closed';
+          why := g_stream[g]::text;
+        end if;
+      end if;
+      g := g + 1;
+    end loop;
+
+    until := e;
+    while until <= cardinality(e_cmd) and e_cmd[until] = i loop
+      if verdict = 'appended' and (until = e or e_stream[until] <> e_stream[until - 1]) then
+        select v.version into newest from es.streams v where v.stream = e_stream[until];
+        if coalesce(newest, 0) <> e_version[until] - 1 then
+          verdict := 'conflict';
+        end if;
+      end if;
+      until := until + 1;
+    end loop;
+
+    if verdict = 'appended' then
+      for j in c .. cardinality(c_cmd) loop
+        exit when c_cmd[j] <> i;
+        select l.stream into holder from es.claims l where l.scope = c_scope[j] and l.digest = c_digest[j];
+        if c_claimed[j] and found and holder <> c_stream[j] and not exists (
+          select from generate_series(c, j - 1) as r where not c_claimed[r] and c_stream[r] = holder
+            and (c_digest[r] is null or c_scope[r] = c_scope[j] and c_digest[r] = c_digest[j])
+        ) then
+          verdict := 'taken';
+          why := c_scope[j];
+        end if;
+      end loop;
+    end if;
+
+    if verdict = 'appended' and not writer.keeps and (
+      (c <= cardinality(c_cmd) and c_cmd[c] = i) or (s <= cardinality(s_cmd) and s_cmd[s] = i)
+    ) then
+      verdict := 'refused';
+      why := format('%s may not change claims or secrets', writer.role);
+    end if;
+    if verdict = 'appended' and writer.actor is not null
+      and (ops.as_json(k_meta[i]) #>> '{actor,id}')::uuid is distinct from writer.actor then
+      verdict := 'refused';
+      why := format('%s may not act for others', writer.role);
+    end if;
+    jobs := '{}';
+    numbers := '{}';
+    for j in e .. until - 1 loop
+      exit when verdict <> 'appended';
+      if not (e_topic[j] = any (writer.topics) or '*' = any (writer.topics)) then
+        verdict := 'refused';
+        why := format('%s may not append %s', writer.role, e_topic[j]);
+      elsif e_topic[j] in ('ChunkJudged', 'ImageAccepted', 'ImageRejected') and e_schema[j] <> 1 then
+        verdict := 'refused';
+        why := format('%s has no schema version %s', e_topic[j], e_schema[j]);
+      elsif e_topic[j] = 'ChunkJudged' then
+        select * into checked from ops.check_judgement(e_stream[j], e_version[j], e_state[j]);
+        jobs := jobs || checked.job;
+        numbers := numbers || checked.number;
+        if checked.why is not null then
+          verdict := 'refused';
+          why := checked.why;
+        end if;
+      elsif e_topic[j] in ('ImageAccepted', 'ImageRejected') then
+        why := ops.check_inspection(e_stream[j], e_state[j],
+          case when j > e and e_stream[j - 1] = e_stream[j] and e_topic[j - 1] = 'ImageUploaded' then e_state[j - 1] end);
+        if why is not null then
+          verdict := 'refused';
+        end if;
+      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_api' then
+        why := ops.check_declaration(e_stream[j], e_state[j], ops.as_json(k_meta[i]) #>> '{actor,id}');
+        if why is not null then
+          verdict := 'refused';
+        end if;
+      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_inference'
+        and ops.as_json(e_state[j]) #>> '{version,kind}' = 'external' then
+        verdict := 'refused';
+        why := 'no package is an external classifier';
+      elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
+        or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
+        why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
+          e_state[e : until - 1]);
+        if why is not null then
+          verdict := 'refused';
+        end if;
+      end if;
+    end loop;
+
+    while c <= cardinality(c_cmd) and c_cmd[c] = i loop
+      if verdict = 'appended' and c_claimed[c] then
+        insert into es.claims (scope, digest, stream) values (c_scope[c], c_digest[c], c_stream[c]) on conflict do nothing;
+      elsif verdict = 'appended' and c_digest[c] is null then
+        delete from es.claims l where l.stream = c_stream[c];
+      elsif verdict = 'appended' then
+        delete from es.claims l where l.scope = c_scope[c] and l.digest = c_digest[c] and l.stream = c_stream[c];
+      end if;
+      c := c + 1;
+    end loop;
+
+    while s <= cardinality(s_cmd) and s_cmd[s] = i loop
+      if verdict = 'appended' and s_value[s] is null then
+        delete from es.secrets x where x.kind = s_kind[s] and x.owner = s_owner[s];
+      elsif verdict = 'appended' then
+        insert into es.secrets (kind, owner, value) values (s_kind[s], s_owner[s], s_value[s])
+          on conflict (kind, owner) do update set value = excluded.value;
+      end if;
+      s := s + 1;
+    end loop;
+
+    if verdict = 'appended' then
+      for j in e .. until - 1 loop
+        last := last + 1;
+        chain := sha256(chain || es.framed(int8send(last)) || es.framed(uuid_send(e_stream[j])) || es.framed(int4send(e_version[j]))
+          || es.framed(convert_to(e_topic[j], 'UTF8')) || es.framed(int4send(e_schema[j])) || es.framed(e_state[j])
+          || es.framed(k_meta[i]) || es.framed(uuid_send(e_id[j])) || micros);
+        if together then
+          positions[j] := last;
+          hashes[j] := chain;
+        else
+          insert into es.events (notification_id, originator_id, originator_version, topic, schema_version, state, meta, event_id, recorded_at, hash)
+            values (last, e_stream[j], e_version[j], e_topic[j], e_schema[j], e_state[j], k_meta[i], e_id[j], stamp, chain);
+        end if;
+        if e_version[j] = 1 then
+          insert into es.streams (stream, version, first, newest) values (e_stream[j], 1, last, last);
+        elsif j = until - 1 or e_stream[j + 1] <> e_stream[j] then
+          update es.streams v set version = e_version[j], newest = last where v.stream = e_stream[j];
+        end if;
+        if e_topic[j] = 'ClassificationPlanned' then
+          perform ops.open_plan(e_stream[j], ops.as_json(e_state[j]));
+        elsif e_topic[j] in ('ClassificationCancelled', 'ClassificationCompleted', 'ClassificationFailed', 'ClassificationDeleted') then
+          delete from ops.open_chunks o where o.job = e_stream[j];
+        end if;
+      end loop;
+      if cardinality(jobs) > 0 then
+        delete from ops.open_chunks o using unnest(jobs, numbers) as judged (job, number)
+          where o.job = judged.job and o.number = judged.number;
+      end if;
+      insert into es.commands (id, digest, subject, position, recorded_at) values (k_id[i], k_digest[i], k_subject[i], last, stamp);
+      outcome := verdict;
+      position := last;
+      subject := k_subject[i];
+    else
+      outcome := verdict;
+      position := known.position;
+      subject := known.subject;
+    end if;
+    e := until;
+    detail := why;
+    return next;
+  end loop;
+
+  if together then
+    insert into es.events (notification_id, originator_id, originator_version, topic, schema_version, state, meta, event_id, recorded_at, hash)
+      select n.position, n.stream, n.version, n.topic, n.schema, n.state, k_meta[n.cmd], n.id, stamp, n.hash
+        from unnest(positions, e_cmd, e_stream, e_version, e_topic, e_schema, e_state, e_id, hashes)
+          as n (position, cmd, stream, version, topic, schema, state, id, hash)
+        where n.position is not null;
+  end if;
+  if last > head.position then
+    update es.head h set position = last, hash = chain;
+    if current_setting('bioscope.wakes', true) is distinct from 'after_commit' then
+      perform pg_notify('bioscope_appended', last::text);
+    end if;
+    if to_regclass('es.' || es.partition_name(es.partition_number(last + es.partition_size() / 2))) is null then
+      call es.prepare_partitions_unless_locked(last + es.partition_size() / 2);
+    end if;
+  end if;
+  perform set_config('es.appending', '', true);
+end $$;
 
 -- ---- the read models -------------------------------------------------------------------------------------------------------------------
 create or replace procedure ops.create_read_models(target text) language plpgsql as $$
@@ -197,21 +437,6 @@ begin
   comment on column invitations.sent_at is 'When it was last sent.';
   comment on column invitations.status is 'open, accepted or withdrawn.';
   comment on column invitations.user_id is 'Account that was created; null before. Refers to users.';
-
-  create table sessions (
-    id         uuid        primary key,
-    version    integer     not null,
-    user_id    uuid        not null,
-    started_at timestamptz not null,
-    ended_at   timestamptz,
-    reason     text
-  );
-  create index sessions_of_user on sessions (user_id, started_at, id);
-  comment on table sessions is 'Sessions. Addresses and agents are in the log only.';
-  comment on column sessions.version is 'Version of the stream.';
-  comment on column sessions.user_id is 'Account or registration that signed in. Refers to users.';
-  comment on column sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
-  comment on column sessions.reason is 'Why it was ended.';
 
   create table service_accounts (
     id         uuid        primary key,
@@ -735,6 +960,7 @@ begin
   );
   create index activity_about on activity using gin (subjects);
   create index activity_of_dataset on activity (dataset, position) where dataset is not null;
+  create index activity_of_actor on activity (actor, position) where type <> 'ChunkJudged';
   create index activity_of_account on activity ((subjects[cardinality(subjects)]), position)
     where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
   comment on table activity is 'All events, without their content: for live events and audit trails.';
@@ -782,21 +1008,6 @@ comment on column read.invitations.invited_by is 'Refers to users.';
 comment on column read.invitations.sent_at is 'When it was last sent.';
 comment on column read.invitations.status is 'open, accepted or withdrawn.';
 comment on column read.invitations.user_id is 'Account that was created; null before. Refers to users.';
-
-create table read.sessions (
-  id         uuid        primary key,
-  version    integer     not null,
-  user_id    uuid        not null,
-  started_at timestamptz not null,
-  ended_at   timestamptz,
-  reason     text
-);
-create index sessions_of_user on read.sessions (user_id, started_at, id);
-comment on table read.sessions is 'Sessions. Addresses and agents are in the log only.';
-comment on column read.sessions.version is 'Version of the stream.';
-comment on column read.sessions.user_id is 'Account or registration that signed in. Refers to users.';
-comment on column read.sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
-comment on column read.sessions.reason is 'Why it was ended.';
 
 create table read.service_accounts (
   id         uuid        primary key,
@@ -857,6 +1068,7 @@ comment on table read.team_members is 'Members of teams.';
 comment on column read.team_members.team is 'Refers to teams.';
 comment on column read.team_members.member is 'Refers to users.';
 
+create index activity_of_actor on read.activity (actor, position) where type <> 'ChunkJudged';
 alter table read.models add column promoter_teams uuid[];
 comment on column read.models.promoter_teams is 'Teams whose members may do so; null if there are none. Refers to teams.';
 comment on column read.dataset_access.subject is 'User or team that has the grant, or the subject of administrators. Refers to users.';
@@ -906,10 +1118,10 @@ create index activity_of_account on read.activity ((subjects[cardinality(subject
   where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
 
 grant select, insert, update, delete on
-  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members,
+  read.registrations, read.invitations, read.service_accounts, read.api_keys, read.teams, read.team_members,
   read.effective_access
   to bioscope_app, bioscope_projector;
 grant select on
-  read.registrations, read.invitations, read.sessions, read.service_accounts, read.api_keys, read.teams, read.team_members,
+  read.registrations, read.invitations, read.service_accounts, read.api_keys, read.teams, read.team_members,
   read.effective_access
   to bioscope_api;

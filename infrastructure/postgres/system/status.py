@@ -40,7 +40,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Positions: the log's `head`, the last `published` event, and the last `projected` one. Ages are in seconds, 0 if nothing waits.
 
     `fits`: the log contains the event at the position of the read models. `long_streams` counts streams with more than 1,000 events,
-    except jobs. `external_jobs` are open jobs of external classifiers, `bridges` the processes that reach these.
+    except jobs. `external_jobs` are open jobs of external classifiers, `bridges` the processes that reach these. `mail_problem` is why no
+    mail can be sent, for `mail_waiting` seconds; empty if all is well. `mails_refused` counts mails that were refused for good.
     """
 
     head: int
@@ -60,6 +61,9 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     bridges: int = 0
     external_jobs: int = 0
     external_waits: tuple[ExternalWait, ...] = ()
+    mail_problem: str = ""
+    mail_waiting: float = 0.0
+    mails_refused: int = 0
 
     @property
     def unpublished(self) -> int:
@@ -88,6 +92,9 @@ STATUS_QUERY = f"""select h.position as head, r.position as published, c.positio
         extract(epoch from clock_timestamp() - greatest(w.waiting_since, w.answered_at)) as silence
       from ops.external_waits w order by silence desc limit {MAX_WAITS}) x), '[]') as external_waits,
     {held(AdvisoryLock.SCHEDULER)} as scheduling,
+    m.problem as mail_problem,
+    coalesce(extract(epoch from clock_timestamp() - m.problem_since), 0) as mail_waiting,
+    (select count(*) from ops.mail_failures f where f.next_attempt_at is null) as mails_refused,
     (select count(*) from es.events e
       where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015
     coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters,
@@ -97,7 +104,7 @@ STATUS_QUERY = f"""select h.position as head, r.position as published, c.positio
           select from unnest(k.types, k.versions) known (topic, newest) where known.topic = w.topic and known.newest >= w.schema_version)
         order by 1 limit 3) as lacks
       from ops.capabilities k where ops.is_live(k.seen_at) order by k.paused = '', k.kind, k.process limit 20) p), '[]') as processes
-  from es.head h, ops.relay r, checkpoint c where c.projection = 'main'"""  # noqa: S608 - constants
+  from es.head h, ops.relay r, checkpoint c, ops.mail_checkpoint m where c.projection = 'main'"""  # noqa: S608 - constants
 
 
 async def system_status(reads: QueryDatabase) -> SystemStatus:

@@ -2,20 +2,27 @@
 
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
-from application import accounts, devices
+from application import accounts, bootstrap, devices, invitations, registrations
 from application.accounts import register
+from application.limits.sign_in_attempts import SignInLimits
 from domain.access import Role
 from infrastructure.audit.reconciliation import Reconciler, discrepancies, named_subjects
 from infrastructure.audit.side_tables import TableAudit
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.bootstrap_tokens import KeyedBootstrapTokens
 from infrastructure.security.keys import KeyRing, MissingKey, RootKey
+from infrastructure.security.mail_links import KeyedMailLinks
 from infrastructure.security.passwords import Argon2Passwords
+from infrastructure.security.rate_limits import LocalRateLimiter
 from infrastructure.security.refresh_tokens import PostgresRefreshTokens
 from tests.given import actor, command
+from tests.rigs.links import Links
+from tests.twins.known_addresses import MemoryKnownAddresses
 from tests.twins.last_seen import MemoryLastSeen
 
 ADMIN = actor(Role.ADMIN)
@@ -57,6 +64,12 @@ def at_the_same_time(work):
         thread.join()
 
 
+def links_over(log, settings):
+    keys = RootKey.read(settings.root_key_path)
+    limits = SignInLimits(limits=LocalRateLimiter(), known_addresses=MemoryKnownAddresses())
+    return Links(SimpleNamespace(log=log, passwords=PASSWORDS, sign_in_limits=limits, mail_links=KeyedMailLinks(keys)))
+
+
 def audited(log):
     audit = TableAudit(log)
     after = 0
@@ -64,6 +77,26 @@ def audited(log):
         audit.take(batch)
         after = batch[-1].position
     return list(audit.finish())
+
+
+def test_registrations_invitations_and_the_first_administrator_are_in_order(log, tokens, settings):
+    links, password = links_over(log, settings), "correct horse battery 9"
+    limits = {"passwords": PASSWORDS, "tokens": tokens, "sign_in_limits": links.sign_in_limits, "links": links.links}
+    for _ in range(2):  # the second one takes the claim of the first
+        links.of_registration("pending@example.org", password=password)
+    verified = links.of_registration("verified@example.org", password=password, username="verified")
+    registrations.verify(token=verified, password=password, network="192.0.2.1", command=links.command(), log=log, **limits)
+    for name in ("open", "withdrawn", "accepted"):
+        links.of_invitation(f"{name}@example.org")
+    invitations.withdraw(log.claimed("invitation", "withdrawn@example.org"), command=command(ADMIN), log=log)
+    names = {"first_name": "Ada", "last_name": "Byron", "password": password, "network": "192.0.2.1"}
+    token = links.of_stream(log.claimed("invitation", "accepted@example.org"))
+    invitations.accept(token=token, username="ada", **names, command=links.command(), log=log, links=links.links, passwords=PASSWORDS)
+    bootstrap_tokens = KeyedBootstrapTokens(RootKey.read(settings.root_key_path))
+    first = {"email": "root@example.org", "username": "root", "token": bootstrap_tokens.token(), "bootstrap_tokens": bootstrap_tokens}
+    bootstrap.create_first_administrator(**first, **names, command=links.command(), log=log, passwords=PASSWORDS)
+    assert list(discrepancies(log, named_subjects(log))) == []
+    assert audited(log) == []
 
 
 def test_registered_moved_deleted_and_erased_accounts_and_devices_are_in_order(log, tokens):

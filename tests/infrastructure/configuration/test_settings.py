@@ -148,6 +148,8 @@ RIGHT_URLS = [
     ("BIOSCOPE_BLOBS_ENDPOINT", "http://objects:7070"),
     ("BIOSCOPE_BLOBS_PUBLIC_ENDPOINT", "https://[2001:db8::1]"),
     ("BIOSCOPE_PUBLIC_URL", "https://lab.example.org/bioscope"),
+    ("BIOSCOPE_SMTP_URL", "smtp://mail.example.org"),
+    ("BIOSCOPE_SMTP_URL", "smtps://lab%40example.org@[2001:db8::1]:465"),
 ]
 WRONG_URLS = [
     ("BIOSCOPE_BLOBS_URL", "gs://bioscope", "s3://BUCKET or the path of a folder; gs:// is not supported"),
@@ -174,6 +176,12 @@ WRONG_URLS = [
     ("BIOSCOPE_PUBLIC_URL", "lab.example.org", "http:// or https://"),
     ("BIOSCOPE_PUBLIC_URL", "ftp://lab.example.org", "ftp:// is not supported"),
     ("BIOSCOPE_PUBLIC_URL", "https://lab.example.org?x=1", "like https://"),
+    ("BIOSCOPE_SMTP_URL", "mail.example.org:25", "smtp:// or smtps://"),
+    ("BIOSCOPE_SMTP_URL", "smtp://", "like smtps://"),
+    ("BIOSCOPE_SMTP_URL", "smtp://mail.example.org/box", "like smtps://"),
+    ("BIOSCOPE_SMTP_URL", "smtp://mail.example.org?starttls=no", "like smtps://"),
+    ("BIOSCOPE_SMTP_URL", "smtps://lab:s3cret@mail.example.org", "name that in BIOSCOPE_SMTP_PASSWORD_FILE"),
+    ("BIOSCOPE_SMTP_URL", "smtps://lab:s3cret@word@mail.example.org", "percent-encode"),
 ]
 
 
@@ -189,6 +197,16 @@ def test_other_urls_are_refused_with_those_that_are_supported(name, value, said)
     assert said in refused
     assert "s3cret" not in refused
     assert "word@" not in refused
+
+
+@pytest.mark.parametrize("value", ["bioscope@example.org", "BioScopeAI <bioscope@example.org>", "Labor München <labor@example.org>"])
+def test_a_sender_is_an_address_with_or_without_a_name(value):
+    assert load({"BIOSCOPE_MAIL_FROM": value}).mail_from == value
+
+
+@pytest.mark.parametrize("value", ["example.org", "a b@example.org", "<>", "A <a@example.org>\nBcc: eve@example.org", "ä@example.org"])
+def test_anything_else_is_no_sender(value):
+    assert "BIOSCOPE_MAIL_FROM must be an address" in refusal(BIOSCOPE_MAIL_FROM=value)
 
 
 @pytest.mark.parametrize("value", ["[::1]", "http://localhost", "localhost:8000", "a b", "::1::2"])

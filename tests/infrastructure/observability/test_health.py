@@ -74,7 +74,18 @@ async def test_a_whole_system_is_well(settings, owner_url):
         scheduler.execute("insert into ops.workers values ('a/bulk', now(), 2, 'bulk'), ('a/urgent', now(), 1, 'urgent')")
         found = await examined(settings)
     assert all(one.ok for one in found.values())
-    assert list(found) == ["postgres", "relay", "projector", "scheduler", "inference", "inference-bridge", "kafka", "redis", "blobs"]
+    assert list(found) == [
+        "postgres",
+        "relay",
+        "projector",
+        "scheduler",
+        "inference",
+        "inference-bridge",
+        "mail",
+        "kafka",
+        "redis",
+        "blobs",
+    ]
     assert (found["relay"].lag, found["projector"].lag) == (0, 0)
     assert found["inference"].detail == "1 running"
 
@@ -134,6 +145,8 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
         ("scheduler", {"scheduling": False}, False, "jobs wait"),
         ("inference", {"workers": 0}, False, "no worker"),
         ("inference-bridge", {"bridges": 0}, True, "no job needs one"),
+        ("mail", {"mails_refused": 3}, True, "refused mails: 3"),
+        ("mail", {"mail_problem": "mail.example.org is away", "mail_waiting": 61}, False, "mails cannot be sent for 61 s and wait"),
         ("inference-bridge", {"bridges": 0, "external_jobs": 2}, False, "no bridge was seen for 10 s: 2 jobs of external classifiers wait"),
         ("inference-bridge", {"external_waits": (wait(59),)}, True, "1 running; images that wait for an answer: 320"),
         (
@@ -149,6 +162,11 @@ async def test_problems_that_the_database_shows_are_described(name, changes, ok,
     assert found[name].ok == ok
     assert words in found[name].detail
     assert all(one.ok for other, one in found.items() if other != name)
+
+
+def test_readiness_does_not_name_the_mail_server():
+    away = msgspec.structs.replace(WELL, mail_problem="mail.example.org is away", mail_waiting=61)
+    assert not any("example.org" in one.detail for one in readiness_of(away))
 
 
 def test_silent_models_are_named_apart_from_the_detail_that_anybody_reads():
@@ -225,7 +243,7 @@ async def test_what_is_away_or_silent_is_named_in_time_and_the_others_are_report
     address = silence if kind == "silent" else "127.0.0.1:1"
     urls = {"postgres": f"postgresql://{address}/none", "kafka": address, "redis": f"redis://{address}/0"}
     found = await examined(changed(settings, **{f"{name}_url": urls[name]}))
-    with_it = {"postgres", "relay", "projector", "scheduler", "inference", "inference-bridge"} if name == "postgres" else {name}
+    with_it = {"postgres", "relay", "projector", "scheduler", "inference", "inference-bridge", "mail"} if name == "postgres" else {name}
     assert {one.name for one in found.values() if not one.ok} == with_it | {"scheduler", "inference"}
 
 

@@ -81,7 +81,17 @@ def accept(log, image_id):
 
 def rows(url):
     with psycopg.connect(url) as connection:
-        tables = ("es.events", "es.head", "es.commands", "es.claims", "es.secrets", "es.streams", "ops.heads")
+        tables = (
+            "es.events",
+            "es.head",
+            "es.commands",
+            "es.claims",
+            "es.secrets",
+            "es.streams",
+            "ops.heads",
+            "ops.access_log",
+            "ops.access_addresses",
+        )
         digest = "select md5(coalesce(string_agg(t::text, '|' order by t::text), '')) from {} t"
         return {table: connection.execute(digest.format(table)).fetchone() for table in tables}
 
@@ -107,6 +117,15 @@ def test_the_restored_log_verifies_reads_and_takes_commands(made, elsewhere, set
         assert datasets.create(name="more", description=None, command=command(RESEARCHER), log=restored).position == 8
     finally:
         restored.close()
+
+
+def test_mails_of_restored_events_are_not_sent_again(made, elsewhere):
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    with psycopg.connect(elsewhere) as connection:
+        assert connection.execute("select c.position = h.position, h.position from ops.mail_checkpoint c, es.head h").fetchone() == (
+            True,
+            7,
+        )
 
 
 def verified_by(settings, log):

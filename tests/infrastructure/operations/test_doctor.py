@@ -30,6 +30,7 @@ from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.keys import RootKey, new_root_key
 from infrastructure.security.process_keys import write_key_file
 from tests.given import actor, add_model, command
+from tests.rigs.smtp_server import SmtpRig
 
 ROOT = Path(__file__).parents[3]
 GOOD = Settings(
@@ -44,6 +45,7 @@ GOOD = Settings(
     blobs_key="AKIA123",
     blobs_secret="long-and-random",
     trusted_proxies=("172.18.0.1",),
+    registration="closed",
 )
 
 
@@ -80,6 +82,7 @@ def production(registered, settings, tmp_path):
         blobs_url=str(tmp_path / "blobs"),
         root_key_file=key,
         trusted_proxies=("127.0.0.1",),
+        registration="closed",
     )
 
 
@@ -149,11 +152,28 @@ def test_good_settings_have_no_weakness():
         ({"postgres_url": "postgresql://bioscope_app:postgres@postgres/bioscope"}, "BIOSCOPE_POSTGRES_URL"),
         ({"blobs_secret": "minioadmin"}, "BIOSCOPE_BLOBS_SECRET"),
         ({"trusted_proxies": ()}, "BIOSCOPE_TRUSTED_PROXIES"),
+        ({"registration": "open"}, "BIOSCOPE_SMTP_URL"),
+        ({"registration": "invite"}, "BIOSCOPE_SMTP_URL"),
+        ({"email_verification": "on"}, "BIOSCOPE_SMTP_URL"),
+        ({"smtp_url": "smtps://mail.example.org"}, "BIOSCOPE_MAIL_FROM"),
     ],
 )
 def test_production_refuses_each_weak_setting_by_its_name(changes, named):
     assert bad(setting_findings(changed(**changes))) == {named: "wrong"}
     assert bad(setting_findings(changed(**changes, environment="development"))) == {}
+
+
+def test_an_installation_that_never_sent_mail_still_starts_and_says_so():
+    assert bad(setting_findings(changed(registration="auto"))) == {"BIOSCOPE_SMTP_URL": "weak"}
+
+
+@pytest.mark.parametrize(("answers", "level"), [(True, "good"), (False, "wrong")])
+def test_the_mail_server_is_asked(tmp_path, answers, level):
+    with SmtpRig() as rig:
+        asked = Settings(data=tmp_path, smtp_url=rig.url)
+        found = examine(asked) if answers else []
+    found = found or examine(asked)
+    assert [finding.level for finding in found if finding.subject == "mail"] == [level]
 
 
 def test_what_merely_could_be_better_is_no_reason_to_refuse():

@@ -163,3 +163,20 @@ def test_nobody_takes_the_whole_queue_alone(is_stranger):
     assert all(call.exception() is None for call in others)
     again, _ = callers(queue, MAX_QUEUED_PER_REQUESTER, let_go=let_go, is_stranger=is_stranger, name="one")
     assert all(call.exception() is None for call in again), "its places are free again"
+
+
+def test_one_computation_finds_the_password_among_hashes_with_one_salt(passwords):
+    first = passwords.hash("the first password", requester=ADA)
+    second = passwords.hash("the second password", requester=ADA, like=first)
+    foreign = passwords.hash("the third password", requester=ADA)
+    for password, candidates, expected in (
+        ("the first password", [first, second], 0),
+        ("the second password", [first, second], 1),
+        ("the second password", [second], 0),
+        ("another password", [first, second], None),
+        ("the third password", [first, foreign], None),
+        ("the first password", [], None),
+        ("x" * 2000, [first], None),
+    ):
+        assert passwords.matching(password, candidates, requester=ADA) == expected
+    assert passwords.verify("the second password", second, requester=ADA)

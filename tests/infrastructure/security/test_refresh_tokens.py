@@ -1,5 +1,7 @@
 """Refresh tokens: each has one child, which is repeated within the grace period; later uses are reuse."""
 
+import base64
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -10,7 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from domain.access import Role
 from domain.errors import NotAuthenticated, RefreshTokenReused, Unavailable
+from infrastructure.security.access_tokens import SignedAccessTokens
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import RootKey
 from infrastructure.security.refresh_tokens import PostgresRefreshTokens
 from tests.given import NOW
@@ -63,12 +69,12 @@ def test_only_digests_are_kept(tokens, started, owner_url):
     assert child.token not in kept
 
 
-def test_twenty_rotations_at_once_give_one_child(tokens, started, owner_url):
+def test_thirty_two_rotations_at_once_give_one_child(tokens, started, owner_url):
     session, _, token = started
     for turn in range(5):
         at = NOW + turn * HOUR
-        with ThreadPoolExecutor(20) as threads:
-            children = {call.token for call in threads.map(lambda _: tokens.rotate(token, at=at), range(20))}  # noqa: B023
+        with ThreadPoolExecutor(32) as threads:
+            children = {call.token for call in threads.map(lambda _: tokens.rotate(token, at=at), range(32))}  # noqa: B023
         assert len(children) == 1
         assert live(owner_url, session, at) == 1
         token = children.pop()
@@ -97,6 +103,82 @@ def test_what_is_unknown_malformed_or_ended_is_refused_alike(tokens, started):
         assert refused(tokens, odd, NOW)
         assert tokens.session_of(odd) is None
     assert refused(tokens, started[2], NOW + timedelta(days=7))
+
+
+def child_by(keys, token):
+    """The successor of a token as another installation would derive it."""
+    digest = KeyedDigest(keys, Purpose.REFRESH_TOKENS).of(token.encode())
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+FORGED = {
+    "nothing": lambda _: "",
+    "another random token": lambda _: base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("="),
+    "a token of zeros": lambda _: "A" * 43,
+    "the digest of the token": lambda token: hashlib.sha256(token.encode()).hexdigest(),
+    "the raw digest": lambda token: base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).decode(),
+    "the bytes of the token": lambda token: base64.urlsafe_b64decode(token + "=").hex(),
+    "the first character missing": lambda token: token[1:],
+    "the last character missing": lambda token: token[:-1],
+    "one character more": lambda token: f"{token}A",
+    "padded": lambda token: f"{token}=",
+    "twice": lambda token: token * 2,
+    "twice with a separator": lambda token: f"{token} {token}",
+    "in the other case": lambda token: token.swapcase(),
+    "reversed": lambda token: token[::-1],
+    "the last bits written in another way": lambda token: token[:-1] + chr(ord(token[-1]) + 1),
+    "with a blank before": lambda token: f" {token}",
+    "with a blank after": lambda token: f"{token} ",
+    "with a line end": lambda token: f"{token}\n",
+    "with a NUL": lambda token: f"{token}\0",
+    "with a NUL before": lambda token: f"\0{token}",
+    "with a lone surrogate": lambda token: f"{token}\ud800",
+    "with a zero-width space": lambda token: f"{token}\N{ZERO WIDTH SPACE}",
+    "in full-width letters": lambda token: "".join(chr(ord(one) + 0xFEE0) for one in token),
+    "quoted": lambda token: f'"{token}"',
+    "with its scheme": lambda token: f"Bearer {token}",
+    "as a cookie": lambda token: f"refresh_token={token}",
+    "in percent encoding": lambda token: "".join(f"%{ord(one):02x}" for one in token),
+    "in plain base64": lambda token: base64.b64encode(token.encode()).decode(),
+    "as a pattern": lambda token: f"{token[:-1]}%",
+    "as SQL": lambda token: f"{token}' or '1'='1",
+    "a megabyte that begins with it": lambda token: token + "A" * 1_000_000,
+    "longer than any token": lambda _: "x" * 129,
+    "a derived form of another key": lambda token: child_by(RootKey(os.urandom(32)), token),
+    "an access token": lambda _: SignedAccessTokens(ROOT, ttl=600).issue(user=uuid4(), session=uuid4(), role=Role.ADMIN, at=NOW),
+}
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
+def test_a_forged_token_is_refused_and_the_real_one_still_works(tokens, started, forge):
+    session, _, token = started
+    forged = forge(token)
+    assert forged != token
+    assert refused(tokens, forged, NOW)
+    assert tokens.session_of(forged) is None
+    assert tokens.rotate(token, at=NOW).session_id == session
+
+
+CHANGES = {
+    "session_id": "update es.refresh_tokens set session_id = %s where session_id = %s",
+    "user_id": "update es.refresh_tokens set user_id = %s where session_id = %s",
+    "absolute_at": "update es.refresh_tokens set absolute_at = %s where session_id = %s",
+    "mac": "update es.refresh_tokens set mac = %s where session_id = %s",
+}
+
+
+@pytest.mark.parametrize("column", ["session_id", "user_id", "absolute_at", "mac", "digest"])
+def test_a_row_that_was_changed_in_the_database_is_no_token(tokens, started, owner_url, column):
+    other = uuid4(), uuid4(), tokens.issue(session=uuid4(), user=uuid4(), at=NOW + HOUR)
+    values = {"session_id": uuid4(), "user_id": uuid4(), "absolute_at": NOW + timedelta(days=90), "mac": b"x" * 32}
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        if column == "digest":
+            connection.execute("update es.refresh_tokens set digest = sha256('known') where session_id = %s", (started[0],))
+            assert refused(tokens, "known", NOW)
+        else:
+            connection.execute(CHANGES[column], (values[column], started[0]))
+            assert refused(tokens, started[2], NOW)
+    assert tokens.rotate(other[2], at=NOW + HOUR)
 
 
 def test_a_session_ends_absolutely_however_often_it_is_refreshed(tokens, started):

@@ -1,0 +1,45 @@
+"""Notes about a request for the trail of access, which its route cannot tell."""
+
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from application.history.access_records import AccessKind
+from domain.access import Actor
+
+NOTES: Final = "access_notes"  # in the state of a request
+
+
+class Notes(msgspec.Struct):
+    """What is known of a request besides its route: the object that it read, its owner, and the actor of a request without a token.
+
+    `person` is the account that a refused request names. `code` is that of the error.
+    """
+
+    actor: Actor | None = None
+    kind: AccessKind | None = None
+    noun: str = ""
+    object_id: UUID | None = None
+    dataset_id: UUID | None = None
+    owner_id: UUID | None = None
+    person: UUID | None = None
+    code: str = ""
+
+
+def notes_of(scope: Any) -> Notes:
+    """The notes of a request, which may be changed until its response begins."""
+    state = scope.setdefault("state", {})
+    if (notes := state.get(NOTES)) is None:
+        notes = state[NOTES] = Notes()
+    return notes  # type: ignore[no-any-return]
+
+
+def note_row(scope: Any, row: object) -> None:
+    """Note the dataset and the owner of a row that a request read."""
+    dataset = getattr(row, "dataset_id", None)
+    owner = getattr(row, "owner_id", None) or getattr(row, "uploaded_by", None) or getattr(row, "created_by", None)
+    if isinstance(dataset, UUID) or isinstance(owner, UUID):
+        notes = notes_of(scope)
+        notes.dataset_id = dataset if isinstance(dataset, UUID) else notes.dataset_id
+        notes.owner_id = owner if isinstance(owner, UUID) else notes.owner_id

@@ -1,0 +1,82 @@
+"""Errors of the pages, as pages: what happened, and what to do."""
+
+from typing import Any, Final
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+
+from api.options import WebOptions
+from api.pages.forms import Link, retry_header
+from api.pages.rendering import redirect, rendered
+from api.pages.visits import NotVerified, SignedOut, expired_cookie
+from api.problems import STATUS, request_id_of
+from domain.errors import DomainError, InvalidLink
+
+log = structlog.get_logger()
+
+HOME: Final = Link("To the start page", "/")
+NEXT: Final = {
+    "/account/verify": Link("Sign in, and send the mail again", "/sign-in"),
+    "/account/reset": Link("Request a new link", "/forgot-password"),
+    "/account/email": Link("Sign in, and change the address again", "/sign-in"),
+}
+TITLES: Final = {
+    400: "This did not work",
+    403: "This is not allowed",
+    404: "There is no such page",
+    405: "This did not work",
+    408: "This took too long",
+    413: "This is too large",
+    429: "Too many attempts",
+    503: "Not available right now",
+}
+ENDED: Final = {
+    "/account/invitation": "This invitation is invalid, was used already, or has expired. Ask the person who invited you to send it again",
+    "/setup": "This address is invalid or was used already. If there is no administrator yet, the log of the server shows the right one",
+}
+
+
+def problem_page(
+    options: WebOptions, *, status: int, detail: str, title: str = "", link: Link = HOME, headers: dict[str, str] | None = None
+) -> Response[str]:
+    title = title or TITLES.get(status, TITLES[503 if status >= 500 else 400])
+    return rendered("message.html", options, status=status, headers=headers, title=title, text=(detail,), link=link)
+
+
+def handlers(options: WebOptions) -> ExceptionHandlersMap:
+    """The handlers of errors for the routes of pages."""
+
+    def on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
+        status = STATUS.get(error.code, 400)
+        if isinstance(error, InvalidLink):
+            path = str(request.scope["path"])
+            detail, link = ENDED.get(path, error.detail), NEXT.get(path, HOME)
+            return problem_page(options, status=status, title="This link does not work", detail=detail, link=link)
+        return problem_page(options, status=status, detail=error.detail, headers=retry_header(error))
+
+    def on_signed_out(request: Request[Any, Any, Any], _: SignedOut) -> Response[Any]:
+        cookie = expired_cookie(options)
+        had_session = cookie.key in request.cookies
+        return redirect(options, "/sign-in?after=ended", cookies=[cookie]) if had_session else redirect(options, "/sign-in")
+
+    def on_not_verified(_: Request[Any, Any, Any], __: NotVerified) -> Response[Any]:
+        return redirect(options, "/account")
+
+    def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+        headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+        return problem_page(options, status=error.status_code, detail="This address cannot be used in this way", headers=headers)
+
+    def on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        request_id = request_id_of(request)
+        log.error("unexpected error", request_id=request_id, exc_info=error)
+        return problem_page(options, status=500, detail=f"Internal error. The server's log has details under the id {request_id}")
+
+    return {
+        SignedOut: on_signed_out,
+        NotVerified: on_not_verified,
+        DomainError: on_domain_error,
+        HTTPException: on_http_error,
+        Exception: on_unexpected_error,
+    }

@@ -1,0 +1,1 @@
+"""Sending of mails: the transport that the settings choose, and the mailer."""
