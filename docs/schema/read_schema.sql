@@ -16,6 +16,7 @@ create table read.activity (
 );
 create index activity_about on read.activity using gin (subjects);
 create index activity_of_account on read.activity using btree ((subjects[cardinality(subjects)]), "position") where ((dataset is null) or (type = any (array['DatasetShared'::text, 'DatasetShareWithdrawn'::text, 'DatasetTransferred'::text])));
+create index activity_of_actor on read.activity using btree (actor, "position") where (type <> 'ChunkJudged'::text);
 create index activity_of_dataset on read.activity using btree (dataset, "position") where (dataset is not null);
 
 -- Keys of programs: of service accounts, and of users. Names are in the log only.
@@ -354,18 +355,6 @@ create table read.service_accounts (
 );
 create index service_accounts_listed on read.service_accounts using btree (created_at, id) where (not deleted);
 
--- Sessions. Addresses and agents are in the log only.
-create table read.sessions (
-  id         uuid not null,
-  version    integer not null,  -- Version of the stream.
-  user_id    uuid not null,     -- Account or registration that signed in. Refers to users.
-  started_at timestamptz not null,
-  ended_at   timestamptz,       -- When it was ended; null while it may be in use, and where it expired.
-  reason     text,              -- Why it was ended.
-  primary key (id)
-);
-create index sessions_of_user on read.sessions using btree (user_id, started_at, id);
-
 -- Results of each day, by all that they can be grouped by. Triggers on results write it.
 create table read.statistics (
   dataset_id    uuid not null,      -- Refers to datasets.
@@ -509,8 +498,6 @@ grant delete, insert, select, update on table read.results to bioscope_app, bios
 grant select on table read.results to bioscope_api;
 grant delete, insert, select, update on table read.service_accounts to bioscope_app, bioscope_projector;
 grant select on table read.service_accounts to bioscope_api;
-grant delete, insert, select, update on table read.sessions to bioscope_app, bioscope_projector;
-grant select on table read.sessions to bioscope_api;
 grant delete, insert, select, update on table read.statistics to bioscope_app, bioscope_projector;
 grant select on table read.statistics to bioscope_api;
 grant delete, insert, select, update on table read.tallies to bioscope_app, bioscope_projector;

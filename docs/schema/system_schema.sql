@@ -28,6 +28,30 @@ begin
   raise exception 'the log is append-only: % of a partition is refused', tg_op using errcode = 'insufficient_privilege';
 end $function$;
 
+CREATE OR REPLACE FUNCTION ops.refuse_access_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if tg_op in ('INSERT', 'DELETE') and current_setting('ops.access_change', true) = 'on' then
+    return null;
+  end if;
+  raise exception 'the trail of access is append-only: % is refused', tg_op using errcode = 'insufficient_privilege';
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.erase_addresses()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform set_config('ops.access_change', 'on', true);
+  delete from ops.access_addresses a where a.person = old.owner;
+  perform set_config('ops.access_change', '', true);
+  return null;
+end $function$;
+
 -- Values that only one stream may hold, such as e-mail addresses.
 create table es.claims (
   scope  text not null,   -- Kind of the value.
@@ -96,11 +120,12 @@ create index refresh_tokens_user on es.refresh_tokens using btree (user_id);
 
 -- What must be erasable, and therefore is not in the log.
 create table es.secrets (
-  kind  text not null,  -- password: a hash; key: a wrapped data key.
+  kind  text not null,  -- password: a hash; key: a wrapped data key; api-key, previous-api-key: the hash of the secret of an API key.
   owner uuid not null,  -- Stream to which it belongs. Refers to es.streams.
   value bytea not null,
   primary key (kind, owner)
 );
+create trigger erase_addresses after delete on es.secrets FOR EACH ROW WHEN ((old.kind = 'key'::text)) execute function ops.erase_addresses();
 
 -- Version and extent of each stream. es.append writes it with each event.
 create table es.streams (
@@ -110,6 +135,82 @@ create table es.streams (
   version integer not null,  -- Version of the newest event.
   primary key (stream)
 ) with (fillfactor=90);
+
+-- Addresses of clients, apart from the trail of access, so that they can be erased.
+create table ops.access_addresses (
+  position bigint not null,  -- Refers to ops.access_log.
+  salt     bytea not null,   -- Random bytes of the digest in ops.access_log.
+  address  text not null,    -- Address of the client.
+  person   uuid,             -- Account with which the address is erased: of the actor, or the one that a sign-in named.
+  primary key ("position"),
+  constraint access_addresses_address_check check ((octet_length(address) <= 64))
+);
+create index access_addresses_persons on ops.access_addresses using btree (person) where (person is not null);
+create trigger append_only before insert or delete or update or truncate on ops.access_addresses for each statement execute function ops.refuse_access_change();
+
+-- Both ends of the trail of access. One row.
+create table ops.access_head (
+  one             boolean not null default true,  -- Always true.
+  position        bigint not null,                -- Position of the newest record.
+  hash            bytea not null,                 -- Its hash.
+  anchor_position bigint not null,                -- Position of the last record that was removed; 0 if none was.
+  anchor_hash     bytea not null,                 -- Its hash, from which the chain goes on.
+  primary key (one),
+  constraint access_head_one_check check (one)
+) with (fillfactor=10);
+
+-- Signed heads of the trail of access.
+create table ops.access_heads (
+  position  bigint not null,
+  hash      text not null,  -- Hash of the record at this position, in hexadecimal.
+  signed_at timestamptz not null,
+  signature text not null,  -- Ed25519 signature.
+  key_id    text not null,  -- Id of the signing key.
+  primary key ("position")
+);
+create index access_heads_times on ops.access_heads using btree (signed_at);
+
+-- The trail of access: refused requests, downloads, uses of keys, and reads by administrators.
+create table ops.access_log (
+  position    bigint not null,       -- Position: 1, 2, 3, and so on. The oldest records are removed after a while.
+  recorded_at timestamptz not null,  -- Time of the append, by the clock of the database.
+  at          timestamptz not null,  -- Time of the request.
+  kind        text not null,         -- Such as download or forbidden.
+  outcome     text not null,         -- allowed, refused or throttled.
+  actor_id    uuid,                  -- Account, service or registration; null if it is not known.
+  actor_kind  text not null,         -- user, service, pending or anonymous.
+  key_id      uuid,                  -- API key of the request; null without one. Refers to read.api_keys.
+  noun        text not null,         -- Noun of the object, such as image; empty without an object.
+  object_id   uuid,                  -- What was read or asked for, which need not exist; null for a list.
+  dataset_id  uuid,                  -- Dataset of the object, where the request named it. Refers to read.datasets.
+  route       text not null,         -- Method and template of the route, without the values of its parameters.
+  request_id  text not null,         -- Id of the request; empty for a record of several.
+  count       integer not null,      -- Number of requests that the record stands for.
+  address     bytea not null,        -- SHA-256 over the salt and the address of the client.
+  hash        bytea not null,        -- SHA-256 over the previous hash and all columns.
+  primary key ("position"),
+  constraint access_log_actor_kind_check check ((octet_length(actor_kind) <= 32)),
+  constraint access_log_count_check check ((count >= 1)),
+  constraint access_log_kind_check check (((kind <> ''::text) and (octet_length(kind) <= 32))),
+  constraint access_log_noun_check check ((octet_length(noun) <= 32)),
+  constraint access_log_outcome_check check ((outcome = any (array['allowed'::text, 'refused'::text, 'throttled'::text]))),
+  constraint access_log_request_id_check check ((octet_length(request_id) <= 64)),
+  constraint access_log_route_check check ((octet_length(route) <= 256))
+);
+create index access_log_actors on ops.access_log using btree (actor_id, "position") where (actor_id is not null);
+create index access_log_datasets on ops.access_log using btree (dataset_id, "position") where (dataset_id is not null);
+create index access_log_keys on ops.access_log using btree (key_id, "position") where (key_id is not null);
+create index access_log_objects on ops.access_log using btree (object_id, "position") where (object_id is not null);
+create index access_log_times on ops.access_log using btree (recorded_at, "position");
+create trigger append_only before insert or delete or update or truncate on ops.access_log for each statement execute function ops.refuse_access_change();
+
+-- The last batch of each process that appends to the trail of access.
+create table ops.access_writers (
+  writer     uuid not null,    -- Random, known to the process alone.
+  batch      bigint not null,  -- Number of its last batch, so that a repeated batch is appended once.
+  written_at timestamptz not null,
+  primary key (writer)
+);
 
 -- Event types that each running process understands.
 create table ops.capabilities (
@@ -267,6 +368,23 @@ create table ops.written_types (
   primary key (topic, schema_version)
 );
 
+-- The first and last use of each API key. Those of a user are deleted with the user's password.
+create table ops.key_uses (
+  key           uuid not null,                           -- API key, or id (jti) of a signed service token. Refers to api_keys.
+  user_id       uuid,                                    -- Owner of a personal key; null for a program. Refers to es.secrets.
+  kind          text not null default 'password'::text,  -- Always password: the row is deleted with the password of the owner.
+  first_at      timestamptz not null default clock_timestamp(),
+  last_at       timestamptz not null default clock_timestamp(),
+  network       text not null,                           -- Network of the last client.
+  legacy_name   text,                                    -- Name of the program in a signed service token; null for an API key.
+  legacy_expiry timestamptz,                             -- When that token expires.
+  primary key (key),
+  constraint key_uses_kind_check check ((kind = 'password'::text)),
+  constraint key_uses_kind_user_id_fkey foreign key (kind, user_id) references es.secrets(kind, owner) on delete cascade
+);
+create index key_uses_legacy on ops.key_uses using btree (first_at, key) where (legacy_name is not null);
+create index key_uses_of_user on ops.key_uses using btree (kind, user_id);
+
 -- Addresses from which an account signed in.
 create table ops.known_addresses (
   digest  bytea not null,                          -- Keyed digest of account and address.
@@ -350,7 +468,7 @@ declare
   newest    int;
   stream    es.streams;
   -- Events of several commands are written in one statement, unless something reads them before.
-  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed}';
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected,ModelCheckPassed,ModelCheckFailed,ModelVersionAdded}';
   positions bigint[];                                  -- of the events that are to be written so, and their hashes
   hashes    bytea[];
   holder    uuid;
@@ -462,6 +580,15 @@ begin
         if why is not null then
           verdict := 'refused';
         end if;
+      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_api' then
+        why := ops.check_declaration(e_stream[j], e_state[j], ops.as_json(k_meta[i]) #>> '{actor,id}');
+        if why is not null then
+          verdict := 'refused';
+        end if;
+      elsif e_topic[j] = 'ModelVersionAdded' and writer.role = 'bioscope_inference'
+        and ops.as_json(e_state[j]) #>> '{version,kind}' = 'external' then
+        verdict := 'refused';
+        why := 'no package is an external classifier';
       elsif e_topic[j] in ('ModelCheckPassed', 'ModelCheckFailed')
         or (writer.role = 'bioscope_inference' and e_topic[j] in ('ModelVersionAdded', 'ModelAliasMoved')) then
         why := ops.check_model_answer(e_stream[j], e_version[j], e_topic[j], e_state[j], e_stream[e : until - 1], e_topic[e : until - 1],
@@ -1196,21 +1323,6 @@ begin
   comment on column invitations.status is 'open, accepted or withdrawn.';
   comment on column invitations.user_id is 'Account that was created; null before. Refers to users.';
 
-  create table sessions (
-    id         uuid        primary key,
-    version    integer     not null,
-    user_id    uuid        not null,
-    started_at timestamptz not null,
-    ended_at   timestamptz,
-    reason     text
-  );
-  create index sessions_of_user on sessions (user_id, started_at, id);
-  comment on table sessions is 'Sessions. Addresses and agents are in the log only.';
-  comment on column sessions.version is 'Version of the stream.';
-  comment on column sessions.user_id is 'Account or registration that signed in. Refers to users.';
-  comment on column sessions.ended_at is 'When it was ended; null while it may be in use, and where it expired.';
-  comment on column sessions.reason is 'Why it was ended.';
-
   create table service_accounts (
     id         uuid        primary key,
     version    integer     not null,
@@ -1733,6 +1845,7 @@ begin
   );
   create index activity_about on activity using gin (subjects);
   create index activity_of_dataset on activity (dataset, position) where dataset is not null;
+  create index activity_of_actor on activity (actor, position) where type <> 'ChunkJudged';
   create index activity_of_account on activity ((subjects[cardinality(subjects)]), position)
     where dataset is null or type = any (array['DatasetShared', 'DatasetShareWithdrawn', 'DatasetTransferred']);
   comment on table activity is 'All events, without their content: for live events and audit trails.';
@@ -2029,6 +2142,86 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION ops.append_access(w_writer uuid, w_batch bigint, r_at timestamp with time zone[], r_kind text[], r_outcome text[], r_actor uuid[], r_actor_kind text[], r_key uuid[], r_noun text[], r_object uuid[], r_dataset uuid[], r_route text[], r_request text[], r_count integer[], r_address text[], r_person uuid[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  head    record;
+  last    bigint;
+  chain   bytea;
+  stamp   timestamptz;
+  salt    bytea;
+  covered bytea;
+  persons uuid[];
+begin
+  select h.position, h.hash into head from ops.access_head h for update;
+  insert into ops.access_writers as w (writer, batch, written_at) values (w_writer, w_batch, now())
+    on conflict (writer) do update set batch = excluded.batch, written_at = excluded.written_at where w.batch < excluded.batch;
+  if not found then
+    return head.position;
+  end if;
+  select coalesce(array_agg(owner), '{}') into persons from (
+    select s.owner from es.secrets s where s.kind = 'key' and s.owner = any (r_person) order by s.owner for key share) known;
+  last := head.position;
+  chain := head.hash;
+  stamp := clock_timestamp();
+  perform set_config('ops.access_change', 'on', true);
+  for i in 1 .. cardinality(r_kind) loop
+    last := last + 1;
+    salt := uuid_send(gen_random_uuid());
+    covered := sha256(salt || convert_to(r_address[i], 'UTF8'));
+    chain := sha256(chain || es.framed(int8send(last)) || es.framed(int8send((extract(epoch from stamp) * 1000000)::bigint))
+      || es.framed(int8send((extract(epoch from r_at[i]) * 1000000)::bigint)) || es.framed(convert_to(r_kind[i], 'UTF8'))
+      || es.framed(convert_to(r_outcome[i], 'UTF8')) || es.framed(coalesce(uuid_send(r_actor[i]), ''))
+      || es.framed(convert_to(r_actor_kind[i], 'UTF8')) || es.framed(coalesce(uuid_send(r_key[i]), ''))
+      || es.framed(convert_to(r_noun[i], 'UTF8')) || es.framed(coalesce(uuid_send(r_object[i]), ''))
+      || es.framed(coalesce(uuid_send(r_dataset[i]), '')) || es.framed(convert_to(r_route[i], 'UTF8'))
+      || es.framed(convert_to(r_request[i], 'UTF8')) || es.framed(int4send(r_count[i])) || es.framed(covered));
+    insert into ops.access_log values (last, stamp, r_at[i], r_kind[i], r_outcome[i], r_actor[i], r_actor_kind[i], r_key[i], r_noun[i],
+      r_object[i], r_dataset[i], r_route[i], r_request[i], r_count[i], covered, chain);
+    if r_person[i] is null or r_person[i] = any (persons) then
+      insert into ops.access_addresses values (last, salt, r_address[i], r_person[i]);
+    end if;
+  end loop;
+  perform set_config('ops.access_change', '', true);
+  update ops.access_head set position = last, hash = chain;
+  return last;
+end $function$;
+
+CREATE OR REPLACE FUNCTION ops.prune_access_log(days integer, OUT removed bigint, OUT more boolean)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  head   record;
+  cutoff timestamptz := now() - make_interval(days => greatest(days, 1));
+  ends   bigint;
+begin
+  select * into head from ops.access_head h for update;
+  select coalesce(max(s.position) filter (where s.position <= head.anchor_position + 10000), min(s.position)) into ends
+    from ops.access_heads s join ops.access_log l on l.position = s.position and encode(l.hash, 'hex') = s.hash
+    where s.position > head.anchor_position and s.signed_at < cutoff and l.recorded_at < cutoff;
+  removed := 0;
+  more := ends is not null;
+  if more then
+    perform set_config('ops.access_change', 'on', true);
+    update ops.access_head set anchor_position = ends, anchor_hash = (select l.hash from ops.access_log l where l.position = ends);
+    delete from ops.access_addresses a where a.position in (
+      select o.position from ops.access_addresses o where o.position <= ends for update skip locked);  -- an erasure removes those
+    delete from ops.access_log l where l.position <= ends;
+    get diagnostics removed = row_count;
+    delete from ops.access_heads s where s.position < ends;
+    perform set_config('ops.access_change', '', true);
+  else
+    delete from ops.access_writers w where w.written_at < now() - interval '1 day';
+  end if;
+end $function$;
+
 revoke execute on function es.refuse() from public;
 revoke execute on function es.framed(bytea) from public;
 revoke execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) from public;
@@ -2073,6 +2266,10 @@ revoke execute on function ops.may_add_models(uuid) from public;
 revoke execute on function ops.check_version(json) from public;
 revoke execute on function ops.count_results() from public;
 revoke execute on function ops.follow_access() from public;
+revoke execute on function ops.refuse_access_change() from public;
+revoke execute on function ops.append_access(uuid,bigint,timestamp with time zone[],text[],text[],uuid[],text[],uuid[],text[],uuid[],uuid[],text[],text[],integer[],text[],uuid[]) from public;
+revoke execute on function ops.prune_access_log(integer) from public;
+revoke execute on function ops.erase_addresses() from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
@@ -2082,10 +2279,12 @@ grant execute on function es.prune_refresh_tokens(bigint) to bioscope_app, biosc
 grant execute on function es.stream_events(uuid,integer) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant execute on function es.use_refresh_token(bytea,timestamp with time zone) to bioscope_api, bioscope_app;
 grant execute on function ops.advance(bigint,bigint,bigint,bytea,text,bigint,integer) to bioscope_app, bioscope_projector;
+grant execute on function ops.append_access(uuid,bigint,timestamp with time zone[],text[],text[],uuid[],text[],uuid[],text[],uuid[],uuid[],text[],text[],integer[],text[],uuid[]) to bioscope_api, bioscope_app;
 grant execute on function ops.begin_to_write(text,integer) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function ops.declare_capabilities(uuid,text,text,text,text[],integer[],text) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function ops.is_live(timestamp with time zone) to bioscope_api, bioscope_app;
 grant execute on function ops.log_hash(bigint) to bioscope_api, bioscope_app, bioscope_projector;
+grant execute on function ops.prune_access_log(integer) to bioscope_app, bioscope_projector;
 grant execute on function ops.withdraw_capabilities(uuid) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant usage on schema es to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant usage on schema ops to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
@@ -2096,6 +2295,11 @@ grant select on table es.head to bioscope_api, bioscope_app, bioscope_inference,
 grant delete, insert, select on table es.refresh_tokens to bioscope_api, bioscope_app;
 grant select on table es.secrets to bioscope_api, bioscope_app, bioscope_projector;
 grant select on table es.streams to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
+grant select on table ops.access_addresses to bioscope_api, bioscope_app;
+grant select on table ops.access_head to bioscope_api, bioscope_app, bioscope_relay;
+grant insert, select on table ops.access_heads to bioscope_app, bioscope_relay;
+grant select on table ops.access_heads to bioscope_api;
+grant select on table ops.access_log to bioscope_api, bioscope_app, bioscope_relay;
 grant select (role, kind, process, release, types, versions, paused, seen_at) on table ops.capabilities to bioscope_api, bioscope_app;
 grant delete, insert, select, update on table ops.counters to bioscope_app, bioscope_projector;
 grant select on table ops.counters to bioscope_api;
@@ -2105,6 +2309,7 @@ grant insert, select, update on table ops.external_models to bioscope_app, biosc
 grant select on table ops.external_waits to bioscope_api, bioscope_app;
 grant insert, select on table ops.heads to bioscope_app, bioscope_relay;
 grant select on table ops.heads to bioscope_api;
+grant delete, insert, select, update on table ops.key_uses to bioscope_api, bioscope_app;
 grant delete, insert, select, update on table ops.known_addresses to bioscope_api, bioscope_app;
 grant select, update on table ops.mail_checkpoint to bioscope_api, bioscope_app;
 grant delete, insert, select, update on table ops.mail_failures to bioscope_api, bioscope_app;
