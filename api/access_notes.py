@@ -7,6 +7,7 @@ import msgspec
 
 from application.history.access_records import AccessKind
 from domain.access import Actor
+from domain.errors import DomainError
 
 NOTES: Final = "access_notes"  # in the state of a request
 
@@ -43,3 +44,9 @@ def note_row(scope: Any, row: object) -> None:
         notes = notes_of(scope)
         notes.dataset_id = dataset if isinstance(dataset, UUID) else notes.dataset_id
         notes.owner_id = owner if isinstance(owner, UUID) else notes.owner_id
+
+
+def note_error(scope: Any, error: DomainError) -> None:
+    """Note why a request was refused, and the account that it named."""
+    notes = notes_of(scope)
+    notes.code, notes.person = error.code, getattr(error, "user_id", None)

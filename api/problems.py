@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ExceptionHandlersMap
 
-from api.access_notes import notes_of
+from api.access_notes import note_error
 from api.allowed_values import parameter_of, public_name, sentence
 from domain.errors import DomainError, FieldError, Invalid
 
@@ -171,8 +171,7 @@ def _respond(request: Request[Any, Any, Any], body: Problem, headers: dict[str, 
 
 
 def _on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
-    notes = notes_of(request.scope)
-    notes.code, notes.person = error.code, getattr(error, "user_id", None)
+    note_error(request.scope, error)
     return _respond(request, *of_domain_error(error, request_id_of(request)))
 
 

@@ -39,7 +39,7 @@ IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ETAG = re.compile(r'"(\d{1,9})"')
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_POSITION_DIGITS = 18
-AUTHENTICATED_FOR_SECONDS = CACHE_SECONDS  # a longer request, such as an upload, is authenticated again before it changes anything
+AUTHENTICATED_FOR_SECONDS = CACHE_SECONDS  # a longer request, such as an upload or an export, is authenticated again
 
 
 class RequestContext:
@@ -128,12 +128,17 @@ class RequestContext:
 
     async def _with_present_rights(self, command: Command) -> Command:
         """The command, of the actor as it is now: the session may have ended while the body arrived. Raises NotAuthenticated."""
-        identity = self._identity
-        is_recent = time.monotonic() - self._authenticated_at < AUTHENTICATED_FOR_SECONDS
-        if is_recent or identity is None or identity.session_id is None or command.actor != identity.actor:
+        if self._identity is None or command.actor != self._identity.actor:
             return command
-        present = await asyncio.to_thread(self.identities.signed_in, identity.session_id)
-        return msgspec.structs.replace(command, actor=present.actor)
+        return msgspec.structs.replace(command, actor=await self._present_actor())
+
+    async def _present_actor(self) -> Actor:
+        """The actor, authenticated again if that was some seconds ago. Raises NotAuthenticated if the session has ended."""
+        is_recent = time.monotonic() - self._authenticated_at < AUTHENTICATED_FOR_SECONDS
+        if not is_recent and self.identity.session_id is not None:
+            self._identity = await asyncio.to_thread(self.identities.signed_in, self.identity.session_id)
+            self._authenticated_at = time.monotonic()
+        return self.actor
 
     async def _wait_until_visible(self, position: int) -> None:
         """Wait for the read models, at most until the timeout. The command has succeeded in either case."""
@@ -157,10 +162,10 @@ class RequestContext:
     async def read(self, query: Callable[Concatenate[QueryDatabase, Actor, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a query of the read models with the access of this actor, after they have reached `?min_position=`.
 
-        Raises Invalid, Unavailable, and what the query raises.
+        Raises Invalid, Unavailable, NotAuthenticated if the session ended during a long request, and what the query raises.
         """
         await self._wait_for_min_position()
-        found = await query(self.services.reads, self.actor, *args, **kwargs)
+        found = await query(self.services.reads, await self._present_actor(), *args, **kwargs)
         note_row(self.request.scope, found)
         return found
 

@@ -11,7 +11,7 @@ from application.commands import CommandResult, chain, create_stream, execute, l
 from application.limits.sign_in_attempts import SignInLimits
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
-from domain import session, user
+from domain import invitation, session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
 from domain.events import Event
@@ -256,9 +256,13 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
 def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> CommandResult:
     """Destroy the user's data key: the user's private fields can no longer be read, while the hash chain still verifies.
 
+    An open invitation of the same address is withdrawn first, since it holds the address too.
+
     Raises Forbidden, NotFound, LastAdministrator.
     """
     _require_admin(command.actor)
+    account = load_existing(log, user_id, user.evolve, what="User", closed=lambda found: found.erased)
+    _withdraw_invitation(account.email, command=command, log=log)
     result = execute(
         log,
         command,
@@ -284,6 +288,21 @@ def session_endings(
     open_sessions = [each.session for each in tokens.open_sessions(user_id, at=command.at) if each.session != but]
     found = (log.load(each, session.evolve) for each in open_sessions[:MAX_ENDED_TOGETHER])
     return [event for each in found if each is not None for event in session.revoke(each, reason, by=command.actor.id, at=command.at)]
+
+
+def _withdraw_invitation(email: str, *, command: Command, log: EventStore) -> None:
+    """Withdraw the open invitation of an address, if there is one, and destroy its data key."""
+    invitation_id = log.claimed("invitation", email)
+    if invitation_id is None:
+        return
+    execute(
+        log,
+        _follow_up(command, invitation_id),
+        lambda: load_existing(log, invitation_id, invitation.evolve, what="Invitation", closed=lambda _: False),
+        lambda found: invitation.withdraw(found, by=command.actor.id, at=command.at),
+        releases=lambda found: (ReleasedClaim(stream=found.id),),
+        secrets=(Secret(kind="key", owner=invitation_id, value=None),),
+    )
 
 
 def end_sessions(

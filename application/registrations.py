@@ -141,7 +141,7 @@ def verify(
         )
     except Taken as taken:
         raise accounts.taken_name(taken) from None
-    accounts.end_sessions(link.stream, session.Reason.ENDED, command=command, log=log, tokens=tokens)
+    accounts.end_sessions(link.stream, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     return result
 
 
@@ -211,7 +211,7 @@ def discard_expired(registration_id: UUID, *, command: Command, log: EventStore,
     except NotFound:  # it was completed or discarded in the meantime
         return
     if result.position:
-        accounts.end_sessions(registration_id, session.Reason.ENDED, command=command, log=log, tokens=tokens)
+        accounts.end_sessions(registration_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
 
 
 def _destroyed(registration_id: UUID) -> tuple[Secret, Secret]:

@@ -108,7 +108,7 @@ def _without_ends(plain: str) -> str:
 def _repeats(text: str) -> bool:
     """Whether the text is a part shorter than a password, again and again; the last one may be cut off."""
     size = _period(text)
-    return size < MIN_PASSWORD_CHARACTERS and 2 * size <= len(text) + 1
+    return 0 < size < MIN_PASSWORD_CHARACTERS and 2 * size <= len(text) + 1
 
 
 def _period(text: str) -> int:

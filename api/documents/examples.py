@@ -45,7 +45,7 @@ INVITATION_TOKEN: Final = "bsl_A3xK9vBf6LjC"  # noqa: S105 - issued by nobody
 BOOTSTRAP_TOKEN: Final = "bsb_c0T8mEi5HgSa"  # noqa: S105 - issued by nobody
 SIGNED_TOKEN: Final = "AZbX3kY4v1Q7sT2uW5zR8nM0pL6jH9gF"  # noqa: S105 - issued by nobody
 EMAIL: Final = "ada@example.org"
-EMAIL_OF_COLLEAGUE: Final = "grace@example.org"
+EMAIL_OF_COLLEAGUE: Final = "rosalind@example.org"
 PASSWORD: Final = "correct horse battery 9"  # noqa: S105 - of an example
 MORNING: Final = "2026-03-02T09:00:00Z"
 UPLOADED: Final = "2026-03-02T09:30:00.250000Z"
@@ -263,7 +263,7 @@ ABOUT_TEAM: Final = {"id": TEAM, "name": "Haematology", "owner_id": USER, "owner
 
 SCHEMAS: Final[Mapping[str, Any]] = {
     "AcceptInvitation": {"token": INVITATION_TOKEN, **PERSON},
-    "AccountId": {"id": "a7b8c9d0-e1f2-4a3b-8c4d-5e6f7a8b9c0f"},
+    "AccountId": {"id": "c9d0e1f2-a3b4-4c5d-8e6f-7a8b9c0d1e11"},
     "ConfirmEmail": {"token": EMAIL_TOKEN},
     "ForgotPassword": {"email": EMAIL},
     "Invitation": INVITED,

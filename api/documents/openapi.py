@@ -54,8 +54,8 @@ wait for a change.
 
 TAGS: Final = {
     "sessions": "Register, sign in, refresh the tokens, sign out",
-    "teams": "Groups of accounts that share grants on datasets, and the right to promote models",
     "accounts": "Verify an address, reset a password, accept an invitation, set up the installation",
+    "teams": "Groups of accounts that share grants on datasets, and the right to promote models",
     "datasets": "Groups of images, and who may use them",
     "images": "Upload micrographs, look at them, download them",
     "models": "Models that images can be classified with",

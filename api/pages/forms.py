@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 
 from litestar import Response
 
+from api.access_notes import note_error
 from api.pages.rendering import rendered
 from api.pages.visits import SignedOut, require_own_form
 from api.problems import STATUS, Malformed
@@ -16,7 +17,7 @@ from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS
 MAX_FIELDS: Final = 32
 MAX_TOKEN_CHARACTERS: Final = 256
 PASSWORD_HINT: Final = (
-    f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters. A few words that do not belong together are a good choice."
+    f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters. Four or five unrelated words make a good password."
 )
 
 Values = Mapping[str, str]
@@ -118,6 +119,7 @@ async def submitted(
     except DomainError as error:
         if isinstance(error, InvalidLink | SignedOut):
             raise
+        note_error(context.request.scope, error)
         return shown(context, page, values=values, token=values["token"], address=address, facts=facts, error=error)
 
 

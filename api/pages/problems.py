@@ -7,6 +7,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
+from api.access_notes import note_error
 from api.options import WebOptions
 from api.pages.forms import Link, retry_header
 from api.pages.rendering import redirect, rendered
@@ -49,6 +50,7 @@ def handlers(options: WebOptions) -> ExceptionHandlersMap:
     """The handlers of errors for the routes of pages."""
 
     def on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
+        note_error(request.scope, error)
         status = STATUS.get(error.code, 400)
         if isinstance(error, InvalidLink):
             path = str(request.scope["path"])

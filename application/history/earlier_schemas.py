@@ -25,6 +25,10 @@ JOB: Final[dict[str, dict[str, Any]]] = {
     "model_sha256": TEXT,
     "threshold": {"type": "number"},
 }
+SESSION: Final[dict[str, dict[str, Any]]] = {
+    "user_id": ID,
+    "reason": {"enum": ["logout", "refresh_token_reused", "password_changed", "account_closed"]},
+}
 PLANE: Final = {"type": "integer"}
 PLANES: Final[dict[str, Any]] = {
     "anyOf": [
@@ -66,5 +70,12 @@ EARLIER: Final[dict[tuple[str, int], dict[str, Any]]] = {
         "type": "object",
         "properties": _properties("ClassificationRequested", JOB | {"planes": PLANES}),
         "required": [*COMMON, *JOB],
+    },
+    ("SessionRevoked", 1): {
+        "title": "SessionRevoked",
+        "description": MEANINGS["SessionRevoked"],
+        "type": "object",
+        "properties": _properties("SessionRevoked", SESSION),
+        "required": [*COMMON, *SESSION],
     },
 }

@@ -14,7 +14,7 @@ from domain.links import LIFETIMES, LinkPurpose
 
 LONGEST_NAME: Final = 32  # characters
 NOT_IN_NAMES: Final = re.compile(r"[^\w-]+")
-IGNORE: Final = "If you did not ask for this, ignore this mail: nothing changes."
+IGNORE: Final = "If you did not request this, ignore this mail: nothing changes."
 STYLE: Final = "font-family: sans-serif; font-size: 15px; line-height: 1.5; color: #1b1b1b; max-width: 36em"
 SMALL: Final = "font-size: 13px; color: #555555"
 
@@ -90,7 +90,7 @@ def existing_account(pages: Pages) -> Content:
 def invitation(pages: Pages, *, role: Role, token: str) -> Content:
     return Content(
         "You are invited to BioScopeAI",
-        (f"An administrator of {pages.host} invites you to create an account, with the role {role.value}.",),
+        (f"An administrator of {pages.host} invites you to create an account with the role {role.value}.",),
         Action("Accept the invitation", pages.invitation(token)),
         (_lifetime(LinkPurpose.ACCEPT_INVITATION), "If you do not know this installation, ignore this mail."),
     )
@@ -108,7 +108,7 @@ def password_reset(pages: Pages, *, username: str, token: str) -> Content:
 def email_change(pages: Pages, *, username: str, token: str) -> Content:
     return Content(
         "Confirm your new e-mail address",
-        (f'The account "{shown_name(username)}" at {pages.host} shall use this e-mail address from now on.',),
+        (f'A change of the e-mail address of the account "{shown_name(username)}" at {pages.host} to this one was requested.',),
         Action("Confirm the address", pages.confirm_email(token)),
         (_lifetime(LinkPurpose.CHANGE_EMAIL), IGNORE),
     )
@@ -119,8 +119,8 @@ def password_changed(pages: Pages, *, username: str, by_owner: bool) -> Content:
     return Content(
         "Your password was changed",
         (f"{changed}." if by_owner else f"{changed} by an administrator.",),
-        Action("If it was not you, choose a new password", pages.forgot_password),
-        ("A new password ends all sessions. Also inform your administrator.",),
+        Action("Choose a new password if it was not you", pages.forgot_password),
+        ("A new password ends all sessions. If it was not you, also inform your administrator.",),
     )
 
 
@@ -165,7 +165,7 @@ def html(content: Content, pages: Pages) -> str:
 
 
 def _footer(pages: Pages) -> str:
-    return f"BioScopeAI at {pages.host}. Nobody reads answers to this mail."
+    return f"BioScopeAI at {pages.host}. Replies to this mail are not read."
 
 
 def _paragraph(text: str) -> str:

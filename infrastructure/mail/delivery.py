@@ -77,8 +77,10 @@ class MailDelivery:
             for event in events:
                 if stopped():
                     return
+                recorded = self._records.recorded(event.position)
                 for mail in self._mails(event):
-                    self._send(mail, event.position)
+                    if mail.number not in recorded:
+                        self._send(mail, event.position)
                 self._move(event.position)
             if len(events) < EVENTS_PER_BATCH:
                 self._skip(until)

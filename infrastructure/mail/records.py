@@ -28,6 +28,7 @@ FORGET: Final = "delete from ops.mail_failures where position = %s and number = 
 PRUNE: Final = f"delete from ops.mail_failures where next_attempt_at is null and failed_at < now() - interval '{FAILURES_KEPT}'"  # noqa: S608
 DEFERRED: Final = """select position, number, attempts from ops.mail_failures
   where next_attempt_at <= %s order by next_attempt_at limit %s"""
+RECORDED: Final = "select number from ops.mail_failures where position = %s"
 NEXT: Final = "select min(next_attempt_at) from ops.mail_failures"
 STATUS: Final = """select c.position, h.position as head, c.problem, c.problem_since,
     (select count(*) from ops.mail_failures f where f.next_attempt_at is not null) as deferred,
@@ -82,6 +83,10 @@ class MailRecords:
         with self._connection.transaction():
             self._connection.execute(FAIL, (position, number, reason, at, next_attempt_at))
             self._connection.execute(PRUNE)
+
+    def recorded(self, position: int) -> set[int]:
+        """The mails of this event that were deferred or refused before the checkpoint moved."""
+        return {number for (number,) in self._connection.execute(RECORDED, (position,))}
 
     def forget(self, position: int, number: int) -> None:
         """The deferred mail was sent."""

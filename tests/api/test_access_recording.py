@@ -37,6 +37,16 @@ async def test_a_wrong_password_is_recorded_with_the_account_that_was_tried(reco
     assert record.address == "127.0.0.1"
 
 
+async def test_what_the_pages_refuse_is_recorded(recorded):
+    address = recorded.account()
+    http = recorded.anonymous(Origin=recorded.url)
+    assert (await http.post("/sign-in", data={"email": address, "password": "wrong " * 5})).status_code == 401
+    assert (await http.get("/account/reset?token=x")).status_code == 400
+    assert (await http.post("/sign-in", data={"email": address}, headers={"Origin": "http://evil.example.org"})).status_code == 403
+    assert kinds(recorded) == [AccessKind.SIGN_IN, AccessKind.NOT_AUTHENTICATED, AccessKind.FORBIDDEN]
+    assert recorded.services.access_trail.records[0].person == recorded.services.log.claimed("email", address)
+
+
 async def recorded_items(http, expected, **query):
     """The trail as an administrator reads it, once it has `expected` items of accesses."""
     async with asyncio.timeout(10):

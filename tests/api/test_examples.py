@@ -141,6 +141,9 @@ class Story:
             case "accountsSetUp":
                 command = Command(id=UUID(int=1), actor=SYSTEM, at=NOW)
                 accounts.change_role(UUID(self.real[examples.USER]), Role.ADMIN, command=command, log=self.api.services.log)
+                credentials = {"email": examples.EMAIL, "password": examples.PASSWORD}  # the earlier session is cached with its role
+                tokens = (await self.http.post("/api/auth/login", json=credentials)).json()
+                self.http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
             case "sessionsLogin" | "sessionsLoginByForm" | "sessionsRefresh":
                 self.http.headers["Authorization"] = f"Bearer {self.real[examples.ACCESS_TOKEN]}"
             case "sessionsListed":

@@ -11,7 +11,6 @@ import pytest
 from api.live.feed import LiveFeed
 from api.middleware.authentication import NOT_VERIFIED
 from application import accounts, registrations
-from application.authentication import IdentityCache
 from domain.access import Role
 from domain.errors import Forbidden
 from domain.registration import LIFETIME, RegistrationDiscarded
@@ -19,6 +18,7 @@ from domain.user import PasswordReset, UserRegistered
 from infrastructure.operations.registration_expiry import RegistrationExpiry
 from tests.api.conftest import PASSWORD
 from tests.rigs.links import Links
+from tests.twins.key_uses import identity_cache
 
 pytestmark = pytest.mark.anyio
 
@@ -115,7 +115,7 @@ async def test_a_pending_session_may_use_no_other_route(verifying):
 async def test_a_pending_session_opens_no_live_feed(verifying):
     await register(verifying)
     _, tokens = await signed_in(verifying)
-    hub = SimpleNamespace(services=verifying.services, identities=IdentityCache(verifying.services.log), options=verifying.options)
+    hub = SimpleNamespace(services=verifying.services, identities=identity_cache(verifying.services.log), options=verifying.options)
     feed = LiveFeed(hub, send=None)
     with pytest.raises(Forbidden, match="not verified"):
         await feed.sign_in(tokens["access_token"])

@@ -84,6 +84,15 @@ def test_a_link_works_for_seven_days_and_only_the_newest(log, links, accept):
     accept(links.of_stream(invited(log)), at=NOW + timedelta(days=8))
 
 
+def test_an_erasure_of_the_person_erases_an_open_invitation_too(log, links, passwords, tokens):
+    links.of_invitation(EMAIL)
+    sent = invited(log)
+    names = {"email": EMAIL, "username": "ada", "first_name": "Ada", "last_name": "Lab", "password": SECRET}
+    ada = accounts.register(**names, command=command(), log=log, passwords=passwords).id
+    accounts.erase(ada, command=command(ADMIN), log=log, tokens=tokens)
+    assert (types(log, sent)[-1], log.secret("key", sent)) == (InvitationWithdrawn.__name__, None)
+
+
 def test_a_user_name_in_use_leaves_the_link_open(links, accept):
     accept(links.of_invitation("bob@example.org"))
     token = links.of_invitation(EMAIL)

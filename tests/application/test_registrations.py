@@ -6,7 +6,7 @@ from threading import Thread
 import pytest
 
 from application import accounts, registrations, sessions
-from application.authentication import PENDING, IdentityCache, signed_in
+from application.authentication import PENDING, signed_in
 from application.commands import CommandResult
 from application.passwords import PASSWORD
 from domain import registration
@@ -17,6 +17,7 @@ from domain.registration import LIFETIME, Registration, RegistrationCompleted, R
 from domain.session import SessionRevoked, SessionStarted
 from domain.user import Status, User, UserRegistered
 from tests.given import LATER, NOW, actor, command
+from tests.twins.key_uses import identity_cache
 
 SECRET, OTHER, EMAIL = "a long and winding road", "another long password", "ada@example.org"
 SYSTEM = actor(None, kind="system")
@@ -161,7 +162,7 @@ def test_every_sign_in_costs_one_hash(request, links, passwords, sign_in, known,
 def test_the_session_of_a_registration_is_pending_and_can_be_refreshed(log, links, sign_in, tokens, sign_in_limits):
     links.of_registration(EMAIL, password=SECRET)
     started = sign_in()
-    identity = IdentityCache(log).signed_in(started.session_id)
+    identity = identity_cache(log).signed_in(started.session_id)
     assert (identity.actor.id, identity.actor.kind, identity.actor.role) == (newest(log).id, PENDING, None)
     about = {"address": "192.0.2.1", "network": "192.0.2.1", "command": command(), "log": log, "tokens": tokens}
     refreshed = sessions.refresh(token=started.refresh_token, **about, sign_in_limits=sign_in_limits)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, precondition, rule
 
 from application import accounts, open_sessions, sessions
-from application.authentication import IdentityCache
 from application.limits.sign_in_attempts import SignInLimits
 from application.passwords import NewPassword
 from application.services import Claims
@@ -21,6 +20,7 @@ from infrastructure.security.keys import RootKey
 from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.given import NOW, command
 from tests.twins.event_store import MemoryRecorder
+from tests.twins.key_uses import identity_cache
 from tests.twins.known_addresses import MemoryKnownAddresses
 from tests.twins.passwords import MemoryPasswords
 from tests.twins.refresh_tokens import GRACE_PERIOD, MemoryRefreshTokens
@@ -205,7 +205,7 @@ class Sessions(RuleBasedStateMachine):
 
     @invariant()
     def access_tokens_work_in_open_sessions_alone_and_with_the_present_role(self):
-        identities = IdentityCache(self.log)
+        identities = identity_cache(self.log)
         for each, one in self.expected.items():
             claims = Claims(
                 subject=self.ada, session_id=each, role=Role.ADMIN, issued_at=NOW, expires_at=NOW + LIFETIME, scopes=frozenset()

@@ -1,5 +1,6 @@
 """Sign-in, refresh and sign-out."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 from uuid import uuid4
 
@@ -7,7 +8,8 @@ import pytest
 
 from application import accounts, sessions
 from application.passwords import PASSWORD
-from domain import session
+from application.ports import Secret
+from domain import session, user
 from domain.access import Role
 from domain.errors import NotAuthenticated, TooMany
 from domain.session import Reason, RefreshReuseDetected, SessionRevoked, SessionStarted
@@ -65,6 +67,22 @@ def test_a_suspended_account_is_refused_alike(log, ada, sign_in, passwords, toke
     accounts.update(ada, profile={}, status=Status.SUSPENDED, **about)
     with pytest.raises(NotAuthenticated, match=r"^Invalid credentials$"):
         sign_in()
+
+
+@pytest.mark.parametrize("account", ["right", "wrong", "unknown", "suspended", "deleted", "without a hash"])
+def test_every_sign_in_costs_exactly_one_hash(log, ada, sign_in, passwords, tokens, account):
+    ports = {"command": command(actor(Role.ADMIN)), "log": log, "tokens": tokens}
+    if account == "suspended":
+        accounts.update(ada, profile={}, status=Status.SUSPENDED, passwords=passwords, **ports)
+    elif account == "deleted":
+        accounts.delete(ada, **ports)
+    elif account == "without a hash":
+        event = user.change_profile(log.load(ada, user.evolve), {"phone": "1"}, by=ada, at=NOW)
+        log.append(command(), *event, secrets=[Secret(kind=PASSWORD, owner=ada, value=None)])
+    before = passwords.computed
+    with nullcontext() if account == "right" else pytest.raises(NotAuthenticated, match=r"^Invalid credentials$"):
+        sign_in("a wrong password 12" if account == "wrong" else SECRET, "bob@example.org" if account == "unknown" else EMAIL)
+    assert passwords.computed == before + 1
 
 
 def test_failures_are_limited(ada, sign_in):

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import api.problems  # noqa: F401 - declares errors, as do the next two
+import api.pages.visits
+import api.problems  # noqa: F401
 import application.recheck.pixel_reader  # noqa: F401
 import projections.rebuild.rebuilding  # noqa: F401
 from domain.errors import DomainError, Taken

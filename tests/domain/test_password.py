@@ -104,6 +104,13 @@ def test_four_or_more_different_words_pass(words, separator):
     assert refused(separator.join(words)) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["🧫🔬🧬🦠🧪⚗🧲💉🩸🩺🔭🛰🚀🪐🌌", ";*:~)|&#\\?%(^<{", "显微镜下的细胞像星星一样闪闪发光", "ذهبت القطة إلى السوق"]
+)
+def test_signs_and_all_scripts_are_allowed(text):
+    assert refused(text) is None
+
+
 def test_a_random_password_passes():
     draw = random.Random(19)
     for length in range(20, 129):

@@ -8,11 +8,12 @@ import pytest
 from api.clock import utc_now
 from application import accounts, invitations
 from application.ports import Command, MailLink
-from domain import user
+from domain import session, user
 from domain.access import Actor, Role
 from domain.invitation import UserInvited
 from domain.links import LinkPurpose
 from domain.registration import RegistrationRequested, VerificationRequested
+from domain.session import SessionStarted
 from domain.user import EmailChangeRequested, PasswordResetRequested
 from domain.values import system_actor
 from infrastructure.container import passwords
@@ -56,6 +57,14 @@ class Installation:
         return accounts.register(
             **names, password=PASSWORD, role=role, command=command, log=self.log, passwords=passwords(self.served.settings)
         ).id
+
+    def end_sessions(self, member):
+        """As another process would."""
+        for started in self.events(SessionStarted):
+            if started.user_id == member:
+                state = self.log.load(started.originator_id, session.evolve)
+                command = Command(id=uuid4(), actor=SYSTEM, at=utc_now())
+                self.log.append(command, *session.revoke(state, session.Reason.ADMINISTRATOR, by=SYSTEM.id, at=command.at))
 
     def request_email(self, member, new):
         command = Command(id=uuid4(), actor=Actor(id=member), at=utc_now())

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from application.authentication import IdentityCache
+from application.key_identities import KeyIdentities
 from application.ports import KeyUse
 
 
@@ -32,3 +34,8 @@ class MemoryKeyUses:
 
     def close_account(self, user):
         self._uses = {key: use for key, use in self._uses.items() if self._owners.get(key) != user}
+
+
+def identity_cache(log, **more):
+    """A cache of identities in whose installation no key was refused."""
+    return IdentityCache(log, KeyIdentities(log, MemoryKeyUses(), count_refusal=lambda _: None), **more)

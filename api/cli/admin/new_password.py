@@ -29,6 +29,14 @@ def new_password(*, prompt: bool) -> tuple[str, Origin]:
 
 
 def random_password() -> str:
-    """About 124 bits, easy to read aloud."""
+    """About 124 bits, easy to read aloud. Not one that the list of common passwords would refuse by mistake."""
+    from infrastructure.security.common_passwords import is_common
+
+    while is_common(password := _random_groups()):
+        pass
+    return password
+
+
+def _random_groups() -> str:
     groups = ("".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(PASSWORD_GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
     return "-".join(groups)

@@ -13,6 +13,9 @@ from uuid import uuid4
 import msgspec
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from application.mail.mail import MailDeferred, MailRefused, MailServerUnavailable
 from application.mail.mails import MailWriter
@@ -322,6 +325,70 @@ def test_a_delivery_stops_between_two_mails(events, delivery, outbox):
     assert outbox.recipients == ["ada@example.org"]
     delivery().run()
     assert outbox.recipients == ["ada@example.org", "bob@example.org"]
+
+
+class Killed(Exception):
+    """The process ends after the server has taken the mail."""
+
+
+class Unreliable:
+    """A transport with the given outcomes, one after the other; then all mails are taken."""
+
+    def __init__(self, outcomes):
+        self.outcomes, self.taken = list(outcomes), Counter()
+
+    def send(self, mail):
+        match self.outcomes.pop() if self.outcomes else "taken":
+            case "away":
+                raise MailServerUnavailable("away")
+            case "deferred":
+                raise MailDeferred("deferred")
+            case "refused":
+                raise MailRefused("refused")
+            case outcome:
+                self.taken[mail.id] += 1
+                if outcome == "killed":
+                    raise Killed
+
+
+def deliver_all(make, clock):
+    """Until nothing is due. After a kill, another process continues."""
+    delivery = make()
+    while True:
+        try:
+            delivery.run()
+        except Killed:
+            delivery = make()
+        except MailServerUnavailable:
+            clock.now += timedelta(seconds=1)
+        else:
+            if (seconds := delivery.seconds_until_due()) is None:
+                return
+            clock.now += timedelta(seconds=seconds)
+
+
+@given(st.lists(st.sampled_from(["taken", "away", "deferred", "refused", "killed"]), max_size=12))
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_happens_each_mail_is_taken_or_refused_and_only_a_kill_repeats_mails(settings, events, connection, outcomes):
+    clock, transport = Clock(), Unreliable(outcomes)
+    begin = MailRecords(connection).head()
+    change_email(events, account(events, str(uuid4())), f"{uuid4()}@example.org")
+    for _ in range(3):
+        register(events, str(uuid4()))
+    writer = MailWriter(log=events, links=KeyedMailLinks(operator_keys(settings)), base_url="https://lab.example.org")
+    deliver_all(
+        lambda: MailDelivery(events=events, writer=writer, transport=transport, records=MailRecords(connection), clock=clock), clock
+    )
+    made = MailRecords(connection).events(begin, events.head(), 100)
+    mails = {(event.position, mail.number): mail.id for event in made for mail in writer.mails(event, at=event.recorded_at)}
+    rows = connection.execute("select position, number from ops.mail_failures where position > %s", (begin,)).fetchall()
+    refused = {mails[row] for row in rows}
+    assert len(mails) == 5
+    assert transport.taken.keys() | refused == set(mails.values())
+    repeated = transport.taken.total() - len(transport.taken)
+    assert repeated + len(transport.taken.keys() & refused) <= 2 * outcomes.count("killed"), (
+        "a kill repeats the mails of one event, which are two at most"
+    )
 
 
 # ---- the thread --------------------------------------------------------------------------------------------------------------------

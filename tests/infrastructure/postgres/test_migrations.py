@@ -91,7 +91,7 @@ def test_the_unread_table_of_sessions_is_dropped_and_the_other_read_models_stay(
         connection.execute(OLD_IMAGE, ("kept.png",))
         (generation,) = connection.execute("select generation from read.checkpoint").fetchone()
         migrate(url)
-        assert connection.execute("select count(*) from read.sessions").fetchone() == (0,), "another table has its name"
+        assert connection.execute("select to_regclass('read.sessions')").fetchone() == (None,)
         assert connection.execute("select filename from read.images").fetchall() == [("kept.png",)]
         with closing(PostgresReadModels(postgres_store.connect(url))) as models:
             token = models.read_checkpoint()
