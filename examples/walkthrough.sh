@@ -333,6 +333,22 @@ LAST=$({ curl --silent --no-buffer --max-time 10 -H "Authorization: Bearer $TOKE
   grep --max-count 1 '^id: ')
 same "$LAST" "id: $AFTER"
 
+chapter "Give programs keys: a personal one, and one of a service account"
+KEY=$(TOKEN=$MY_TOKEN send POST /api/keys '{"name":"script","scopes":["images:read"]}')
+TOKEN=$(field key <<< "$KEY") call GET "/api/images/$IMAGE" > /dev/null
+TOKEN=$(field key <<< "$KEY") refused 403 GET /api/datasets
+ROTATED=$(TOKEN=$MY_TOKEN send POST "/api/keys/$(field id <<< "$KEY")/rotate" '{"overlap_hours":0}')
+TOKEN=$(field key <<< "$KEY") refused 401 GET "/api/images/$IMAGE"
+TOKEN=$(field key <<< "$ROTATED") call GET "/api/images/$IMAGE" > /dev/null
+same "$(TOKEN=$MY_TOKEN call GET /api/keys | field 0.status)" working
+call DELETE "/api/keys/$(field id <<< "$KEY")"
+SERVICE=$(send POST /api/service-accounts "{\"name\":\"scanner-$(random)\"}" | field id)
+call GET /api/service-accounts > /dev/null
+call GET "/api/service-accounts/$SERVICE" > /dev/null
+send POST "/api/service-accounts/$SERVICE/keys" "{\"name\":\"uploads\",\"scopes\":[\"images:write\"],\"dataset_ids\":[\"$DATASET\"]}" > /dev/null
+same "$(call GET "/api/service-accounts/$SERVICE/keys" | field 0.name)" uploads
+call DELETE "/api/service-accounts/$SERVICE"
+
 chapter "List the sessions of an account, and end some"
 TOKEN=$MY_TOKEN
 SESSION=$(call GET /api/sessions | field 0.id)

@@ -66,7 +66,7 @@ def _store_key(url: str) -> None:
 
 
 @command(
-    example="bioscope upload examples/micrographs/basophil --dataset cells",
+    example="bioscope upload examples/micrographs --dataset cells",
     variables={"BIOSCOPE_KEY": "An API key, used instead of the sign-in that `bioscope login` stored."},
 )
 @argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with images.")

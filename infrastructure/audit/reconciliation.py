@@ -23,6 +23,7 @@ from domain.events import State
 from domain.invitation import Invitation
 from domain.registration import Registration
 from domain.registry import ERASING, NOUN_OF, NOUNS, is_known
+from domain.service_account import ServiceAccount
 from domain.user import User, commitment
 from infrastructure.eventstore.codec import Undecodable, is_sealed_by_its_stream
 from infrastructure.eventstore.event_store import PostgresEventStore
@@ -35,7 +36,7 @@ SUBJECTS_PER_QUERY: Final = 100  # accounts and devices
 PAUSE_SECONDS: Final = 0.2
 STOP_TIMEOUT_SECONDS: Final = 1.0
 KEY: Final = "key"
-RECONCILED_NOUNS: Final = frozenset({"user", "device", "registration", "invitation"})
+RECONCILED_NOUNS: Final = frozenset({"user", "device", "registration", "invitation", "service_account"})
 ERASING_TYPES: Final = frozenset(kind.__name__ for kind in ERASING)
 IGNORED_TYPES: Final = (
     DeviceCameOnline.__name__,
@@ -188,6 +189,8 @@ def _claims_of(state: State | None) -> dict[str, str]:
             return {"email": state.email, "username": state.username}
         case Device(removed=False):
             return {"hostname": state.hostname}
+        case ServiceAccount(deleted=False):
+            return {"service": state.name}
         case Invitation() if state.is_open:
             return {"invitation": state.email}
         case _:

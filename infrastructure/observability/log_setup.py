@@ -30,6 +30,7 @@ PATTERNS: Final = tuple(
         (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}", rf"\1 {REDACTED}"),
         (r"(?<![\w-])eyJ[\w-]{4,2048}\.[\w-]+(?:\.[\w-]*)?", REDACTED),
         (r"(?i)([?&;](?:x-amz-[\w-]+|signature|sig|token|key|code|awsaccesskeyid)=)[^&\s\"'<>]+", rf"\1{REDACTED}"),
+        (r"bsk_[\w-]{8,}", REDACTED),
         (r"(/api/blobs/)[\w.-]{16,}", rf"\1{REDACTED}"),
         (r"(://[^\s:/@]*:)[^\s/@]+@", rf"\1{REDACTED}@"),
         (r"(?i)\b(passw\w*|secret\w*|\w*token|api_?key)([\"']?\s*[=:]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\"']+)", rf"\1\2{REDACTED}"),
@@ -38,7 +39,7 @@ PATTERNS: Final = tuple(
         (r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+", "[address]"),
     )
 )
-HARMLESS: Final = re.compile(r"[\w-]{0,42}", re.ASCII)  # matches no pattern; most words do not, and testing nine patterns is slow
+HARMLESS: Final = re.compile(r"(?![\w-]*bsk_)[\w-]{0,42}", re.ASCII)  # matches no pattern, like most words; testing ten patterns is slow
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Line = MutableMapping[str, Any]

@@ -758,27 +758,8 @@ async def test_a_service_may_do_only_what_its_scopes_name(world):
     assert (await http.get(picture, headers=bearer(ended))).status_code == 401
 
 
-def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkeypatch):
-    from click.testing import CliRunner
-
-    from api.cli import main
-    from infrastructure.security.access_tokens import SignedAccessTokens, service_id
-    from infrastructure.security.keys import RootKey
-
-    monkeypatch.setenv("BIOSCOPE_DATA", str(lab_settings.data))
-    query = ["tokens", "create", "classifier", *(f"--scope={scope}" for scope in Scope), "--days", "2"]
-    printed = CliRunner().invoke(main, query)
-    assert printed.exit_code == 0, printed.output
-    claims = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=1).verify(printed.output.strip(), at=utc_now())
-    assert (claims.subject, claims.scopes, claims.role, claims.session_id) == (service_id("classifier"), set(Scope), None, None)
-    assert round((claims.expires_at - utc_now()).total_seconds() / 86400) == 2
-    for wrong in (["--scope", "all"], [], ["--scope", "images:read", "--days", "0"]):
-        assert CliRunner().invoke(main, ["tokens", "create", "classifier", *wrong]).exit_code == 2
-    assert CliRunner().invoke(main, ["tokens", "create", "a b", "--scope", "images:read"]).exit_code == 1
-
-
 def test_the_scopes_of_the_command_line_are_all_that_there_are():
-    from api.cli.admin.users import create_token
+    from api.cli.admin.tokens import create_token
 
     (option,) = [parameter for parameter in create_token.params if parameter.name == "scopes"]
     assert set(option.type.choices) == set(Scope)

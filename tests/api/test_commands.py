@@ -42,6 +42,8 @@ WITHOUT_DATA = {
     "bioscope models export",
     "bioscope policies set",
     "bioscope policies withdraw",
+    "bioscope tokens revoke",
+    "bioscope upload",
     "bioscope datasets share",
     "bioscope datasets unshare",
     "bioscope datasets transfer",
@@ -136,7 +138,7 @@ def test_every_command_has_an_example_that_parses(name, tmp_path, monkeypatch):
 
 def test_a_default_and_a_range_are_shown():
     shown = in_one_line(help_of("bioscope tokens create"))
-    assert "--days NUMBER Lifetime in days. [default: 90; 1<=x<=3650]" in shown
+    assert "--days NUMBER Lifetime in days. [default: 90; 1<=x<=366]" in shown
 
 
 def settings_options():
@@ -273,6 +275,7 @@ HERE = {
     "bioscope users reset-password": ["ada@example.org"],
     "bioscope users sessions": ["ada@example.org"],
     "bioscope tokens create": ["archive", "--scope", "events:read"],
+    "bioscope tokens list": ["--all"],
     "bioscope keys list": [],
     "bioscope config show": [],
     "bioscope mail status": [],
@@ -284,6 +287,7 @@ HERE = {
     "bioscope asyncapi export": [],
 }
 WITH_THE_WHOLE_SYSTEM = {
+    "bioscope tokens rotate",
     "bioscope models add",
     "bioscope models add-external",
     "bioscope models test",
@@ -319,7 +323,8 @@ WITH_THE_WHOLE_SYSTEM = {
     "bioscope stats",
 }
 """tests/system/test_command_line.py and, in tests/api, test_model_packages.py, test_record_commands.py, test_registry_commands.py,
-test_policy_commands.py, test_team_commands.py, test_job_commands.py, test_result_commands.py and test_statistics.py."""
+test_policy_commands.py, test_team_commands.py, test_token_commands.py, test_job_commands.py, test_result_commands.py and
+test_statistics.py."""
 
 
 def test_every_json_is_tested():

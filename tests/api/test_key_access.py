@@ -98,6 +98,8 @@ async def test_every_scope_allows_its_routes_and_no_others(api, kind, capsys):
         method, path = route.split()
         body = {"files": {"file": ("a.jpg", PICTURE)}, "data": {"dataset_id": ABSENT}} if route == SENT_AS_FORM else {}
         for (scope, is_alone), client in clients.items():
+            if not is_alone and route not in table:
+                continue  # no scope opens it, as the keys with one scope show
             answer = await client.request(method, filled(path), **body)
             allowed = (table.get(route) is scope) is is_alone if route in table else False
             refused = answer.status_code == 403 and any(words in answer.text for words in ("lacks the scope", "no key may do this"))

@@ -8,6 +8,7 @@ import pytest
 from projections import (
     access_log,
     activity,
+    api_keys,
     classifications,
     datasets,
     devices,
@@ -16,6 +17,7 @@ from projections import (
     policies,
     policy_preview,
     results,
+    service_accounts,
     statistics,
     teams,
     users,
@@ -25,6 +27,7 @@ from projections.engine import checkpoints
 NOUNS = (
     access_log,
     activity,
+    api_keys,
     checkpoints,
     classifications,
     datasets,
@@ -34,6 +37,7 @@ NOUNS = (
     policies,
     policy_preview,
     results,
+    service_accounts,
     statistics,
     teams,
     users,

@@ -51,6 +51,7 @@ def tokens() -> None:
     "scopes",
     multiple=True,
     required=True,
+    metavar="SCOPE",
     type=Choice([scope.value for scope in Scope]),
     help="What it may do; repeatable.",
 )

@@ -131,6 +131,8 @@ CHILD = "k3Tz" + REFRESH + "0"
         ("connection failed: host=x password=canary user=y", "canary"),
         ('{"password": "canary canary"}', "canary"),
         ("secret: 'canary canary'", "canary"),
+        ("the key bsk_canaryAbCdEf-_0123456789 was refused", "canary"),
+        ("bsk_canaryAbCdEf", "canary"),
         ("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$canary", "canary"),
         (f"refresh {REFRESH} was used", REFRESH),
         (f"refresh {CHILD} was used", CHILD),

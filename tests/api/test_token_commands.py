@@ -1,0 +1,105 @@
+"""`bioscope tokens`, and the client's commands with a key: programs get keys on the server, and use them from another machine."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api.cli.shapes import ListedToken, ServiceToken
+from application.key_text import read_key
+from domain.access import Role
+from scripts.commands import shapes
+from tests.api.http_calls import PICTURE, dataset
+from tests.api.test_commands import assert_shape
+from tests.api.test_registry_commands import url  # noqa: F401 - a fixture
+from tests.api.test_users_command import HOST, bioscope  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.anyio
+
+
+async def status_of(api, key, path="/api/images"):
+    return (await api.anonymous(Authorization=f"Bearer {key}").get(path)).status_code
+
+
+async def test_a_key_is_created_listed_rotated_and_revoked_on_the_server(api, bioscope):  # noqa: F811
+    ada = await api.client(Role.RESEARCHER)
+    first, second = await dataset(ada, "first"), await dataset(ada, "second")
+    created = await bioscope("tokens", "create", "scope-1", "--scope", "images:read", "--scope", "images:write", "--dataset", "first")
+    key = created.stdout.strip()
+    assert read_key(key) is not None
+    assert created.stdout == f"{key}\n"
+    assert await status_of(api, key) == 200
+    assert await status_of(api, key, "/api/datasets") == 403
+    again = await bioscope("tokens", "create", "scope-1", "--scope", "images:read", "--days", "2", "--json")
+    other = json.loads(again.stdout)
+    assert_shape(shapes()["bioscope tokens create"], again.stdout)
+    assert datetime.fromisoformat(other["expires_at"]) - datetime.now(UTC) < timedelta(days=2)
+    listed = json.loads((await bioscope("tokens", "list", "--json")).stdout)
+    assert {(one["owner"], tuple(one["dataset_ids"] or ())) for one in listed} == {("scope-1", (first,)), ("scope-1", ())}
+    assert [one["last_used_from"] for one in listed if one["id"] == str(read_key(key).id)] == ["127.0.0.1"]
+    assert key[30:] not in str(listed)
+    rotated = await bioscope("tokens", "rotate", str(read_key(key).id), "--overlap", "0", "--json")
+    assert_shape(shapes()["bioscope tokens rotate"], rotated.stdout)
+    new = json.loads(rotated.stdout)["token"]
+    assert (await status_of(api, new), second in str(listed)) == (200, False)
+    await bioscope("tokens", "revoke", str(read_key(new).id))
+    assert len(json.loads((await bioscope("tokens", "list", "--json")).stdout)) == 1
+    assert "scope-1" in (await bioscope("tokens", "list", "--all")).stdout
+    for wrong, code in (
+        (["--scope", "all"], 2),
+        ([], 2),
+        (["--scope", "images:read", "--days", "367"], 2),
+        (["--scope", "images:read", "--dataset", "none"], 1),
+    ):
+        await bioscope("tokens", "create", "scope-1", *wrong, code=code)
+    await bioscope("tokens", "create", "a b", "--scope", "images:read", code=1)
+    await bioscope("tokens", "revoke", code=2)
+    await bioscope("tokens", "revoke", str(read_key(key).id), "--legacy", code=2)
+
+
+async def test_the_log_names_the_machine_where_a_key_was_created(api, bioscope):  # noqa: F811
+    key = (await bioscope("tokens", "create", "archive", "--scope", "events:read")).stdout.strip()
+    admin = await api.client(Role.ADMIN)
+    [issued] = (await admin.get(f"/api/audit/{read_key(key).id}/trail")).json()
+    assert issued["actor"]["name"] == f"root on {HOST}"
+    assert "issued the key archive to archive: events:read" in issued["sentence"]
+
+
+async def test_signed_tokens_of_earlier_releases_are_listed_and_end_when_they_are_revoked(api, bioscope):  # noqa: F811
+    tokens = api.services.access_tokens
+    about = {"name": "archive", "scopes": frozenset({"images:read"})}
+    young = tokens.issue_service(**about, seconds=3600, at=datetime.now(UTC))
+    old = tokens.issue_service(**about, seconds=10**8, at=datetime.now(UTC) - timedelta(days=90, minutes=1))
+    assert (await status_of(api, young), await status_of(api, old)) == (200, 401)
+    [listed] = json.loads((await bioscope("tokens", "list", "--json")).stdout)
+    assert (listed["owner"], listed["legacy"], listed["last_used_from"]) == ("archive", True, "127.0.0.1")
+    await bioscope("tokens", "revoke", "--legacy")
+    later = tokens.issue_service(**about, seconds=3601, at=datetime.now(UTC) - timedelta(seconds=1))
+    assert await status_of(api, later) == 401
+    assert json.loads((await bioscope("tokens", "list", "--json")).stdout) == []
+
+
+async def test_a_microscope_uploads_from_another_machine(api, bioscope, url, monkeypatch, tmp_path):  # noqa: F811
+    ada = await api.client(Role.RESEARCHER)
+    made, folder = await dataset(ada, "cells"), tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(PICTURE)
+    (folder / "b.jpg").write_bytes(b"no image")
+    key = (await bioscope("tokens", "create", "scope-1", "--scope", "images:write", "--scope", "datasets:read")).stdout.strip()
+    monkeypatch.setenv("BIOSCOPE_URL", url)
+    monkeypatch.setenv("BIOSCOPE_KEY", key)
+    sent = await bioscope("upload", str(folder), "--dataset", "cells", code=1)
+    [image] = sent.stdout.split()
+    assert "1 of 2 images are uploaded" in " ".join(sent.stderr.split())
+    assert (await ada.get(f"/api/images/{image}")).json()["dataset_id"] == made
+    (folder / "b.jpg").unlink()
+    await bioscope("login", "--key")
+    monkeypatch.delenv("BIOSCOPE_KEY")
+    assert len((await bioscope("upload", str(folder), "--dataset", made)).stdout.split()) == 1
+    monkeypatch.setenv("BIOSCOPE_KEY", key[:-1])
+    await bioscope("login", "--key", code=2)
+
+
+def test_what_is_listed_has_no_secret():
+    assert not {"key", "token", "secret"} & set(ListedToken.__struct_fields__)
+    assert "token" in ServiceToken.__struct_fields__
