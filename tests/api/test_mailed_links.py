@@ -10,7 +10,6 @@ from tests.api.conftest import PASSWORD
 from tests.rigs.smtp_server import SmtpRig
 from tests.rigs.waiting import wait_until_async
 
-pytest.importorskip("application.invitations")
 pytestmark = pytest.mark.anyio
 
 PUBLIC = "https://lab.example.org/bioscope"

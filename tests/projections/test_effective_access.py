@@ -63,7 +63,7 @@ class Projection:
         return self.connection.execute(statement, parameters)
 
 
-class Laboratory(RuleBasedStateMachine):
+class AccessMachine(RuleBasedStateMachine):
     """People share datasets directly and with teams, and issue keys. `connection` is set by the test."""
 
     connection, compared = None, 0
@@ -272,6 +272,6 @@ def schemas(owner_url):
 
 
 def test_grants_of_people_teams_and_keys_are_what_a_simple_model_says(schemas):
-    machine = type("Machine", (Laboratory,), {"connection": schemas})
+    machine = type("Machine", (AccessMachine,), {"connection": schemas})
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))
     assert machine.compared > 100

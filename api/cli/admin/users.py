@@ -101,7 +101,7 @@ def invite(email: str, role: str, data: Path | None) -> None:
 
     The link in the mail works once, within 7 days. Without BIOSCOPE_SMTP_URL, the mail is written to the folder `mail` of the data folder.
     """
-    from application.invitations import invite as invite_person  # type: ignore[import-not-found, unused-ignore]
+    from application.invitations import invite as invite_person
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
