@@ -11,7 +11,7 @@ from domain.links import LinkPurpose
 from domain.values import system_actor
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
-ANYBODY = Actor(id=system_actor("anybody"), kind="anonymous")
+ANONYMOUS = Actor(id=system_actor("anybody"), kind="anonymous")
 
 
 class Links:
@@ -21,7 +21,7 @@ class Links:
         self.log, self.links, self.passwords = services.log, services.mail_links, services.passwords
         self.sign_in_limits, self.clock = services.sign_in_limits, clock
 
-    def command(self, by=ANYBODY):
+    def command(self, by=ANONYMOUS):
         return Command(id=uuid4(), actor=by, at=self.clock())
 
     def of_registration(self, email, *, password, username="somebody"):
