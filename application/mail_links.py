@@ -9,7 +9,7 @@ from domain.errors import InvalidLink
 from domain.links import LinkPurpose
 
 
-class ProvenLink(NamedTuple):
+class OpenedLink(NamedTuple):
     """What a genuine token names: the stream and the request. Whether the request is still open, the domain decides."""
 
     stream: UUID
@@ -18,7 +18,7 @@ class ProvenLink(NamedTuple):
 
 def read_link(
     token: str, purpose: LinkPurpose, evolve: Evolve[S], address_of: Callable[[S], str | None], *, links: MailLinks, log: EventStore
-) -> tuple[ProvenLink, S]:
+) -> tuple[OpenedLink, S]:
     """The link and the state of its stream. `address_of` gives the address that the link was sent to.
 
     Raises InvalidLink for a token of another form or purpose, and for one that this installation did not issue for the present address.
@@ -28,4 +28,4 @@ def read_link(
     address = None if state is None else address_of(state)
     if state is None or address is None or not links.is_genuine(token, address=address):
         raise InvalidLink
-    return ProvenLink(link.stream, link.request_id), state
+    return OpenedLink(link.stream, link.request_id), state

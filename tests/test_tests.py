@@ -146,7 +146,17 @@ def test_no_test_limits_the_time_that_passes_by_a_number():
 # ---- use cases -----------------------------------------------------------------------------------------------------------------------
 PORTS = {"log", "blobs"}
 """A public function of the application layer that is given one of these is a use case."""
-PARTS = {"administrators", "commands", "history.trail_sentences", "passwords", "accounts.end_sessions", "accounts.session_endings"}
+PARTS = {
+    "administrators",
+    "authentication.signing_in",
+    "commands",
+    "history.trail_sentences",
+    "invitations.load_invitation",
+    "mail_links",
+    "passwords",
+    "accounts.end_sessions",
+    "accounts.session_endings",
+}
 """Parts of several use cases, which are tested with these."""
 
 

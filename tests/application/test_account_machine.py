@@ -314,4 +314,12 @@ class Accounts(RuleBasedStateMachine):
 
 
 def test_accounts_behave_as_the_model_says_in_any_order():
-    run_state_machine_as_test(Accounts, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None))
+    started = []
+
+    class Counted(Accounts):
+        def __init__(self):
+            super().__init__()
+            started.append(self)
+
+    run_state_machine_as_test(Counted, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None))
+    assert len(started) >= EXAMPLES

@@ -11,7 +11,7 @@ from application.commands import CommandResult
 from application.passwords import PASSWORD
 from domain import registration
 from domain.access import Role
-from domain.errors import Forbidden, InvalidLink, NotAuthenticated, Taken, TooMany
+from domain.errors import Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany
 from domain.events import ERASED
 from domain.registration import LIFETIME, Registration, RegistrationCompleted, RegistrationDiscarded, RegistrationRequested
 from domain.session import SessionRevoked, SessionStarted
@@ -207,6 +207,22 @@ def test_an_expired_registration_is_discarded_with_its_private_data(log, links, 
     assert (log.secret("key", pending.id), log.secret(PASSWORD, pending.id), log.claimed("registration", EMAIL)) == (None, None, None)
     with pytest.raises(NotAuthenticated):
         sign_in()
+
+
+def test_a_registration_with_an_invalid_name_is_refused_before_a_hash_is_computed(log, passwords):
+    names = {"username": "ab", "first_name": "Ada", "last_name": "Lab", "password": SECRET, "network": "192.0.2.1"}
+    with pytest.raises(Invalid):
+        registrations.request(email=EMAIL, **names, command=command(), log=log, passwords=passwords)
+    assert (passwords.computed, log.head()) == (0, 0)
+
+
+def test_a_registration_that_has_ended_is_not_found(log, links, verify):
+    token = links.of_registration(EMAIL, password=SECRET)
+    pending = newest(log)
+    assert registrations.load_registration(log, pending.id).id == pending.id
+    verify(token)
+    with pytest.raises(NotFound):
+        registrations.load_registration(log, pending.id)
 
 
 def test_an_expired_registration_neither_signs_in_nor_gets_another_mail(log, links, sign_in):
