@@ -30,7 +30,6 @@ class Purpose(StrEnum):
     INVITATION_CLAIMS = "claim invitation"
     REGISTRATION_CLAIMS = "claim registration"
     SERVICE_CLAIMS = "claim service"
-    TEAM_CLAIMS = "claim team"
     BOOTSTRAP_CLAIMS = "claim bootstrap"
     MAIL_LINKS = "mail link"
     BOOTSTRAP_TOKENS = "bootstrap token"

@@ -62,6 +62,5 @@ CLAIM_PURPOSES: Final = (
     Purpose.INVITATION_CLAIMS,
     Purpose.REGISTRATION_CLAIMS,
     Purpose.SERVICE_CLAIMS,
-    Purpose.TEAM_CLAIMS,
     Purpose.BOOTSTRAP_CLAIMS,
 )
