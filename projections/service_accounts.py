@@ -7,7 +7,7 @@ import msgspec
 
 from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
-from domain.service_account import ServiceAccountCreated, ServiceAccountDeleted
+from domain.service_account import LegacyTokensRevoked, ServiceAccountCreated, ServiceAccountDeleted
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 from projections.pagination import MAX_PAGE, Page, page_of, page_size, parse_cursor
 
@@ -35,11 +35,13 @@ def fold(_: UUID, row: ServiceAccountRow | None, positioned: PositionedEvent, __
             )
         case ServiceAccountDeleted(), ServiceAccountRow():
             return msgspec.structs.replace(row, version=event.originator_version, deleted=True)
+        case LegacyTokensRevoked(), ServiceAccountRow():
+            return msgspec.structs.replace(row, version=event.originator_version)
         case _:
             return row
 
 
-TABLE = Table("service_accounts", ServiceAccountRow, (ServiceAccountCreated, ServiceAccountDeleted), stream_key, fold)
+TABLE = Table("service_accounts", ServiceAccountRow, (ServiceAccountCreated, ServiceAccountDeleted, LegacyTokensRevoked), stream_key, fold)
 
 LISTED = """select * from service_accounts where not deleted
     and (%(at)s::timestamptz is null or (created_at, id) > (%(at)s::timestamptz, %(after)s::uuid))

@@ -148,12 +148,19 @@ PORTS = {"log", "blobs"}
 """A public function of the application layer that is given one of these is a use case."""
 PARTS = {
     "administrators",
+    "api_keys.load_key",
+    "api_keys.states_of",
     "authentication.signing_in",
     "commands",
+    "history.access_sentences",
+    "history.access_trail",
+    "history.audit.described",
     "history.trail_sentences",
     "invitations.load_invitation",
     "mail_links",
     "passwords",
+    "service_accounts.load_service",
+    "service_accounts.states_of",
     "accounts.end_sessions",
     "accounts.session_endings",
 }

@@ -482,7 +482,9 @@ def test_a_token_of_an_earlier_release_works_for_ninety_days_after_its_issue(lab
 def test_revoked_tokens_of_earlier_releases_are_refused_within_ten_seconds(lab):
     token, process = legacy(lab), lab.process()
     process.authenticate(token, network="")
+    assert service_accounts.legacy_tokens(lab.log) is None
     service_accounts.revoke_legacy(command=lab.command(lab.admin), log=lab.log)
+    assert service_accounts.legacy_tokens(lab.log).revoked_at == lab.now
     holder = token.subject
     lab.wait(timedelta(seconds=9))
     with pytest.raises(NotAuthenticated):

@@ -292,11 +292,11 @@ def record_full_history(scenario, *, count=12, chunk=5):
     scenario.change(eve.id, user, lambda it: user.change_status(it, Status.SUSPENDED, by=admin.id, at=scenario.now))
     scenario.change(bob.id, user, lambda it: user.change_profile(it, {"phone": "123"}, by=bob.id, at=scenario.now))
     scenario.erase(bob)
-    record_accounts(scenario, ada, eve, admin, cells)
+    record_accounts(scenario, ada, admin, cells)
     return FullHistory(ada, bob, eve, admin, cells, gone, found, whole, single, deleted, drowned, scope)
 
 
-def record_accounts(scenario, ada, eve, admin, cells):
+def record_accounts(scenario, ada, admin, cells):
     """A registration and an invitation that are open, a service account, a key, and a team with a grant."""
     names = {"username": "grace", "first_name": "Grace", "last_name": "Lab"}
     asked = {"email": "grace@example.org", "password_commitment": "", "request_id": uuid4()}
@@ -304,5 +304,5 @@ def record_accounts(scenario, ada, eve, admin, cells):
     invited = {"email": "alan@example.org", "role": Role.ANALYST, "request_id": uuid4()}
     scenario.record(UserInvited(**new_stream(uuid4(), by=admin.id, at=scenario.now), **invited))
     scenario.record(service_account.create(uuid4(), name="microscope", by=admin.id, at=scenario.now))
-    scenario.share_with_team(ada, cells, scenario.team(ada, eve), Grant.VIEWER)
+    scenario.share_with_team(ada, cells, scenario.team(ada, admin), Grant.VIEWER)
     scenario.key(ada, datasets={cells})
