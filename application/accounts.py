@@ -9,7 +9,15 @@ import msgspec
 from application.administrators import another_administrator
 from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
 from application.limits.sign_in_attempts import SignInLimits
-from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret, person_of
+from application.passwords import (
+    PASSWORD,
+    NewPassword,
+    changed_password_hash,
+    hash_to_resemble,
+    new_password_hash,
+    password_secret,
+    person_of,
+)
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from domain import invitation, session, user
 from domain.access import Actor, Role, require_role
@@ -206,7 +214,8 @@ def reset_password(
     _require_admin(command.actor)
     account = load_account(log, user_id)
     requester = PasswordRequester(str(user_id), is_stranger=False)
-    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester)
+    like = hash_to_resemble(account, log, passwords)
+    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester, like=like)
     result = execute(
         log,
         command,

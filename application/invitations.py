@@ -5,10 +5,10 @@ from uuid import UUID
 
 import msgspec
 
-from application import accounts
+from application import accounts, registrations
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.mail_links import read_link
-from application.passwords import new_password_hash, password_secret, person_of
+from application.passwords import hash_to_resemble, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, ReleasedClaim, Secret, UniqueClaim
 from domain import invitation, user
 from domain.access import Role, require_role
@@ -93,11 +93,13 @@ def accept(
     invitation.accept(found, request_id=link.request_id, user=user_id, at=command.at)  # before the hash is computed
     names = {"username": username, "first_name": first_name, "last_name": last_name}
     registered = user.register(user_id, email=found.email, **names, role=found.role, by=user_id, at=command.at)
+    pending = registrations.find(found.email, log)
     password_hash = new_password_hash(
         password,
         person=person_of(registered),
         passwords=passwords,
         requester=PasswordRequester(network, is_stranger=True),
+        like=hash_to_resemble(pending, log, passwords) if pending else None,
     )
     registered = msgspec.structs.replace(registered, password_commitment=user.commitment(user_id, password_hash))
     for _ in range(MAX_ATTEMPTS):

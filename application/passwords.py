@@ -43,6 +43,16 @@ def stored_password_hash(account: User | Registration, log: EventStore) -> bytes
     return None if replaced else stored
 
 
+def hash_to_resemble(account: User | Registration, log: EventStore, passwords: PasswordHasher) -> bytes | None:
+    """The stored hash whose salt the next one of this account, or for this address, keeps.
+
+    An open registration of the address then still signs in, which would otherwise show that the account has another password. None if the
+    hash is too weak to be followed, or if there is none.
+    """
+    stored = stored_password_hash(account, log)
+    return None if stored is None or passwords.outdated(stored) else stored
+
+
 class Person(msgspec.Struct, frozen=True, kw_only=True):
     """The person to whom a password belongs: all names that it must not consist of."""
 
@@ -98,7 +108,8 @@ def changed_password_hash(
                 raise Forbidden("The current password is wrong")
     changes = {name: value for name in ("email", "first_name", "last_name") if (value := profile.get(name))}
     person = msgspec.structs.replace(person_of(account), **changes)
-    return new_password_hash(new.password, person=person, passwords=passwords, requester=requester)
+    like = hash_to_resemble(account, log, passwords)
+    return new_password_hash(new.password, person=person, passwords=passwords, requester=requester, like=like)
 
 
 def password_rule(password: str, *, person: Person, passwords: PasswordHasher) -> None:

@@ -84,6 +84,14 @@ def test_a_process_that_dies_after_a_reset_leaves_no_session(log, ada, links, re
     assert tokens.session_of(started.refresh_token) is None
 
 
+def test_the_sessions_end_in_the_command_of_the_reset_whatever_the_clocks_of_other_processes(log, ada, links, reset, sign_in, monkeypatch):
+    started = sign_in(at=LATER + timedelta(seconds=20))
+    monkeypatch.setattr(accounts, "end_sessions", lambda *_, **__: None)  # the process ends here
+    reset(links.of_reset(EMAIL), at=LATER)
+    with pytest.raises(NotAuthenticated):
+        signed_in(started.session_id, log)
+
+
 def test_a_link_works_once_for_half_an_hour_and_only_the_newest(ada, links, reset):
     first = links.of_reset(EMAIL)
     newest = links.of_reset(EMAIL)
@@ -162,6 +170,21 @@ def test_ones_own_new_address_takes_effect_when_its_link_is_opened(log, ada, lin
         email_changes.confirm(token=token, **confirm)
     names = {"username": "bob", "first_name": "Bob", "last_name": "Lab", "password": SECRET}
     assert accounts.register(email=EMAIL, **names, command=command(), log=log, passwords=passwords)
+
+
+@pytest.mark.parametrize("by", ["owner", "reset"])
+def test_a_new_password_ends_the_links_that_a_stranger_with_the_old_one_requested(log, ada, links, reset, update, by):
+    new_address, new_password = links.of_email_change(EMAIL, to="stranger@example.org"), links.of_reset(EMAIL)
+    if by == "owner":
+        update(ada, password=NewPassword(password=OTHER, current=SECRET, signed_in_for=0))
+    else:
+        reset(links.of_reset(EMAIL))
+    assert load_account(log, ada).pending_email(NOW) is None
+    with pytest.raises(InvalidLink):
+        email_changes.confirm(token=new_address, command=command(at=LATER), log=log, links=links.links)
+    with pytest.raises(InvalidLink):
+        reset(new_password)
+    assert accounts.find(EMAIL, log).id == ada
 
 
 def test_an_address_that_has_got_another_account_stays_with_it(log, ada, links, passwords):
