@@ -16,17 +16,22 @@ PASSWORD = "password"  # noqa: S105 - the kind of a secret
 RECENT_SIGN_IN_SECONDS = 900  # difference from the sign-in, in both directions (clocks differ), that replaces the current password
 
 
-class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
-    """A user's request for another password. `current` is required unless the user signed in recently (`signed_in_for`, seconds).
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What shows that the owner of an account makes a change, and not somebody with a stolen session.
 
-    All sessions except `keep` end. `network` is the client's network.
+    `current` is the password. It is required unless the user signed in recently (`signed_in_for`, seconds). `network` is the client's.
     """
 
-    password: str
     current: str | None = None
     signed_in_for: float
-    keep: UUID | None = None
     network: str = ""
+
+
+class NewPassword(Proof, frozen=True, kw_only=True):
+    """A user's request for another password. All sessions except `keep` end."""
+
+    password: str
+    keep: UUID | None = None
 
 
 def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
@@ -99,17 +104,23 @@ def changed_password_hash(
     sign_in_limits: SignInLimits,
 ) -> bytes:
     """The hash of a user's new password, after the proof is checked. Raises Forbidden, TooMany, Invalid, Unavailable."""
+    require_proof(account, new, log, passwords, sign_in_limits)
     requester = PasswordRequester(str(account.id), is_stranger=False)
-    if new.current is None and abs(new.signed_in_for) > RECENT_SIGN_IN_SECONDS:
-        raise Forbidden("Send your current password too, or sign in again and change it within 15 minutes")
-    if new.current is not None:
-        with sign_in_limits.password(account.email, new.network, lambda: account.id):
-            if not passwords.verify(new.current, stored_password_hash(account, log), requester=requester):
-                raise Forbidden("The current password is wrong")
     changes = {name: value for name in ("email", "first_name", "last_name") if (value := profile.get(name))}
     person = msgspec.structs.replace(person_of(account), **changes)
     like = hash_to_resemble(account, log, passwords)
     return new_password_hash(new.password, person=person, passwords=passwords, requester=requester, like=like)
+
+
+def require_proof(account: User, proof: Proof, log: EventStore, passwords: PasswordHasher, sign_in_limits: SignInLimits) -> None:
+    """Raises Forbidden, TooMany, Unavailable."""
+    if proof.current is None and abs(proof.signed_in_for) > RECENT_SIGN_IN_SECONDS:
+        raise Forbidden("Send your current password too, or sign in again and change it within 15 minutes")
+    if proof.current is not None:
+        requester = PasswordRequester(str(account.id), is_stranger=False)
+        with sign_in_limits.password(account.email, proof.network, lambda: account.id):
+            if not passwords.verify(proof.current, stored_password_hash(account, log), requester=requester):
+                raise Forbidden("The current password is wrong")
 
 
 def password_rule(password: str, *, person: Person, passwords: PasswordHasher) -> None:

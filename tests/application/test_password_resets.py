@@ -8,9 +8,9 @@ import pytest
 from application import accounts, email_changes, password_resets, sessions
 from application.accounts import load_account
 from application.authentication import signed_in
-from application.passwords import NewPassword
+from application.passwords import NewPassword, Proof
 from domain.access import Actor, Role
-from domain.errors import Conflict, Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken
+from domain.errors import Conflict, Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany
 from domain.session import Reason, SessionRevoked
 from domain.user import PasswordReset, PasswordResetRequested, Status
 from tests.application.test_registrations import in_parallel
@@ -194,6 +194,32 @@ def test_an_address_that_has_got_another_account_stays_with_it(log, ada, links, 
     with pytest.raises(Taken):
         email_changes.confirm(token=token, command=command(at=LATER), log=log, links=links.links)
     assert accounts.find("bob@example.org", log).id == bob
+
+
+@pytest.mark.parametrize("verifies_email", [False, True])
+def test_ones_own_address_changes_with_the_password_or_soon_after_the_sign_in(log, ada, update, verifies_email):
+    about = {"verifies_email": verifies_email, "network": "192.0.2.1"}
+    for proof in (Proof(signed_in_for=901), Proof(signed_in_for=float("inf")), Proof(signed_in_for=0, current=OTHER)):
+        with pytest.raises(Forbidden):
+            update(ada, profile={"email": "stranger@example.org", "phone": "1"}, proof=proof, **about)
+    account = load_account(log, ada)
+    assert (account.email, account.pending_email(NOW), account.phone) == (EMAIL, None, None)
+    update(ada, profile={"email": EMAIL, "phone": "2"}, proof=Proof(signed_in_for=901), **about)
+    for number, proof in enumerate((Proof(signed_in_for=899), Proof(signed_in_for=901, current=SECRET))):
+        address = f"{number}@example.org"
+        update(ada, profile={"email": address}, proof=proof, **about)
+        account = load_account(log, ada)
+        assert address == (account.pending_email(NOW) if verifies_email else account.email)
+
+
+@pytest.mark.parametrize("verifies_email", [False, True])
+def test_nobody_has_more_mails_sent_to_an_address_by_changing_their_own_to_it(ada, update, verifies_email):
+    for number in range(5):
+        for email in (f"{number}@example.org", "victim@example.org"):
+            update(ada, profile={"email": email}, verifies_email=verifies_email, network="192.0.2.1")
+    with pytest.raises(TooMany):
+        update(ada, profile={"email": "VICTIM@example.org"}, verifies_email=verifies_email, network="192.0.2.1")
+    update(ada, by=ADMIN, profile={"email": "victim@example.com"}, verifies_email=verifies_email, network="192.0.2.1")
 
 
 def test_an_administrator_changes_the_address_of_others_at_once(log, ada, update):
