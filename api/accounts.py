@@ -14,7 +14,7 @@ from api.middleware.authentication import FOR_PENDING
 from api.request import RequestContext, from_row, sent_fields
 from application import accounts, password_resets, registrations
 from application.authentication import PENDING
-from application.passwords import NewPassword
+from application.passwords import NewPassword, Proof
 from domain.access import Role, require_role
 from domain.errors import NotAuthenticated, NotFound
 from domain.registration import Registration
@@ -71,6 +71,12 @@ def own_view(account: Account) -> User:
     return from_row(account, User, pending_email=account.pending_email(utc_now()))
 
 
+def signed_in_for(context: RequestContext) -> float:
+    """Seconds since the sign-in; infinite without one."""
+    since = context.identity.signed_in_at
+    return (utc_now() - since).total_seconds() if since else float("inf")
+
+
 def view_of_registration(pending: Registration) -> User:
     """A registration as the account that it becomes once its address is verified."""
     unknown = dict.fromkeys(("institution", "department", "phone", "pending_email"))
@@ -118,8 +124,9 @@ class Users(Controller):
         """Change a profile, password, role or status. Either all changes are made or none.
 
         A new password ends all other sessions of the account. Any status but `active` ends all sessions. Role and status are for
-        administrators. Where addresses are verified, your own new e-mail address takes effect when you open the link that is sent to it;
-        `pending_email` shows it until then.
+        administrators. Your own new password or e-mail address needs `current_password` if you signed in more than 15 minutes ago.
+        Where addresses are verified, your own new e-mail address takes effect when you open the link that is sent to it; `pending_email`
+        shows it until then.
         """
         services = context.services
         result = await context.execute(
@@ -129,6 +136,7 @@ class Users(Controller):
             role=data.role,
             status=data.status,
             password=self._new_password(context, data),
+            proof=Proof(current=data.current_password, signed_in_for=signed_in_for(context), network=context.network),
             expected=context.expected_version,
             passwords=services.passwords,
             tokens=services.refresh_tokens,
@@ -173,11 +181,10 @@ class Users(Controller):
     def _new_password(context: RequestContext, data: UpdateUser) -> NewPassword | None:
         if not data.password:
             return None
-        since = context.identity.signed_in_at
         return NewPassword(
             password=data.password,
             current=data.current_password,
-            signed_in_for=(utc_now() - since).total_seconds() if since else float("inf"),
+            signed_in_for=signed_in_for(context),
             keep=context.identity.session_id,
             network=context.network,
         )

@@ -17,10 +17,11 @@ from litestar.params import QueryParameter
 
 from api.access_notes import note_row
 from api.clock import utc_now
+from api.middleware.authentication import bearer
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
 from api.problems import AsOfNotAvailable
-from application.authentication import CACHE_SECONDS, Identity, IdentityCache
+from application.authentication import CACHE_SECONDS, Identity, IdentityCache, read_credential
 from application.commands import CommandResult, idempotent
 from application.limits.connection_slots import network_of
 from application.ports import Command
@@ -112,7 +113,7 @@ class RequestContext:
         """Run a use case in a thread, with `command` and the log, and wait until queries show its effect.
 
         The default command is `self.command()` over the body. A repeat with the same Idempotency-Key returns the first result without
-        running the use case again. Raises what the use case raises, and NotAuthenticated if the session ended during a long request.
+        running the use case again. Raises what the use case raises, and NotAuthenticated if the session or key ended during a long request.
         """
         log = self.services.log
         if command is None:
@@ -127,18 +128,25 @@ class RequestContext:
         return result
 
     async def _with_present_rights(self, command: Command) -> Command:
-        """The command, of the actor as it is now: the session may have ended while the body arrived. Raises NotAuthenticated."""
+        """The command, of the actor as it is now: the session or key may have ended while the body arrived. Raises NotAuthenticated."""
         if self._identity is None or command.actor != self._identity.actor:
             return command
         return msgspec.structs.replace(command, actor=await self._present_actor())
 
     async def _present_actor(self) -> Actor:
-        """The actor, authenticated again if that was some seconds ago. Raises NotAuthenticated if the session has ended."""
-        is_recent = time.monotonic() - self._authenticated_at < AUTHENTICATED_FOR_SECONDS
-        if not is_recent and self.identity.session_id is not None:
-            self._identity = await asyncio.to_thread(self.identities.signed_in, self.identity.session_id)
+        """The actor, authenticated again if that was some seconds ago. Raises NotAuthenticated if the session or key has ended."""
+        if time.monotonic() - self._authenticated_at >= AUTHENTICATED_FOR_SECONDS:
+            self._identity = await asyncio.to_thread(self._authenticated_again)
             self._authenticated_at = time.monotonic()
         return self.actor
+
+    def _authenticated_again(self) -> Identity:
+        """The identity of the same session or key as it is now. Blocks. Raises NotAuthenticated, TooMany, Unavailable."""
+        if (session_id := self.identity.session_id) is not None:
+            return self.identities.signed_in(session_id)
+        token = bearer(self.request.headers.get("authorization")) or ""
+        credential = read_credential(token, self.services.access_tokens, at=utc_now())
+        return self.identities.authenticate(credential, network=self.network)
 
     async def _wait_until_visible(self, position: int) -> None:
         """Wait for the read models, at most until the timeout. The command has succeeded in either case."""
@@ -162,7 +170,7 @@ class RequestContext:
     async def read(self, query: Callable[Concatenate[QueryDatabase, Actor, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a query of the read models with the access of this actor, after they have reached `?min_position=`.
 
-        Raises Invalid, Unavailable, NotAuthenticated if the session ended during a long request, and what the query raises.
+        Raises Invalid, Unavailable, NotAuthenticated if the session or key ended during a long request, and what the query raises.
         """
         await self._wait_for_min_position()
         found = await query(self.services.reads, await self._present_actor(), *args, **kwargs)

@@ -9,7 +9,17 @@ import msgspec
 from application.administrators import another_administrator
 from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
 from application.limits.sign_in_attempts import SignInLimits
-from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret, person_of
+from application.passwords import (
+    PASSWORD,
+    NewPassword,
+    Proof,
+    changed_password_hash,
+    hash_to_resemble,
+    new_password_hash,
+    password_secret,
+    person_of,
+    require_proof,
+)
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from domain import invitation, session, user
 from domain.access import Actor, Role, require_role
@@ -87,6 +97,7 @@ def update(
     role: Role | None = None,
     status: Status | None = None,
     password: NewPassword | None = None,
+    proof: Proof | None = None,
     expected: int | None = None,
     command: Command,
     log: EventStore,
@@ -99,15 +110,20 @@ def update(
     """Apply all the changes or none, in one command. A deactivation or a new password also ends the user's sessions.
 
     With `verifies_email`, the user's own new address takes effect when the link in a mail is opened. `network` is the client's network.
-    `sign_in_limits` is required with a `password` and with `verifies_email`. Raises Forbidden, Invalid, Taken, LastAdministrator, and
-    TooMany (attempts at the current password, and mails); nothing has changed then.
+    A new own address needs the `proof`, or that of the new `password`. `sign_in_limits` is required for passwords and own addresses.
+    Raises Forbidden, Invalid, Taken, LastAdministrator, and TooMany (attempts at the password, and mails); nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
-    requested_email = profile.get("email") if verifies_email and command.actor.id == user_id else None
+    own_email = profile.get("email") if command.actor.id == user_id else None
+    if own_email is not None and sign_in_limits is not None:
+        account = load_account(log, user_id)
+        if proof is not None and password is None and email_address(own_email) != account.email:
+            require_proof(account, proof, log, passwords, sign_in_limits)
+        count_email_change(account, own_email, network, sign_in_limits)
+    requested_email = own_email if verifies_email else None
     if requested_email is not None:
         assert sign_in_limits is not None
         profile = {name: value for name, value in profile.items() if name != "email"}
-        count_email_change(load_account(log, user_id), requested_email, network, sign_in_limits)
     password_hash = None
     if password is not None:
         assert sign_in_limits is not None
@@ -141,7 +157,7 @@ def update(
 
 
 def count_email_change(account: User, email: str, network: str, sign_in_limits: SignInLimits) -> None:
-    """Count the mail to a new address. Raises Invalid for an invalid address, and TooMany."""
+    """Count the mail to a user's own new address. Raises Invalid for an invalid address, and TooMany."""
     if email_address(email) != account.email:
         sign_in_limits.mail(email, network)
 
@@ -206,7 +222,8 @@ def reset_password(
     _require_admin(command.actor)
     account = load_account(log, user_id)
     requester = PasswordRequester(str(user_id), is_stranger=False)
-    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester)
+    like = hash_to_resemble(account, log, passwords)
+    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester, like=like)
     result = execute(
         log,
         command,

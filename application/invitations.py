@@ -5,10 +5,10 @@ from uuid import UUID
 
 import msgspec
 
-from application import accounts
+from application import accounts, registrations
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
-from application.mail_links import read_link
-from application.passwords import new_password_hash, password_secret, person_of
+from application.mail_links import OpenedLink, read_link
+from application.passwords import hash_to_resemble, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, ReleasedClaim, Secret, UniqueClaim
 from domain import invitation, user
 from domain.access import Role, require_role
@@ -66,9 +66,18 @@ def withdraw(invitation_id: UUID, *, expected: int | None = None, command: Comma
 
 def of_token(token: str, *, command: Command, log: EventStore, links: MailLinks) -> Invitation:
     """The open invitation of a link, to show whom it is for. Raises InvalidLink."""
-    link, found = read_link(token, LinkPurpose.ACCEPT_INVITATION, invitation.evolve, lambda it: it.email, links=links, log=log)
+    link, found = _opened(token, links=links, log=log)
     invitation.accept(found, request_id=link.request_id, user=new_id(command, "user"), at=command.at)
     return found
+
+
+def _opened(token: str, *, links: MailLinks, log: EventStore) -> tuple[OpenedLink, Invitation]:
+    """The link, and its invitation. Raises InvalidLink, also if the sender is an administrator no longer: the offer was theirs to make."""
+    link, found = read_link(token, LinkPurpose.ACCEPT_INVITATION, invitation.evolve, lambda it: it.email, links=links, log=log)
+    sender = log.load(found.sent_by, user.evolve)
+    if sender is not None and not sender.is_active_admin:
+        raise InvalidLink
+    return link, found
 
 
 def accept(
@@ -88,16 +97,18 @@ def accept(
 
     Raises InvalidLink, Invalid, Taken, and Unavailable while too many passwords are hashed.
     """
-    link, found = read_link(token, LinkPurpose.ACCEPT_INVITATION, invitation.evolve, lambda it: it.email, links=links, log=log)
+    link, found = _opened(token, links=links, log=log)
     user_id = new_id(command, "user")
     invitation.accept(found, request_id=link.request_id, user=user_id, at=command.at)  # before the hash is computed
     names = {"username": username, "first_name": first_name, "last_name": last_name}
     registered = user.register(user_id, email=found.email, **names, role=found.role, by=user_id, at=command.at)
+    pending = registrations.find(found.email, log)
     password_hash = new_password_hash(
         password,
         person=person_of(registered),
         passwords=passwords,
         requester=PasswordRequester(network, is_stranger=True),
+        like=hash_to_resemble(pending, log, passwords) if pending else None,
     )
     registered = msgspec.structs.replace(registered, password_commitment=user.commitment(user_id, password_hash))
     for _ in range(MAX_ATTEMPTS):

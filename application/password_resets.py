@@ -1,12 +1,13 @@
 """Use cases of password resets: a mail with a link, and the new password that is set with it."""
 
+from functools import partial
 from uuid import UUID
 
 from application import accounts
 from application.accounts import load_account
 from application.commands import CommandResult, execute, new_id
 from application.mail_links import read_link
-from application.passwords import new_password_hash, password_secret, person_of
+from application.passwords import hash_to_resemble, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, RefreshTokens
 from domain import session, user
 from domain.access import Role, require_role
@@ -57,7 +58,8 @@ def reset(
     link, account = read_link(token, LinkPurpose.RESET_PASSWORD, user.evolve, _address, links=links, log=log)
     require_open(account.reset_link, link.request_id, at=command.at)  # before the hash is computed
     requester = PasswordRequester(network, is_stranger=False)
-    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester)
+    like = hash_to_resemble(account, log, passwords)
+    password_hash = new_password_hash(password, person=person_of(account), passwords=passwords, requester=requester, like=like)
     try:
         result = execute(
             log,
@@ -65,6 +67,7 @@ def reset(
             lambda: load_account(log, link.stream),
             lambda found: user.reset_password(found, request_id=link.request_id, password_hash=password_hash, at=command.at),
             secrets=(password_secret(link.stream, password_hash),),
+            also=partial(accounts.session_endings, link.stream, session.Reason.RESET, command=command, log=log, tokens=tokens),
         )
     except NotFound:
         raise InvalidLink from None

@@ -16,17 +16,22 @@ PASSWORD = "password"  # noqa: S105 - the kind of a secret
 RECENT_SIGN_IN_SECONDS = 900  # difference from the sign-in, in both directions (clocks differ), that replaces the current password
 
 
-class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
-    """A user's request for another password. `current` is required unless the user signed in recently (`signed_in_for`, seconds).
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What shows that the owner of an account makes a change, and not somebody with a stolen session.
 
-    All sessions except `keep` end. `network` is the client's network.
+    `current` is the password. It is required unless the user signed in recently (`signed_in_for`, seconds). `network` is the client's.
     """
 
-    password: str
     current: str | None = None
     signed_in_for: float
-    keep: UUID | None = None
     network: str = ""
+
+
+class NewPassword(Proof, frozen=True, kw_only=True):
+    """A user's request for another password. All sessions except `keep` end."""
+
+    password: str
+    keep: UUID | None = None
 
 
 def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
@@ -41,6 +46,16 @@ def stored_password_hash(account: User | Registration, log: EventStore) -> bytes
     stored = log.secret(PASSWORD, account.id)
     replaced = stored is not None and account.password_commitment not in {"", commitment(account.id, stored)}
     return None if replaced else stored
+
+
+def hash_to_resemble(account: User | Registration, log: EventStore, passwords: PasswordHasher) -> bytes | None:
+    """The stored hash whose salt the next one of this account, or for this address, keeps.
+
+    An open registration of the address then still signs in, which would otherwise show that the account has another password. None if the
+    hash is too weak to be followed, or if there is none.
+    """
+    stored = stored_password_hash(account, log)
+    return None if stored is None or passwords.outdated(stored) else stored
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,16 +104,23 @@ def changed_password_hash(
     sign_in_limits: SignInLimits,
 ) -> bytes:
     """The hash of a user's new password, after the proof is checked. Raises Forbidden, TooMany, Invalid, Unavailable."""
+    require_proof(account, new, log, passwords, sign_in_limits)
     requester = PasswordRequester(str(account.id), is_stranger=False)
-    if new.current is None and abs(new.signed_in_for) > RECENT_SIGN_IN_SECONDS:
-        raise Forbidden("Send your current password too, or sign in again and change it within 15 minutes")
-    if new.current is not None:
-        with sign_in_limits.password(account.email, new.network, lambda: account.id):
-            if not passwords.verify(new.current, stored_password_hash(account, log), requester=requester):
-                raise Forbidden("The current password is wrong")
     changes = {name: value for name in ("email", "first_name", "last_name") if (value := profile.get(name))}
     person = msgspec.structs.replace(person_of(account), **changes)
-    return new_password_hash(new.password, person=person, passwords=passwords, requester=requester)
+    like = hash_to_resemble(account, log, passwords)
+    return new_password_hash(new.password, person=person, passwords=passwords, requester=requester, like=like)
+
+
+def require_proof(account: User, proof: Proof, log: EventStore, passwords: PasswordHasher, sign_in_limits: SignInLimits) -> None:
+    """Raises Forbidden, TooMany, Unavailable."""
+    if proof.current is None and abs(proof.signed_in_for) > RECENT_SIGN_IN_SECONDS:
+        raise Forbidden("Send your current password too, or sign in again and change it within 15 minutes")
+    if proof.current is not None:
+        requester = PasswordRequester(str(account.id), is_stranger=False)
+        with sign_in_limits.password(account.email, proof.network, lambda: account.id):
+            if not passwords.verify(proof.current, stored_password_hash(account, log), requester=requester):
+                raise Forbidden("The current password is wrong")
 
 
 def password_rule(password: str, *, person: Person, passwords: PasswordHasher) -> None:

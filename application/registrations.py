@@ -10,7 +10,14 @@ from application import accounts
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.limits.sign_in_attempts import SignInLimits
 from application.mail_links import read_link
-from application.passwords import PASSWORD, new_password_hash, password_secret, person_of, stored_password_hash
+from application.passwords import (
+    PASSWORD,
+    hash_to_resemble,
+    new_password_hash,
+    password_secret,
+    person_of,
+    stored_password_hash,
+)
 from application.ports import (
     Command,
     EventStore,
@@ -61,13 +68,16 @@ def request(
         request_id=new_id(command, "request"),
         at=command.at,
     )
-    account = accounts.find(requested.email, log)
+    account, other = accounts.find(requested.email, log), find(requested.email, log)
+    like = stored_password_hash(account, log) if account else None
+    if like is None and other is not None:
+        like = hash_to_resemble(other, log, passwords)
     password_hash = new_password_hash(
         password,
         person=person_of(requested),
         passwords=passwords,
         requester=PasswordRequester(network, is_stranger=True),
-        like=stored_password_hash(account, log) if account else None,
+        like=like,
     )
     requested = msgspec.structs.replace(requested, password_commitment=user.commitment(registration_id, password_hash))
     claim = UniqueClaim(scope=SCOPE, value=requested.email, stream=registration_id)

@@ -40,9 +40,12 @@ CLOSING = (InvitationAccepted, InvitationWithdrawn)
 
 
 class Invitation(State, frozen=True, kw_only=True):
+    """`sent_by` is who sent it last."""
+
     email: str
     role: Role
     invited_by: UUID
+    sent_by: UUID
     invited_at: datetime
     link: OpenLink
     user_id: UUID | None = None
@@ -90,13 +93,15 @@ def evolve(invitation: Invitation | None, event: Event) -> Invitation | None:
                 email=event.email,
                 role=event.role,
                 invited_by=event.by,
+                sent_by=event.by,
                 invited_at=event.at,
                 link=_link(event.request_id, event.at),
             )
         case _ if invitation is None:
             return None
         case InvitationRepeated():
-            return msgspec.structs.replace(invitation, version=event.originator_version, link=_link(event.request_id, event.at))
+            link = _link(event.request_id, event.at)
+            return msgspec.structs.replace(invitation, version=event.originator_version, link=link, sent_by=event.by)
         case InvitationAccepted():
             return msgspec.structs.replace(invitation, version=event.originator_version, user_id=event.user_id)
         case InvitationWithdrawn():

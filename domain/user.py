@@ -57,7 +57,10 @@ class UserStatusChanged(Event, frozen=True, kw_only=True):
 
 
 class PasswordChanged(Event, frozen=True, kw_only=True):
-    """No event contains the hash, which is secret. The commitment proves that the stored hash is the one that was set."""
+    """No event contains the hash, which is secret. The commitment proves that the stored hash is the one that was set.
+
+    Links that were requested before, for another password or e-mail address, no longer work.
+    """
 
     password_commitment: str = ""
 
@@ -75,7 +78,7 @@ class PasswordResetRequested(Event, frozen=True, kw_only=True):
 
 
 class PasswordReset(Event, frozen=True, kw_only=True):
-    """A new password was chosen with the link of the request `request_id`. All sessions end."""
+    """A new password was chosen with the link of the request `request_id`. All sessions end, and all links that were requested before."""
 
     request_id: UUID
     password_commitment: str
@@ -291,8 +294,12 @@ def _changes(event: Event) -> dict[str, Any]:
 def _password_changes(event: PasswordChanged | PasswordRehashed | PasswordResetRequested | PasswordReset) -> dict[str, Any]:
     if isinstance(event, PasswordResetRequested):
         return {"reset_link": _link(LinkPurpose.RESET_PASSWORD, event)}
-    used = {"reset_link": None, "password_reset_at": event.at} if isinstance(event, PasswordReset) else {}
-    return {"password_commitment": event.password_commitment} | used
+    kept = {"password_commitment": event.password_commitment}
+    if isinstance(event, PasswordRehashed):
+        return kept
+    # A stranger who knew the old password may have requested them.
+    ended = {"reset_link": None, "email_link": None, "new_email": None}
+    return kept | ended | ({"password_reset_at": event.at} if isinstance(event, PasswordReset) else {})
 
 
 def _link(purpose: LinkPurpose, event: PasswordResetRequested | EmailChangeRequested) -> OpenLink:

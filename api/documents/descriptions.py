@@ -722,7 +722,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
     "UpdateUser": {
         **PROFILE,
         "password": f"New password for your own account: {NEW_PASSWORD}",
-        "current_password": "Present password. Needed for a new one unless you signed in within the last 15 minutes",
+        "current_password": "Present password. Needed for a new one or a new e-mail address, unless you signed in within 15 minutes",
         "role": "New role. For administrators",
         "status": "New status. For administrators",
     },

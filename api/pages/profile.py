@@ -5,6 +5,7 @@ from typing import Any, Final
 from litestar import Response, get, post
 from litestar.di import NamedDependency
 
+from api.accounts import signed_in_for
 from api.middleware.authentication import OPEN
 from api.pages.account import require_account
 from api.pages.forms import EMAIL, FIRST_NAME, LAST_NAME, Field, FormPage, Link, Values, sent_values, shown, submitted
@@ -12,6 +13,7 @@ from api.pages.rendering import redirect
 from api.pages.sign_in import FORM
 from api.request import RequestContext
 from application import accounts
+from application.passwords import Proof
 from domain.values import canonical
 
 PAGE: Final = FormPage(
@@ -27,6 +29,7 @@ PAGE: Final = FormPage(
         Field("phone", "Phone", "tel", "tel", maximum=20, is_required=False),
     ),
     links=(Link("Back to your account", "/account"),),
+    sentences={"forbidden": "You signed in more than 15 minutes ago. To change your e-mail address, sign out and in again first"},
 )
 
 
@@ -46,6 +49,7 @@ async def change_profile(context: NamedDependency[RequestContext]) -> Response[A
             accounts.update,
             account.id,
             profile={field.name: values[field.name] for field in PAGE.fields},
+            proof=Proof(signed_in_for=signed_in_for(person)),
             passwords=services.passwords,
             tokens=services.refresh_tokens,
             sign_in_limits=services.sign_in_limits,

@@ -82,7 +82,7 @@ class AccessBudget:
             self._exceeded[key] = msgspec.structs.replace(known, count=known.count + access.count)
             return
         _, network = key
-        address = access.address if network else ""
+        address = access.address if network and access.person is None else ""  # it could not be erased with the person
         self._exceeded[key] = Access(
             at=access.at,
             kind=access.kind,

@@ -185,25 +185,55 @@ async def test_a_session_that_has_ended_in_the_log_is_not_refreshed_even_if_its_
     assert await asyncio.to_thread(api.services.refresh_tokens.session_of, tokens["refresh_token"]) is None
 
 
+async def upload_during(http, cells, interruption):
+    """The status of an upload, in the midst of whose body `interruption` happens."""
+    boundary = "limit"
+    fields = f'--{boundary}\r\nContent-Disposition: form-data; name="dataset_id"\r\n\r\n{cells}\r\n'.encode()
+    file = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'.encode()
+
+    async def body():
+        yield fields + file + PICTURE[:100]
+        await interruption()
+        yield PICTURE[100:] + f"\r\n--{boundary}--\r\n".encode()
+
+    length = len(fields) + len(file) + len(PICTURE) + len(boundary) + 8
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length)}
+    return (await http.post("/api/images/upload", content=body(), headers=headers)).status_code
+
+
+async def nothing_happens():
+    """For comparison."""
+
+
 async def test_an_upload_does_not_outlast_its_session(api, monkeypatch):
     monkeypatch.setattr(requests, "AUTHENTICATED_FOR_SECONDS", 0.0)
     http, _ = await signed_in(api, api.account())
     cells = await dataset(http)
     (own,) = await listed(http)
-    boundary = "limit"
-    fields = f'--{boundary}\r\nContent-Disposition: form-data; name="dataset_id"\r\n\r\n{cells}\r\n'.encode()
-    file = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'.encode()
 
-    async def body(*, ends):
-        yield fields + file + PICTURE[:100]
-        if ends:
-            assert (await http.delete(f"{SESSIONS}/{own['id']}")).status_code == 204
-        yield PICTURE[100:] + f"\r\n--{boundary}--\r\n".encode()
+    async def end():
+        assert (await http.delete(f"{SESSIONS}/{own['id']}")).status_code == 204
 
-    length = len(fields) + len(file) + len(PICTURE) + len(boundary) + 8
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length)}
-    statuses = [(await http.post("/api/images/upload", content=body(ends=ends), headers=headers)).status_code for ends in (False, True)]
-    assert statuses == [201, 401]
+    assert [await upload_during(http, cells, each) for each in (nothing_happens, end)] == [201, 401]
+
+
+async def test_an_upload_does_not_outlast_its_key_nor_the_role_of_its_owner(api, monkeypatch):
+    monkeypatch.setattr(requests, "AUTHENTICATED_FOR_SECONDS", 0.0)
+    owner = await api.client(Role.ANALYST)
+    admin = await api.client(Role.ADMIN)
+    cells = await dataset(owner)
+    issued = [(await owner.post("/api/keys", json={"name": name, "scopes": ["images:write"]})).json() for name in ("first", "second")]
+    first, second = (api.anonymous(Authorization=f"Bearer {one['key']}") for one in issued)
+
+    async def revoke():
+        assert (await owner.delete(f"/api/keys/{issued[0]['id']}")).status_code == 204
+
+    async def demote():
+        user_id = (await owner.get(ME)).json()["id"]
+        assert (await admin.patch(f"/api/users/users/{user_id}", json={"role": Role.VIEWER})).status_code == 200
+
+    assert [await upload_during(first, cells, each) for each in (nothing_happens, revoke)] == [201, 401]
+    assert [await upload_during(second, cells, each) for each in (nothing_happens, demote)] == [201, 403]
 
 
 async def test_another_process_learns_within_ten_seconds_of_an_end_and_of_a_lost_role(api, lab_settings):

@@ -19,7 +19,7 @@ from api.pages.forms import shown
 from api.pages.registrations import REGISTER
 from api.pages.rendering import rendered
 from api.pages.routes import PAGES
-from application import invitations
+from application import accounts, invitations, passwords
 from application.ports import MailLink
 from domain import session
 from domain.access import Role
@@ -317,6 +317,22 @@ async def test_a_person_whose_address_is_not_verified_sees_only_that(api):
     assert refused.headers["location"] == "/account"
     again = await http.post("/account/verification", content=b"", headers=FORM)
     assert (again.status_code, again.headers["location"]) == (303, "/account?after=sent")
+
+
+async def test_a_stolen_session_changes_no_address(api, monkeypatch):
+    address = api.account()
+    http, program = await signed_in(api, address), await api.client(Role.VIEWER)
+    monkeypatch.setattr(passwords, "RECENT_SIGN_IN_SECONDS", -1)  # the sign-ins were long ago
+    profile = {"email": "stranger@example.org", "first_name": "Ada", "last_name": "Byron"}
+    answer = await http.post("/account/profile", data=profile)
+    assert answer.status_code == 403
+    assert "sign out and in again" in Parsed(answer.text).text
+    assert accounts.find(address, api.services.log).email == address
+    own = (await program.get("/api/users/me")).json()
+    path, body = f"/api/users/users/{own['id']}", {"email": "stranger@example.org"}
+    statuses = [(await program.patch(path, json=body | proof)).status_code for proof in ({}, {"current_password": PASSWORD})]
+    assert statuses == [403, 200]
+    assert (await program.patch(path, json={"email": "stranger@example.org", "phone": "1"})).status_code == 200
 
 
 async def test_a_person_changes_the_profile(api):

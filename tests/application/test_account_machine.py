@@ -60,6 +60,14 @@ class Accounts(RuleBasedStateMachine):
         self.salts += 1
         return self.salts
 
+    def newest_pending(self, email):
+        return next((one for one in self.pending.values() if one.email == email and one.is_newest), None)
+
+    def salt_for(self, email):
+        """The salt of the first password of an account or registration with this address, which has no account."""
+        pending = self.newest_pending(email)
+        return pending.salt if pending else self.new_salt()
+
     def issue(self, token, purpose, about):
         for link in self.issued:
             if (link.purpose, link.about) == (purpose, about):
@@ -109,7 +117,7 @@ class Accounts(RuleBasedStateMachine):
         owner = self.owner_of(email)
         token = self.links.of_registration(email, password=password, username=username)
         found = registrations.find(email, self.log)
-        salt = owner.salt if owner else self.new_salt()
+        salt = owner.salt if owner else self.salt_for(email)
         about = {"email": email, "username": username, "password": password, "salt": salt, "at": self.now}
         for other in self.pending.values():
             other.is_newest = other.is_newest and other.email != email
@@ -119,7 +127,7 @@ class Accounts(RuleBasedStateMachine):
     @rule(email=EMAILS)
     def request_verification(self, email):
         registrations.request_verification(email=email, command=self.command(), log=self.log)
-        newest = next((one for one in self.pending.values() if one.email == email and one.is_newest), None)
+        newest = self.newest_pending(email)
         if newest is not None and self.now < newest.at + LIFETIME:
             self.issue(self.links.of_stream(newest.id), LinkPurpose.VERIFY_EMAIL, newest.id)
 
@@ -180,7 +188,7 @@ class Accounts(RuleBasedStateMachine):
         ports = {"log": self.log, "links": self.links.links, "passwords": self.passwords}
         result = self.attempt(expected, lambda: invitations.accept(token=link.token, **names, command=self.command(), **ports))
         if result is not None:
-            self.created(result, email=email, username=username, password=password, salt=self.new_salt())
+            self.created(result, email=email, username=username, password=password, salt=self.salt_for(email))
             del self.invited[link.about]
             self.close(link.about)
 
@@ -213,7 +221,8 @@ class Accounts(RuleBasedStateMachine):
             expected, lambda: password_resets.reset(**about, command=self.command(), links=self.links.links, **self.ports)
         )
         if result is not None:
-            owner.password, owner.salt, link.is_open = password, self.new_salt(), False
+            owner.password = password
+            self.close(owner.id)
             self.end(owner.id)
 
     @precondition(lambda self: any(one.is_active for one in self.accounts.values()))
@@ -270,7 +279,7 @@ class Accounts(RuleBasedStateMachine):
     def sign_in(self, email, password):
         self.now += timedelta(seconds=1)
         owner = self.owner_of(email)
-        pending = next((one for one in self.pending.values() if one.email == email and one.is_newest), None)
+        pending = self.newest_pending(email)
         if owner is not None and owner.password == password:
             expected = owner.id if owner.is_active else None
         elif pending is not None and pending.password == password and (owner is None or owner.salt == pending.salt):

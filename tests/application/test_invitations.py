@@ -8,11 +8,11 @@ import pytest
 from application import accounts, bootstrap, invitations
 from application.commands import CommandResult
 from domain import invitation
-from domain.access import Role
+from domain.access import Actor, Role
 from domain.errors import Conflict, Forbidden, InvalidLink, NotFound, Taken
 from domain.events import ERASED
 from domain.invitation import InvitationAccepted, InvitationWithdrawn, UserInvited
-from domain.user import UserRegistered
+from domain.user import Status, UserRegistered
 from infrastructure.security.bootstrap_tokens import KeyedBootstrapTokens
 from infrastructure.security.keys import RootKey
 from tests.application.conftest import ROOT
@@ -48,6 +48,42 @@ def types(log, stream):
 
 def invited(log):
     return log.claimed("invitation", EMAIL)
+
+
+@pytest.fixture
+def sender(log, passwords):
+    """An administrator with an account."""
+    names = {"username": "eve", "first_name": "Eve", "last_name": "Lab", "password": SECRET}
+    about = {"email": "eve@example.org", "role": Role.ADMIN, "log": log, "passwords": passwords}
+    return accounts.register(**names, **about, command=command()).id
+
+
+def end_the_rights(sender, how, log, tokens, passwords):
+    ports = {"log": log, "command": command(ADMIN)}
+    if how == "demoted":
+        return accounts.change_role(sender, Role.RESEARCHER, **ports)
+    if how == "suspended":
+        return accounts.update(sender, profile={}, status=Status.SUSPENDED, passwords=passwords, tokens=tokens, **ports)
+    return {"deleted": accounts.delete, "erased": accounts.erase}[how](sender, tokens=tokens, **ports)
+
+
+@pytest.mark.parametrize("how", ["demoted", "suspended", "deleted", "erased"])
+def test_an_invitation_counts_no_longer_once_its_sender_is_no_administrator_until_another_one_sends_it(
+    log, links, accept, sender, tokens, passwords, how
+):
+    another = {"username": "another", "first_name": "An", "last_name": "Other", "password": SECRET}
+    accounts.register(email="another@example.org", **another, role=Role.ADMIN, command=command(), log=log, passwords=passwords)
+    by = command(Actor(id=sender, role=Role.ADMIN))
+    sent = invitations.invite(email=EMAIL, role=Role.ADMIN, command=by, log=log).id
+    token = links.of_stream(sent)
+    invitations.of_token(token, command=command(), log=log, links=links.links)
+    end_the_rights(sender, how, log, tokens, passwords)
+    with pytest.raises(InvalidLink):
+        invitations.of_token(token, command=command(), log=log, links=links.links)
+    with pytest.raises(InvalidLink):
+        accept(token)
+    invitations.repeat(sent, command=command(ADMIN), log=log)
+    assert accept(links.of_stream(sent)).id == accounts.find(EMAIL, log).id
 
 
 def test_an_accepted_invitation_is_an_account_with_its_address_and_role(log, links, accept):

@@ -8,9 +8,9 @@ import pytest
 from application import accounts, email_changes, password_resets, sessions
 from application.accounts import load_account
 from application.authentication import signed_in
-from application.passwords import NewPassword
+from application.passwords import NewPassword, Proof
 from domain.access import Actor, Role
-from domain.errors import Conflict, Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken
+from domain.errors import Conflict, Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany
 from domain.session import Reason, SessionRevoked
 from domain.user import PasswordReset, PasswordResetRequested, Status
 from tests.application.test_registrations import in_parallel
@@ -82,6 +82,14 @@ def test_a_process_that_dies_after_a_reset_leaves_no_session(log, ada, links, re
     with pytest.raises(NotAuthenticated):
         sessions.refresh(token=started.refresh_token, **about, sign_in_limits=sign_in_limits)
     assert tokens.session_of(started.refresh_token) is None
+
+
+def test_the_sessions_end_in_the_command_of_the_reset_whatever_the_clocks_of_other_processes(log, ada, links, reset, sign_in, monkeypatch):
+    started = sign_in(at=LATER + timedelta(seconds=20))
+    monkeypatch.setattr(accounts, "end_sessions", lambda *_, **__: None)  # the process ends here
+    reset(links.of_reset(EMAIL), at=LATER)
+    with pytest.raises(NotAuthenticated):
+        signed_in(started.session_id, log)
 
 
 def test_a_link_works_once_for_half_an_hour_and_only_the_newest(ada, links, reset):
@@ -164,6 +172,21 @@ def test_ones_own_new_address_takes_effect_when_its_link_is_opened(log, ada, lin
     assert accounts.register(email=EMAIL, **names, command=command(), log=log, passwords=passwords)
 
 
+@pytest.mark.parametrize("by", ["owner", "reset"])
+def test_a_new_password_ends_the_links_that_a_stranger_with_the_old_one_requested(log, ada, links, reset, update, by):
+    new_address, new_password = links.of_email_change(EMAIL, to="stranger@example.org"), links.of_reset(EMAIL)
+    if by == "owner":
+        update(ada, password=NewPassword(password=OTHER, current=SECRET, signed_in_for=0))
+    else:
+        reset(links.of_reset(EMAIL))
+    assert load_account(log, ada).pending_email(NOW) is None
+    with pytest.raises(InvalidLink):
+        email_changes.confirm(token=new_address, command=command(at=LATER), log=log, links=links.links)
+    with pytest.raises(InvalidLink):
+        reset(new_password)
+    assert accounts.find(EMAIL, log).id == ada
+
+
 def test_an_address_that_has_got_another_account_stays_with_it(log, ada, links, passwords):
     token = links.of_email_change(EMAIL, to="bob@example.org")
     names = {"username": "bob", "first_name": "Bob", "last_name": "Lab", "password": SECRET}
@@ -171,6 +194,32 @@ def test_an_address_that_has_got_another_account_stays_with_it(log, ada, links, 
     with pytest.raises(Taken):
         email_changes.confirm(token=token, command=command(at=LATER), log=log, links=links.links)
     assert accounts.find("bob@example.org", log).id == bob
+
+
+@pytest.mark.parametrize("verifies_email", [False, True])
+def test_ones_own_address_changes_with_the_password_or_soon_after_the_sign_in(log, ada, update, verifies_email):
+    about = {"verifies_email": verifies_email, "network": "192.0.2.1"}
+    for proof in (Proof(signed_in_for=901), Proof(signed_in_for=float("inf")), Proof(signed_in_for=0, current=OTHER)):
+        with pytest.raises(Forbidden):
+            update(ada, profile={"email": "stranger@example.org", "phone": "1"}, proof=proof, **about)
+    account = load_account(log, ada)
+    assert (account.email, account.pending_email(NOW), account.phone) == (EMAIL, None, None)
+    update(ada, profile={"email": EMAIL, "phone": "2"}, proof=Proof(signed_in_for=901), **about)
+    for number, proof in enumerate((Proof(signed_in_for=899), Proof(signed_in_for=901, current=SECRET))):
+        address = f"{number}@example.org"
+        update(ada, profile={"email": address}, proof=proof, **about)
+        account = load_account(log, ada)
+        assert address == (account.pending_email(NOW) if verifies_email else account.email)
+
+
+@pytest.mark.parametrize("verifies_email", [False, True])
+def test_nobody_has_more_mails_sent_to_an_address_by_changing_their_own_to_it(ada, update, verifies_email):
+    for number in range(5):
+        for email in (f"{number}@example.org", "victim@example.org"):
+            update(ada, profile={"email": email}, verifies_email=verifies_email, network="192.0.2.1")
+    with pytest.raises(TooMany):
+        update(ada, profile={"email": "VICTIM@example.org"}, verifies_email=verifies_email, network="192.0.2.1")
+    update(ada, by=ADMIN, profile={"email": "victim@example.com"}, verifies_email=verifies_email, network="192.0.2.1")
 
 
 def test_an_administrator_changes_the_address_of_others_at_once(log, ada, update):

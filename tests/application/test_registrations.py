@@ -5,12 +5,12 @@ from threading import Thread
 
 import pytest
 
-from application import accounts, registrations, sessions
+from application import accounts, invitations, password_resets, registrations, sessions
 from application.authentication import PENDING, signed_in
 from application.commands import CommandResult
-from application.passwords import PASSWORD
+from application.passwords import PASSWORD, NewPassword
 from domain import registration
-from domain.access import Role
+from domain.access import Actor, Role
 from domain.errors import Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany
 from domain.events import ERASED
 from domain.registration import LIFETIME, Registration, RegistrationCompleted, RegistrationDiscarded, RegistrationRequested
@@ -157,6 +157,64 @@ def test_every_sign_in_costs_one_hash(request, links, passwords, sign_in, known,
     else:
         assert isinstance(sign_in(password).user, kind)
     assert passwords.computed == before + 1
+
+
+@pytest.fixture
+def change_password(log, links, passwords, tokens, sign_in_limits):
+    """The ways to another password of an account."""
+
+    def change_password(how, user_id):
+        ports = {"log": log, "passwords": passwords, "tokens": tokens, "command": command(actor(Role.ADMIN))}
+        if how == "reset":
+            ports["command"] = command()
+            token = links.of_reset(EMAIL)
+            password_resets.reset(token=token, password="a third long password", network="192.0.2.1", links=links.links, **ports)
+        elif how == "operator":
+            accounts.reset_password(user_id, "a third long password", **ports)
+        else:
+            new = NewPassword(password="a third long password", current=SECRET, signed_in_for=0)
+            ports["command"] = command(Actor(id=user_id, role=Role.VIEWER))
+            accounts.update(user_id, profile={}, password=new, sign_in_limits=sign_in_limits, **ports)
+
+    return change_password
+
+
+@pytest.mark.parametrize("how", ["owner", "reset", "operator"])
+def test_a_registration_does_not_show_that_the_account_of_its_address_has_got_another_password(
+    account, links, sign_in, change_password, how
+):
+    links.of_registration(EMAIL, password=OTHER)
+    change_password(how, account)
+    assert isinstance(sign_in(OTHER).user, Registration)
+    assert sign_in("a third long password").user.id == account
+    with pytest.raises(NotAuthenticated):
+        sign_in(SECRET)
+
+
+def test_a_registration_does_not_show_that_its_address_has_got_an_account(log, links, sign_in, verify, passwords):
+    first = links.of_registration(EMAIL, password=SECRET)
+    links.of_registration(EMAIL, password=OTHER, username="somebody else")
+    verify(first)
+    assert isinstance(sign_in(OTHER).user, Registration)
+    assert isinstance(sign_in(SECRET).user, User)
+
+
+def test_a_registration_does_not_show_that_its_address_has_accepted_an_invitation(log, links, sign_in, passwords):
+    token = links.of_invitation(EMAIL)
+    links.of_registration(EMAIL, password=OTHER)
+    names = {"username": "ada", "first_name": "Ada", "last_name": "Lab", "network": "192.0.2.1"}
+    ports = {"command": command(), "log": log, "links": links.links, "passwords": passwords}
+    invitations.accept(token=token, password=SECRET, **names, **ports)
+    assert isinstance(sign_in(OTHER).user, Registration)
+    assert isinstance(sign_in(SECRET).user, User)
+
+
+def test_a_new_password_has_a_salt_of_its_own_once_the_parameters_are_outdated(log, account, passwords, change_password):
+    before = log.secret(PASSWORD, account)
+    passwords.strength += 1
+    change_password("operator", account)
+    assert not passwords.outdated(log.secret(PASSWORD, account))
+    assert passwords.outdated(before)
 
 
 def test_the_session_of_a_registration_is_pending_and_can_be_refreshed(log, links, sign_in, tokens, sign_in_limits):

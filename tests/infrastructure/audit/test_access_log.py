@@ -5,7 +5,7 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from random import Random
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -297,6 +297,16 @@ class TestBudget:
                 admitted.append(one)
         admitted += budget.drained()
         assert sum(one.count for one in admitted) == len(accesses)
+
+    @given(st.lists(st.sampled_from([None, *(UUID(int=person) for person in range(3))]), min_size=10, max_size=30))
+    def test_a_count_of_accesses_has_no_address_of_a_person_since_an_erasure_would_not_find_it(self, persons):
+        budget = AccessBudget(self.LIMITS)
+        for number, person in enumerate(persons):
+            budget.admits(access(kind=AccessKind.FORBIDDEN, network="192.0.2.0", address=f"192.0.2.{number}", person=person), 0.0)
+        (counted,) = budget.drained()
+        addresses = {f"192.0.2.{number}" for number, person in enumerate(persons) if person is None}
+        assert counted.person is None
+        assert counted.address in {"", *addresses}
 
     @given(st.lists(st.integers(0, 1000), max_size=300))
     def test_memory_and_records_are_bounded(self, networks):
