@@ -1,6 +1,7 @@
 """Two releases side by side: an older one as a copy of the code, and the processes of both."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import httpx
 import msgspec
 import psycopg
 
+from infrastructure.configuration.settings import PREFIX
 from infrastructure.embedded.installation import environment, with_free_port
 from tests.rigs.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("domain", "application", "infrastructure", "projections", "api")
 DECLARES = "infrastructure/eventstore/capabilities.py"  # in releases since which processes say what they understand
+SETTINGS = "infrastructure/configuration/settings.py"
 START = "import sys; sys.path.insert(0, {folder!r}); from api.cli import main; main()"
 WITHIN = 60.0  # seconds
 
@@ -71,7 +74,9 @@ class Processes:
         given = msgspec.structs.replace(self._settings, port=0, inference_processes=1)
         given = with_free_port(given)
         log = self._stack.enter_context((self._logs / f"{name}.log").open("ab"))
-        variables = environment(given, os.environ) | {"BIOSCOPE_ROOT_KEY_FILE": str(given.root_key_path)}
+        variables = without_settings_unknown_to(folder, environment(given, os.environ)) | {
+            "BIOSCOPE_ROOT_KEY_FILE": str(given.root_key_path)
+        }
         command = [sys.executable, "-P", "-c", START.format(folder=str(folder)), kind]
         self._running[name] = subprocess.Popen(command, env=variables, cwd=given.data, stdout=log, stderr=log)
         return given
@@ -80,6 +85,12 @@ class Processes:
         process = self._running.pop(name)
         process.terminate()
         process.wait(20)
+
+
+def without_settings_unknown_to(folder, variables):
+    """As `environment` of the release in the folder would make them."""
+    known = {f"{PREFIX}{name.upper()}" for name in re.findall(r"^    (\w+):", (folder / SETTINGS).read_text(), re.MULTILINE)}
+    return {name: value for name, value in variables.items() if name in known or not name.startswith(PREFIX)}
 
 
 def declared(owner_url):
