@@ -9,6 +9,7 @@ import tarfile
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import msgspec
@@ -26,9 +27,8 @@ START = "import sys; sys.path.insert(0, {folder!r}); from api.cli import main; m
 WITHIN = 60.0  # seconds
 
 
-def older_release(folder, *, without):
-    """The packages of the release before this one, without an event type: of `previous_tag`, or else of this code."""
-    tag = previous_tag()
+def older_release(folder, *, without, tag=None, versions=MappingProxyType({})):
+    """The packages of `tag`, or else of this code, without some event types, and with others at an earlier schema version."""
     if tag is None:
         for package in PACKAGES:
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -36,7 +36,10 @@ def older_release(folder, *, without):
         with tarfile.open(fileobj=BytesIO(_git("archive", tag, *PACKAGES))) as archive:
             archive.extractall(folder, filter="data")
     with (folder / "domain" / "registry.py").open("a") as registry:
-        registry.write(f"\ndel EVENTS[{without!r}], NOUN_OF[{without!r}]\n")
+        for name in without:
+            registry.write(f"\nEVENTS.pop({name!r}, None), NOUN_OF.pop({name!r}, None)\n")
+        for name, version in versions.items():
+            registry.write(f"\nEVENTS[{name!r}].schema_version = {version}\n")
     return folder
 
 
