@@ -13,11 +13,15 @@ from domain import session, user
 from domain.access import Role, require_role
 from domain.errors import Conflict, InvalidLink, NotFound
 from domain.links import LinkPurpose, require_open
-from domain.user import User
+from domain.user import PasswordResetRequested, User
 
 
 def request(*, email: str, command: Command, log: EventStore) -> None:
-    """Send a mail with a link to the owner of the account. For an unknown address, or an account that may not sign in, nothing happens."""
+    """Send a mail with a link to the owner of the account. For an unknown address, or an account that may not sign in, nothing happens.
+
+    Raises UpgradeUnderWay, for any address.
+    """
+    log.require_writable(PasswordResetRequested)
     account = accounts.find(email, log)
     if account is not None:
         _request(account.id, command, log)

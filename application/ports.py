@@ -193,6 +193,12 @@ class EventStore(Protocol):
         this process may not append it. UpgradeUnderWay: a running process does not understand an event yet.
         """
 
+    def require_writable(self, *kinds: type[Event]) -> None:
+        """Raises UpgradeUnderWay if a running process does not understand the types yet, as `append` does for an event of them.
+
+        For a request that must be refused alike, whether or not it leads to an event.
+        """
+
     def outcome(self, command: Command) -> AppendResult | None:
         """The first outcome of this command, or None if it was not executed before. Raises KeyReused as `append` does."""
 

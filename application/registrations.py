@@ -32,7 +32,7 @@ from application.ports import (
 from domain import registration, session, user
 from domain.errors import ConcurrencyConflict, Forbidden, InvalidLink, NotFound, Taken, Unavailable
 from domain.links import LinkPurpose
-from domain.registration import Registration, RegistrationCompleted
+from domain.registration import Registration, RegistrationCompleted, VerificationRequested
 from domain.user import UserRegistered
 from domain.values import canonical
 
@@ -105,7 +105,11 @@ def load_registration(log: EventStore, registration_id: UUID) -> Registration:
 
 
 def request_verification(*, email: str, command: Command, log: EventStore) -> None:
-    """Send the mail of the newest registration of `email` again. Its link replaces the earlier ones. Without one, nothing happens."""
+    """Send the mail of the newest registration of `email` again. Its link replaces the earlier ones. Without one, nothing happens.
+
+    Raises UpgradeUnderWay, for any address.
+    """
+    log.require_writable(VerificationRequested)
     found = find(email, log)
     if found is None:
         return

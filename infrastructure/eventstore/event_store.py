@@ -109,7 +109,7 @@ class RecorderEventStore:
         releases: Sequence[ReleasedClaim] = (),
         secrets: Sequence[Secret] = (),
     ) -> AppendResult:
-        self._refuse_what_not_all_understand(events)
+        self._refuse_what_not_all_understand({(type(event).__name__, event.written_version) for event in events})
         self._refuse_claims_in_earlier_forms(claims, releases)
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
         try:
@@ -118,12 +118,15 @@ class RecorderEventStore:
         except KeyDestroyed:
             raise _conflict() from None
 
-    def _refuse_what_not_all_understand(self, events: Sequence[Event]) -> None:
+    def require_writable(self, *kinds: type[Event]) -> None:
+        self._refuse_what_not_all_understand({(kind.__name__, kind.schema_version) for kind in kinds})
+
+    def _refuse_what_not_all_understand(self, written: Collection[tuple[str, int]]) -> None:
         """Check that every running process understands the types. A type that was appended before is not checked again.
 
         Raises UpgradeUnderWay, Unavailable.
         """
-        for type_name, schema_version in {(type(event).__name__, event.written_version) for event in events} - self._written:
+        for type_name, schema_version in set(written) - self._written:
             lacking = self.recorder.begin_to_write(type_name, schema_version)
             if lacking is not None:
                 raise UpgradeUnderWay(printable(lacking), type_name, schema_version)

@@ -124,6 +124,7 @@ class MailDelivery:
             return False
         self._sent.add(mail.id)
         self._count("sent")
+        log.info("a mail was sent", mail=mail.id, to=str(self._transport))
         return True
 
     def _refuse(self, position: int, number: int, reason: str) -> None:

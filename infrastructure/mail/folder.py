@@ -5,13 +5,9 @@ from email.headerregistry import Address
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from application.mail.mail import Mail, MailServerUnavailable
 from infrastructure.atomic_files import write_atomically
 from infrastructure.mail.messages import message_of
-
-log = structlog.get_logger()
 
 KEPT_FILES: Final = 1000  # the newest
 UNSAFE: Final = re.compile(r"[^\w.-]")
@@ -35,7 +31,6 @@ class MailFolder:
             self._delete_oldest()
         except OSError as error:
             raise MailServerUnavailable(f"{self} cannot be written to ({error.strerror})") from None
-        log.info("a mail was written to a file, since BIOSCOPE_SMTP_URL is not set", file=str(path))
 
     def path_of(self, mail: Mail) -> Path:
         return self._folder / f"{mail.at:%Y%m%dT%H%M%S}-{UNSAFE.sub('_', mail.id)}.eml"

@@ -208,5 +208,6 @@ def test_the_system_works_with_a_user_for_each_process(store, tmp_path):
     heads = HeadArchive(open_blobs(store.settings("api", data=tmp_path), NO_KEYS))
     today = datetime.now(UTC).date()
     assert [head.key_id for head in heads.everything(since=today, until=today)], "the relay signs once more when it ends"
-    assert {path.parts[-3 if path.parent.name.isdigit() else -2] for path in stored(store, "derived")} <= {*KINDS, "heads"}
+    assert {path.relative_to(store.folder / "derived").parts[0] for path in stored(store, "derived")} <= {*KINDS, "heads"}
+    assert stored(store, "derived/heads/access"), "the relay signs the trail of access, too"
     assert Path(settings.data).exists()

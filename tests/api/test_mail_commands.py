@@ -24,7 +24,8 @@ async def test_a_test_mail_reaches_the_server(bioscope, monkeypatch):
 
 
 async def test_a_test_mail_without_a_server_is_a_file_that_only_its_owner_reads(bioscope, lab_settings):
-    assert str(lab_settings.mail_path) in (await bioscope("mail", "test", "ada@example.org")).stderr
+    ended = await bioscope("mail", "test", "ada@example.org")
+    assert ended.stderr.split() == f"The mail to ada@example.org was handed over to the folder {lab_settings.mail_path}.".split()
     (file,) = lab_settings.mail_path.iterdir()
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert str(message_from_bytes(file.read_bytes(), policy=default)["To"]) == "ada@example.org"

@@ -3,11 +3,13 @@ from types import SimpleNamespace
 import pytest
 
 from application.limits.sign_in_attempts import SignInLimits
+from domain.registry import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from infrastructure.security.mail_links import KeyedMailLinks
 from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.given import NOW
+from tests.older_release import without
 from tests.rigs.links import Links
 from tests.twins.event_store import MemoryRecorder
 from tests.twins.known_addresses import MemoryKnownAddresses
@@ -20,6 +22,20 @@ ROOT = RootKey(bytes(32))
 @pytest.fixture
 def log():
     return RecorderEventStore(MemoryRecorder(ROOT), ROOT)
+
+
+@pytest.fixture
+def log_of_two_releases():
+    """A log that an older process follows, too, which does not understand the types."""
+
+    def log_of_two_releases(*types):
+        names = [kind.__name__ for kind in types]
+        with without(*names):
+            recorder = MemoryRecorder(ROOT)
+        recorder.capabilities["older"] = {name: kind.schema_version for name, kind in EVENTS.items() if name not in names}
+        return RecorderEventStore(recorder, ROOT)
+
+    return log_of_two_releases
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from application.accounts import load_account
 from application.authentication import signed_in
 from application.passwords import NewPassword, Proof
 from domain.access import Actor, Role
-from domain.errors import Conflict, Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany
+from domain.errors import Conflict, Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany, UpgradeUnderWay
 from domain.session import Reason, SessionRevoked
 from domain.user import PasswordReset, PasswordResetRequested, Status
 from tests.application.test_registrations import in_parallel
@@ -133,6 +133,15 @@ def test_nothing_happens_for_an_unknown_address_and_a_suspended_account(log, ada
     for email in (EMAIL, "nobody@example.org"):
         assert password_resets.request(email=email, command=command(), log=log) is None
     assert log.head() == head
+
+
+def test_while_a_process_does_not_understand_the_event_a_known_address_is_refused_like_an_unknown_one(log_of_two_releases, passwords):
+    log = log_of_two_releases(PasswordResetRequested)
+    names = {"username": "ada", "first_name": "Ada", "last_name": "Lab", "password": SECRET}
+    accounts.register(email=EMAIL, **names, command=command(), log=log, passwords=passwords)
+    for email in (EMAIL, "nobody@example.org"):
+        with pytest.raises(UpgradeUnderWay, match="older does not understand PasswordResetRequested version 1 yet"):
+            password_resets.request(email=email, command=command(), log=log)
 
 
 def test_administrators_send_the_mail_to_active_accounts(log, ada, update):

@@ -11,9 +11,16 @@ from application.commands import CommandResult
 from application.passwords import PASSWORD, NewPassword
 from domain import registration
 from domain.access import Actor, Role
-from domain.errors import Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany
+from domain.errors import Forbidden, Invalid, InvalidLink, NotAuthenticated, NotFound, Taken, TooMany, UpgradeUnderWay
 from domain.events import ERASED
-from domain.registration import LIFETIME, Registration, RegistrationCompleted, RegistrationDiscarded, RegistrationRequested
+from domain.registration import (
+    LIFETIME,
+    Registration,
+    RegistrationCompleted,
+    RegistrationDiscarded,
+    RegistrationRequested,
+    VerificationRequested,
+)
 from domain.session import SessionRevoked, SessionStarted
 from domain.user import Status, User, UserRegistered
 from tests.given import LATER, NOW, actor, command
@@ -297,6 +304,15 @@ def test_a_mail_is_requested_for_an_unknown_address_without_any_effect(log, acco
     registrations.request_verification(email=EMAIL, command=command(), log=log)
     registrations.request_verification(email="nobody@example.org", command=command(), log=log)
     assert log.head() == head
+
+
+def test_while_a_process_does_not_understand_the_event_a_known_address_is_refused_like_an_unknown_one(log_of_two_releases, passwords):
+    log = log_of_two_releases(VerificationRequested)
+    names = {"username": "ada", "first_name": "Ada", "last_name": "Lab", "password": SECRET}
+    registrations.request(email=EMAIL, **names, network="192.0.2.1", command=command(), log=log, passwords=passwords)
+    for email in (EMAIL, "nobody@example.org"):
+        with pytest.raises(UpgradeUnderWay, match="older does not understand VerificationRequested version 1 yet"):
+            registrations.request_verification(email=email, command=command(), log=log)
 
 
 def test_one_of_many_parallel_verifications_creates_the_account(log, links, verify):
