@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -455,6 +456,7 @@ async def test_a_failure_of_the_server_is_a_page_without_details(api, error, sta
 
 
 async def test_no_log_line_has_a_token_a_password_or_a_cookie(api, capsys):
+    structlog.reset_defaults()  # commands that ran before it configure the log
     address = api.account()
     http = await signed_in(api, address)
     link = await reset_link(api, address)

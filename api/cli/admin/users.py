@@ -115,7 +115,9 @@ def invite(email: str, role: str, data: Path | None, *, again: bool) -> None:
             try:
                 invitations.invite(email=email, role=Role(role), command=command, log=log)
             except Taken as taken:
-                raise Taken(f"{taken.detail}, with --again", scope=taken.scope) if taken.scope == invitations.SCOPE else taken from None
+                if taken.scope == invitations.SCOPE:
+                    raise Taken("this person is invited already: --again sends another link", scope=taken.scope) from None
+                raise
             done = f"is invited with the role {role}"
     if settings.smtp_url:
         print_message(f"{printable(email)} {done}: `bioscope mail status` shows whether mails wait.")
