@@ -7,7 +7,7 @@ import msgspec
 
 from application.history.access_records import AccessKind
 from domain.access import Actor
-from domain.errors import DomainError
+from domain.errors import DomainError, UnknownAddress
 
 NOTES: Final = "access_notes"  # in the state of a request
 
@@ -15,7 +15,8 @@ NOTES: Final = "access_notes"  # in the state of a request
 class Notes(msgspec.Struct):
     """What is known of a request besides its route: the object that it read, its owner, and the actor of a request without a token.
 
-    `person` is the account that a refused request names. `code` is that of the error.
+    `person` is the account that a refused request names. `code` is that of the error. `was_found` is whether a request that was answered
+    404 found the object of its path, and lacked something else.
     """
 
     actor: Actor | None = None
@@ -26,6 +27,7 @@ class Notes(msgspec.Struct):
     owner_id: UUID | None = None
     person: UUID | None = None
     code: str = ""
+    was_found: bool = False
 
 
 def notes_of(scope: Any) -> Notes:
@@ -50,3 +52,4 @@ def note_error(scope: Any, error: DomainError) -> None:
     """Note why a request was refused, and the account that it named."""
     notes = notes_of(scope)
     notes.code, notes.person = error.code, getattr(error, "user_id", None)
+    notes.was_found = isinstance(error, UnknownAddress)

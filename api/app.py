@@ -9,6 +9,7 @@ from typing import Any
 
 from litestar import Litestar, Request
 from litestar.di import Provide
+from litestar.exceptions import NotFoundException
 from litestar.middleware import DefineMiddleware
 
 from api.check_slots import CheckSlots
@@ -23,8 +24,9 @@ from api.middleware.authentication import Authentication, has_credential
 from api.middleware.body_limits import BodyLimits
 from api.middleware.outer import OuterMiddleware
 from api.options import WebOptions
+from api.pages.problems import unknown_page
 from api.pages.routes import pages as pages_for_people
-from api.problems import HANDLERS
+from api.problems import HANDLERS, on_http_error
 from api.request import RequestContext, reject_unsupported_as_of
 from api.routes import ROUTES
 from api.wait_slots import WaitSlots
@@ -69,7 +71,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
             DefineMiddleware(Authentication, services=services, options=options, identities=identities),
             DefineMiddleware(BodyLimits, options=options),
         ],
-        exception_handlers=HANDLERS,
+        exception_handlers={**HANDLERS, NotFoundException: unknown_page(options, on_http_error)},
         lifespan=[partial(_lifespan, services, drain)],
         openapi_config=None,
         logging_config=None,  # the process configures its logging itself

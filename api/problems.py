@@ -201,7 +201,7 @@ def _field_error(item: dict[str, Any], handler: BaseRouteHandler) -> FieldError:
     return {"loc": [source, public_name(parameter, key)], "msg": sentence(message, parameter)}
 
 
-def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() in {"allow", "retry-after"}}
     details = {404: "Not Found", 405: "Method Not Allowed", 400: "The body is not valid JSON"}
     detail = details.get(error.status_code, TITLES.get(error.status_code, TITLES[400])[1])
@@ -217,6 +217,6 @@ def _on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> R
 HANDLERS: ExceptionHandlersMap = {
     DomainError: _on_domain_error,
     ValidationException: _on_validation_error,
-    HTTPException: _on_http_error,
+    HTTPException: on_http_error,
     Exception: _on_unexpected_error,
 }

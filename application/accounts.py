@@ -1,6 +1,6 @@
 """Use cases of user accounts: registration, changes, deletion and erasure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -88,6 +88,16 @@ def find(email: str, log: EventStore) -> User | None:
     user_id = log.claimed("email", email)
     account = log.load(user_id, user.evolve) if user_id else None
     return account if account and canonical(account.email) == canonical(email) else None
+
+
+def states_of(users: Collection[UUID], log: EventStore) -> dict[UUID, User]:
+    """The accounts with these ids, in one query; those that were deleted, too."""
+    recorded = log.histories(users)
+    log.prefetch(recorded)
+    states: dict[UUID, User | None] = {}
+    for one in recorded:
+        states[one.stream] = user.evolve(states.get(one.stream), log.decode(one))
+    return {account: state for account, state in states.items() if state is not None}
 
 
 def update(

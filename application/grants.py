@@ -8,7 +8,7 @@ from application.ports import EventStore, StreamPrecondition
 from domain import team, user
 from domain.access import Actor, Grant, grant_of_scopes
 from domain.dataset import Dataset
-from domain.errors import NotFound
+from domain.errors import NotFound, UnknownAddress
 from domain.team import Team
 from domain.user import User
 from domain.values import email as email_address
@@ -66,9 +66,9 @@ def load_user(log: EventStore, user_id: UUID) -> User:
 
 
 def user_with_address(log: EventStore, email: str) -> UUID:
-    """The account with exactly this e-mail address. Raises Invalid, and NotFound, alike for every address without an account."""
+    """The account with exactly this e-mail address. Raises Invalid, and UnknownAddress, alike for every address without an account."""
     found = log.claimed("email", email_address(email))
     account = None if found is None else log.load(found, user.evolve)
     if account is None or account.deleted:
-        raise NotFound("There is no account with this e-mail address")
+        raise UnknownAddress("There is no account with this e-mail address")
     return account.id

@@ -12,9 +12,10 @@ from application.passwords import hash_to_resemble, new_password_hash, password_
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, ReleasedClaim, Secret, UniqueClaim
 from domain import invitation, user
 from domain.access import Role, require_role
-from domain.errors import ConcurrencyConflict, InvalidLink, Taken
+from domain.errors import ConcurrencyConflict, InvalidLink, NotFound, Taken
 from domain.invitation import Invitation
 from domain.links import LinkPurpose
+from domain.values import email as email_address
 
 SCOPE: Final = "invitation"
 MAX_ATTEMPTS: Final = 8
@@ -48,6 +49,15 @@ def repeat(invitation_id: UUID, *, command: Command, log: EventStore) -> Command
         lambda: load_invitation(log, invitation_id),
         lambda found: invitation.repeat(found, request_id=new_id(command, "request"), by=command.actor.id, at=command.at),
     )
+
+
+def repeat_to(email: str, *, command: Command, log: EventStore) -> CommandResult:
+    """Send the open invitation of an e-mail address again. Raises Forbidden, Invalid, and NotFound if there is none."""
+    require_role(command.actor, Role.ADMIN)
+    invitation_id = log.claimed(SCOPE, email_address(email))
+    if invitation_id is None:
+        raise NotFound("This e-mail address has no open invitation")
+    return repeat(invitation_id, command=command, log=log)
 
 
 def withdraw(invitation_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:

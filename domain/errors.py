@@ -44,6 +44,10 @@ class NotFound(DomainError):
     code = "not_found"
 
 
+class UnknownAddress(NotFound):
+    """No account has the e-mail address that a request names. The thing that the request concerns was found."""
+
+
 class Forbidden(DomainError):
     """The caller is authenticated, but not allowed to do this."""
 

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 def print_setup_address(settings: Settings, keys: "Keys") -> None:
-    """Print the address on stderr if there was never an administrator. It holds a secret, so it is not written to a log file."""
-    if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode):
-        return
+    """Print the address on stderr if there was never an administrator. It holds a secret: a log file gets another way instead."""
     address = setup_address(settings, keys)
-    if address is not None:
+    if address is None:
+        return
+    if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode):
+        click.echo("There is no administrator yet. Create the first one with `bioscope users create-admin EMAIL`.", err=True)
+    else:
         click.echo(f"There is no administrator yet. Create the first one here: {address}", err=True)
 
 

@@ -190,7 +190,7 @@ class ListedToken(msgspec.Struct, frozen=True, kw_only=True):
     """A key of a program or of a user, or a signed token of an earlier release."""
 
     id: UUID
-    owner: Annotated[str, Described(description="name of the service account, or id of the user")]
+    owner: Annotated[str, Described(description="name of the service account, or user name")]
     name: str
     scopes: tuple[str, ...]
     dataset_ids: Annotated[tuple[UUID, ...] | None, Described(description="datasets that it reaches; null for all of its owner's")]

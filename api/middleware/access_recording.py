@@ -135,7 +135,7 @@ def _kind(scope: Any, status: int, actor: Actor | None, notes: Notes) -> AccessK
     if status == 403:
         return AccessKind.FORBIDDEN
     if status == 404:
-        is_visible = notes.dataset_id is not None or notes.owner_id is not None  # and only a part is missing, such as its preview
+        is_visible = notes.was_found or notes.dataset_id is not None or notes.owner_id is not None  # only a part is missing, as a preview
         is_of_object = bool(scope.get("path_params")) and not route.startswith(BLOB_ROUTE)
         return AccessKind.NOT_FOUND if actor is not None and is_of_object and not is_visible else None
     if scope["method"] != "GET" or not (200 <= status < 300 or status == 304):

@@ -34,8 +34,9 @@ async def confirm_page(context: NamedDependency[RequestContext], token: FromQuer
 async def confirm(context: NamedDependency[RequestContext]) -> Response[Any]:
     async def perform(values: Values) -> Response[Any]:
         command = anonymous_command(context)
-        await context.execute(email_changes.confirm, token=values["token"], links=context.services.mail_links, command=command)
-        page = "/sign-in" if await visitor(context) is None else "/account"
+        changed = await context.execute(email_changes.confirm, token=values["token"], links=context.services.mail_links, command=command)
+        person = await visitor(context)
+        page = "/account" if person is not None and person.actor.id == changed.id else "/sign-in"
         return redirect(context.options, f"{page}?after=email")
 
     address = await address_of(context, await sent_token(context), LinkPurpose.CHANGE_EMAIL)

@@ -34,14 +34,14 @@ RESET: Final = FormPage(
 )
 REQUESTED: Final = (
     "If an account has this address, a mail with a link is on its way.",
-    "The link works once, within 30 minutes. If no mail arrives, look in the folder for unwanted mail.",
+    "The link works once, within 30 minutes. If no mail arrives, look in the spam folder.",
 )
 
 
 @get("/forgot-password", opt=OPEN, include_in_schema=False)
 async def forgot_password_page(context: NamedDependency[RequestContext], sent: FromQuery[bool] = False) -> Response[str]:  # noqa: FBT002
     if sent:
-        return rendered("message.html", context.options, title="Look into your mail", text=REQUESTED, link=REQUEST.links[0])
+        return rendered("message.html", context.options, title="Check your mail", text=REQUESTED, link=REQUEST.links[0])
     return shown(context, REQUEST)
 
 

@@ -1,5 +1,6 @@
 """Errors of the pages, as pages: what happened, and what to do."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -18,6 +19,7 @@ from domain.errors import DomainError, InvalidLink
 log = structlog.get_logger()
 
 HOME: Final = Link("To the start page", "/")
+Responder = Callable[[Request[Any, Any, Any], HTTPException], Response[Any]]
 NEXT: Final = {
     "/account/verify": Link("Sign in, and send the mail again", "/sign-in"),
     "/account/reset": Link("Request a new link", "/forgot-password"),
@@ -35,7 +37,7 @@ TITLES: Final = {
 }
 ENDED: Final = {
     "/account/invitation": "This invitation is invalid, was used already, or has expired. Ask the person who invited you to send it again",
-    "/setup": "This address is invalid or was used already. If there is no administrator yet, the log of the server shows the right one",
+    "/setup": "This address is invalid or was used already. Until there is an administrator, the server prints the right one at its start",
 }
 
 
@@ -44,6 +46,17 @@ def problem_page(
 ) -> Response[str]:
     title = title or TITLES.get(status, TITLES[503 if status >= 500 else 400])
     return rendered("message.html", options, status=status, headers=headers, title=title, text=(detail,), link=link)
+
+
+def unknown_page(options: WebOptions, otherwise: Responder) -> Responder:
+    """The handler of addresses without a route: a page for browsers. Addresses of the API, and other clients, get that of `otherwise`."""
+
+    def on_not_found(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+        if str(request.scope["path"]).startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+            return otherwise(request, error)
+        return problem_page(options, status=404, detail="Check the address, or begin at the start page", headers={"Vary": "Accept"})
+
+    return on_not_found
 
 
 def handlers(options: WebOptions) -> ExceptionHandlersMap:

@@ -48,7 +48,7 @@ REQUESTED: Final = (
 async def register_page(context: NamedDependency[RequestContext], sent: FromQuery[bool] = False) -> Response[str]:  # noqa: FBT002
     require_open_registration(context)
     if sent:
-        return rendered("message.html", context.options, title="Look into your mail", text=REQUESTED, link=Link("Sign in", "/sign-in"))
+        return rendered("message.html", context.options, title="Check your mail", text=REQUESTED, link=Link("Sign in", "/sign-in"))
     return shown(context, REGISTER)
 
 

@@ -17,6 +17,7 @@ from api.sessions import anonymous_command, start_session
 from application import sessions
 
 FORM: Final = {"body": "form"}
+FOR_OTHER_ACCOUNTS: Final = {"accepted", "email", "registered", "setup"}
 PAGE: Final = FormPage(
     path="/sign-in",
     title="Sign in",
@@ -51,8 +52,11 @@ def sign_in_again(context: RequestContext, *, after: str, ended: UUID) -> Respon
 
 @get("/sign-in", opt=OPEN, include_in_schema=False)
 async def sign_in_page(context: NamedDependency[RequestContext], after: FromQuery[str] = "") -> Response[Any]:
-    """`after` is a word for what led here; an unknown one is ignored."""
-    if await visitor(context) is not None:
+    """`after` is a word for what led here; an unknown one is ignored.
+
+    After something that concerns an account of its own, the form is shown also in a browser in which another person is signed in.
+    """
+    if after not in FOR_OTHER_ACCOUNTS and await visitor(context) is not None:
         return redirect(context.options, "/account")
     return shown(context, page_for(context.options), notice=NOTICES.get(after, ""))
 

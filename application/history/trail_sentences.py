@@ -137,8 +137,16 @@ def _signed_in(event: session.SessionStarted, scene: Scene) -> str:
     return f"{scene.name(event.user_id, 'A user')} signed in"
 
 
+ENDINGS: Final = {
+    session.Reason.LOGOUT: "signed out",
+    session.Reason.ENDED: "ended from the list of sessions",
+    session.Reason.ADMINISTRATOR: "ended by an administrator",
+}
+
+
 def _session_ended(event: session.SessionRevoked, scene: Scene) -> str:
-    return f"A session of {scene.name(event.user_id, 'a user')} ended: {event.reason.replace('_', ' ')}"
+    words = ENDINGS.get(event.reason) or event.reason.replace("_", " ")
+    return f"A session of {scene.name(event.user_id, 'a user')} ended: {words}"
 
 
 def _reused(event: session.RefreshReuseDetected, scene: Scene) -> str:
@@ -153,8 +161,8 @@ def _invited(event: invitation.UserInvited, scene: Scene) -> str:
     return f"{scene.who} invited a person as {event.role}"
 
 
-def _invitation(words: str) -> Callable[[Event, Scene], str]:
-    return lambda _, scene: f"{scene.who} {words} an invitation"
+def _invitation(words: str, *, then: str = "") -> Callable[[Event, Scene], str]:
+    return lambda _, scene: f"{scene.who} {words} an invitation {then}".rstrip()
 
 
 # ---- programs and teams --------------------------------------------------------------------------------------------------------------
@@ -408,7 +416,7 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     registration.RegistrationCompleted: _registration("was completed"),
     registration.RegistrationDiscarded: _registration("was discarded, since its address was not verified in time"),
     invitation.UserInvited: _invited,
-    invitation.InvitationRepeated: _invitation("sent again"),
+    invitation.InvitationRepeated: _invitation("sent", then="again"),
     invitation.InvitationAccepted: lambda event, scene: f"{scene.name(event.user_id, 'A person')} accepted an invitation",
     invitation.InvitationWithdrawn: _invitation("withdrew"),
     session.SessionStarted: _signed_in,

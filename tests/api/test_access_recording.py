@@ -78,6 +78,14 @@ async def test_an_administrator_reads_who_looked_at_an_image(api):
     ]
 
 
+async def test_an_address_without_an_account_is_no_dataset_that_was_not_found(recorded):
+    ada = await recorded.client("researcher")
+    dataset = (await ada.post("/api/datasets", json={"name": "Biopsies"})).json()["id"]
+    answer = await ada.post(f"/api/datasets/{dataset}/shares", json={"email": "nobody@example.org", "grant": "viewer"})
+    assert answer.status_code == 404
+    assert kinds(recorded) == []
+
+
 async def test_too_many_sign_ins_are_recorded_as_throttled(lab_settings, api):
     recorded = api.with_services(access_trail=MemoryAccessTrail(), sign_in_limits=ExhaustedLimits())
     answer = await recorded.anonymous().post("/api/auth/login", json={"email": "ada@example.org", "password": PASSWORD})
@@ -89,6 +97,9 @@ async def test_too_many_sign_ins_are_recorded_as_throttled(lab_settings, api):
 class ExhaustedLimits:
     def password(self, *_):
         raise TooMany("Too many failed sign-ins", retry_after=60)
+
+    def unknown_key(self, *_):
+        pass
 
 
 async def test_an_invalid_token_is_recorded_and_a_missing_one_is_not(recorded):

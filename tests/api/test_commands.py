@@ -44,6 +44,7 @@ WITHOUT_DATA = {
     "bioscope policies withdraw",
     "bioscope tokens revoke",
     "bioscope upload",
+    "bioscope datasets create",
     "bioscope datasets share",
     "bioscope datasets unshare",
     "bioscope datasets transfer",

@@ -80,4 +80,16 @@ async def test_an_invitation_from_the_command_line_becomes_a_mail_with_a_link_to
     (file,) = lab_settings.mail_path.glob("*.eml")
     mail = message_from_bytes(file.read_bytes(), policy=default)
     assert str(mail["To"]) == "colleague@example.org"
+    assert f"the folder {lab_settings.mail_path}" in ended.stderr.replace("\n", " ")
     assert f"{lab_settings.base_url}/account/invitation?token=bsl_" in mail.get_body(["plain"]).get_content()
+
+
+async def test_an_open_invitation_is_sent_again_with_a_new_link(api, bioscope, lab_settings):
+    assert "no open invitation" in (await bioscope("users", "invite", "late@example.org", "--again", code=1)).output
+    await bioscope("users", "invite", "late@example.org")
+    refused = await bioscope("users", "invite", "late@example.org", code=1)
+    assert "--again" in refused.output
+    assert "invited again" in (await bioscope("users", "invite", "late@example.org", "--again")).stderr
+    await wait_until_async(lambda: len(list(lab_settings.mail_path.glob("*.eml"))) == 2)
+    bodies = {file.read_bytes() for file in lab_settings.mail_path.glob("*.eml")}
+    assert len({message_from_bytes(body, policy=default).get_body(["plain"]).get_content() for body in bodies}) == 2

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -408,6 +409,41 @@ async def test_a_link_that_does_not_work_says_what_to_do(api):
     assert "new@example.org" in (await http.get(f"/account/invitation?token={invited(api)}")).text
 
 
+async def test_a_new_account_is_offered_its_sign_in_also_where_another_person_is_signed_in(api):
+    http = await signed_in(api)
+    answer = await http.post("/account/invitation", data={"token": invited(api)} | SOMEBODY)
+    assert answer.headers["location"] == "/sign-in?after=accepted"
+    page = Parsed((await http.get("/sign-in?after=accepted")).text)
+    assert "Your account is ready" in page.text
+    assert (await http.get("/sign-in")).headers["location"] == "/account"
+    answer = await http.post("/sign-in", data={"email": "new@example.org", "password": PASSWORD})
+    assert answer.headers["location"] == "/account"
+    assert "new@example.org" in (await http.get("/account")).text
+
+
+async def test_a_new_address_is_not_confirmed_on_the_page_of_another_person(api):
+    address, app = api.account(), api.with_options(verifies_email=True)
+    mine, other = await signed_in(app, address), await signed_in(app)
+    for http, page in ((other, "/sign-in"), (mine, "/account")):
+        new = f"{page.strip('/')}@example.org"
+        await mine.post("/account/profile", data={"email": new, "first_name": "Ada", "last_name": "Byron"})
+        link = token(api, LinkPurpose.CHANGE_EMAIL, newest(api, EmailChangeRequested), new)
+        answer = await http.post("/account/email", data={"token": link})
+        assert answer.headers["location"] == f"{page}?after=email"
+        assert "Your new e-mail address is confirmed" in (await http.get(answer.headers["location"])).text
+
+
+async def test_an_unknown_address_is_a_page_for_browsers_and_a_problem_for_programs(api):
+    people, programs = browser(api), api.anonymous()
+    for path in ("/nothing", "/account/nothing", "/apis"):
+        answer = await people.get(path)
+        assert answer.status_code == 404
+        assert "There is no such page" in Parsed(answer.text).text
+        assert_sound(answer)
+        assert (await programs.get(path)).json()["code"] == "not_found"
+    assert (await people.get("/api/nothing")).json()["code"] == "not_found"
+
+
 class Failing:
     """Page tokens whose use fails."""
 
@@ -436,6 +472,7 @@ async def test_a_failure_of_the_server_is_a_page_without_details(api, error, sta
 
 
 async def test_no_log_line_has_a_token_a_password_or_a_cookie(api, capsys):
+    structlog.reset_defaults()  # commands that ran before it configure the log
     address = api.account()
     http = await signed_in(api, address)
     link = await reset_link(api, address)

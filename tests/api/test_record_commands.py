@@ -3,6 +3,7 @@
 import json
 import socket
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import msgspec
 import psycopg
@@ -87,6 +88,7 @@ async def test_the_trail_shows_who_looked_at_an_image_and_what_a_person_did(lab_
     for about in (image, cells):
         looks = json.loads((await bioscope("audit", "who", str(about), "--json")).stdout)
         assert {(look["name"], look["kind"], look["times"]) for look in looks} == {("Ada Lab", "download", 2), ("Eve Lab", "preview", 1)}
+    assert "No events found" in (await bioscope("audit", "who", str(uuid4()), code=1)).stderr
     assert "Ada Lab" in (await bioscope("audit", "who", str(image))).stdout
     lines = json.loads((await bioscope("audit", "log", "--object", str(image), "--json")).stdout)
     assert [line["sentence"] for line in lines] == [

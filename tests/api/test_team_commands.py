@@ -64,6 +64,11 @@ async def test_a_dataset_is_shared_with_an_account_and_transferred(bioscope, col
     assert (given["owner_id"], given["grant"]) == (str(person.id), "editor")
 
 
+async def test_a_dataset_is_created_by_its_name(bioscope):
+    assert "The dataset has the id" in (await bioscope("datasets", "create", "Blood smears")).output
+    assert "Blood smears" in {one["name"] for one in await printed(bioscope, "datasets", "list")}
+
+
 async def test_a_team_gets_a_grant_for_its_members(bioscope, colleague, api):
     address, person = colleague
     assert (await bioscope("teams", "list")).stdout == "You are in no team.\n"

@@ -42,6 +42,11 @@ async def test_a_key_is_created_listed_rotated_and_revoked_on_the_server(api, bi
     assert_shape(shapes()["bioscope tokens rotate"], rotated.stdout)
     new = json.loads(rotated.stdout)["token"]
     assert (await status_of(api, new), second in str(listed)) == (200, False)
+    await ada.post("/api/keys", json={"name": "mine", "scopes": ["images:read"]})
+    listed = json.loads((await bioscope("tokens", "list", "--json")).stdout)
+    own = next(one for one in listed if one["name"] == "mine")
+    assert own["owner"] == (await ada.get("/api/users/me")).json()["username"]
+    await bioscope("tokens", "revoke", own["id"])
     await bioscope("tokens", "revoke", str(read_key(new).id))
     assert len(json.loads((await bioscope("tokens", "list", "--json")).stdout)) == 1
     assert "scope-1" in (await bioscope("tokens", "list", "--all")).stdout
@@ -98,6 +103,17 @@ async def test_a_microscope_uploads_from_another_machine(api, bioscope, url, mon
     assert len((await bioscope("upload", str(folder), "--dataset", made)).stdout.split()) == 1
     monkeypatch.setenv("BIOSCOPE_KEY", key[:-1])
     await bioscope("login", "--key", code=2)
+
+
+async def test_a_script_exports_results_with_a_key(api, bioscope, url, monkeypatch, tmp_path):  # noqa: F811
+    ada = await api.client(Role.RESEARCHER)
+    await dataset(ada, "cells")
+    issued = await ada.post("/api/keys", json={"name": "script", "scopes": ["datasets:read", "results:read"]})
+    monkeypatch.setenv("BIOSCOPE_URL", url)
+    monkeypatch.setenv("BIOSCOPE_KEY", issued.json()["key"])
+    file = tmp_path / "results.csv"
+    await bioscope("results", "export", str(file), "--dataset", "cells")
+    assert file.read_text().startswith("path,")
 
 
 def test_what_is_listed_has_no_secret():

@@ -10,9 +10,12 @@ from application.history import audit
 from application.history.trail_sentences import SENTENCES, Scene, sentence
 from domain.access import Grant
 from domain.classification import ImageFilter, PlaneSelection, Projection
+from domain.events import new_stream
 from domain.registry import EVENTS
+from domain.session import Reason, SessionRevoked
 from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.contracts.conftest import ROOT
+from tests.given import NOW
 from tests.rigs.scenario import Scenario
 from tests.strategies import events
 from tests.twins.event_store import MemoryRecorder
@@ -36,6 +39,20 @@ def test_a_sentence_is_one_line_for_every_event_whoever_acted(event):
     for actor in ({}, {"kind": "user", "id": str(uuid4())}, {"kind": "system", "name": "the projector"}, {"kind": "service", "id": "?"}):
         said = sentence(event, Scene(event.originator_id, actor, {}))
         assert said == " ".join(said.split()) != ""
+
+
+def test_the_end_of_a_session_is_said_in_words():
+    user = uuid4()
+    said = {
+        reason: sentence(
+            SessionRevoked(**new_stream(uuid4(), by=user, at=NOW), user_id=user, reason=reason), Scene(user, {}, {user: "Ada"})
+        )
+        for reason in Reason
+    }
+    assert said[Reason.LOGOUT] == "A session of Ada ended: signed out"
+    assert said[Reason.ADMINISTRATOR] == "A session of Ada ended: ended by an administrator"
+    assert said[Reason.RESET] == "A session of Ada ended: password reset"
+    assert not any("_" in words for words in said.values())
 
 
 def test_people_datasets_and_images_are_named(scenario):

@@ -97,6 +97,7 @@ ELSEWHERE = {
     "bioscope jobs run": "tests/system/test_analysis_page.py, since two datasets of the day have the name",
     "bioscope jobs cancel": "tests/api/test_job_commands.py, since it needs a running job",
     "bioscope jobs retry": "tests/api/test_job_commands.py, since it needs a job with failures",
+    "bioscope datasets create": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope datasets list": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope datasets shares": "tests/api/test_team_commands.py, since it needs another account",
     "bioscope teams list": "tests/api/test_team_commands.py, since it needs another account",

@@ -19,6 +19,7 @@ from api.cli.output import Column, print_json, print_message, print_table
 from api.cli.shapes import LookAt, TrailLine, shaped
 from application.history.access_records import AccessOutcome, TrailKind
 from domain.access import Actor
+from domain.errors import NotFound
 from domain.values import system_actor
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def who(about: UUID, data: Path | None, *, as_json: bool) -> None:
                 return await looks(reads, OPERATOR, about)
 
         found = asyncio.run(read())
+        if not found and not log.histories((about,)):
+            raise NotFound(f"No events found for {about}")
         names = names_in((), {one for look in found for one in (look.actor_id, look.key_id) if one}, log)
     lines = [
         LookAt(

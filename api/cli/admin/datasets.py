@@ -14,7 +14,7 @@ GRANTS = [grant.value for grant in Grant if grant is not Grant.OWNER]
 
 @group()
 def datasets() -> None:
-    """List datasets, and share them with accounts and teams.
+    """Create and list datasets, and share them with accounts and teams.
 
     A grant includes those before it: viewer reads, analyst uploads and runs models, editor changes images. docs/teams.md explains shares.
     """
@@ -34,6 +34,18 @@ def list_datasets(url: str | None, *, as_json: bool) -> None:
         print_json(found)
     else:
         teams.print_datasets(found)
+
+
+@datasets.command(example="bioscope datasets create micrographs")
+@argument("name", help="Name of the dataset.")
+@API_URL
+def create(name: str, url: str | None) -> None:
+    """Create a dataset that you own, and print its id. Needs the role analyst."""
+    from api.cli.client.sign_in import open_client
+
+    with open_client(url) as client:
+        made = client.create_dataset(name)
+    print_message(f"The dataset has the id {made}.")
 
 
 @datasets.command(example="bioscope datasets shares micrographs")

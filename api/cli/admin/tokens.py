@@ -195,18 +195,20 @@ def _last_use(token: ListedToken) -> str:
 
 
 async def _keys(settings: Settings, log: "PostgresEventStore") -> list[ListedToken]:
-    from application import api_keys, service_accounts
+    from application import accounts, api_keys, service_accounts
     from infrastructure.postgres.key_uses import PostgresKeyUses
     from projections import api_keys as read_model
 
     rows = await _all_rows(settings, read_model.listed, everyone=True)
     states, uses = api_keys.states_of([row.id for row in rows], log), PostgresKeyUses(log.recorder.rows)
     services = service_accounts.states_of({row.owner_id for row in rows if row.owner_kind.value == "service"}, log)
+    people = accounts.states_of({row.owner_id for row in rows if row.owner_kind.value == "user"}, log)
+    names = {service.id: service.name for service in services.values()} | {person.id: person.username for person in people.values()}
     used = uses.of([row.id for row in rows])
     listed = [
         ListedToken(
             id=key.id,
-            owner=services[key.owner_id].name if key.owner_id in services else str(key.owner_id),
+            owner=names.get(key.owner_id) or str(key.owner_id),
             name=key.name,
             scopes=tuple(sorted(key.scopes)),
             dataset_ids=None if key.dataset_ids is None else tuple(sorted(key.dataset_ids)),

@@ -95,18 +95,34 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     show_default=True,
     help="The role.",
 )
+@click.option("--again", is_flag=True, help="Send an open invitation again, with a new link and the role that it has.")
 @DATA
-def invite(email: str, role: str, data: Path | None) -> None:
+def invite(email: str, role: str, data: Path | None, *, again: bool) -> None:
     """Invite a person by mail to create an account.
 
     The link in the mail works once, within 7 days. Without BIOSCOPE_SMTP_URL, the mail is written to the folder `mail` of the data folder.
     """
-    from application.invitations import invite as invite_person
+    from application import invitations
+    from domain.errors import Taken
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
-        invite_person(email=email, role=Role(role), command=operator_command(settings, log), log=log)
-    print_message(f"{printable(email)} is invited with the role {role}: `bioscope mail status` shows whether the mail was sent.")
+        command = operator_command(settings, log)
+        if again:
+            invitations.repeat_to(email, command=command, log=log)
+            done = "is invited again"
+        else:
+            try:
+                invitations.invite(email=email, role=Role(role), command=command, log=log)
+            except Taken as taken:
+                if taken.scope == invitations.SCOPE:
+                    raise Taken("this person is invited already: --again sends another link", scope=taken.scope) from None
+                raise
+            done = f"is invited with the role {role}"
+    if settings.smtp_url:
+        print_message(f"{printable(email)} {done}: `bioscope mail status` shows whether mails wait.")
+    else:
+        print_message(f"{printable(email)} {done}: the mail is written to the folder {settings.mail_path}.")
 
 
 @users.command(example="bioscope users delete colleague@example.org --yes")

@@ -147,6 +147,11 @@ class Client:
         if expected and digest.hexdigest() != expected[1]:
             raise DamagedDownload("the file did not arrive as it is stored: try again")
 
+    def renew(self) -> None:
+        """Refresh an expired access token, before a request that is not repeated. Keys are not refreshed. Raises RequestRefused."""
+        if self.credentials.refresh_token:
+            self.get("/api/users/me")
+
     def create_dataset(self, name: str) -> str:
         return str(self.post("/api/datasets", {"name": name})["id"])
 
@@ -189,7 +194,7 @@ class Client:
 
     def add_model(self, filename: str, file: BinaryIO, *, sent: Callable[[int], object] = lambda _: None) -> str:
         """Upload a model package, a zip archive; return the id of its check. Raises RequestRefused."""
-        self.get("/api/users/me")  # so that an expired token is refreshed before the upload
+        self.renew()
         content = UploadedFile(file, sent)
         headers = {"Content-Type": "application/zip", "Content-Length": str(content.size)}
         answer = self.call("POST", "/api/models", params={"filename": filename}, content=content, headers=headers)

@@ -68,7 +68,7 @@ def _newest(client: Client) -> dict[str, Any]:
 
 def export(client: Client, query: Mapping[str, Any], export_format: str) -> Iterator[bytes]:
     """The file, piece by piece. Raises RequestRefused."""
-    client.get("/api/users/me")  # so that an expired token is refreshed before the download
+    client.renew()
     return client.download(f"{RESULTS}/export", format=export_format, **query)
 
 
