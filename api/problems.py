@@ -1,6 +1,7 @@
 """Converts errors to problems (RFC 9457). One table maps codes to statuses. Internal details are never shown."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -94,9 +95,13 @@ class ProtocolError(msgspec.Struct, frozen=True):
 
 
 class Malformed(DomainError):
-    """The body cannot be parsed."""
+    """The body cannot be parsed. `errors` name the fields that cause it, where they are known."""
 
     code = "malformed"
+
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
 
 
 class BodyTooLarge(DomainError):
@@ -147,7 +152,7 @@ def problem(
 def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[str, str]]:
     """The problem of an error, and the headers of its response."""
     status = STATUS.get(error.code, 400)
-    errors = [dict(error_field) for error_field in error.errors] if isinstance(error, Invalid) else []
+    errors = [dict(error_field) for error_field in error.errors] if isinstance(error, Invalid | Malformed) else []
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
