@@ -72,6 +72,7 @@ TITLES = {
     503: ("unavailable", "Unavailable"),
 }
 FIELD = re.compile(r"(?:unknown|required) field `([^`]+)`")
+ANY_KEY = "[...]"  # of a mapping, in paths of msgspec
 JSON_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
@@ -195,7 +196,7 @@ def _field_error(item: dict[str, Any], handler: BaseRouteHandler) -> FieldError:
     json_path = JSON_PATH.search(message)
     field = FIELD.search(message)
     key = str(item.get("key") or "")
-    path = [part for part in (json_path[1].split(".") if json_path else key.split(".")) if part and part != "data"]
+    path = [part for part in (json_path[1].replace(ANY_KEY, "").split(".") if json_path else key.split(".")) if part and part != "data"]
     if field and (not path or path[-1] != field[1]):
         path.append(field[1])
     source = str(getattr(item.get("source"), "value", item.get("source")) or "body")

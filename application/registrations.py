@@ -22,7 +22,7 @@ from application.ports import (
     Secret,
     UniqueClaim,
 )
-from domain import registration, session, user
+from domain import registration, session, user, values
 from domain.errors import ConcurrencyConflict, Forbidden, InvalidLink, NotFound, Taken, Unavailable
 from domain.links import LinkPurpose
 from domain.registration import Registration, RegistrationCompleted
@@ -95,8 +95,11 @@ def load_registration(log: EventStore, registration_id: UUID) -> Registration:
 
 
 def request_verification(*, email: str, command: Command, log: EventStore) -> None:
-    """Send the mail of the newest registration of `email` again. Its link replaces the earlier ones. Without one, nothing happens."""
-    found = find(email, log)
+    """Send the mail of the newest registration of `email` again. Its link replaces the earlier ones. Without one, nothing happens.
+
+    Raises Invalid if `email` is no address.
+    """
+    found = find(values.email(email), log)
     if found is None:
         return
     execute(

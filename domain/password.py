@@ -1,6 +1,6 @@
 """The rule for new passwords, after NIST SP 800-63B-4: long, and neither a sequence, nor repeated, nor the person's or service's name.
 
-Any characters but control characters are allowed, and no kinds of characters are required. Lists of known passwords are not part of this module.
+No kinds of characters are required, and none but control characters are refused. Lists of known passwords are not part of this module.
 """
 
 import re

@@ -26,8 +26,6 @@ FORM = "application/x-www-form-urlencoded"
 MAX_JSON_BYTES = 1024**2
 MAX_FORM_BYTES = 64 * 1024
 MAX_DEPTH = 64
-NUL: Final = "must not contain the character NUL"
-HALF_CHARACTER: Final = "must be valid Unicode text, without lone surrogates or the character NUL"
 UTF_8: Final = frozenset({b"", b"utf-8", b"utf8"})
 
 CHARSET: Final = re.compile(rb";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
@@ -130,17 +128,19 @@ def check_json(content_type: bytes, body: bytes) -> None:
     try:
         msgspec.json.decode(body)  # refuses lone surrogates, and NUL unless it is escaped
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _unstorable(body, HALF_CHARACTER) or Malformed("The body is not valid JSON in UTF-8") from None
+        raise unstorable(body, "The body is not valid JSON in UTF-8") from None
     if b"\\u0000" in body and ESCAPED_NUL.search(body):
-        raise _unstorable(body, NUL) or Malformed(f"Text {NUL}")
+        raise unstorable(body, "Text must not contain the character NUL")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise Malformed(f"The JSON is nested more than {MAX_DEPTH} deep")
 
 
-def _unstorable(body: bytes, message: str) -> Malformed | None:
-    """The error that names the field whose text cannot be stored, if it is found."""
-    path = place_of_unstorable(body)
-    return Malformed(f"{'.'.join(path)} {message}", errors=[{"loc": ["body", *path], "msg": message}]) if path else None
+def unstorable(body: bytes, otherwise: str) -> Malformed:
+    """The error of a body with a value that cannot be stored. It names the field, if that is found."""
+    place = place_of_unstorable(body)
+    if place is None:
+        return Malformed(otherwise)
+    return Malformed(f"{'.'.join(place.path)} {place.message}", errors=[{"loc": ["body", *place.path], "msg": place.message}])
 
 
 def _media_type(content_type: bytes) -> str:

@@ -23,7 +23,7 @@ NUMBERS = {
     "beyond all floats": 10**400,
     "NaN": float("nan"),
     "infinity": float("inf"),
-    "a text": MARK,
+    "a text": f"<{MARK}>",
 }
 DATES = {
     "year 0": "0000-01-01T00:00:00Z",
@@ -99,8 +99,8 @@ def replaced(body: Any, path: tuple[str | int, ...], value: Any) -> Any:
 
 
 def is_date(value: Any) -> bool:
-    """Whether a value is a moment that can be represented in UTC."""
+    """Whether a value is one of DATES that exists."""
     try:
-        return msgspec.convert(value, datetime).astimezone() is not None
-    except (msgspec.ValidationError, OverflowError):
+        return value in DATES.values() and bool(msgspec.convert(value, datetime))
+    except msgspec.ValidationError:
         return False
