@@ -81,6 +81,8 @@ class Attack(Story):
             if "example" in content:
                 example = self.replaced(content["example"])
                 for field in hostile_values.fields(resolved(content["schema"]), example):
+                    if field.path == ("file",):
+                        continue  # an image; tests/images has hostile ones
                     for kind, value in field.values().items():
                         yield "body", field, kind, value, {"url": url} | sent(media_type, example, field, value)
 
@@ -97,7 +99,7 @@ class Attack(Story):
             return "" if is_allowed(field, value) else "accepted"
         if place == "path" and answer.status_code in NAMELESS:
             return ""
-        return "" if any(str(part) in answer.text for part in field.path if part) else "not named"
+        return "" if any(str(part) in answer.text.lower() for part in field.path if part) else "not named"
 
 
 def is_allowed(field, value):
@@ -127,7 +129,8 @@ async def test_a_hostile_value_is_refused_by_name_and_not_echoed(api, capsys):
         if operation not in ending:
             await attack.tell(*operation)
     await attack.another_job()
-    for operation in reversed(sorted(ending, key=lambda one: one[2]["operationId"].startswith("sessionsEnd"))):
+    ending.sort(key=lambda one: one[2]["operationId"].startswith("sessionsEnd"))
+    for operation in reversed(ending):
         await attack.tell(*operation)
     assert not attack.wrong, "\n".join([f"{len(attack.wrong)} of {attack.sent}:", *attack.wrong])
     assert len(attack.fields) > 300
