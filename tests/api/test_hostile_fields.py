@@ -1,22 +1,33 @@
 """Every text, number and date of every operation, found in the OpenAPI document: a hostile value is refused by name, and not echoed."""
 
 import json
+from importlib import import_module
+from itertools import product
+from pkgutil import iter_modules
 from urllib.parse import quote, urlencode
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from api import pages
+from api.pages.forms import Field as Input
+from api.pages.forms import FormPage
+from tests.api.conftest import PASSWORD
 from tests.api.declared import find, operations, parameters_of
 from tests.api.http_calls import PICTURE
 from tests.api.test_examples import ENDLESS, LAST, Story
+from tests.api.test_pages_for_people import signed_in
 from tests.rigs import hostile_values
 from tests.rigs.hostile_values import MARK, MEGABYTE, Field
+from tests.rigs.html import Parsed
+from tests.rigs.links import Links
 from tests.twins.predictor import MemoryPredictor
 
 pytestmark = pytest.mark.anyio
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+TOKEN = Input("token", "", "")
 TOO_LARGE = {413, 414}
 NAMELESS = {401, 403, 404}  # a path names nothing, and a credential is not said to be wrong in a certain way
 COMPARED = {"token", "refresh_token", "current_password"}  # with what is stored; they are neither stored nor shown
@@ -155,3 +166,31 @@ async def test_a_hostile_header_is_refused_or_ignored(api, name):
             assert MARK not in answer.text
             assert MARK not in str(answer.headers)
             assert "x-injected" not in answer.headers
+
+
+def form_pages():
+    modules = (import_module(f"api.pages.{one.name}") for one in iter_modules(pages.__path__))
+    return {page.path: page for module in modules for page in vars(module).values() if isinstance(page, FormPage)}
+
+
+async def test_a_hostile_value_in_a_form_of_a_page_is_refused_by_name(api):
+    api = api.with_options(equal_answer_seconds=0)
+    http, links, found = await signed_in(api), Links(api.services), 0
+    tokens = {
+        "/account/invitation": links.of_invitation("jean@example.org"),
+        "/account/reset": links.of_reset(api.account()),
+        "/account/verify": links.of_registration("barbara@example.org", password=PASSWORD),
+    }
+    for page in form_pages().values():
+        fields = {field.name: "Ada" for field in page.fields} | {"token": tokens.get(page.path, "")}
+        for field, (kind, value) in product((*page.fields, TOKEN), hostile_values.TEXTS.items()):
+            content = urlencode({name: one.encode(errors="surrogatepass") for name, one in (fields | {field.name: value}).items()})
+            answer = await http.post(page.path, content=content, headers=FORM)
+            found += 1
+            assert 300 <= answer.status_code < 500, (page.path, field.name, kind, answer.status_code)
+            if field is TOKEN or answer.status_code in {303, 413} or page.path == "/setup":
+                continue  # a link that is none; a page for those who are not signed in; too large; there are accounts
+            assert f"{field.label} must" in Parsed(answer.text).text, (page.path, field.name, kind, answer.text)
+            assert not set(answer.text) & set("\0\r\ud800"), (page.path, field.name, kind)
+            assert field.kind != "password" or MARK not in answer.text, (page.path, field.name, kind)
+    assert found > 100
