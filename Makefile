@@ -10,7 +10,7 @@ define make_environment
 endef
 
 .PHONY: help setup hooks demo lint types imports gates test coverage test-fast test-pythons s3-server test-release wheel image documents
-.PHONY: limits schema events commands scaling encodings simulate chaos overload sweep bench train evaluate lock
+.PHONY: limits schema events commands scaling encodings fuzz simulate chaos overload sweep bench train evaluate lock
 
 help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -114,6 +114,11 @@ events: setup  ## Write docs/event-types.md, and the table in docs/events.md, fr
 
 commands: setup  ## Write docs/commands.md from the command line
 	@$(BIN)/python -m scripts.commands
+
+CASES ?= 10000
+
+fuzz: setup  ## Send CASES requests that Schemathesis generates, as every role, with each of three seeds; SEED=n repeats one
+	@for seed in $(or $(SEED),1 2 3); do CASES=$(CASES) SEED=$$seed $(BIN)/pytest tests/api/test_generated_requests.py || exit; done
 
 overload: setup  ## Test the API at four times its capacity, with anonymous and slow clients, and with SIGTERM under load
 	@$(BIN)/python -m tests.overload

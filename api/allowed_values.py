@@ -8,8 +8,10 @@ from litestar.handlers import BaseRouteHandler
 from litestar.typing import FieldDefinition
 from msgspec import inspect
 
+from domain.values import repeatable
+
 NOT_ALLOWED: Final = re.compile(r"Invalid enum value (.+)", re.DOTALL)
-MAX_SHOWN: Final = 60
+STEP: Final = re.compile(r"\[\d+\]|[^\[]+")  # of "scopes[0]"
 
 
 def parameter_of(handler: BaseRouteHandler, name: str) -> FieldDefinition | None:
@@ -26,14 +28,17 @@ def public_name(parameter: FieldDefinition | None, name: str) -> str:
 def sentence(message: str, parameter: FieldDefinition | None, path: Sequence[str] = ()) -> str:
     """`message` of msgspec, or if it says that a value is none of the allowed ones, a sentence with those.
 
-    `path` leads to the field from the parameter, which is the body.
+    `path` leads to the field from the parameter, which is the body. A value is repeated if it is a short word.
     """
     refused = NOT_ALLOWED.fullmatch(message)
-    allowed = tuple(_allowed(inspect.type_info(parameter.annotation), path)) if refused and parameter is not None else ()
-    if not refused or not allowed:
+    steps = [step for part in path for step in STEP.findall(part)]
+    allowed = tuple(_allowed(inspect.type_info(parameter.annotation), steps)) if refused and parameter is not None else ()
+    if not refused:
         return message
-    shown = refused[1] if len(refused[1]) <= MAX_SHOWN else f"{refused[1][:MAX_SHOWN]}…"
-    return f"must be {' or '.join(filter(None, (', '.join(allowed[:-1]), allowed[-1])))}, not {shown}"
+    if not allowed:
+        return "is none of the allowed values"
+    word = repeatable(refused[1][1:-1])
+    return f"must be {' or '.join(filter(None, (', '.join(allowed[:-1]), allowed[-1])))}{f', not {word!r}' if word else ''}"
 
 
 def _allowed(kind: inspect.Type, path: Sequence[str]) -> Iterator[str]:
@@ -44,6 +49,8 @@ def _allowed(kind: inspect.Type, path: Sequence[str]) -> Iterator[str]:
         case inspect.UnionType():
             for one in sorted(kind.types, key=lambda one: not isinstance(one, inspect.EnumType)):
                 yield from _allowed(one, path)
+        case inspect.CollectionType() if path and path[0].startswith("["):
+            yield from _allowed(kind.item_type, path[1:])
         case inspect.StructType() if path:
             for field in kind.fields:
                 if field.encode_name == path[0]:

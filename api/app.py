@@ -27,7 +27,7 @@ from api.options import WebOptions
 from api.pages.problems import unknown_page
 from api.pages.routes import pages as pages_for_people
 from api.problems import HANDLERS, on_http_error
-from api.request import RequestContext, reject_unsupported_as_of
+from api.request import RequestContext, reject_unprintable_address, reject_unsupported_as_of
 from api.routes import ROUTES
 from api.wait_slots import WaitSlots
 from application.authentication import IdentityCache
@@ -66,7 +66,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     app = Litestar(
         route_handlers=[*ROUTES, *pages.PAGES, pages_for_people(options)],
         dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
-        guards=[reject_unsupported_as_of],
+        guards=[reject_unprintable_address, reject_unsupported_as_of],
         middleware=[
             DefineMiddleware(Authentication, services=services, options=options, identities=identities),
             DefineMiddleware(BodyLimits, options=options),

@@ -1,6 +1,7 @@
 """Converts errors to problems (RFC 9457). One table maps codes to statuses. Internal details are never shown."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -71,6 +72,7 @@ TITLES = {
     503: ("unavailable", "Unavailable"),
 }
 FIELD = re.compile(r"(?:unknown|required) field `([^`]+)`")
+ANY_KEY = "[...]"  # of a mapping, in paths of msgspec
 JSON_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
@@ -94,9 +96,13 @@ class ProtocolError(msgspec.Struct, frozen=True):
 
 
 class Malformed(DomainError):
-    """The body cannot be parsed."""
+    """The body cannot be parsed. `errors` name the fields that cause it, where they are known."""
 
     code = "malformed"
+
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
 
 
 class BodyTooLarge(DomainError):
@@ -147,7 +153,7 @@ def problem(
 def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[str, str]]:
     """The problem of an error, and the headers of its response."""
     status = STATUS.get(error.code, 400)
-    errors = [dict(error_field) for error_field in error.errors] if isinstance(error, Invalid) else []
+    errors = [dict(error_field) for error_field in error.errors] if isinstance(error, Invalid | Malformed) else []
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -190,7 +196,7 @@ def _field_error(item: dict[str, Any], handler: BaseRouteHandler) -> FieldError:
     json_path = JSON_PATH.search(message)
     field = FIELD.search(message)
     key = str(item.get("key") or "")
-    path = [part for part in (json_path[1].split(".") if json_path else key.split(".")) if part and part != "data"]
+    path = [part for part in (json_path[1].replace(ANY_KEY, "").split(".") if json_path else key.split(".")) if part and part != "data"]
     if field and (not path or path[-1] != field[1]):
         path.append(field[1])
     source = str(getattr(item.get("source"), "value", item.get("source")) or "body")

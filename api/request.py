@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
@@ -19,6 +19,7 @@ from api.access_notes import note_row
 from api.clock import utc_now
 from api.middleware.authentication import bearer
 from api.middleware.client_address import peer_of
+from api.middleware.unstorable_text import is_printable, unprintable_parameter
 from api.options import WebOptions
 from api.problems import AsOfNotAvailable
 from application.authentication import CACHE_SECONDS, Identity, IdentityCache, read_credential
@@ -27,7 +28,7 @@ from application.limits.connection_slots import network_of
 from application.ports import Command
 from application.services import QueryDatabase, Services
 from domain.access import Actor
-from domain.errors import Invalid, Unavailable
+from domain.errors import Invalid, NotFound, Unavailable
 from projections.pagination import MAX_PAGE, Page
 
 P = ParamSpec("P")
@@ -240,6 +241,17 @@ def reject_unsupported_as_of(connection: ASGIConnection[Any, Any, Any, Any], han
     """Refuse `as_of` on a route that does not support it, instead of showing the present as the past. Raises AsOfNotAvailable."""
     if "as_of" in connection.query_params and "as_of" not in handler.parsed_fn_signature.parameters:
         raise AsOfNotAvailable
+
+
+def reject_unprintable_address(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Refuse control characters and invalid UTF-8 in the address. Raises NotFound if they are in the path, Invalid in the query."""
+    scope = connection.scope
+    if not is_printable(scope.get("raw_path") or quote(scope["path"]).encode()):
+        raise NotFound("Not Found")
+    name = unprintable_parameter(scope["query_string"])
+    if name is not None:
+        message = "must be text in UTF-8 without control characters"
+        raise Invalid(f"{name or 'The query'} {message}", errors=[{"loc": ["query", *filter(None, [name])], "msg": message}])
 
 
 def sent_fields(data: msgspec.Struct) -> dict[str, Any]:

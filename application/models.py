@@ -29,7 +29,7 @@ from domain.model import (
     Version,
     require_promoter,
 )
-from domain.values import MAX_LABEL, invalid, model_id, text
+from domain.values import MAX_LABEL, invalid, model_id, named, text
 
 MAX_CHANGES = 200
 MAX_VERSION_BYTES = 200 * 1024  # with its manifest, as JSON: an event has at most 256 KiB
@@ -184,7 +184,7 @@ def remove_promoter_team(*, name: str, team_id: UUID, expected: int | None = Non
 
 def load_model(name: str, *, log: EventStore) -> Model:
     """The model, also a retired one. Raises NotFound."""
-    return load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda _: False)
+    return load_existing(log, model_id(name), model.evolve, what=named("Model", name), closed=lambda _: False)
 
 
 def history(name: str, *, after: int = 0, maximum: int = MAX_CHANGES, actor: Actor, log: EventStore) -> list[ModelChange]:
@@ -193,7 +193,7 @@ def history(name: str, *, after: int = 0, maximum: int = MAX_CHANGES, actor: Act
     stream = model_id(name)
     recorded = log.touching(stream, (), after=after, maximum=maximum)
     if not recorded and log.event(stream, 1) is None:
-        raise NotFound(f"Model {name} not found")
+        raise NotFound(f"{named('Model', name)} not found")
     log.prefetch(recorded)
     return [_change_of(one.position, log.decode(one)) for one in recorded]
 

@@ -9,7 +9,7 @@ from application.commands import CommandResult, execute, new_id
 from application.mail_links import read_link
 from application.passwords import hash_to_resemble, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, RefreshTokens
-from domain import session, user
+from domain import session, user, values
 from domain.access import Role, require_role
 from domain.errors import Conflict, InvalidLink, NotFound
 from domain.links import LinkPurpose, require_open
@@ -19,10 +19,10 @@ from domain.user import PasswordResetRequested, User
 def request(*, email: str, command: Command, log: EventStore) -> None:
     """Send a mail with a link to the owner of the account. For an unknown address, or an account that may not sign in, nothing happens.
 
-    Raises UpgradeUnderWay, for any address.
+    Raises UpgradeUnderWay, for any address, and Invalid if `email` is no address.
     """
     log.require_writable(PasswordResetRequested)
-    account = accounts.find(email, log)
+    account = accounts.find(values.email(email), log)
     if account is not None:
         _request(account.id, command, log)
 

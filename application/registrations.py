@@ -29,7 +29,7 @@ from application.ports import (
     Secret,
     UniqueClaim,
 )
-from domain import registration, session, user
+from domain import registration, session, user, values
 from domain.errors import ConcurrencyConflict, Forbidden, InvalidLink, NotFound, Taken, Unavailable
 from domain.links import LinkPurpose
 from domain.registration import Registration, RegistrationCompleted, VerificationRequested
@@ -107,10 +107,10 @@ def load_registration(log: EventStore, registration_id: UUID) -> Registration:
 def request_verification(*, email: str, command: Command, log: EventStore) -> None:
     """Send the mail of the newest registration of `email` again. Its link replaces the earlier ones. Without one, nothing happens.
 
-    Raises UpgradeUnderWay, for any address.
+    Raises UpgradeUnderWay, for any address, and Invalid if `email` is no address.
     """
     log.require_writable(VerificationRequested)
-    found = find(email, log)
+    found = find(values.email(email), log)
     if found is None:
         return
     execute(

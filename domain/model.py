@@ -328,9 +328,10 @@ def move_alias(model: Model, *, alias: str, number: int, reason: str | None = No
     if not ALIAS.fullmatch(alias):
         raise invalid("alias", "must begin with a letter and have at most 50 of a-z, 0-9, - and _")
     model.numbered(number)
+    reason = _reason(reason)
     if model.aliases.get(alias) == number:
         return []
-    return [ModelAliasMoved(**next_event(model, by=by, at=at), alias=alias, number=number, reason=_reason(reason))]
+    return [ModelAliasMoved(**next_event(model, by=by, at=at), alias=alias, number=number, reason=reason)]
 
 
 def with_alias(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The rule for new passwords, after NIST SP 800-63B-4: long, and neither a sequence, nor repeated, nor the person's or service's name.
 
-Any characters are allowed, and no kinds of characters are required. Lists of known passwords are not part of this module.
+No kinds of characters are required, and none but control characters are refused. Lists of known passwords are not part of this module.
 """
 
 import re
@@ -53,6 +53,8 @@ def check(password: str, *, names: Iterable[str]) -> None:
     if not MIN_PASSWORD_CHARACTERS <= length <= MAX_PASSWORD_CHARACTERS:
         wrong = f"must have {MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters, has {length}"
         raise invalid("password", f"{wrong}. {ADVICE}" if length < MIN_PASSWORD_CHARACTERS else wrong)
+    if any(unicodedata.category(character) == "Cc" for character in password):
+        raise invalid("password", "must not contain control characters, such as line breaks")
     plain = canonical(password)
     if is_sequence(plain):
         raise refused(SEQUENCE)

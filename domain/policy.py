@@ -12,7 +12,7 @@ import msgspec
 
 from domain.errors import Conflict, Invalid
 from domain.events import Event, PrivateText, State, event_meta, next_event
-from domain.values import NAMESPACE, text
+from domain.values import NAMESPACE, named, text
 
 MAX_REASON: Final = 1000
 MAX_SHOWN_LABELS: Final = 50
@@ -110,13 +110,13 @@ def _check_number(path: tuple[str, ...], number: float | None, *, positive: bool
         raise _invalid(path, "must be above 0 and at most 1" if positive else "must lie between 0 and 1")
 
 
-def _check_labels(name: str, named: Mapping[str, float], labels: Collection[str]) -> None:
-    unknown = sorted(set(named) - set(labels))
+def _check_labels(name: str, chosen: Mapping[str, float], labels: Collection[str]) -> None:
+    unknown = sorted(set(chosen) - set(labels))
     if unknown:
         shown = sorted(labels)
         more = f" and {len(shown) - MAX_SHOWN_LABELS} more" if len(shown) > MAX_SHOWN_LABELS else ""
         known = f"Labels: {', '.join(shown[:MAX_SHOWN_LABELS])}{more}" if shown else "There are no labels yet"
-        raise _invalid((name, unknown[0]), f"names a label that does not exist here: {unknown[0]!r}. {known}")
+        raise _invalid((name, unknown[0]), f"names a {named('label', unknown[0])} that does not exist here. {known}")
 
 
 def _invalid(path: tuple[str, ...], message: str) -> Invalid:

@@ -19,6 +19,7 @@ MAX_PATH_LENGTH = 512
 MAX_NAME = 255
 MAX_DESCRIPTION = 4000
 MIN_PASSWORD_CHARACTERS, MAX_PASSWORD_CHARACTERS = 15, 128
+REPEATABLE = re.compile(r"[\w .:+-]{1,60}")
 DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 
 
@@ -92,6 +93,16 @@ def canonical(value: str) -> str:
 
 def invalid(name: str, message: str) -> Invalid:
     return Invalid(f"{name} {message}", errors=[{"loc": ["body", name], "msg": message}])
+
+
+def repeatable(word: str) -> str:
+    """A word of a request as a message may repeat it: empty if it is long, or has signs that a name hardly has."""
+    return word if REPEATABLE.fullmatch(word) else ""
+
+
+def named(noun: str, name: str) -> str:
+    """A thing in a message: with its name, if that may be repeated."""
+    return f"{noun} {repeatable(name)}".rstrip()
 
 
 def is_id(value: str) -> bool:

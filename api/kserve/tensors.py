@@ -21,9 +21,12 @@ from api.kserve.messages import (
     RequestedOutput,
     TensorMetadata,
 )
+from api.middleware.body_limits import unstorable
+from api.middleware.unstorable_text import CONTROL
 from api.problems import Malformed
 from application.ports import Prediction
 from domain.errors import Invalid
+from domain.values import named
 
 LENGTH: Final = struct.Struct("<I")  # before each element of a raw BYTES tensor
 NUMBERS: Final = {FP32: "f", FP64: "d"}
@@ -59,11 +62,14 @@ def decode(body: bytes, json_bytes: int | None) -> InferenceRequest:
     if text.count(b",") + text.count(b"[") > MAX_SEPARATORS:
         raise Malformed("The JSON has too many values: send fewer images, as base64")
     try:
-        return DECODER.decode(text)
+        request = DECODER.decode(text)
     except msgspec.ValidationError as error:
         raise Invalid(f"The request is invalid: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Malformed("The body is not valid JSON in UTF-8") from None
+        raise unstorable(text, "The body is not valid JSON in UTF-8") from None
+    if request.id is not None and CONTROL.search(request.id):
+        raise Invalid("The id must not contain control characters")
+    return request
 
 
 def images_of(request: InferenceRequest, raw: bytes, *, maximum: int) -> list[bytes]:
@@ -106,9 +112,9 @@ def selected_outputs(
     for one in wanted:
         if one.name not in known or names.count(one.name) > 1:
             problem = "is named twice" if one.name in known else "does not exist"
-            raise Invalid(f"The output {one.name[:80]!r} {problem}. Outputs: {', '.join(known)}")
+            raise Invalid(f"The {named('output', one.name)} {problem}. Outputs: {', '.join(known)}")
         if set(one.parameters) - {BINARY_DATA} or not isinstance(one.parameters.get(BINARY_DATA, True), bool):
-            raise Invalid(f"An output has one parameter, {BINARY_DATA}: true or false")
+            raise Invalid(f"The parameters of an output are {BINARY_DATA}: true or false")
     return [known[name] for name in names], [bool(one.parameters.get(BINARY_DATA, is_binary)) for one in wanted]
 
 

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
+from api.middleware.unstorable_text import place_of_unstorable
 from api.options import WebOptions
 from api.problems import BodyTooLarge, Malformed, TooSlow, UnsupportedMediaType
 from application.limits.connection_slots import ConnectionSlots, network_of
@@ -127,11 +128,19 @@ def check_json(content_type: bytes, body: bytes) -> None:
     try:
         msgspec.json.decode(body)  # refuses lone surrogates, and NUL unless it is escaped
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Malformed("The body is not valid JSON in UTF-8") from None
+        raise unstorable(body, "The body is not valid JSON in UTF-8") from None
     if b"\\u0000" in body and ESCAPED_NUL.search(body):
-        raise Malformed("Text must not contain the character NUL")
+        raise unstorable(body, "Text must not contain the character NUL")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise Malformed(f"The JSON is nested more than {MAX_DEPTH} deep")
+
+
+def unstorable(body: bytes, otherwise: str) -> Malformed:
+    """The error of a body with a value that cannot be stored. It names the field, if that is found."""
+    place = place_of_unstorable(body)
+    if place is None:
+        return Malformed(otherwise)
+    return Malformed(f"{'.'.join(place.path)} {place.message}", errors=[{"loc": ["body", *place.path], "msg": place.message}])
 
 
 def _media_type(content_type: bytes) -> str:

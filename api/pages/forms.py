@@ -1,5 +1,6 @@
 """Pages with a form: what it asks for, and how it is shown again after an error, with the typed values except passwords."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
@@ -12,10 +13,11 @@ from api.pages.visits import SignedOut, require_own_form
 from api.problems import STATUS, Malformed
 from api.request import RequestContext
 from domain.errors import DomainError, Invalid, InvalidLink, Taken
-from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS
+from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, printable
 
 MAX_FIELDS: Final = 32
 MAX_TOKEN_CHARACTERS: Final = 256
+NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in an input of one line; surrogates are bytes that are not UTF-8
 PASSWORD_HINT: Final = (
     f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters. Four or five unrelated words make a good password."
 )
@@ -114,13 +116,14 @@ async def submitted(
     sent = await sent_values(context)
     values = {field.name: sent.get(field.name, "") for field in page.fields} | {"token": sent.get("token", "")}
     try:
-        require_lengths(page, values)
+        require_plain_texts(page, values)
         return await perform(values)
     except DomainError as error:
         if isinstance(error, InvalidLink | SignedOut):
             raise
         note_error(context.request.scope, error)
-        return shown(context, page, values=values, token=values["token"], address=address, facts=facts, error=error)
+        typed = {name: printable(value) for name, value in values.items()}
+        return shown(context, page, values=typed, token=typed["token"], address=address, facts=facts, error=error)
 
 
 async def sent_values(context: RequestContext) -> Values:
@@ -128,23 +131,26 @@ async def sent_values(context: RequestContext) -> Values:
     require_own_form(context)
     try:
         text = (await context.request.body()).decode("ascii")
-        return dict(parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_FIELDS))
+        return dict(parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="surrogateescape", max_num_fields=MAX_FIELDS))
     except ValueError:
         raise Malformed("The form cannot be read: open the page, and send it again") from None
 
 
-def require_lengths(page: FormPage, values: Values) -> None:
-    """Raises Invalid for empty and overlong values, InvalidLink for an overlong token. Use cases check the rules of the values."""
-    errors = [
-        {"loc": ["body", field.name], "msg": message} for field in page.fields if (message := _length_problem(field, values[field.name]))
-    ]
+def require_plain_texts(page: FormPage, values: Values) -> None:
+    """Raises Invalid for empty and overlong values and those with control characters, InvalidLink for such a token.
+
+    Use cases check the rules of the values.
+    """
+    errors = [{"loc": ["body", field.name], "msg": message} for field in page.fields if (message := _problem(field, values[field.name]))]
     if errors:
         raise Invalid("The form is not complete", errors=errors)  # type: ignore[arg-type]
-    if len(values["token"]) > MAX_TOKEN_CHARACTERS:
+    if len(values["token"]) > MAX_TOKEN_CHARACTERS or NOT_TEXT.search(values["token"]):
         raise InvalidLink
 
 
-def _length_problem(field: Field, value: str) -> str:
+def _problem(field: Field, value: str) -> str:
+    if NOT_TEXT.search(value):
+        return "must not contain control characters"
     if field.is_required and not value.strip():
         return "is missing"
     return f"must have at most {field.maximum} characters" if len(value) > field.maximum else ""

@@ -12,6 +12,7 @@ from application.jobs.topics import EVENTS as TOPIC
 from domain.errors import NotFound
 from domain.events import ERASED, SEALED_PREFIX, SEALED_V1_PREFIX, Event, private_fields
 from domain.registry import EVENTS, NOUN_OF
+from domain.values import named
 
 COLUMNS: Final = ("originator_id", "originator_version")  # sent beside the data, not in it
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -188,5 +189,5 @@ def _field_schema(kind: type[Event], name: str, described: dict[str, Any], *, se
 
 def _registered(kind: str) -> type[Event]:
     if kind not in EVENTS:
-        raise NotFound(f"There is no event type {kind}")
+        raise NotFound(f"There is no {named('event type', kind)}")
     return EVENTS[kind]

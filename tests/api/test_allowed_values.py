@@ -15,7 +15,9 @@ HOME = "74e02ed7-defc-5b5f-96eb-de056419e140"
         ({"priority": "urgent"}, ["priority"], "must be low, normal or high, not 'urgent'"),
         ({"filter": {"verdict": "good"}}, ["filter", "verdict"], "must be clear, needs_review or out_of_domain, not 'good'"),
         ({"planes": {"z": "first"}}, ["planes", "z"], "must be max, mean or a whole number, not 'first'"),
-        ({"priority": "x" * 1000}, ["priority"], f"must be low, normal or high, not '{'x' * 59}…"),
+        ({"priority": "x" * 1000}, ["priority"], "must be low, normal or high"),
+        ({"priority": "<b>"}, ["priority"], "must be low, normal or high"),
+        ({"planes": {"c": [{}]}}, ["planes", "c[0]"], "Expected `int`, got `object`"),
     ],
 )
 async def test_a_field_of_a_body_lists_its_values(api, body, path, message):

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.middleware.body_limits import MAX_DEPTH, check_json
+from api.middleware.unstorable_text import MAX_SEARCHED_BYTES
 from api.problems import Malformed, UnsupportedMediaType
 
 JSON = b"application/json"
@@ -102,3 +103,30 @@ def _seconds(act):
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
+
+
+NAMES = st.sampled_from(["name", "rules", "label_at"])
+UNSTORABLE = st.sampled_from(["a\0b", "\ud800", float("nan"), float("-inf")])
+FINE = st.sampled_from(["\\u0000", "é", 1, None, [], {}])
+
+
+@given(st.lists(NAMES | st.just(0), min_size=1, max_size=5), UNSTORABLE, FINE, st.booleans())
+def test_a_value_that_cannot_be_stored_is_refused_by_its_place(path, value, fine, ascii_only):
+    body = value
+    for part in reversed(["field", *path]):
+        body = [body, fine] if part == 0 else {"other": fine, part: body}
+    with pytest.raises(Malformed) as refused:
+        check_json(JSON, json.dumps(body, ensure_ascii=ascii_only).encode(errors="surrogatepass"))
+    assert refused.value.errors[0]["loc"] == ["body", "field", *map(str, path)]
+    assert refused.value.detail.startswith(".".join(["field", *map(str, path)]))
+
+
+def test_a_name_that_is_none_of_a_field_is_not_repeated():
+    with pytest.raises(Malformed) as refused:
+        check_json(JSON, b'{"labels": {"<script>": {"x": "\\u0000"}}}')
+    assert refused.value.errors[0]["loc"] == ["body", "labels", "x"]
+
+
+def test_the_place_is_not_searched_in_large_bodies():
+    with pytest.raises(Malformed, match=r"^Text must not contain the character NUL$"):
+        check_json(JSON, b'{"name": "\\u0000' + b"x" * MAX_SEARCHED_BYTES + b'"}')

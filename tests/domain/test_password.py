@@ -155,3 +155,10 @@ def test_any_text_is_accepted_or_refused_with_advice_and_never_repeated(text):
 @given(st.text(min_size=15, max_size=128), st.lists(st.text(max_size=60), max_size=6))
 def test_more_names_never_allow_more(text, names):
     assert refused(text, names=()) is None or refused(text, names=names) is not None
+
+
+@given(st.sampled_from("\0\t\n\r\x1b\x7f\x85"), st.integers(0, 20))
+def test_control_characters_are_refused(sign, place):
+    phrase = "acorn badge cactus dune"
+    assert refused(phrase) is None
+    assert "control characters" in refused(phrase[:place] + sign + phrase[place:])
