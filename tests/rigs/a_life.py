@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,7 +35,9 @@ SECOND_PASSWORD = "marble harbour kettle 7"
 MICROGRAPHS = Path(__file__).parents[2] / "examples" / "micrographs"
 BIOSCOPE = Path(sys.executable).parent / "bioscope"
 EFFECTIVE_WITHIN = 10.0
+CHANGES_EVERY = 0.5  # seconds, since changes of one dataset are limited
 MAIL_WITHIN = 30.0
+RECORDED_WITHIN = 1.0
 
 
 class Life:
@@ -49,9 +52,16 @@ class Life:
         self.visitors, self.url = visitors, settings.base_url
         self.visitor, self.earlier_visitor = visitors(), None
         self._told = 0
+        self._opened = ExitStack()
         self.person: Client | None = None
-        self.id = self.session = self.own = self.foreign = self.key = self.key_id = self.image = ""
+        self.id = self.own = self.foreign = self.key = self.image = ""
         self._socket = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._opened.close()
 
     # ---- the steps ----
     def is_invited(self):
@@ -64,14 +74,14 @@ class Life:
         self.tell("The person opens the link, chooses a password, and signs in.")
         link = self._link_of_mail(1)
         self.visitor.open(link)
-        assert f"E-mail address {ADDRESS}" in self.visitor.text, self.visitor.text
+        assert ADDRESS in self.visitor.text, self.visitor.text
         self.visitor.send("Create the account", username="anna", first_name="Anna", last_name="Kowalska", password=FIRST_PASSWORD)
         assert "Your account is ready" in self.visitor.text, self.visitor.text
         self.visitor.open(link)
         assert "This invitation is invalid, was used already, or has expired" in self.visitor.text, self.visitor.text
         self._sign_in_on_the_page(FIRST_PASSWORD)
         assert "Anna Kowalska" in self.visitor.text, self.visitor.text
-        self.person = Client.sign_in(self.url, ADDRESS, FIRST_PASSWORD)
+        self.person = self._opened.enter_context(Client.sign_in(self.url, ADDRESS, FIRST_PASSWORD))
         self.id = self.person.get("/api/users/me")["id"]
 
     def uploads_with_a_key_from_another_machine(self):
@@ -79,8 +89,7 @@ class Life:
         self.own = self.person.create_dataset("Blood smears")
         self.foreign = self.admin.create_dataset("Biopsies")
         wanted = {"name": "microscope 3", "scopes": ["images:write"], "dataset_ids": [self.own], "days": 30}
-        issued = self.person.post("/api/keys", wanted)
-        self.key, self.key_id = issued["key"], issued["id"]
+        self.key = self.person.post("/api/keys", wanted)["key"]
         done = self._upload_elsewhere(self.own)
         assert done.returncode == 0, done.stderr
         self.image = done.stdout.split()[0]
@@ -208,7 +217,7 @@ class Life:
     def _connection(self):
         """The connection that the person opened, and that stays open."""
         if self._socket is None:
-            self._socket = connect(f"ws://{urlsplit(self.url).netloc}/api/ws", compression=None)
+            self._socket = self._opened.enter_context(connect(f"ws://{urlsplit(self.url).netloc}/api/ws", compression=None))
             self._socket.send(json.dumps({"type": "auth", "token": self.person.credentials.access_token}))
             assert self._received()["type"] == "authenticated"
             self._socket.send(json.dumps({"type": "subscribe"}))
@@ -227,6 +236,7 @@ class Life:
     def _sees_foreign_changes(self, *, connection):
         """Change a dataset of somebody else, then the person's own; whether the connection tells both."""
         assert connection is self._socket
+        time.sleep(CHANGES_EVERY)
         for dataset in (self.foreign, self.own):
             self.admin.call("PATCH", f"/api/datasets/{dataset}", json={"description": os.urandom(8).hex()})
         heard = self._received_until(lambda message: message["type"] == "event" and message["dataset"] == self.own)
@@ -274,7 +284,7 @@ def life(settings, mails, folder, *, in_chromium, tell):
             return ChromiumVisitor(stack.enter_context(chromium.page())) if chromium else stack.enter_context(FormVisitor())
 
         admin = stack.enter_context(Client.sign_in(settings.base_url, ADMIN, PASSWORD))
-        yield Life(settings, mails, visitor, admin, folder, tell=tell)
+        yield stack.enter_context(Life(settings, mails, visitor, admin, folder, tell=tell))
 
 
 def main():
@@ -286,8 +296,10 @@ def main():
         story.new_sentences()
         for step in STEPS:
             step(story)
+            time.sleep(RECORDED_WITHIN)
             print(*(f"    {sentence}" for sentence in story.new_sentences()), sep="\n")
-        print(*story.command("audit", "log", "--actor", story.id), *story.command("audit", "who", story.image), sep="\n")
+        print("The command line says who looked at the image.")
+        print(*(f"    {one['name']} looked {one['times']} times" for one in story.command("audit", "who", story.image)), sep="\n")
 
 
 if __name__ == "__main__":
