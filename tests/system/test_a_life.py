@@ -69,19 +69,27 @@ def without_repeats(sentences):
 
 def recorded(story, expected, **query):
     """The sentences of the audit, once the last of `expected` is recorded."""
-    return without_repeats(wait_until(lambda: expected[-1] in (found := story.sentences(**query)) and found, within=20))
+
+    def complete():
+        found = story.sentences(**query)
+        return found if expected[-1] in found else None
+
+    return without_repeats(wait_until(complete, within=20, explain=lambda: "\n".join(story.sentences(**query))))
 
 
 def test_the_audit_tells_what_the_person_did(story):
-    assert recorded(story, OF_THE_PERSON, actor=story.id) == OF_THE_PERSON
+    found = recorded(story, OF_THE_PERSON, actor=story.id)
+    assert found == OF_THE_PERSON, "\n".join(found)
 
 
 def test_the_audit_tells_what_happened_to_the_account(story):
-    assert recorded(story, ABOUT_THE_ACCOUNT, object=story.id) == ABOUT_THE_ACCOUNT
+    found = recorded(story, ABOUT_THE_ACCOUNT, object=story.id)
+    assert found == ABOUT_THE_ACCOUNT, "\n".join(found)
 
 
 def test_the_audit_tells_what_happened_to_the_image(story):
-    assert recorded(story, ABOUT_THE_IMAGE, object=story.image) == ABOUT_THE_IMAGE
+    found = recorded(story, ABOUT_THE_IMAGE, object=story.image)
+    assert found == ABOUT_THE_IMAGE, "\n".join(found)
 
 
 def test_the_audit_tells_the_rest(story):
@@ -101,4 +109,7 @@ def test_the_record_is_intact(story):
 
 
 def test_the_mails_are_an_invitation_a_reset_and_a_notice(story):
-    assert [mail["Subject"] for mail in story.mails.received] == []
+    invitation, reset, notice = [mail["Subject"] for mail in story.mails.received]
+    assert invitation == "You are invited to BioScopeAI"
+    assert "password" in reset
+    assert notice == "Your password was changed"
