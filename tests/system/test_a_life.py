@@ -25,12 +25,19 @@ OF_THE_PERSON = [
 ]
 ABOUT_THE_ACCOUNT = [
     "Anna Kowalska registered",
+    "Anna Kowalska accepted an invitation",
+    "Anna Kowalska signed in",
+    "Anna Kowalska issued the key microscope 3: images:write",
     "Ada Byron gave Anna Kowalska the role admin",
     "Ada Byron gave Anna Kowalska the role viewer",
     "Somebody tried to sign in as Anna Kowalska from 127.0.0.1, and was refused",
     "A link to reset the password of Anna Kowalska was requested",
     "Anna Kowalska chose a new password with the link of a mail",
+    "A session of Anna Kowalska ended: password reset",
+    "Somebody used an invalid token of Anna Kowalska from 127.0.0.1",
     "Somebody tried to sign in as Anna Kowalska from 127.0.0.1, and was refused",
+    "Anna Kowalska signed in",
+    "A session of Anna Kowalska ended: account closed",
     "Ada Byron closed the account of Anna Kowalska",
     "Somebody used an invalid token of Anna Kowalska from 127.0.0.1",
 ]
@@ -40,12 +47,10 @@ ABOUT_THE_IMAGE = [
     "Anna Kowalska looked at smear-1.jpg (dataset Blood smears)",
     "Ada Byron looked at smear-1.jpg (dataset Blood smears)",
 ]
-OF_ALL = [
+OF_ALL = {
     "Ada Byron invited a person as researcher",
     "Somebody opened a link that does not work from 127.0.0.1",
-    "A session of Anna Kowalska ended: password reset",
-    "A session of Anna Kowalska ended: account closed",
-]
+}
 
 
 @pytest.fixture(scope="module", params=["chromium", "a browser without scripts"])
@@ -93,7 +98,7 @@ def test_the_audit_tells_what_happened_to_the_image(story):
 
 
 def test_the_audit_tells_the_rest(story):
-    assert set(OF_ALL) <= set(recorded(story, OF_ALL))
+    assert set(story.sentences()) >= OF_ALL
 
 
 def test_the_command_line_tells_the_same(story):
