@@ -7,7 +7,7 @@ import msgspec
 
 from application.history.access_records import AccessKind
 from domain.access import Actor
-from domain.errors import DomainError, UnknownAddress
+from domain.errors import DomainError, NotFound, UnknownAddress
 
 NOTES: Final = "access_notes"  # in the state of a request
 
@@ -15,8 +15,8 @@ NOTES: Final = "access_notes"  # in the state of a request
 class Notes(msgspec.Struct):
     """What is known of a request besides its route: the object that it read, its owner, and the actor of a request without a token.
 
-    `person` is the account that a refused request names. `code` is that of the error. `was_found` is whether a request that was answered
-    404 found the object of its path, and lacked something else.
+    `person` is the account that a refused request names. `code` is that of the error, `missing` the noun and id of what was not found.
+    `was_found` is whether a request that was answered 404 found the object of its path, and lacked something else.
     """
 
     actor: Actor | None = None
@@ -28,6 +28,7 @@ class Notes(msgspec.Struct):
     person: UUID | None = None
     code: str = ""
     was_found: bool = False
+    missing: tuple[str, UUID] | None = None
 
 
 def notes_of(scope: Any) -> Notes:
@@ -49,7 +50,9 @@ def note_row(scope: Any, row: object) -> None:
 
 
 def note_error(scope: Any, error: DomainError) -> None:
-    """Note why a request was refused, and the account that it named."""
+    """Note why a request was refused, and the account or the missing thing that it named."""
     notes = notes_of(scope)
     notes.code, notes.person = error.code, getattr(error, "user_id", None)
     notes.was_found = isinstance(error, UnknownAddress)
+    if isinstance(error, NotFound) and error.object_id is not None:
+        notes.missing = error.noun, error.object_id

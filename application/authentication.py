@@ -45,10 +45,10 @@ def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User | Regist
     """
     found = log.load(session_id, session.evolve)
     if found is None or found.revoked:
-        raise NotAuthenticated("Invalid token")
+        raise NotAuthenticated("Invalid token", user_id=found.user_id if found else None)
     account = signing_in(found.user_id, log)
     if isinstance(account, User) and account.ended(found.started_at):
-        raise NotAuthenticated("Invalid token")
+        raise NotAuthenticated("Invalid token", user_id=account.id)
     return found, account
 
 
@@ -59,7 +59,7 @@ def signing_in(user_id: UUID, log: EventStore) -> User | Registration:
         return account
     pending = log.load(user_id, registration.evolve) if account is None else None
     if pending is None or not pending.is_open:
-        raise NotAuthenticated("User disabled")
+        raise NotAuthenticated("User disabled", user_id=account.id if account else None)
     return pending
 
 

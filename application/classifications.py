@@ -206,7 +206,7 @@ def readable_job(log: EventStore, job_id: UUID, actor: Actor, minimum: Grant) ->
     try:
         datasets.load_dataset(log, found.dataset_id, actor, minimum)
     except NotFound:
-        raise NotFound("Classification not found") from None
+        raise NotFound("Classification not found", noun="classification", object_id=job_id) from None
     return found
 
 

@@ -53,7 +53,7 @@ def load_existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str
     """The state of a stream. Raises NotFound if the stream does not exist, or if `closed` is true for its state."""
     state = log.load(stream, evolve)
     if state is None or closed(state):
-        raise NotFound(f"{what} not found")
+        raise NotFound(f"{what} not found", noun=what.lower().replace(" ", "_"), object_id=stream)
     return state
 
 

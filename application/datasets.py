@@ -17,7 +17,7 @@ from domain.user import UserRegistered
 def load_dataset(log: EventStore, dataset_id: UUID, actor: Actor, minimum: Grant) -> Dataset:
     """The dataset. Raises NotFound if it does not exist, was deleted, or the actor has no grant; Forbidden if the grant is too low."""
     found = load_existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
-    require_grant(grant_of(actor, found, log), minimum, what="Dataset")
+    require_grant(grant_of(actor, found, log), minimum, dataset_id=dataset_id)
     return found
 
 
@@ -61,7 +61,7 @@ def share(
     require_role(command.actor, Role.RESEARCHER)
     load_dataset(log, dataset_id, command.actor, Grant.OWNER)  # before the user, so that nobody else learns which users exist
     if not log.is_open(user_id, begun_by=UserRegistered, closed_by=user.CLOSING):
-        raise NotFound("User not found")
+        raise NotFound("User not found", noun="user", object_id=user_id)
     return execute(
         log,
         command,

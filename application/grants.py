@@ -51,7 +51,7 @@ def load_team(log: EventStore, team_id: UUID, actor: Actor) -> Team:
     """The team. Raises NotFound if it does not exist, was deleted, or the actor is neither a member nor an administrator."""
     found = load_existing(log, team_id, team.evolve, what="Team", closed=lambda it: it.deleted)
     if not (actor.is_admin or actor.is_system or found.has(actor.id) or found.owner_id == actor.id):
-        raise NotFound("Team not found")
+        raise NotFound("Team not found", noun="team", object_id=team_id)
     return found
 
 

@@ -62,7 +62,7 @@ def upload(
     try:
         return create_stream(log, command, [event], guards=(datasets.open_guard(dataset_id),))
     except StreamClosed:
-        raise NotFound("Dataset not found") from None
+        raise NotFound("Dataset not found", noun="dataset", object_id=dataset_id) from None
 
 
 def load_image(log: EventStore, image_id: UUID, command: Command, minimum: Grant) -> Image:
@@ -71,7 +71,7 @@ def load_image(log: EventStore, image_id: UUID, command: Command, minimum: Grant
     try:
         datasets.load_dataset(log, found.dataset_id, command.actor, minimum)
     except NotFound:
-        raise NotFound("Image not found") from None
+        raise NotFound("Image not found", noun="image", object_id=image_id) from None
     return found
 
 
@@ -87,13 +87,13 @@ def load_images(log: EventStore, image_ids: Sequence[UUID], command: Command, mi
         try:
             datasets.load_dataset(log, dataset_id, command.actor, minimum)
         except NotFound:
-            raise NotFound(f"Image {first} not found") from None
+            raise NotFound(f"Image {first} not found", noun="image", object_id=first) from None
     return found
 
 
 def _existing(state: Image | None, image_id: UUID) -> Image:
     if state is None or state.deleted:
-        raise NotFound(f"Image {image_id} not found")
+        raise NotFound(f"Image {image_id} not found", noun="image", object_id=image_id)
     return state
 
 

@@ -150,7 +150,7 @@ class KeyIdentities:
         if found.owner_kind is OwnerKind.USER:
             account = self._log.load(found.owner_id, user.evolve)
             if account is None or not account.may_sign_in:
-                raise refused()
+                raise refused(user_id=found.owner_id)
             return with_key(id=account.id, role=account.role)
         service = self._log.load(found.owner_id, service_account.evolve)
         if service is None or service.deleted:
@@ -209,6 +209,6 @@ class KeyIdentities:
             self._stored_uses.pop(key, None)
 
 
-def refused() -> NotAuthenticated:
+def refused(*, user_id: UUID | None = None) -> NotAuthenticated:
     """One message for every reason, so that nothing is learned from it."""
-    return NotAuthenticated("Invalid key: it is unknown, incomplete, revoked or expired, or its owner may not sign in")
+    return NotAuthenticated("Invalid key: it is unknown, incomplete, revoked or expired, or its owner may not sign in", user_id=user_id)

@@ -146,9 +146,9 @@ def grant_of_scopes(scopes: Collection[str]) -> Grant | None:
     return Grant.VIEWER if READING & set(scopes) else None
 
 
-def require_grant(grant: Grant | None, minimum: Grant, *, what: str) -> None:
-    """Raises NotFound without a grant on the dataset, Forbidden where the grant is lower than `minimum`. `what` names the thing."""
+def require_grant(grant: Grant | None, minimum: Grant, *, dataset_id: UUID) -> None:
+    """Raises NotFound without a grant on the dataset, Forbidden where the grant is lower than `minimum`."""
     if grant is None:
-        raise NotFound(f"{what} not found")
+        raise NotFound("Dataset not found", noun="dataset", object_id=dataset_id)
     if grant.level < minimum.level:
         raise Forbidden(f"This needs the {minimum.value} grant on the dataset; you have {grant.value}")

@@ -39,9 +39,18 @@ def _new_error(kind: type[DomainError], *args: object) -> DomainError:
 
 
 class NotFound(DomainError):
-    """The thing does not exist, or the caller may not see it. Both give the same answer."""
+    """The thing does not exist, or the caller may not see it. Both give the same answer.
+
+    `noun` and `object_id` name it for the trail of access, where they are known.
+    """
 
     code = "not_found"
+
+    def __init__(
+        self, detail: str, *, reason: str = "", retry_after: int | None = None, noun: str = "", object_id: UUID | None = None
+    ) -> None:
+        super().__init__(detail, reason=reason, retry_after=retry_after)
+        self.noun, self.object_id = noun, object_id
 
 
 class UnknownAddress(NotFound):

@@ -136,8 +136,8 @@ def _kind(scope: Any, status: int, actor: Actor | None, notes: Notes) -> AccessK
         return AccessKind.FORBIDDEN
     if status == 404:
         is_visible = notes.was_found or notes.dataset_id is not None or notes.owner_id is not None  # only a part is missing, as a preview
-        is_of_object = bool(scope.get("path_params")) and not route.startswith(BLOB_ROUTE)
-        return AccessKind.NOT_FOUND if actor is not None and is_of_object and not is_visible else None
+        names_object = notes.missing is not None or (bool(scope.get("path_params")) and not route.startswith(BLOB_ROUTE))
+        return AccessKind.NOT_FOUND if actor is not None and names_object and not is_visible else None
     if scope["method"] != "GET" or not (200 <= status < 300 or status == 304):
         return None
     if route.startswith(BLOB_ROUTE):
@@ -162,6 +162,9 @@ def _outcome(status: int) -> AccessOutcome:
 
 def _access(scope: Any, kind: AccessKind, outcome: AccessOutcome, actor: Actor | None, notes: Notes, address: str, network: str) -> Access:
     noun, object_id, dataset_id = (notes.noun, notes.object_id, notes.dataset_id) if notes.object_id else _object(scope, notes)
+    if kind is AccessKind.NOT_FOUND and notes.missing is not None:
+        noun, object_id = notes.missing
+        dataset_id = object_id if noun == "dataset" else None
     if kind is AccessKind.KEY_USE:
         noun, object_id, dataset_id = "", None, None
     person = actor.id if actor is not None and actor.kind in PEOPLE else None

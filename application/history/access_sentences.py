@@ -30,7 +30,31 @@ NAMED: Final[Mapping[str, tuple[str, str]]] = {
     "api_key": ("the key ", "a key"),
 }
 """What precedes the name of a thing, and the words for one without a known name."""
-ACTIONS: Final[Mapping[str, str]] = {"GET": "read", "PUT": "change", "PATCH": "change", "DELETE": "delete"}
+ACTIONS: Final[Mapping[str, str]] = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}
+AIMS: Final[Mapping[str, str]] = {
+    "DELETE /api/sessions": "end other sessions",
+    "POST /api/classifications/run": "run a model",
+    "POST /api/datasets": "create a dataset",
+    "POST /api/devices": "register a device",
+    "POST /api/images/upload": "upload an image",
+    "POST /api/invitations": "invite a person",
+    "POST /api/keys": "issue a key",
+    "POST /api/models": "add a model version",
+    "POST /api/models/external": "declare an external classifier",
+    "POST /api/service-accounts": "create a service account",
+    "POST /api/teams": "create a team",
+}
+"""What is refused on routes whose path names no object."""
+LINKS: Final = (
+    "/account/",
+    "/setup",
+    "/api/auth/verify",
+    "/api/auth/reset-password",
+    "/api/auth/confirm-email",
+    "/api/auth/accept-invitation",
+    "/api/auth/bootstrap",
+)
+"""Routes that the links of mails, and the address for the first administrator, lead to."""
 AUDIT: Final = "/api/audit"
 MORE: Final[Mapping[AccessKind, str]] = {
     AccessKind.SIGN_IN: "refused sign-ins",
@@ -107,15 +131,21 @@ def _sign_in(access: ShownAccess, names: Mapping[UUID, str]) -> str:
 
 
 def _not_authenticated(access: ShownAccess, names: Mapping[UUID, str]) -> str:
+    if access.route.partition(" ")[2].startswith(LINKS):
+        return f"Somebody opened a link that does not work{_origin(access)}"
     owner = f" of {names.get(access.object_id, 'a user')}" if access.object_id and access.noun == "user" else ""
     return f"Somebody used an invalid token{owner}{_origin(access)}"
 
 
 def _forbidden(access: ShownAccess, names: Mapping[UUID, str]) -> str:
     method, _, route = access.route.partition(" ")
-    action = ACTIONS.get(method, "use")
-    thing = _thing(access, names) if access.object_id and access.noun else route
-    return f"{_who(access, names)} was not allowed to {action} {thing}{key_of(access.key_id, names)}"
+    if method == "GET":
+        aim = f"read {_content(access, names)}"
+    elif access.object_id and access.noun:
+        aim = f"{ACTIONS.get(method, 'use')} {_thing(access, names)}"
+    else:
+        aim = AIMS.get(access.route, f"use {route}")
+    return f"{_who(access, names)} was not allowed to {aim}{key_of(access.key_id, names)}"
 
 
 def _not_found(access: ShownAccess, names: Mapping[UUID, str]) -> str:
@@ -137,15 +167,18 @@ def _key_used(access: ShownAccess, names: Mapping[UUID, str]) -> str:
 
 
 def _admin_read(access: ShownAccess, names: Mapping[UUID, str]) -> str:
+    return f"{_who(access, names)} read {_content(access, names)} as an administrator{key_of(access.key_id, names)}"
+
+
+def _content(access: ShownAccess, names: Mapping[UUID, str]) -> str:
+    """What a GET request reads, in words."""
     _, _, route = access.route.partition(" ")
     thing, last = _thing(access, names), route.rpartition("/")[2].replace("-", " ")
     if route.startswith(AUDIT):
-        read = f"the audit trail of {thing}" if access.object_id else "the audit trail"
-    elif last and "{" not in last:
-        read = f"a list of {last} of {thing}" if access.object_id else f"a list of {last}"
-    else:
-        read = thing
-    return f"{_who(access, names)} read {read} as an administrator{key_of(access.key_id, names)}"
+        return f"the audit trail of {thing}" if access.object_id else "the audit trail"
+    if last and "{" not in last:
+        return f"a list of {last} of {thing}" if access.object_id else f"a list of {last}"
+    return thing
 
 
 SENTENCES: Final[Mapping[AccessKind, Callable[[ShownAccess, Mapping[UUID, str]], str]]] = {

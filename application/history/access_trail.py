@@ -114,6 +114,7 @@ def of_change(entry: Entry) -> TrailItem:
         sentence=entry.sentence,
         position=entry.position,
         actor=entry.actor,
+        key=UUID(str(entry.actor["key"])) if entry.actor.get("key") else None,
         object=entry.stream,
         type=entry.type,
     )

@@ -87,4 +87,6 @@ def _actor_of(recorded: RecordedEvent) -> dict[str, Any]:
 
 
 def _ids(actors: Sequence[Mapping[str, Any]]) -> Iterable[UUID]:
-    return {UUID(actor["id"]) for actor in actors if actor.get("kind") == "user" and "id" in actor}
+    """The ids of the users who acted, and of the keys with which anybody acted."""
+    users = {UUID(actor["id"]) for actor in actors if actor.get("kind") == "user" and "id" in actor}
+    return users | {UUID(actor["key"]) for actor in actors if actor.get("key")}

@@ -48,6 +48,9 @@ NAMING: Final[tuple[type[Event], ...]] = (
 NAMELESS: Final = frozenset({"classification", "session", "dead_letter", "invitation"})
 """Nouns whose streams have no name of their own."""
 
+ACTORS: Final = {"service": "A service", "anonymous": "Somebody", "pending": "Somebody"}
+"""Actors without a name, by their kind."""
+
 NAME_FIELDS: Final = ("first_name", "last_name", "name", "filename")
 
 
@@ -65,12 +68,18 @@ class Scene(NamedTuple):
     def who(self) -> str:
         if self.actor.get("kind") == "user":
             return self.name(_uuid(self.actor.get("id")), "A user")
-        return str(self.actor.get("name") or ("A service" if self.actor.get("kind") == "service" else "The system"))
+        return str(self.actor.get("name") or ACTORS.get(str(self.actor.get("kind")), "The system"))
+
+    @property
+    def key(self) -> UUID | None:
+        """The API key with which the actor acted."""
+        return _uuid(self.actor.get("key"))
 
 
 def sentence(event: Event, scene: Scene) -> str:
     """One line for an event. Never raises for a registered event type."""
-    return " ".join(SENTENCES[type(event)](event, scene).split())
+    with_key = f" with the key {scene.name(scene.key, '')}" if scene.key else ""
+    return " ".join(f"{SENTENCES[type(event)](event, scene)}{with_key}".split())
 
 
 def unknown(type_name: str, scene: Scene) -> str:
@@ -119,6 +128,12 @@ def _account(event: Event, scene: Scene) -> str:
 
 def _of_account(words: str) -> Callable[[Event, Scene], str]:
     return lambda event, scene: f"{scene.who} {words} {_account(event, scene)}"
+
+
+def _registered(event: user.UserRegistered, scene: Scene) -> str:
+    account = _account(event, scene)
+    by_oneself = scene.actor.get("kind") == "anonymous"
+    return f"{account[:1].upper()}{account[1:]} registered" if by_oneself else f"{scene.who} registered {account}"
 
 
 def _profile(event: user.UserProfileChanged, scene: Scene) -> str:
@@ -171,7 +186,9 @@ def _service(words: str) -> Callable[[Event, Scene], str]:
 
 
 def _key_issued(event: api_key.KeyIssued, scene: Scene) -> str:
-    return f"{scene.who} issued the key {event.name} to {scene.name(event.owner_id, 'an account')}: {', '.join(event.scopes)}"
+    is_own = str(event.owner_id) == scene.actor.get("id")
+    owner = "" if is_own else f" to {scene.name(event.owner_id, 'an account')}"
+    return f"{scene.who} issued the key {event.name}{owner}: {', '.join(event.scopes)}"
 
 
 def _key(words: str) -> Callable[[Event, Scene], str]:
@@ -399,7 +416,7 @@ def _count(number: int, noun: str) -> str:
 
 
 SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
-    user.UserRegistered: _of_account("registered"),
+    user.UserRegistered: _registered,
     user.UserProfileChanged: _profile,
     user.UserRoleChanged: _role,
     user.UserStatusChanged: _status,

@@ -8,9 +8,12 @@ import pytest
 
 from api.clock import utc_now
 from application.history.access_records import AccessKind, AccessOutcome
+from application.history.access_sentences import AIMS
 from domain.errors import TooMany
 from tests.api.conftest import PASSWORD
 from tests.api.http_calls import PICTURE, image_in
+from tests.api.test_access import routes_of
+from tests.api.worker_events import WorkerEvents
 from tests.twins.access_trail import MemoryAccessTrail
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +98,8 @@ async def test_too_many_sign_ins_are_recorded_as_throttled(lab_settings, api):
 
 
 class ExhaustedLimits:
+    unknown_key = None
+
     def password(self, *_):
         raise TooMany("Too many failed sign-ins", retry_after=60)
 
@@ -154,6 +159,34 @@ async def test_foreign_and_absent_things_are_recorded_alike(recorded):
         (AccessKind.NOT_FOUND, "dataset", dataset),
         (AccessKind.NOT_FOUND, "dataset", absent),
     ]
+
+
+async def test_foreign_and_absent_things_that_a_body_names_are_recorded_too(recorded):
+    ada, eve = await recorded.client(), await recorded.client()
+    foreign, own = [(await http.post("/api/datasets", json={"name": "cells"})).json()["id"] for http in (ada, eve)]
+    image, absent = await image_in(ada, foreign), str(uuid4())
+    picture = {"file": ("cell.png", PICTURE)}
+    await WorkerEvents(recorded).model()
+    calls = [
+        (eve.post("/api/images/upload", data={"dataset_id": foreign}, files=picture), "dataset", foreign),
+        (eve.post("/api/classifications/run", json={"dataset_id": foreign}), "dataset", foreign),
+        (eve.post("/api/classifications/run", json={"image_id": image}), "image", image),
+        (eve.post("/api/classifications/run", json={"image_ids": [absent, image]}), "image", absent),
+        (eve.put(f"/api/datasets/{own}/shares/{absent}", json={"grant": "viewer"}), "user", absent),
+        (eve.get(f"/api/images?dataset_id={own}"), None, None),
+    ]
+    for call, _, _ in calls:
+        await call
+    records = recorded.services.access_trail.records
+    assert [(record.kind, record.noun, str(record.object_id)) for record in records] == [
+        (AccessKind.NOT_FOUND, noun, thing) for _, noun, thing in calls if noun
+    ]
+
+
+async def test_a_refused_command_has_words_if_its_route_names_no_object(recorded):
+    routes = {route.removesuffix("/") for route in routes_of(recorded.app) if "{" not in route and not route.startswith(("GET ", "WS "))}
+    of_api = {route for route in routes if route.partition(" ")[2].startswith("/api/") and "/api/auth/" not in route}
+    assert of_api == set(AIMS)
 
 
 async def test_addresses_of_no_object_are_not_recorded(recorded):

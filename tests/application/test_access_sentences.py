@@ -43,13 +43,18 @@ GOLDEN = [
     (shown("not_authenticated", **NOT_KNOWN, **REFUSED), "Somebody used an invalid token from 192.0.2.7"),
     (shown("not_authenticated", **NOT_KNOWN, **USER, **REFUSED), "Somebody used an invalid token of Bob Lab from 192.0.2.7"),
     (
+        shown("not_authenticated", route="POST /account/reset", **NOT_KNOWN, **REFUSED),
+        "Somebody opened a link that does not work from 192.0.2.7",
+    ),
+    (
         shown("forbidden", noun="dataset", object_id=BIOPSIES, route="DELETE /api/datasets/{dataset_id}", **REFUSED),
         "Anna Kowalska was not allowed to delete the dataset Biopsies",
     ),
-    (shown("forbidden", route="GET /api/users/users", **REFUSED), "Anna Kowalska was not allowed to read /api/users/users"),
+    (shown("forbidden", route="GET /api/users/users", **REFUSED), "Anna Kowalska was not allowed to read a list of users"),
+    (shown("forbidden", route="PUT /api/new", **REFUSED), "Anna Kowalska was not allowed to use /api/new"),
     (
         shown("forbidden", actor_id=MICROSCOPE, actor_kind="service", key_id=KEY, route="POST /api/classifications/run", **REFUSED),
-        "The service account microscope-3 was not allowed to use /api/classifications/run with the key night shift",
+        "The service account microscope-3 was not allowed to run a model with the key night shift",
     ),
     (shown("not_found", **IMAGE | {"dataset_id": None}, **REFUSED), "Anna Kowalska asked for scan-12.tif, and found nothing"),
     (shown("not_found", noun="image", object_id=NOBODY, **REFUSED), "Anna Kowalska asked for an image, and found nothing"),

@@ -21,6 +21,9 @@ from tests.strategies import events
 from tests.twins.event_store import MemoryRecorder
 
 
+KEY = uuid4()
+
+
 @pytest.fixture
 def scenario():
     return Scenario(RecorderEventStore(MemoryRecorder(ROOT), ROOT), None)
@@ -62,6 +65,21 @@ def test_people_datasets_and_images_are_named(scenario):
     picture = scenario.image(ada, cells, filename="cell.jpg")
     assert told(scenario, cells) == ["Ada Lab created the dataset cells", "Ada Lab shared the dataset cells with Bob Lab as viewer"]
     assert told(scenario, picture) == ["Ada Lab uploaded cell.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("actor", "words"),
+    [
+        ({"kind": "anonymous"}, "Ada Lab registered"),
+        ({"kind": "user", "id": str(uuid4())}, "A user registered Ada Lab"),
+        ({"kind": "system", "name": "root on laboratory"}, "root on laboratory registered Ada Lab"),
+        ({"kind": "user", "id": str(uuid4()), "key": str(KEY)}, "A user registered Ada Lab with the key night shift"),
+    ],
+)
+def test_a_sentence_names_the_actor_and_its_key(scenario, actor, words):
+    ada = scenario.user(name="Ada")
+    registered = scenario.log.decode(scenario.log.event(ada.id, 1))
+    assert sentence(registered, Scene(ada.id, actor, {ada.id: "Ada Lab", KEY: "night shift"})) == words
 
 
 def test_things_are_named_as_they_are_called_now(scenario):

@@ -25,10 +25,10 @@ def test_a_role_includes_those_below_it(held, minimum):
 @given(st.sampled_from([None, *Grant]), st.sampled_from(Grant))
 def test_a_grant_decides_and_a_foreign_dataset_looks_absent(held, minimum):
     if held is not None and held.level >= minimum.level:
-        require_grant(held, minimum, what="Dataset")
+        require_grant(held, minimum, dataset_id=uuid4())
     else:
         with pytest.raises(NotFound if held is None else Forbidden):
-            require_grant(held, minimum, what="Dataset")
+            require_grant(held, minimum, dataset_id=uuid4())
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,21 @@
-"""The calls of the existing web client, as a browser on another origin sends them: without cookies, with a JSON type on every call."""
+"""The calls of the existing web client, as a browser on another origin sends them: without cookies, with a JSON type on every call.
 
+All of them are made twice: where addresses are verified, a person also opens the link of a mail.
+"""
+
+import re
 import time
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 
 import httpx
 import pytest
 
+from api.cli.client.api_client import Client
+from tests.rigs.page_visitors import FormVisitor
 from tests.rigs.waiting import wait_until
-from tests.system.conftest import ORIGIN, PASSWORD, email
+from tests.system.conftest import ORIGIN, PASSWORD, email, made_account
 
 PICTURE = next(iter(sorted((Path(__file__).parents[2] / "examples" / "micrographs").rglob("*.jpg"))))
 USER = {"id", "email", "username", "first_name", "last_name", "role", "status", "institution", "department", "phone"}
@@ -54,6 +62,45 @@ class Browser:
         self.token, self.refresh_token = said["access_token"], said["refresh_token"]
 
 
+@pytest.fixture(scope="module", params=["without verification", pytest.param("with verification", marks=pytest.mark.long)])
+def stack(request):
+    if request.param == "without verification":
+        yield request.getfixturevalue("system").settings
+    else:
+        with request.getfixturevalue("own_stack")(email_verification="on") as settings:
+            yield settings
+
+
+@pytest.fixture(scope="module")
+def admin(stack):
+    address = made_account(stack, "admin", email("admin"))
+    with Client.sign_in(stack.base_url, address, PASSWORD) as client:
+        yield client
+
+
+def link_of_mail(stack, address):
+    """In the newest mail to this address."""
+    files = wait_until(lambda: sorted((stack.data / "mail").glob("*.eml")), within=20)
+    mails = [message_from_bytes(file.read_bytes(), policy=default) for file in files]
+    (mail,) = [mail for mail in mails if mail["To"] == address]
+    return re.search(r"http://\S+", mail.get_body(("plain",)).get_content())[0]
+
+
+def verify_address(stack, browser, address):
+    """Until then, the client signs in and shows the user, and every other call says what to do."""
+    browser.log_in(address)
+    me = browser.call("GET", "/api/users/me")
+    assert (me.status_code, me.json()["status"], set(me.json()) >= USER) == (200, "pending", True)
+    for method, path in (("GET", "/api/datasets/"), ("GET", "/api/images/"), ("GET", "/api/classifications/")):
+        refused = browser.call(method, path)
+        assert refused.status_code == 403
+        assert "verif" in refused.json()["detail"]
+    with FormVisitor() as visitor:
+        visitor.open(link_of_mail(stack, address))
+        visitor.send("Verify the address", password=PASSWORD)
+        assert "Your e-mail address is verified" in visitor.text
+
+
 @pytest.fixture(scope="module")
 def browser(stack, admin):
     """Somebody who registered in the client, and whom an administrator made a researcher."""
@@ -62,7 +109,10 @@ def browser(stack, admin):
     names = {"email": address, "username": address.partition("@")[0], "first_name": "Ada", "last_name": "Byron", "password": PASSWORD}
     answer = browser.call("POST", "/api/auth/register", names)
     assert (answer.status_code, set(answer.json())) == (201, {"id", "email"})
-    admin.call("PATCH", f"/api/users/users/{answer.json()['id']}", json={"role": "researcher"})
+    if stack.email_verification == "on":
+        verify_address(stack, browser, address)
+    (account,) = admin.get("/api/users/users", q=address)
+    admin.call("PATCH", f"/api/users/users/{account['id']}", json={"role": "researcher"})
     browser.log_in(address)
     yield browser
     browser.http.close()

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import closing
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from infrastructure.postgres.schema import (
     oldest_release,
     this_release,
 )
+from projections.access import ADMINISTRATORS
 from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.postgres_store import PostgresReadModels
@@ -96,6 +98,36 @@ def test_the_unread_table_of_sessions_is_dropped_and_the_other_read_models_stay(
         with closing(PostgresReadModels(postgres_store.connect(url))) as models:
             token = models.read_checkpoint()
         assert token.generation == generation + 1, "a projector of an earlier release must notice"
+
+
+LAST_WITHOUT_TEAMS = 24
+OLD_DATASET = """insert into read.datasets (id, name, owner_id, created_at, version, deleted) values (%s, 'cells', %s, now(), 1, %s)"""
+OLD_ACCESS = "insert into read.dataset_access (subject, dataset, role) values (%s, %s, %s)"
+VISIBLE = "select subject, dataset, role from read.visible order by 1, 2"
+NEW_FOLDS = {"registrations", "invitations", "service_accounts", "api_keys", "teams", "team_members"}
+
+
+def test_everybody_sees_the_same_datasets_after_the_migration_to_teams_and_nothing_is_rebuilt(postgres):
+    with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as server:
+        server.execute("create database before_teams")
+    url = postgres.url(user="postgres", database="before_teams")
+    migrate(url, known={number: text for number, text in migrations().items() if number <= LAST_WITHOUT_TEAMS})
+    ada, bob, cells, deleted = (uuid4() for _ in range(4))
+    with psycopg.connect(url, autocommit=True) as connection:
+        for dataset, is_deleted in ((cells, False), (deleted, True)):
+            connection.execute(OLD_DATASET, (dataset, ada, is_deleted))
+            for subject, role in ((ada, "owner"), (bob, "viewer"), (ADMINISTRATORS, "owner")):
+                connection.execute(OLD_ACCESS, (subject, dataset, role))
+        folds = {name: version for name, version in FOLD_VERSIONS.items() if name not in NEW_FOLDS}
+        connection.execute("insert into read.folds select * from unnest(%s::text[], %s::int[])", (list(folds), list(folds.values())))
+        connection.execute("update read.checkpoint set position = 9 where projection = 'main'")
+        before = connection.execute(VISIBLE).fetchall()
+        migrate(url)
+        assert len(before) == 3
+        assert connection.execute(VISIBLE).fetchall() == before
+        assert dict(connection.execute("select name, version from read.folds").fetchall()) == FOLD_VERSIONS
+        connection.execute("delete from read.dataset_access where subject = %s", (bob,))
+        assert connection.execute(VISIBLE).fetchall() == [row for row in before if row[0] != bob]
 
 
 def test_images_of_before_paths_get_none_and_names_in_nfc(postgres):
