@@ -98,8 +98,6 @@ async def test_too_many_sign_ins_are_recorded_as_throttled(lab_settings, api):
 
 
 class ExhaustedLimits:
-    unknown_key = None
-
     def password(self, *_):
         raise TooMany("Too many failed sign-ins", retry_after=60)
 
