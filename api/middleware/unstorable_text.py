@@ -13,14 +13,14 @@ UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-class Place(NamedTuple):
+class UnstorableValue(NamedTuple):
     """Where in a body, without names that are none of a field, and what is wrong there."""
 
     path: tuple[str, ...]
     message: str
 
 
-def place_of_unstorable(body: bytes) -> Place | None:
+def place_of_unstorable(body: bytes) -> UnstorableValue | None:
     """The first value that cannot be stored. None if there is none in a field, or if the body is too large to search in it."""
     if len(body) > MAX_SEARCHED_BYTES:
         return None
@@ -31,18 +31,18 @@ def place_of_unstorable(body: bytes) -> Place | None:
     return next((place for place in _places(value, ()) if place.path), None)
 
 
-def _places(value: Any, path: tuple[str, ...]) -> Iterator[Place]:
+def _places(value: Any, path: tuple[str, ...]) -> Iterator[UnstorableValue]:
     match value:
         case str() if found := UNSTORABLE.search(value):
-            yield Place(path, "must not contain the character NUL" if found[0] == "\0" else "must not contain lone surrogates")
+            yield UnstorableValue(path, "must not contain the character NUL" if found[0] == "\0" else "must not contain lone surrogates")
         case float() if not math.isfinite(value):
-            yield Place(path, "must be a number; JSON has no NaN and no infinity")
+            yield UnstorableValue(path, "must be a number; JSON has no NaN and no infinity")
         case int() if value.bit_length() > 1023:
-            yield Place(path, "is out of range")
+            yield UnstorableValue(path, "is out of range")
         case dict():
             for name, inner in value.items():
                 if UNSTORABLE.search(name):
-                    yield Place(path, "has a name with the character NUL or a lone surrogate")
+                    yield UnstorableValue(path, "has a name with the character NUL or a lone surrogate")
                 yield from _places(inner, (*path, name) if FIELD_NAME.fullmatch(name) else path)
         case list():
             for number, inner in enumerate(value):

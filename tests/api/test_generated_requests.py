@@ -127,7 +127,8 @@ async def answer_to(case, headers, http):
     case.query.update(held)
     ready = requests.Request(**case.as_transport_kwargs(base_url=str(http.base_url), headers=headers)).prepare()
     body = ready.body.encode() if isinstance(ready.body, str) else ready.body
-    return await http.request(ready.method, ready.url, headers=list(ready.headers.items()), content=body)
+    sent = [(name, value.encode() if isinstance(value, str) else value) for name, value in ready.headers.items()]
+    return await http.request(ready.method, ready.url, headers=sent, content=body)
 
 
 def filled(case, things, number):
