@@ -113,7 +113,7 @@ async def watcher(process: Process) -> None:
         notifications=world.live,
         read_position=MemoryReadPosition(world),
     )
-    identities: Any = SimpleNamespace(authenticate=lambda _: Identity(actor=WATCHER))
+    identities: Any = SimpleNamespace(authenticate=lambda _, network: Identity(actor=WATCHER))
     options = WebOptions(base_url="http://localhost", live_rows_per_second=10**9)
     while True:
         hub = LiveHub(services, options, identities, Admission(), clock=world.clock.monotonic)
