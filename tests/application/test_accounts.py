@@ -48,6 +48,7 @@ def test_a_registered_user_is_a_viewer_whose_password_is_stored_beside_the_log(l
     assert log.secret(PASSWORD, ada) is not None
     assert accounts.find("ADA@example.org", log).id == ada
     assert accounts.find("bob@example.org", log) is None
+    assert accounts.states_of({ada, uuid4()}, log) == {ada: load_account(log, ada)}
 
 
 @pytest.mark.parametrize(("taken", "scope"), [({"username": "other"}, "email"), ({"email": "other@example.org"}, "username")])

@@ -159,6 +159,17 @@ def test_a_person_is_invited_once_and_not_with_an_account(log, links, accept):
     assert refused.value.scope == "email"
 
 
+def test_an_open_invitation_is_sent_again_by_its_address(log, links, accept):
+    first = links.of_invitation(EMAIL)
+    invitations.repeat_to("ADA@example.org", command=command(ADMIN), log=log)
+    with pytest.raises(InvalidLink):
+        accept(first)
+    with pytest.raises(NotFound, match="no open invitation"):
+        invitations.repeat_to("bob@example.org", command=command(ADMIN), log=log)
+    with pytest.raises(Forbidden):
+        invitations.repeat_to(EMAIL, command=command(actor(Role.RESEARCHER)), log=log)
+
+
 def test_only_administrators_invite_repeat_and_withdraw(log, links):
     links.of_invitation(EMAIL)
     by = command(actor(Role.RESEARCHER))

@@ -20,7 +20,6 @@ from tests.rigs.scenario import Scenario
 from tests.strategies import events
 from tests.twins.event_store import MemoryRecorder
 
-
 KEY = uuid4()
 
 
