@@ -116,7 +116,7 @@ async def test_a_pending_session_opens_no_live_feed(verifying):
     await register(verifying)
     _, tokens = await signed_in(verifying)
     hub = SimpleNamespace(services=verifying.services, identities=identity_cache(verifying.services.log), options=verifying.options)
-    feed = LiveFeed(hub, send=None)
+    feed = LiveFeed(hub, send=None, network="192.0.2.1")
     with pytest.raises(Forbidden, match="not verified"):
         await feed.sign_in(tokens["access_token"])
 
