@@ -17,7 +17,6 @@ from tests.rigs.scenario import Scenario
 from tests.strategies import events
 from tests.twins.event_store import MemoryRecorder
 
-
 KEY = uuid4()
 
 

@@ -1,4 +1,4 @@
-"""The life of an account, from the invitation to the erasure, and what the audit says about it afterwards.
+"""The life of an account, from the invitation to the deletion, and what the audit says about it afterwards.
 
 Run it alone with `python -m tests.rigs.a_life`: it starts a system and a mail server, and prints each step with its sentences.
 """
@@ -43,8 +43,7 @@ RECORDED_WITHIN = 1.0
 class Life:
     """One person (`ADDRESS`), the administrator (`admin`) who invites and deletes the person, and a machine in the laboratory.
 
-    The steps are called in the order of `STEPS`. `visitors` opens a browser without cookies, `tell` gets a line for each step. `new_sentences`
-    are those of the audit since the previous call.
+    The steps are called in the order of `STEPS`. `visitors` opens a browser without cookies, `tell` gets a line for each step.
     """
 
     def __init__(self, settings, mails, visitors, admin, folder, *, tell: Callable[[str], object]):
@@ -204,7 +203,7 @@ class Life:
         images = self.folder / "images"
         if not images.exists():
             images.mkdir()
-            picture = sorted(MICROGRAPHS.rglob("*.jpg"))[0]
+            picture = min(MICROGRAPHS.rglob("*.jpg"))
             (images / "smear-1.jpg").write_bytes(picture.read_bytes())
         known = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "BIOSCOPE_URL": self.url, "BIOSCOPE_KEY": self.key}
         return self._bioscope("upload", str(images), "--dataset", dataset, environment=known)
