@@ -21,6 +21,7 @@ SLEEPS = {
     "tests/infrastructure/interrupted_calls.py": "a call that takes longer than the test",
     "tests/infrastructure/test_parallel.py": "calls that take different times",
     "tests/kafka/system_processes.py": "an event each 0.3 s until Kafka delivers one, and counters that are written each second",
+    "tests/rigs/a_life.py": "changes of one dataset are limited, and accesses are recorded twice a second",
     "tests/kafka/test_consumer_process.py": "something does not happen meanwhile",
     "tests/overload": "clients pause between calls",
     "tests/rigs/external_classifier.py": "inference blocks the loop of a classifier",

@@ -1,4 +1,4 @@
-"""The life of an account, from the invitation to the erasure, and what the audit says about it afterwards.
+"""The life of an account, from the invitation to the deletion, and what the audit says about it afterwards.
 
 Run it alone with `python -m tests.rigs.a_life`: it starts a system and a mail server, and prints each step with its sentences.
 """
@@ -44,7 +44,6 @@ class Life:
     """One person (`ADDRESS`), the administrator (`admin`) who invites and deletes the person, and a machine in the laboratory.
 
     The steps are called in the order of `STEPS`. `visitors` opens a browser without cookies, `tell` gets a line for each step.
-    `new_sentences` are those of the audit since the previous call.
     """
 
     def __init__(self, settings, mails, visitors, admin, folder, *, tell: Callable[[str], object]):
