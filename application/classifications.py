@@ -25,7 +25,7 @@ from domain.errors import Conflict, InputMismatch, Invalid, MismatchedInput, Not
 from domain.events import Event
 from domain.image import Image
 from domain.model import PRODUCTION, Model, Version, require_runner, select_version
-from domain.values import invalid, model_id, named
+from domain.values import invalid, model_id, quoted
 
 
 class ImageSelection(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +178,7 @@ def _model(name: str, known: list[str], log: EventStore) -> Model:
     found = log.load(model_id(name), model.evolve)
     if found is None or found.retired:
         names = ", ".join(known) or "none yet"
-        problem = f"There is no {named('model', name)}" if found is None else f"The model {name} is retired and accepts no new jobs"
+        problem = f"There is no {quoted('model', name)}" if found is None else f"The model {name} is retired and accepts no new jobs"
         detail = f"{problem}. Models: {names}"
         raise Invalid(detail, errors=[{"loc": ["body", "model_name"], "msg": detail}])
     return found

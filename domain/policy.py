@@ -12,7 +12,7 @@ import msgspec
 
 from domain.errors import Conflict, Invalid
 from domain.events import Event, PrivateText, State, event_meta, next_event
-from domain.values import NAMESPACE, named, text
+from domain.values import NAMESPACE, quoted, text
 
 MAX_REASON: Final = 1000
 MAX_SHOWN_LABELS: Final = 50
@@ -116,7 +116,7 @@ def _check_labels(name: str, chosen: Mapping[str, float], labels: Collection[str
         shown = sorted(labels)
         more = f" and {len(shown) - MAX_SHOWN_LABELS} more" if len(shown) > MAX_SHOWN_LABELS else ""
         known = f"Labels: {', '.join(shown[:MAX_SHOWN_LABELS])}{more}" if shown else "There are no labels yet"
-        raise _invalid((name, unknown[0]), f"names a {named('label', unknown[0])} that does not exist here. {known}")
+        raise _invalid((name, unknown[0]), f"names a {quoted('label', unknown[0])} that does not exist here. {known}")
 
 
 def _invalid(path: tuple[str, ...], message: str) -> Invalid:

@@ -105,6 +105,11 @@ def named(noun: str, name: str) -> str:
     return f"{noun} {repeatable(name)}".rstrip()
 
 
+def quoted(noun: str, name: str) -> str:
+    """As `named`, with the name in quotes: one that a person has typed."""
+    return f"{noun} {name!r}" if repeatable(name) else noun
+
+
 def is_id(value: str) -> bool:
     """Whether `value` can be read as an id, so that it may be taken for one."""
     try:

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from domain.classification import PlaneSelection, Projection
 from domain.errors import Invalid
 from domain.model import OutputKind, Version
-from domain.values import named
+from domain.values import quoted
 
 INPUT: Final = "image"
 BYTES, FP32, FP64 = "BYTES", "FP32", "FP64"
@@ -122,7 +122,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 def choices_of(parameters: dict[str, Parameter]) -> Choices:
     """Raises Invalid, also for an unknown parameter."""
     if unknown := sorted(set(parameters) - OF_REQUEST):
-        raise Invalid(f"Unknown {named('parameter', unknown[0])}. Parameters of a request: {', '.join(sorted(OF_REQUEST))}")
+        raise Invalid(f"Unknown {quoted('parameter', unknown[0])}. Parameters of a request: {', '.join(sorted(OF_REQUEST))}")
     is_binary = parameters.get(ALL_BINARY, False)
     if not isinstance(is_binary, bool):
         raise Invalid(f"The parameter {ALL_BINARY} must be true or false")

@@ -26,7 +26,7 @@ from api.middleware.unstorable_text import CONTROL
 from api.problems import Malformed
 from application.ports import Prediction
 from domain.errors import Invalid
-from domain.values import named
+from domain.values import quoted
 
 LENGTH: Final = struct.Struct("<I")  # before each element of a raw BYTES tensor
 NUMBERS: Final = {FP32: "f", FP64: "d"}
@@ -112,7 +112,7 @@ def selected_outputs(
     for one in wanted:
         if one.name not in known or names.count(one.name) > 1:
             problem = "is named twice" if one.name in known else "does not exist"
-            raise Invalid(f"The {named('output', one.name)} {problem}. Outputs: {', '.join(known)}")
+            raise Invalid(f"The {quoted('output', one.name)} {problem}. Outputs: {', '.join(known)}")
         if set(one.parameters) - {BINARY_DATA} or not isinstance(one.parameters.get(BINARY_DATA, True), bool):
             raise Invalid(f"The parameters of an output are {BINARY_DATA}: true or false")
     return [known[name] for name in names], [bool(one.parameters.get(BINARY_DATA, is_binary)) for one in wanted]
