@@ -116,7 +116,7 @@ def _check_labels(name: str, chosen: Mapping[str, float], labels: Collection[str
         shown = sorted(labels)
         more = f" and {len(shown) - MAX_SHOWN_LABELS} more" if len(shown) > MAX_SHOWN_LABELS else ""
         known = f"Labels: {', '.join(shown[:MAX_SHOWN_LABELS])}{more}" if shown else "There are no labels yet"
-        raise _invalid((name, unknown[0]), f"names a {quoted('label', unknown[0])} that does not exist here. {known}")
+        raise _invalid((name, unknown[0]), f"{quoted('names a label that does not exist here:', unknown[0]).rstrip(':')}. {known}")
 
 
 def _invalid(path: tuple[str, ...], message: str) -> Invalid:

@@ -17,7 +17,7 @@ from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, prin
 
 MAX_FIELDS: Final = 32
 MAX_TOKEN_CHARACTERS: Final = 256
-NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in an input of one line; surrogates are bytes that are not UTF-8
+NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # in an input of one line
 PASSWORD_HINT: Final = (
     f"{MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters. Four or five unrelated words make a good password."
 )
@@ -131,7 +131,7 @@ async def sent_values(context: RequestContext) -> Values:
     require_own_form(context)
     try:
         text = (await context.request.body()).decode("ascii")
-        return dict(parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="surrogateescape", max_num_fields=MAX_FIELDS))
+        return dict(parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_FIELDS))
     except ValueError:
         raise Malformed("The form cannot be read: open the page, and send it again") from None
 

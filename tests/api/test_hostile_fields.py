@@ -190,6 +190,9 @@ async def test_a_hostile_value_in_a_form_of_a_page_is_refused_by_name(api):
             assert 300 <= answer.status_code < 500, (page.path, field.name, kind, answer.status_code)
             if field is TOKEN or answer.status_code in {303, 413} or page.path == "/setup":
                 continue  # a link that is none; a page for those who are not signed in; too large; there are accounts
+            if kind == "a lone surrogate":
+                assert answer.status_code == 400  # not UTF-8, which no browser sends
+                continue
             assert f"{field.label} must" in Parsed(answer.text).text, (page.path, field.name, kind, answer.text)
             assert not set(answer.text) & set("\0\r\ud800"), (page.path, field.name, kind)
             assert field.kind != "password" or MARK not in answer.text, (page.path, field.name, kind)
