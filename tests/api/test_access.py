@@ -323,7 +323,7 @@ class World:
         who, there, name = uuid4(), uuid4(), f"person{next(numbers)}"
         names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
         registered = user.register(who, **names, role=Role(role), by=who, at=utc_now())
-        self._append([registered])
+        self._append([registered])  # alone, since the session is encrypted with the data key that it makes
         self._append([session.start(there, user=who, address="", agent="", at=utc_now())])
         token = self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=utc_now())
         return SimpleNamespace(id=who, headers=bearer(token), session=there)
@@ -350,8 +350,9 @@ class World:
             made += dataset.share(mine, user=person.id, grant=GRANTS[mode], **by)
         if mode in BY_TEAM:
             made += dataset.share_with_team(mine, team=group, grant=GRANTS[BY_TEAM[mode]], **by)
-        for event in made + self._image(ids, by) + self._job(ids, by) + self._policy(ids, by) + self._device(ids, by):
-            self._append([event])
+        *job, chunk = self._job(ids, by)
+        self._append([*made, *self._image(ids, by), *job, *self._device(ids, by)])
+        self._append([chunk, *self._policy(ids, by)])
         account = person if mode == "own" else self.person(Role.RESEARCHER)
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
@@ -376,9 +377,9 @@ class World:
     def _key(self, owner):
         """A personal key, and a service account."""
         service, key, by = uuid4(), uuid4(), {"by": owner, "at": utc_now()}
-        self._append([service_account.create(service, name=f"scanner{next(numbers)}", **by)])
+        made = service_account.create(service, name=f"scanner{next(numbers)}", **by)
         about = {"name": "uploads", "scopes": [Scope.IMAGES_READ], "datasets": None, "secret_hash": bytes(32)}
-        self._append([api_key.issue(key, owner=owner, owner_kind=OwnerKind.USER, **about, **by)])
+        self._append([made, api_key.issue(key, owner=owner, owner_kind=OwnerKind.USER, **about, **by)])
         return {"service_id": service, "key_id": key}
 
     def _invitation(self):

@@ -87,6 +87,7 @@ async def test_an_invitation_from_the_command_line_becomes_a_mail_with_a_link_to
 async def test_an_open_invitation_is_sent_again_with_a_new_link(api, bioscope, lab_settings):
     assert "no open invitation" in (await bioscope("users", "invite", "late@example.org", "--again", code=1)).output
     await bioscope("users", "invite", "late@example.org")
+    await wait_until_async(lambda: len(list(lab_settings.mail_path.glob("*.eml"))) == 1)
     refused = await bioscope("users", "invite", "late@example.org", code=1)
     assert "--again" in refused.output
     assert "invited again" in (await bioscope("users", "invite", "late@example.org", "--again")).stderr

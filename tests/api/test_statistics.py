@@ -113,7 +113,7 @@ async def test_only_those_who_may_read_the_dataset_count_its_results(client, api
         ({"device_id": "x"}, None, "UUID"),
         ({"model_version": "0"}, "model_version", ">= 1"),
         ({"model_version": "2147483648"}, "model_version", "<= 2147483647"),
-        ({"model_name": "a\0b"}, None, "NUL"),
+        ({"model_name": "a\0b"}, None, "control characters"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

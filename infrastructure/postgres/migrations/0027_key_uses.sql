@@ -15,7 +15,7 @@ create table ops.key_uses (
 create index key_uses_of_user on ops.key_uses (kind, user_id);
 create index key_uses_legacy on ops.key_uses (first_at, key) where legacy_name is not null;
 comment on table ops.key_uses is 'The first and last use of each API key. Those of a user are deleted with the user''s password.';
-comment on column ops.key_uses.key is 'API key, or id (jti) of a signed service token. Refers to api_keys.';
+comment on column ops.key_uses.key is 'API key, or id (jti) of a signed service token. Refers to read.api_keys.';
 comment on column ops.key_uses.user_id is 'Owner of a personal key; null for a program. Refers to es.secrets.';
 comment on column ops.key_uses.kind is 'Always password: the row is deleted with the password of the owner.';
 comment on column ops.key_uses.network is 'Network of the last client.';
