@@ -49,11 +49,14 @@ def _version_at(position: int, log: EventStore) -> int:
     return log.read(position - 1, 1)[0].version
 
 
-def load_existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
-    """The state of a stream. Raises NotFound if the stream does not exist, or if `closed` is true for its state."""
+def load_existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool], named: str = "") -> S:
+    """The state of a stream. Raises NotFound if the stream does not exist, or if `closed` is true for its state.
+
+    `what` is its noun in words; the message has `named` in its place, where one is given.
+    """
     state = log.load(stream, evolve)
     if state is None or closed(state):
-        raise NotFound(f"{what} not found", noun=what.lower().replace(" ", "_"), object_id=stream)
+        raise NotFound(f"{named or what} not found", noun=what.lower().replace(" ", "_"), object_id=stream)
     return state
 
 

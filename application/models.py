@@ -184,7 +184,7 @@ def remove_promoter_team(*, name: str, team_id: UUID, expected: int | None = Non
 
 def load_model(name: str, *, log: EventStore) -> Model:
     """The model, also a retired one. Raises NotFound."""
-    return load_existing(log, model_id(name), model.evolve, what=named("Model", name), closed=lambda _: False)
+    return load_existing(log, model_id(name), model.evolve, what="Model", closed=lambda _: False, named=named("Model", name))
 
 
 def history(name: str, *, after: int = 0, maximum: int = MAX_CHANGES, actor: Actor, log: EventStore) -> list[ModelChange]:

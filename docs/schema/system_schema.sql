@@ -370,7 +370,7 @@ create table ops.written_types (
 
 -- The first and last use of each API key. Those of a user are deleted with the user's password.
 create table ops.key_uses (
-  key           uuid not null,                           -- API key, or id (jti) of a signed service token. Refers to api_keys.
+  key           uuid not null,                           -- API key, or id (jti) of a signed service token. Refers to read.api_keys.
   user_id       uuid,                                    -- Owner of a personal key; null for a program. Refers to es.secrets.
   kind          text not null default 'password'::text,  -- Always password: the row is deleted with the password of the owner.
   first_at      timestamptz not null default clock_timestamp(),

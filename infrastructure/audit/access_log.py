@@ -19,6 +19,7 @@ from infrastructure.postgres.statement_pool import StatementPool
 log = structlog.get_logger()
 
 MAX_ADDRESS: Final = 64  # characters
+MAX_NOUN: Final = 32
 MAX_ROUTE: Final = 256
 MAX_REQUEST_ID: Final = 64
 
@@ -59,6 +60,7 @@ class AccessLog:
         self._lock, self._queue = Lock(), deque[Access]()
         self._writer, self._numbers = uuid4(), count(1)
         self._batch: list[Access] = []  # not known to be appended
+        self._apart = deque[list[Access]]()  # batches of one, whose common batch was refused
         self._batch_number = 0
         self._stopped, self._is_due = Event(), Event()
         self._stop_by = float("inf")
@@ -127,15 +129,20 @@ class AccessLog:
             except Unavailable:
                 self._fail("the database is unavailable")
                 return
-            except Exception as error:  # a record that cannot be stored must not stop the trail
-                self._lose(len(self._batch))
-                log.exception("access records lost", records=len(self._batch), error=type(error).__name__)
+            except Exception as error:  # a record that cannot be stored must neither stop the trail nor cost it the others
+                if len(self._batch) > 1:
+                    self._apart.extend([one] for one in self._batch)
+                else:
+                    self._lose(1)
+                    log.exception("an access record was lost", error=type(error).__name__)
             self._batch = []
             self._recover()
 
     def _take(self) -> bool:
         """The batch to append: the one that failed, or the next records. False if there is none."""
-        if not self._batch:
+        if not self._batch and self._apart:
+            self._batch, self._batch_number = self._apart.popleft(), next(self._numbers)
+        elif not self._batch:
             with self._lock:
                 self._batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.batch))]
             self._batch_number = next(self._numbers)
@@ -153,7 +160,7 @@ class AccessLog:
                 "actor": [one.actor_id for one in batch],
                 "actor_kind": [one.actor_kind for one in batch],
                 "key": [one.key_id for one in batch],
-                "noun": [one.noun for one in batch],
+                "noun": [_plain(one.noun, MAX_NOUN) for one in batch],
                 "object": [one.object_id for one in batch],
                 "dataset": [one.dataset_id for one in batch],
                 "route": [_plain(one.route, MAX_ROUTE) for one in batch],

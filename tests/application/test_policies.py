@@ -130,7 +130,7 @@ def test_a_job_that_is_deleted_meanwhile_gets_no_policy(scenario, ada, job, set_
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"label_at": {"square": 0.2}}, "'square' that does not exist here. Labels: flat, round"),
+        ({"label_at": {"square": 0.2}}, "does not exist here: 'square'. Labels: flat, round"),
         ({"review_below_for": {"square": 0.2}}, "Labels: flat, round"),
         ({"applies_at": 0.2}, "use label_at"),
         ({"review_outside": (0, 1)}, "gives a number"),

@@ -98,7 +98,7 @@ def test_rules_that_would_fit_no_event_are_refused():
 
 
 def test_the_refusal_of_an_unknown_label_lists_the_labels_that_exist():
-    with pytest.raises(Invalid, match=r"'absent' that does not exist here\. Labels: common, rare"):
+    with pytest.raises(Invalid, match=r"does not exist here: 'absent'\. Labels: common, rare"):
         check_rules(PolicyRules(label_at={"absent": 0.5}), labels=LABELS)
     with pytest.raises(Invalid, match="and 10 more"):
         check_rules(PolicyRules(label_at={"absent": 0.5}), labels=[f"label {number}" for number in range(60)])

@@ -240,6 +240,18 @@ def test_a_batch_whose_answer_was_lost_is_appended_once(trail):
     assert len(trail.rows()) == 1
 
 
+def test_a_record_that_cannot_be_stored_costs_no_other(trail):
+    written = AccessLog(trail.settings.postgres_url, limits=QUICK)
+    for one in (access(1), access(2, count=0), access(3, noun="a noun that is longer than any noun of the system")):
+        written.record(one)
+    written._append_all()
+    assert (len(trail.rows()), written._lost) == (2, 1)
+    written.record(access(4))
+    written._append_all()
+    written.close()
+    assert (len(trail.rows()), trail.verify().problem) == (3, None)
+
+
 def test_records_wait_for_the_database_and_health_says_so(trail):
     written = AccessLog(trail.settings.postgres_url, limits=QUICK)
     trail.owner.execute("alter function ops.append_access rename to append_later")
