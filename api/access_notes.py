@@ -1,4 +1,4 @@
-"""Notes about a request for the trail of access, which its route cannot tell."""
+"""Notes about a request for the trail of access, which its route does not know."""
 
 from typing import Any, Final
 from uuid import UUID

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from application.administrators import another_administrator
-from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
+from application.commands import CommandResult, chain, create_stream, execute, load_all, load_existing, new_id, replaced_claim
 from application.limits.sign_in_attempts import SignInLimits
 from application.passwords import (
     PASSWORD,
@@ -92,12 +92,7 @@ def find(email: str, log: EventStore) -> User | None:
 
 def states_of(users: Collection[UUID], log: EventStore) -> dict[UUID, User]:
     """The accounts with these ids, in one query; those that were deleted, too."""
-    recorded = log.histories(users)
-    log.prefetch(recorded)
-    states: dict[UUID, User | None] = {}
-    for one in recorded:
-        states[one.stream] = user.evolve(states.get(one.stream), log.decode(one))
-    return {account: state for account, state in states.items() if state is not None}
+    return load_all(log, users, user.evolve)
 
 
 def update(

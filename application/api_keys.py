@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.commands import MAX_ATTEMPTS, CommandResult, create_stream, execute, new_id
+from application.commands import MAX_ATTEMPTS, CommandResult, create_stream, execute, load_all, new_id
 from application.datasets import load_dataset
 from application.key_identities import PREVIOUS_SECRET, SECRET
 from application.ports import Command, EventStore, Secret, StreamPrecondition
@@ -159,12 +159,7 @@ def _require_reached(event: KeyIssued, actor: Actor, log: EventStore) -> None:
 
 def states_of(keys: Collection[UUID], log: EventStore) -> dict[UUID, ApiKey]:
     """The keys with these ids, in one query."""
-    recorded = log.histories(keys)
-    log.prefetch(recorded)
-    states: dict[UUID, ApiKey | None] = {}
-    for one in recorded:
-        states[one.stream] = api_key.evolve(states.get(one.stream), log.decode(one))
-    return {key: state for key, state in states.items() if state is not None}
+    return load_all(log, keys, api_key.evolve)
 
 
 def _issue(

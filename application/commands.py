@@ -1,6 +1,6 @@
 """Execution of commands: load, decide, append, and repeat on the newer state after a conflict."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 from uuid import UUID, uuid5
 
@@ -58,6 +58,16 @@ def load_existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str
     if state is None or closed(state):
         raise NotFound(f"{named or what} not found", noun=what.lower().replace(" ", "_"), object_id=stream)
     return state
+
+
+def load_all(log: EventStore, streams: Collection[UUID], evolve: Evolve[S]) -> dict[UUID, S]:
+    """The states of those of the streams that exist, in one query."""
+    recorded = log.histories(streams)
+    log.prefetch(recorded)
+    states: dict[UUID, S | None] = {}
+    for one in recorded:
+        states[one.stream] = evolve(states.get(one.stream), log.decode(one))
+    return {stream: state for stream, state in states.items() if state is not None}
 
 
 def create_stream(

@@ -59,7 +59,7 @@ def share(
     Raises Forbidden, NotFound (the dataset or the user), Conflict (the owner's grant), VersionMismatch.
     """
     require_role(command.actor, Role.RESEARCHER)
-    load_dataset(log, dataset_id, command.actor, Grant.OWNER)  # before the user, so that nobody else learns which users exist
+    load_dataset(log, dataset_id, command.actor, Grant.OWNER)  # before the user, so that only its owner finds out which users exist
     if not log.is_open(user_id, begun_by=UserRegistered, closed_by=user.CLOSING):
         raise NotFound("User not found", noun="user", object_id=user_id)
     return execute(

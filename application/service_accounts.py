@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from uuid import UUID
 
-from application.commands import CommandResult, create_stream, execute, load_existing, new_id
+from application.commands import CommandResult, create_stream, execute, load_all, load_existing, new_id
 from application.ports import Command, EventStore, ReleasedClaim, UniqueClaim
 from domain import service_account
 from domain.access import Actor, Role, require_person, require_role
@@ -53,12 +53,7 @@ def delete(service_id: UUID, *, expected: int | None = None, command: Command, l
 
 def states_of(services: Collection[UUID], log: EventStore) -> dict[UUID, ServiceAccount]:
     """The service accounts with these ids, in one query."""
-    recorded = log.histories(services)
-    log.prefetch(recorded)
-    states: dict[UUID, ServiceAccount | None] = {}
-    for one in recorded:
-        states[one.stream] = service_account.evolve(states.get(one.stream), log.decode(one))
-    return {service: state for service, state in states.items() if state is not None}
+    return load_all(log, services, service_account.evolve)
 
 
 def legacy_tokens(log: EventStore) -> LegacyTokens | None:

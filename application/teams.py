@@ -47,7 +47,7 @@ def add_member(team_id: UUID, *, user_id: UUID, expected: int | None = None, com
     Raises Forbidden, NotFound (the team or the user), Conflict (a full team), VersionMismatch.
     """
     require_role(command.actor, Role.RESEARCHER)
-    managed = _managed(log, team_id, command.actor)  # before the user, so that nobody else learns which users exist
+    managed = _managed(log, team_id, command.actor)  # before the user, so that only those who manage a team find out which users exist
     load_user(log, user_id)
     return execute(
         log,

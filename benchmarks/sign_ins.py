@@ -1,4 +1,4 @@
-"""Whether the time of a refused sign-in tells if an account exists."""
+"""Whether the time of a refused sign-in reveals that an account exists."""
 
 import time
 from collections.abc import Iterator

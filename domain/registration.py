@@ -1,6 +1,6 @@
 """A registration: a person's request for an account, until the e-mail address is verified. It has an id of its own.
 
-Nobody learns from a registration whether its address belongs to an account: that is checked when the address is verified.
+A registration reveals to nobody whether its address belongs to an account: that is checked when the address is verified.
 """
 
 from datetime import datetime, timedelta

@@ -162,7 +162,7 @@ async def listed(
 async def usernames(db: QueryDatabase, actor: Actor, ids: Collection[UUID]) -> dict[UUID, str]:
     """The user names of the accounts among `ids`, deleted ones included. Shown beside what everyone may see, such as models.
 
-    A service learns no names of people. Raises Forbidden unless `actor` is a service or a user.
+    A service gets no names of people. Raises Forbidden unless `actor` is a service or a user.
     """
     if actor.is_service:
         return {}

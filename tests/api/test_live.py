@@ -428,10 +428,10 @@ async def test_a_limited_key_hears_of_its_datasets_only_until_it_is_revoked(serv
         assert {event["dataset"] for event in events} == {str(first)}
         served.appended(served.image, ada, second)
         mine = served.appended(served.image, ada, first)
-        heard = await receive(watch)
-        while heard["type"] != "event":
-            heard = await receive(watch)
-        assert heard["stream"] == str(mine)
+        news = await receive(watch)
+        while news["type"] != "event":
+            news = await receive(watch)
+        assert news["stream"] == str(mine)
         revoked = api_key.revoke(served.log.load(key, api_key.evolve), by=ada.id, at=at)
         served.appended(served.log.append, served.command(ada), *revoked)
         assert await closed(watch) == 4401

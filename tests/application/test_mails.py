@@ -179,7 +179,7 @@ def test_a_new_address_is_confirmed_at_that_address_and_both_learn_of_the_change
     recorded.append(user.change_email(recorded.state(account), request_id=request, at=NOW))
     old, new = recorded.mails()
     assert [(one.to, one.number) for one in (old, new)] == [("ada@example.org", 1), ("new@example.org", 2)]
-    assert "new@example.org" not in old.text + old.html, "whoever reads the old mailbox need not learn the new address"
+    assert "new@example.org" not in old.text + old.html, "a reader of the old mailbox need not see the new address"
 
 
 def test_a_profile_with_another_address_is_announced_at_both_and_any_other_change_at_none(recorded):

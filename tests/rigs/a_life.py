@@ -43,11 +43,11 @@ RECORDED_WITHIN = 1.0
 class Life:
     """One person (`ADDRESS`), the administrator (`admin`) who invites and deletes the person, and a machine in the laboratory.
 
-    The steps are called in the order of `STEPS`. `visitors` opens a browser without cookies, `tell` gets a line for each step.
+    The steps are called in the order of `STEPS`. `visitors` opens a browser without cookies, `report` gets a line for each step.
     """
 
-    def __init__(self, settings, mails, visitors, admin, folder, *, tell: Callable[[str], object]):
-        self.settings, self.mails, self.admin, self.folder, self.tell = settings, mails, admin, folder, tell
+    def __init__(self, settings, mails, visitors, admin, folder, *, report: Callable[[str], object]):
+        self.settings, self.mails, self.admin, self.folder, self.report = settings, mails, admin, folder, report
         self.visitors, self.url = visitors, settings.base_url
         self.visitor, self.earlier_visitor = visitors(), None
         self._told = 0
@@ -64,13 +64,13 @@ class Life:
 
     # ---- the steps ----
     def is_invited(self):
-        self.tell("The administrator invites a person by mail.")
+        self.report("The administrator invites a person by mail.")
         self.admin.post("/api/invitations", {"email": ADDRESS, "role": "researcher"})
         link = self._link_of_mail(1)
         assert link.startswith(f"{self.url}/account/invitation?token=")
 
     def chooses_a_password_on_the_page(self):
-        self.tell("The person opens the link, chooses a password, and signs in.")
+        self.report("The person opens the link, chooses a password, and signs in.")
         link = self._link_of_mail(1)
         self.visitor.open(link)
         assert ADDRESS in self.visitor.text, self.visitor.text
@@ -84,7 +84,7 @@ class Life:
         self.id = self.person.get("/api/users/me")["id"]
 
     def uploads_with_a_key_from_another_machine(self):
-        self.tell("A key that may only upload into one dataset is used on another machine.")
+        self.report("A key that may only upload into one dataset is used on another machine.")
         self.own = self.person.create_dataset("Blood smears")
         self.foreign = self.admin.create_dataset("Biopsies")
         wanted = {"name": "microscope 3", "scopes": ["images:write"], "dataset_ids": [self.own], "days": 30}
@@ -97,13 +97,13 @@ class Life:
         assert "Dataset not found" in refused.stderr, refused.stderr
 
     def looks_at_the_image(self):
-        self.tell("The person and the administrator look at the image.")
+        self.report("The person and the administrator look at the image.")
         for client in (self.person, self.admin):
             address = client.get(f"/api/images/{self.image}/preview")["url"]
             assert httpx.get(address).status_code == 200
 
     def is_demoted_while_connected(self):
-        self.tell("The person becomes an administrator, connects, and becomes a viewer: the connection loses its rights.")
+        self.report("The person becomes an administrator, connects, and becomes a viewer: the connection loses its rights.")
         self._set_role("admin")
         wait_until(lambda: self._sees_foreign_changes(connection=self._connection()), within=EFFECTIVE_WITHIN)
         self._set_role("viewer")
@@ -114,7 +114,7 @@ class Life:
         assert "analyst" in refused.stderr, refused.stderr
 
     def forgets_the_password_and_resets_it(self):
-        self.tell("The person forgets the password, and chooses a new one with the link of a mail: all sessions end.")
+        self.report("The person forgets the password, and chooses a new one with the link of a mail: all sessions end.")
         self.earlier_visitor, self.visitor = self.visitor, self.visitors()
         self._sign_in_on_the_page("I do not remember it")
         assert "Please check the form" in self.visitor.text, self.visitor.text
@@ -138,7 +138,7 @@ class Life:
         assert "Anna Kowalska" in self.visitor.text, self.visitor.text
 
     def is_deleted(self):
-        self.tell("The administrator deletes the account.")
+        self.report("The administrator deletes the account.")
         self.admin.call("DELETE", f"/api/users/users/{self.id}")
         assert self._sign_in(SECOND_PASSWORD) == 401
         assert self._upload_elsewhere(self.own).returncode == 1
@@ -233,13 +233,13 @@ class Life:
         return messages
 
     def _sees_foreign_changes(self, *, connection):
-        """Change a dataset of somebody else, then the person's own; whether the connection tells both."""
+        """Change a dataset of somebody else, then the person's own; whether the connection shows both."""
         assert connection is self._socket
         time.sleep(CHANGES_EVERY)
         for dataset in (self.foreign, self.own):
             self.admin.call("PATCH", f"/api/datasets/{dataset}", json={"description": os.urandom(8).hex()})
-        heard = self._received_until(lambda message: message["type"] == "event" and message["dataset"] == self.own)
-        return any(message["type"] == "event" and message["dataset"] == self.foreign for message in heard)
+        received = self._received_until(lambda message: message["type"] == "event" and message["dataset"] == self.own)
+        return any(message["type"] == "event" and message["dataset"] == self.foreign for message in received)
 
     def _connection_has_ended(self):
         try:
@@ -273,7 +273,7 @@ def installation(folder):
 
 
 @contextmanager
-def life(settings, mails, folder, *, in_chromium, tell):
+def life(settings, mails, folder, *, in_chromium, report):
     """A life whose person uses Chromium, or a browser without scripts."""
     made_account(settings, "admin", ADMIN)
     with ExitStack() as stack:
@@ -283,14 +283,14 @@ def life(settings, mails, folder, *, in_chromium, tell):
             return ChromiumVisitor(stack.enter_context(chromium.page())) if chromium else stack.enter_context(FormVisitor())
 
         admin = stack.enter_context(Client.sign_in(settings.base_url, ADMIN, PASSWORD))
-        yield stack.enter_context(Life(settings, mails, visitor, admin, folder, tell=tell))
+        yield stack.enter_context(Life(settings, mails, visitor, admin, folder, report=report))
 
 
 def main():
     with (
         TemporaryDirectory(prefix="bioscope-", ignore_cleanup_errors=True) as name,
         installation(folder := Path(name)) as (settings, mails),
-        life(settings, mails, folder, in_chromium=PROGRAM is not None, tell=print) as story,
+        life(settings, mails, folder, in_chromium=PROGRAM is not None, report=print) as story,
     ):
         story.new_sentences()
         for step in STEPS:

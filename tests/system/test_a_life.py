@@ -1,4 +1,4 @@
-"""A person is invited by mail, works, is demoted while connected, resets a forgotten password and is deleted; the audit tells all of it."""
+"""A person is invited by mail, works, is demoted while connected, resets a forgotten password and is deleted; the audit shows all of it."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def story(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("life")
     with (
         installation(folder) as (settings, mails),
-        life(settings, mails, folder, in_chromium=request.param == "chromium", tell=print) as story,
+        life(settings, mails, folder, in_chromium=request.param == "chromium", report=print) as story,
     ):
         for step in STEPS:
             step(story)
