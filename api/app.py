@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, Final
 
 from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
-from litestar.middleware import DefineMiddleware
+from litestar.types import Scope
 
+from api.app_context import RESOURCES, AppContext, app_context
 from api.check_slots import CheckSlots
 from api.documents import pages
 from api.events import FeedSlots
@@ -25,7 +26,7 @@ from api.middleware.body_limits import BodyLimits
 from api.middleware.outer import OuterMiddleware
 from api.options import WebOptions
 from api.pages.problems import unknown_page
-from api.pages.routes import pages as pages_for_people
+from api.pages.routes import ROUTER
 from api.problems import HANDLERS, on_http_error
 from api.request import RequestContext, reject_unprintable_address, reject_unsupported_as_of
 from api.routes import ROUTES
@@ -33,9 +34,10 @@ from api.wait_slots import WaitSlots
 from application.authentication import IdentityCache
 from application.history.past_models import PastModels
 from application.key_identities import KeyIdentities
+from application.limits.connection_slots import ConnectionSlots
 from application.services import Services
 
-COMMAND_THREADS = 64  # commands that can wait for the log at the same time
+COMMAND_THREADS: Final = 64  # commands that can wait for the log at the same time
 
 
 def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
@@ -45,43 +47,31 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     admission = Admission(options.admission)
     wait_slots = WaitSlots(services.read_position, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
     live_hub = LiveHub(services, options, identities, admission)
-    shared = {
-        "wait_slots": wait_slots,
-        "feed_slots": FeedSlots(options.feed),
-        "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
-        "check_slots": CheckSlots(),
-        "export_slots": ExportSlots(options.exports_per_account),
-        "live_hub": live_hub,
-        "prediction_slots": PredictionSlots(options.predictions, admission),
-        "past_models": PastModels(services.log),
-    }
+    resources = (
+        wait_slots,
+        FeedSlots(options.feed),
+        asyncio.Semaphore(options.uploads.concurrent_stores),
+        CheckSlots(),
+        ExportSlots(options.exports_per_account),
+        live_hub,
+        PredictionSlots(options.predictions, admission),
+        PastModels(services.log),
+    )
 
     def drain() -> None:
         wait_slots.close()
         live_hub.stopping.set()
 
-    async def context(request: Request[Any, Any, Any]) -> RequestContext:
-        return RequestContext(request, services, options, identities, request.scope.get("auth"))
-
-    app = Litestar(
-        route_handlers=[*ROUTES, *pages.PAGES, pages_for_people(options)],
-        dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
-        guards=[reject_unprintable_address, reject_unsupported_as_of],
-        middleware=[
-            DefineMiddleware(Authentication, services=services, options=options, identities=identities),
-            DefineMiddleware(BodyLimits, options=options),
-        ],
-        exception_handlers={**HANDLERS, NotFoundException: unknown_page(options, on_http_error)},
-        lifespan=[partial(_lifespan, services, drain)],
-        openapi_config=None,
-        logging_config=None,  # the process configures its logging itself
-        request_max_body_size=None,
-    )
     return OuterMiddleware(
-        app,
-        options,
-        services.observe_request,
-        lifespan=app.lifespan,
+        routed(),
+        AppContext(
+            services=services,
+            options=options,
+            identities=identities,
+            anonymous_bodies=ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address),
+            resources=dict(zip(RESOURCES, resources, strict=True)),
+        ),
+        lifespan=partial(_lifespan, services, drain),
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services, identities),
         drain=drain,
@@ -89,12 +79,34 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     )
 
 
-def _provide(value: object) -> Provide:
-    return Provide(lambda: value, sync_to_thread=False)
+@cache
+def routed() -> Litestar:
+    """All routes. They are the same for every application: what differs comes with the request, as its `AppContext`."""
+    return Litestar(
+        route_handlers=[*ROUTES, *pages.PAGES, ROUTER],
+        dependencies={"context": Provide(_context)} | {name: _resource(name) for name in RESOURCES},
+        guards=[reject_unprintable_address, reject_unsupported_as_of],
+        middleware=[Authentication, BodyLimits],
+        exception_handlers={**HANDLERS, NotFoundException: unknown_page(on_http_error)},
+        openapi_config=None,
+        logging_config=None,  # the process configures its logging itself
+        request_max_body_size=None,
+    )
+
+
+async def _context(request: Request[Any, Any, Any]) -> RequestContext:
+    return RequestContext(request, request.scope.get("auth"))
+
+
+def _resource(name: str) -> Provide:
+    def resource(scope: Scope) -> Any:
+        return app_context(scope).resources[name]
+
+    return Provide(resource, sync_to_thread=False)
 
 
 @asynccontextmanager
-async def _lifespan(services: Services, drain: Callable[[], None], _: Litestar) -> AsyncIterator[None]:
+async def _lifespan(services: Services, drain: Callable[[], None]) -> AsyncIterator[None]:
     threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
     asyncio.get_running_loop().set_default_executor(threads)
     async with services.lifespan():

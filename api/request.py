@@ -16,17 +16,17 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
 from api.access_notes import note_row
+from api.app_context import app_context
 from api.clock import utc_now
 from api.middleware.authentication import bearer
 from api.middleware.client_address import peer_of
 from api.middleware.unstorable_text import is_printable, unprintable_parameter
-from api.options import WebOptions
 from api.problems import AsOfNotAvailable
-from application.authentication import CACHE_SECONDS, Identity, IdentityCache, read_credential
+from application.authentication import CACHE_SECONDS, Identity, read_credential
 from application.commands import CommandResult, idempotent
 from application.limits.connection_slots import network_of
 from application.ports import Command
-from application.services import QueryDatabase, Services
+from application.services import QueryDatabase
 from domain.access import Actor
 from domain.errors import Invalid, NotFound, Unavailable
 from projections.pagination import MAX_PAGE, Page
@@ -47,15 +47,9 @@ AUTHENTICATED_FOR_SECONDS = CACHE_SECONDS  # a longer request, such as an upload
 class RequestContext:
     """A request, the actor who sent it, and what it may use."""
 
-    def __init__(
-        self,
-        request: Request[Any, Any, Any],
-        services: Services,
-        options: WebOptions,
-        identities: IdentityCache,
-        identity: Identity | None,
-    ) -> None:
-        self.request, self.services, self.options, self.identities = request, services, options, identities
+    def __init__(self, request: Request[Any, Any, Any], identity: Identity | None) -> None:
+        app = app_context(request.scope)
+        self.request, self.services, self.options, self.identities = request, app.services, app.options, app.identities
         self._identity, self._authenticated_at = identity, time.monotonic()
 
     @property

@@ -16,23 +16,13 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Contact, License
 from litestar.routes import HTTPRoute
 
+from api.app_context import RESOURCES
 from api.documents.operation import METHODS, Operation
 from api.documents.operations import SCHEMA_REFERENCE, complete, components, described_schemas
 from api.kserve import messages
 from api.problems import ProtocolError
 from api.routes import ROUTES
 
-DEPENDENCIES: Final = (
-    "context",
-    "wait_slots",
-    "feed_slots",
-    "store_slots",
-    "check_slots",
-    "export_slots",
-    "live_hub",
-    "past_models",
-    "prediction_slots",
-)
 TOKEN_PATH: Final = "/api/auth/login-swagger"  # noqa: S105 - a path
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, follow the results, and prove later what was found.
@@ -113,7 +103,7 @@ def _described_operations() -> tuple[dict[str, Any], list[Operation]]:
     """What Litestar generates, and the operations in it, completed."""
     app = Litestar(
         route_handlers=ROUTES,
-        dependencies={name: Provide(_placeholder()) for name in DEPENDENCIES},
+        dependencies={name: Provide(_placeholder()) for name in ("context", *RESOURCES)},
         openapi_config=OpenAPIConfig(
             title="BioScopeAI Core",
             version=installed("bioscope"),

@@ -8,9 +8,9 @@ from litestar.middleware.authentication import AbstractAuthenticationMiddleware,
 from litestar.types import ASGIApp
 
 from api.access_notes import notes_of
+from api.app_context import app_context
 from api.clock import utc_now
 from api.middleware.client_address import peer_of
-from api.options import WebOptions
 from application.authentication import PENDING, IdentityCache, read_credential
 from application.key_text import PresentedKey
 from application.limits.connection_slots import RECOGNISED, network_of
@@ -36,19 +36,19 @@ def for_services(scope: Scope) -> dict[str, Any]:
 class Authentication(AbstractAuthenticationMiddleware):
     """Accepts only `Authorization: Bearer`. Raises NotAuthenticated, and Forbidden for a key without the scope of the route."""
 
-    def __init__(self, app: ASGIApp, *, services: Services, options: WebOptions, identities: IdentityCache) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         super().__init__(app, exclude_http_methods=["OPTIONS"])
-        self._tokens, self._options, self._identities = services.access_tokens, options, identities
 
     async def authenticate_request(self, connection: ASGIConnection[Any, Any, Any, Any]) -> AuthenticationResult:
         token = bearer(connection.headers.get("authorization"))
         if token is None:
             raise NotAuthenticated("Not authenticated")
-        credential = read_credential(token, self._tokens, at=utc_now())
-        identity = self._identities.cached(credential)
+        app = app_context(connection.scope)
+        credential = read_credential(token, app.services.access_tokens, at=utc_now())
+        identity = app.identities.cached(credential)
         if identity is None:
-            network = network_of(peer_of(connection.scope, self._options.trusted_proxies))
-            identity = await asyncio.to_thread(self._identities.authenticate, credential, network=network)
+            network = network_of(peer_of(connection.scope, app.options.trusted_proxies))
+            identity = await asyncio.to_thread(app.identities.authenticate, credential, network=network)
         notes_of(connection.scope).actor = identity.actor
         if identity.actor.uses_key:
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))

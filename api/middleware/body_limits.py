@@ -14,12 +14,12 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from api.app_context import app_context
 from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
 from api.middleware.unstorable_text import place_of_unstorable
-from api.options import WebOptions
 from api.problems import BodyTooLarge, Malformed, TooSlow, UnsupportedMediaType
-from application.limits.connection_slots import ConnectionSlots, network_of
+from application.limits.connection_slots import network_of
 from domain.errors import TooMany
 
 FORM = "application/x-www-form-urlencoded"
@@ -38,9 +38,8 @@ STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed number
 class BodyLimits:
     """Middleware. A route takes JSON, unless its `opt` is `body="form"`, or `body="stream"` for a body that the route reads itself."""
 
-    def __init__(self, app: ASGIApp, options: WebOptions) -> None:
-        self._app, self._options = app, options
-        self._slots = ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address)
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opt = scope["route_handler"].opt
@@ -50,28 +49,30 @@ class BodyLimits:
             return
         maximum = MAX_JSON_BYTES if kind == "json" else MAX_FORM_BYTES
         is_anonymous = opt.get("exclude_from_auth")
-        body = await (self._read_anonymous(scope, receive, maximum) if is_anonymous else read_body(receive, maximum=maximum))
+        body = await (_read_anonymous(scope, receive, maximum) if is_anonymous else read_body(receive, maximum=maximum))
         if body and kind == "json":
             check_json(content_type_of(scope), body)
         if kind == "form" and media_type_of(scope) != FORM:
             raise UnsupportedMediaType(f"Send the body as {FORM}")
         await self._app(scope, replay_body(body, receive), send)
 
-    async def _read_anonymous(self, scope: Scope, receive: Receive, maximum: int) -> bytes:
-        """Raises BodyTooLarge, TooSlow, and TooMany if a newer body has taken its slot."""
-        slot = None
-        try:
-            async with asyncio.timeout(self._options.anonymous_body_seconds) as timeout:
-                address = network_of(peer_of(scope, self._options.trusted_proxies))
-                slot = self._slots.acquire(address, lambda: expire(timeout))
-                return await read_body(receive, maximum=min(maximum, self._options.anonymous_body_max_bytes))
-        except TimeoutError:
-            if slot is not None and slot.is_lost:
-                raise TooMany("Too many unfinished requests from this address", retry_after=1) from None
-            raise TooSlow(f"The body did not arrive within {self._options.anonymous_body_seconds:g} seconds; send it again") from None
-        finally:
-            if slot is not None:
-                slot.release()
+
+async def _read_anonymous(scope: Scope, receive: Receive, maximum: int) -> bytes:
+    """Raises BodyTooLarge, TooSlow, and TooMany if a newer body has taken its slot."""
+    app = app_context(scope)
+    slot = None
+    try:
+        async with asyncio.timeout(app.options.anonymous_body_seconds) as timeout:
+            address = network_of(peer_of(scope, app.options.trusted_proxies))
+            slot = app.anonymous_bodies.acquire(address, lambda: expire(timeout))
+            return await read_body(receive, maximum=min(maximum, app.options.anonymous_body_max_bytes))
+    except TimeoutError:
+        if slot is not None and slot.is_lost:
+            raise TooMany("Too many unfinished requests from this address", retry_after=1) from None
+        raise TooSlow(f"The body did not arrive within {app.options.anonymous_body_seconds:g} seconds; send it again") from None
+    finally:
+        if slot is not None:
+            slot.release()
 
 
 async def read_body(receive: Receive, *, maximum: int, reserve: Callable[[int], None] | None = None) -> bytes:

@@ -2,7 +2,9 @@
 
 import re
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Container, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -10,17 +12,18 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from api.app_context import KEY, AppContext
 from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.allowed_hosts import REFUSED, AllowedHosts, is_under
 from api.middleware.body_timeout import BodyTimeout, Message, Receive
-from api.options import WebOptions
 from api.problems import encoded, problem
 
 log = structlog.get_logger()
 
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Headers = list[tuple[bytes, bytes]]
 
 MAX_QUERY_BYTES = 8192
@@ -43,29 +46,28 @@ CLIENT_DISCONNECTED = 499
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 MONITORING_PATHS = ("/health", "/api/health", "/metrics")  # exempt from admission control
 
-ObserveRequest = Callable[[str, str, int, float], None]
-
 
 class OuterMiddleware:
-    """Wraps the application. `observe_request(method, route, status, seconds)` is called for every request; `has_credential(scope)` tells
-    whether a request has a credential that we issued.
+    """Wraps the routes. `lifespan` runs what the application needs while it is served; `has_credential(scope)` tells whether a request has
+    a credential that we issued.
 
     Call `drain` after the server has stopped accepting connections. Then waiting requests are answered at once.
     """
 
     def __init__(
         self,
-        app: Asgi,
-        options: WebOptions,
-        observe_request: ObserveRequest,
+        routed: Asgi,
+        context: AppContext,
         *,
-        lifespan: Callable[[], Any],
+        lifespan: Lifespan,
         admission: Admission,
         has_credential: Callable[[Any], bool],
         drain: Callable[[], None],
         accesses: AccessRecorder,
     ) -> None:
-        self._app, self._options, self._observe_request, self.lifespan, self.drain = app, options, observe_request, lifespan, drain
+        self._routed, self._context, self.lifespan, self.drain = routed, context, lifespan, drain
+        self._options = options = context.options
+        self._observe_request = context.services.observe_request
         self._hosts = AllowedHosts(options)
         self._security_headers = (*SECURITY_HEADERS, HSTS) if options.secure_cookies else SECURITY_HEADERS
         self._admission, self._unlimited, self._has_credential = admission, Admission(), has_credential
@@ -76,7 +78,7 @@ class OuterMiddleware:
             await self._open_websocket(scope, receive, send)
             return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await serve_lifespan(self.lifespan, receive, send)
             return
         request = _Request(scope, self._options.cors_origins)
         admission = self._unlimited if request.is_monitoring else self._admission
@@ -91,7 +93,7 @@ class OuterMiddleware:
         """A rejection answers the handshake, if the server supports that."""
         request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
         if (rejection := self._header_rejection(request)) is None:
-            await self._app(scope, receive, send)
+            await self._routed({**scope, KEY: self._context}, receive, send)
             return
         request.status = rejection[0]
         await receive()
@@ -111,7 +113,8 @@ class OuterMiddleware:
             return
         body = BodyTimeout(receive, self._unlimited if request.is_monitoring else self._admission, self._options.body_timeouts)
         try:
-            await self._app(request.scope, body.receive, send)
+            request.scope[KEY] = self._context
+            await self._routed(request.scope, body.receive, send)
         except Exception:
             log.exception("unexpected error", request_id=request.id)
             if not request.has_response:
@@ -226,6 +229,21 @@ class _Request:
     @property
     def has_response(self) -> bool:
         return self.status != CLIENT_DISCONNECTED
+
+
+async def serve_lifespan(lifespan: Lifespan, receive: Receive, send: Send) -> None:
+    """Enter `lifespan` when the server starts, and leave it when it stops. An error in it is reported to the server, which ends."""
+    await receive()
+    step = "startup"
+    try:
+        async with lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            step = "shutdown"
+            await receive()
+    except Exception:
+        await send({"type": f"lifespan.{step}.failed", "message": traceback.format_exc()})
+        raise
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _send_problem(send: Send, status: int, detail: str, request: "_Request", *, kind: str = "http.response") -> None:

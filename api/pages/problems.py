@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
 from api.access_notes import note_error
-from api.options import WebOptions
+from api.app_context import app_context
 from api.pages.forms import Link, retry_header
 from api.pages.rendering import redirect, rendered
 from api.pages.visits import NotVerified, SignedOut, expired_cookie
@@ -19,7 +19,8 @@ from domain.errors import DomainError, InvalidLink
 log = structlog.get_logger()
 
 HOME: Final = Link("To the start page", "/")
-Responder = Callable[[Request[Any, Any, Any], HTTPException], Response[Any]]
+AnyRequest = Request[Any, Any, Any]
+Responder = Callable[[AnyRequest, HTTPException], Response[Any]]
 NEXT: Final = {
     "/account/verify": Link("Sign in, and send the mail again", "/sign-in"),
     "/account/reset": Link("Request a new link", "/forgot-password"),
@@ -42,56 +43,61 @@ ENDED: Final = {
 
 
 def problem_page(
-    options: WebOptions, *, status: int, detail: str, title: str = "", link: Link = HOME, headers: dict[str, str] | None = None
+    request: AnyRequest, *, status: int, detail: str, title: str = "", link: Link = HOME, headers: dict[str, str] | None = None
 ) -> Response[str]:
     title = title or TITLES.get(status, TITLES[503 if status >= 500 else 400])
+    options = app_context(request.scope).options
     return rendered("message.html", options, status=status, headers=headers, title=title, text=(detail,), link=link)
 
 
-def unknown_page(options: WebOptions, otherwise: Responder) -> Responder:
+def unknown_page(otherwise: Responder) -> Responder:
     """The handler of addresses without a route: a page for browsers. Addresses of the API, and other clients, get that of `otherwise`."""
 
-    def on_not_found(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    def on_not_found(request: AnyRequest, error: HTTPException) -> Response[Any]:
         if str(request.scope["path"]).startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
             return otherwise(request, error)
-        return problem_page(options, status=404, detail="Check the address, or begin at the start page", headers={"Vary": "Accept"})
+        return problem_page(request, status=404, detail="Check the address, or begin at the start page", headers={"Vary": "Accept"})
 
     return on_not_found
 
 
-def handlers(options: WebOptions) -> ExceptionHandlersMap:
-    """The handlers of errors for the routes of pages."""
+def on_domain_error(request: AnyRequest, error: DomainError) -> Response[Any]:
+    note_error(request.scope, error)
+    status = STATUS.get(error.code, 400)
+    if isinstance(error, InvalidLink):
+        path = str(request.scope["path"])
+        detail, link = ENDED.get(path, error.detail), NEXT.get(path, HOME)
+        return problem_page(request, status=status, title="This link does not work", detail=detail, link=link)
+    return problem_page(request, status=status, detail=error.detail, headers=retry_header(error))
 
-    def on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
-        note_error(request.scope, error)
-        status = STATUS.get(error.code, 400)
-        if isinstance(error, InvalidLink):
-            path = str(request.scope["path"])
-            detail, link = ENDED.get(path, error.detail), NEXT.get(path, HOME)
-            return problem_page(options, status=status, title="This link does not work", detail=detail, link=link)
-        return problem_page(options, status=status, detail=error.detail, headers=retry_header(error))
 
-    def on_signed_out(request: Request[Any, Any, Any], _: SignedOut) -> Response[Any]:
-        cookie = expired_cookie(options)
-        had_session = cookie.key in request.cookies
-        return redirect(options, "/sign-in?after=ended", cookies=[cookie]) if had_session else redirect(options, "/sign-in")
+def on_signed_out(request: AnyRequest, _: SignedOut) -> Response[Any]:
+    options = app_context(request.scope).options
+    cookie = expired_cookie(options)
+    had_session = cookie.key in request.cookies
+    return redirect(options, "/sign-in?after=ended", cookies=[cookie]) if had_session else redirect(options, "/sign-in")
 
-    def on_not_verified(_: Request[Any, Any, Any], __: NotVerified) -> Response[Any]:
-        return redirect(options, "/account")
 
-    def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
-        headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-        return problem_page(options, status=error.status_code, detail="This address cannot be used in this way", headers=headers)
+def on_not_verified(request: AnyRequest, _: NotVerified) -> Response[Any]:
+    return redirect(app_context(request.scope).options, "/account")
 
-    def on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-        request_id = request_id_of(request)
-        log.error("unexpected error", request_id=request_id, exc_info=error)
-        return problem_page(options, status=500, detail=f"Internal error. The server's log has details under the id {request_id}")
 
-    return {
-        SignedOut: on_signed_out,
-        NotVerified: on_not_verified,
-        DomainError: on_domain_error,
-        HTTPException: on_http_error,
-        Exception: on_unexpected_error,
-    }
+def on_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    return problem_page(request, status=error.status_code, detail="This address cannot be used in this way", headers=headers)
+
+
+def on_unexpected_error(request: AnyRequest, error: Exception) -> Response[Any]:
+    request_id = request_id_of(request)
+    log.error("unexpected error", request_id=request_id, exc_info=error)
+    return problem_page(request, status=500, detail=f"Internal error. The server's log has details under the id {request_id}")
+
+
+HANDLERS: Final[ExceptionHandlersMap] = {
+    SignedOut: on_signed_out,
+    NotVerified: on_not_verified,
+    DomainError: on_domain_error,
+    HTTPException: on_http_error,
+    Exception: on_unexpected_error,
+}
+"""The handlers of errors for the routes of pages."""

@@ -2,9 +2,8 @@
 
 from litestar import Router
 
-from api.options import WebOptions
 from api.pages import account, email_changes, home, invitations, password_resets, profile, registrations, rendering, setup, sign_in
-from api.pages.problems import handlers
+from api.pages.problems import HANDLERS
 
 PAGES = (
     rendering.styles,
@@ -36,5 +35,4 @@ PAGES = (
 )
 
 
-def pages(options: WebOptions) -> Router:
-    return Router("/", route_handlers=PAGES, exception_handlers=handlers(options))
+ROUTER = Router("/", route_handlers=PAGES, exception_handlers=HANDLERS)

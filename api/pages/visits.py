@@ -84,7 +84,7 @@ async def visitor(context: RequestContext) -> RequestContext | None:
         return None
     context.request.scope["user"] = identity.actor  # for the log of requests
     mark_recognised(context.request.scope)
-    return RequestContext(context.request, context.services, context.options, context.identities, identity)
+    return RequestContext(context.request, identity)
 
 
 def _has_expired(identity: Identity, options: WebOptions) -> bool:

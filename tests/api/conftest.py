@@ -1,4 +1,7 @@
-"""The web application over real servers, in this process, with a projector in a thread. `api.client(ROLE)` signs a new user in."""
+"""The web application over real servers, in this process, with a projector in a thread. `api.client(ROLE)` signs a new user in.
+
+Passwords are hashed by the twin, since most tests sign in several users.
+"""
 
 import threading
 from itertools import count
@@ -14,7 +17,7 @@ from application.accounts import register
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.values import system_actor
-from infrastructure.container import services
+from infrastructure.container import passwords, services
 from infrastructure.embedded.broker import Broker
 from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.postgres.wake_ups import PROJECTED, WakeUps
@@ -22,6 +25,7 @@ from projections.engine.checkpoints import Checkpoint
 from projections.process.composition import projector_over
 from tests.api.declared import refuse_undeclared
 from tests.given import NOW
+from tests.twins.passwords import MemoryPasswords
 
 PASSWORD = "correct horse battery 9"
 ORIGIN = "http://web.example.org"
@@ -99,7 +103,9 @@ def lab_settings(settings):
 
 @pytest.fixture
 async def api(lab_settings):
-    api = ApiWithProjector(services(lab_settings), web_options(lab_settings))
+    given = services(lab_settings)
+    hasher = MemoryPasswords(service_names=given.passwords.service_names)
+    api = ApiWithProjector(msgspec.structs.replace(given, passwords=hasher), web_options(lab_settings))
     stop = threading.Event()
     projecting = threading.Thread(target=project, args=(lab_settings, stop))
     projecting.start()
@@ -109,6 +115,12 @@ async def api(lab_settings):
     finally:
         stop.set()
         projecting.join()
+
+
+@pytest.fixture
+def api_of_argon2(api, lab_settings):
+    """Over the real hasher, as the command line and other processes have it."""
+    return api.with_services(passwords=passwords(lab_settings))
 
 
 def project(settings, stop):

@@ -244,7 +244,7 @@ def declared():
 
 def handlers_of(app):
     """(route, handler) of each method and path."""
-    for route in app._app.routes:
+    for route in app._routed.routes:
         if isinstance(route, HTTPRoute):
             for method, (handler, _) in route.route_handler_map.items():
                 if method not in {"OPTIONS", "HEAD"}:
@@ -253,7 +253,7 @@ def handlers_of(app):
 
 def routes_of(app):
     """Every method and path that the running application has."""
-    for route in app._app.routes:
+    for route in app._routed.routes:
         if isinstance(route, HTTPRoute):
             yield from (f"{method} {route.path_format}" for method in sorted(route.methods) if method not in {"OPTIONS", "HEAD"})
         else:
@@ -544,7 +544,7 @@ def sign_of(answer):
 
 
 class Asking:
-    """Each cell of the table: who asks, and about what. Reads share their people and things, as nothing changes."""
+    """Each cell of the table: who asks, and about what. People and things are used again until a request has changed them."""
 
     def __init__(self, world):
         self.world, self.http = world, world.api.anonymous()
@@ -552,7 +552,7 @@ class Asking:
 
     async def cell(self, route, column, mode, *, key=""):
         """The answer, with the session of the person, or with a key of all scopes that is limited to "this one", "another" or "none"."""
-        person, things = self._chosen(route, column, mode)
+        person, things = self._chosen(column, mode)
         if "/shares/" in route or "/members/" in route:
             things = things | {"user_id": self.world.friend.id}
         if "/shares/teams/" in route:
@@ -569,7 +569,10 @@ class Asking:
         await self.world.given.read_position.wait(self.world.position, 5)
         method, path = route.split()
         headers = await self._key(person, things, key) if key else person.headers
-        return await self.http.request(method, path.format(**things), **_with(headers, self.world.body(route, things)))
+        answer = await self.http.request(method, path.format(**things), **_with(headers, self.world.body(route, things)))
+        if method != "GET" and answer.is_success:
+            self._forget(column)
+        return answer
 
     async def _key(self, person, things, limit):
         """A personal access token, issued by the person. The other dataset of a limited one is the person's own."""
@@ -582,14 +585,16 @@ class Asking:
         assert issued.status_code == 201, issued.text
         return bearer(issued.json()["key"])
 
-    def _chosen(self, route, column, mode):
-        fresh = not route.startswith("GET")
-        if fresh or column not in self._people:
+    def _chosen(self, column, mode):
+        if column not in self._people:
             self._people[column] = self.world.person(column)
-            self._things = {location: things for location, things in self._things.items() if location[0] != column}
-        if fresh or (column, mode) not in self._things:
+        if (column, mode) not in self._things:
             self._things[column, mode] = self.world.things(self._people[column], mode)
         return self._people[column], self._things[column, mode]
+
+    def _forget(self, column):
+        del self._people[column]
+        self._things = {place: things for place, things in self._things.items() if place[0] != column}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""Checks of JSON bodies: as fast as the decoder, with the same result as a check of each character."""
+"""Checks of JSON bodies: as fast as the decoder, with the same result as a check of each character. Unfinished ones are limited."""
 
+import asyncio
 import json
 import time
 
@@ -130,3 +131,19 @@ def test_a_name_that_is_none_of_a_field_is_not_repeated():
 def test_the_place_is_not_searched_in_large_bodies():
     with pytest.raises(Malformed, match=r"^Text must not contain the character NUL$"):
         check_json(JSON, b'{"name": "\\u0000' + b"x" * MAX_SEARCHED_BYTES + b'"}')
+
+
+@pytest.mark.anyio
+async def test_unfinished_bodies_of_an_address_count_together_on_all_routes(api):
+    http = api.with_options(anonymous_bodies_per_address=1).anonymous(**{"Content-Type": "application/json"})
+    was_read = asyncio.Event()
+
+    async def unfinished():
+        yield b"{"
+        was_read.set()
+        await asyncio.Event().wait()
+
+    first = asyncio.create_task(http.post("/api/auth/login", content=unfinished()))
+    await was_read.wait()
+    refused = await http.post("/api/auth/refresh", json={"refresh_token": "none"})
+    assert (refused.status_code, (await first).status_code) == (401, 429)

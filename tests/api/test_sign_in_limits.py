@@ -178,9 +178,9 @@ async def test_a_registration_counts_whether_its_address_is_taken_or_not(api):
         assert answers == [409, 201, 409, 201, 429, 429]
 
 
-async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(api, lab_settings):
-    email = api.account()
-    async with serving(api, account_per_hour=7) as http:
+async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(api_of_argon2, lab_settings):
+    email = api_of_argon2.account()
+    async with serving(api_of_argon2, account_per_hour=7) as http:
         assert (await login(http, email, at=HOME)).status_code == 200
         assert await statuses(http, email, 5) == [401] * 5
         with redis.Redis.from_url(lab_settings.redis_url) as client:
@@ -188,6 +188,6 @@ async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(api, lab_s
         assert await statuses(http, email, 2) == [429] * 2, "the process counted too"
         assert await statuses(http, email, 3, at="192.0.2.1") == [401] * 2 + [429], "also those of an hour"
     anew = services(lab_settings)
-    async with anew.lifespan(), serving(ApiWithProjector(anew, api.options), account_per_hour=2) as http:
+    async with anew.lifespan(), serving(ApiWithProjector(anew, api_of_argon2.options), account_per_hour=2) as http:
         assert await statuses(http, email, 1, at="192.0.2.2") == [429], "Redis counted too"
         assert (await login(http, email, at=HOME)).status_code == 200, "the database knows the address"

@@ -185,17 +185,17 @@ async def test_nothing_is_deleted_without_a_confirmation(api, bioscope):
 
 
 # ---- passwords ---------------------------------------------------------------------------------------------------------------------
-async def test_a_reset_password_is_printed_once_signs_in_and_ends_all_sessions(api, bioscope, lab_settings):
-    address = api.account("analyst")
-    before = (await login(api, address)).json()
+async def test_a_reset_password_is_printed_once_signs_in_and_ends_all_sessions(api_of_argon2, bioscope, lab_settings):
+    address = api_of_argon2.account("analyst")
+    before = (await login(api_of_argon2, address)).json()
     ended = await bioscope("users", "reset-password", address)
     password = ended.stdout.removesuffix("\n")
     assert re.fullmatch(r"([a-z2-9]{5}-){4}[a-z2-9]{5}", password)
     assert password not in ended.stderr
     assert "all its sessions have ended" in ended.stderr
-    assert (await login(api, address)).status_code == 401
-    assert (await login(api, address, password)).status_code == 200
-    anonymous = api.anonymous()
+    assert (await login(api_of_argon2, address)).status_code == 401
+    assert (await login(api_of_argon2, address, password)).status_code == 200
+    anonymous = api_of_argon2.anonymous()
     assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {before['access_token']}"})).status_code == 401
     assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
     assert password.encode() not in everything_kept(lab_settings)
@@ -210,16 +210,16 @@ def everything_kept(settings):
     return b"".join(bytes(part) for row in rows for part in row if isinstance(part, bytes))
 
 
-async def test_a_password_that_was_typed_or_comes_from_the_environment_is_not_printed(api, bioscope, monkeypatch):
-    address = api.account("analyst")
+async def test_a_password_that_was_typed_or_comes_from_the_environment_is_not_printed(api_of_argon2, bioscope, monkeypatch):
+    address = api_of_argon2.account("analyst")
     typed = await bioscope("users", "reset-password", address, "--prompt", input=f"{OTHER_PASSWORD}\n{OTHER_PASSWORD}\n")
     assert OTHER_PASSWORD not in typed.output
-    assert (await login(api, address, OTHER_PASSWORD)).status_code == 200
+    assert (await login(api_of_argon2, address, OTHER_PASSWORD)).status_code == 200
     monkeypatch.setenv("BIOSCOPE_PASSWORD", "the third horse 9 battery")
     ended = await bioscope("users", "reset-password", address)
     assert ended.stdout == ""
     assert "the third horse" not in ended.stderr
-    assert (await login(api, address, "the third horse 9 battery")).status_code == 200
+    assert (await login(api_of_argon2, address, "the third horse 9 battery")).status_code == 200
 
 
 async def test_a_password_that_breaks_the_rule_changes_nothing(api, bioscope, monkeypatch):

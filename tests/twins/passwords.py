@@ -13,10 +13,8 @@ class MemoryPasswords:
     `computed` counts the hashes that were computed.
     """
 
-    service_names = ("BioScopeAI Core", "scope.example.org")
-
-    def __init__(self, *, strength=1):
-        self.strength = strength
+    def __init__(self, *, strength=1, service_names=("BioScopeAI Core", "scope.example.org")):
+        self.strength, self.service_names = strength, service_names
         self.computed = 0
         self._salts = itertools.count()
 
