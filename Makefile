@@ -54,7 +54,7 @@ FAST_TESTS := tests/domain tests/application tests/golden tests/infrastructure t
   tests/kafka/test_consumer_process.py tests/system/test_walkthrough.py tests/adversaries/test_decoder.py tests/adversaries/test_model.py
 
 test-fast: gates  ## Run the gates, and the tests that depend on the version of Python
-	$(BIN)/pytest $(FAST_TESTS) -n 2 --dist loadfile
+	$(BIN)/pytest $(FAST_TESTS) -n 3 --dist loadfile
 
 test-pythons: setup  ## Run test-fast on every other supported Python of this machine, each in its own .venv-3.x
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
