@@ -49,8 +49,7 @@ VERSIONED: Final = {
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(
-        ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"),
-        ("ETag", "X-Event-Position"),
+        ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"), ("ETag",)
     ),
     "auditListed": ("X-Next-Cursor",),
     "auditTrail": ("X-Next-Cursor",),
@@ -67,7 +66,7 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "sessionsLoginByForm": ("Set-Cookie",),
     "sessionsLogout": ("Set-Cookie",),
     "sessionsRefresh": ("Set-Cookie",),
-    "sessionsRegister": ("ETag", "X-Event-Position"),
+    "sessionsRegister": ("ETag",),
 }
 
 UPLOAD: Final = {
