@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Meta, Struct
 
-from api.mail_requests import MailRequested, count_mail, in_equal_time
+from api.mail_requests import MailRequested, request_mail
 from api.middleware.authentication import OPEN
 from api.registration_modes import require_invitations, require_open_registration
 from api.request import RequestContext
@@ -95,9 +95,7 @@ class Registrations(Controller):
 
         The answer is the same whether or not there is a registration.
         """
-        await count_mail(context, data.email)
-        work = context.execute(registrations.request_verification, email=data.email, command=anonymous_command(context))
-        await in_equal_time(context, work)
+        await request_mail(context, registrations.request_verification, data.email, anonymous_command(context))
         return Response(MailRequested(), status_code=202)
 
     @post("/verify", status_code=201, summary="Verify a registration")
@@ -125,9 +123,7 @@ class Registrations(Controller):
     @post("/forgot-password", status_code=202, summary="Request a password reset")
     async def forgot_password(self, context: NamedDependency[RequestContext], data: JSONBody[ForgotPassword]) -> Response[MailRequested]:
         """Send a mail with a link to choose a new password. The answer is the same whether or not the address has an account."""
-        await count_mail(context, data.email)
-        work = context.execute(password_resets.request, email=data.email, command=anonymous_command(context))
-        await in_equal_time(context, work)
+        await request_mail(context, password_resets.request, data.email, anonymous_command(context))
         return Response(MailRequested(), status_code=202)
 
     @post("/reset-password", status_code=200, summary="Reset a password")
@@ -172,6 +168,7 @@ class Registrations(Controller):
             network=context.network,
             links=services.mail_links,
             passwords=services.passwords,
+            sign_in_limits=services.sign_in_limits,
             command=anonymous_command(context),
         )
         return context.created(AccountId(result.id), result)

@@ -9,6 +9,7 @@ import msgspec
 from api.kserve import routes
 from api.middleware import body_limits, outer
 from api.options import WebOptions
+from application.limits.sign_in_attempts import SignInRates
 from infrastructure.configuration.settings import Settings, variable
 from infrastructure.http import connections, websockets
 from infrastructure.security import passwords
@@ -48,7 +49,9 @@ failed passwords of one account from one address | {logins_per_minute_account} a
 the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
 the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
 registrations and requests for mails from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
-mails to one e-mail address | {mails_per_hour_address} an hour | 429 with `Retry-After`
+mails to one e-mail address, requested from one address | {mails_per_hour_address} an hour | 429 with `Retry-After`
+the same, from all addresses without a sign-in in {known_address_days} days | {mails_per_hour_strangers} an hour | nothing is sent
+user names in use that one link is refused | {user_names} an hour | 429 with `Retry-After`
 changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
 passwords being hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one caller {hashes_of_one} | 503 with `Retry-After`
 WebSockets and event streams | {websockets}; of one account {websockets_per_account} | closed with 4429; 429 with `Retry-After`
@@ -80,6 +83,7 @@ CONSTANTS: Final = {
     "hashes_waiting": passwords.MAX_QUEUED,
     "hashes_of_one": passwords.MAX_QUEUED_PER_REQUESTER,
     "hash_seconds": passwords.QUEUE_TIMEOUT_SECONDS,
+    "user_names": SignInRates().user_names_per_hour,
     "frames": websockets.MAX_FRAMES,
     "messages": OPTIONS.live.max_messages_per_second,
 }

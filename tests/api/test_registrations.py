@@ -128,7 +128,14 @@ async def test_a_taken_user_name_shows_at_the_verification_and_can_be_replaced(v
     token = links.of_stream(UUID(pending))
     refused = await post(verifying, "/api/auth/verify", token=token, password=PASSWORD)
     assert (refused.status_code, refused.json()["code"]) == (409, "taken")
-    assert (await post(verifying, "/api/auth/verify", token=token, password=PASSWORD, username="grace")).status_code == 201
+    verified = await post(verifying, "/api/auth/verify", token=token, password=PASSWORD, username="grace")
+    assert verified.status_code == 201
+    assert "x-event-position" not in verified.headers, "two of them would show whether an event was appended in between"
+
+
+async def test_no_answer_to_a_registration_shows_a_position_of_the_log(verifying):
+    answers = [await register(verifying), await register(verifying.with_options(verifies_email=False), email="ada@example.org")]
+    assert [(one.status_code, "x-event-position" in one.headers, one.headers["etag"]) for one in answers] == [(201, False, '"1"')] * 2
 
 
 async def test_another_mail_can_be_requested_and_the_answer_is_always_the_same(verifying, links):
