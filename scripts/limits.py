@@ -30,7 +30,7 @@ connections of one address | {connections_per_address} | the one of the address 
 time for the head of a request, from the connection or the last answer | {request_head_seconds} s | closed
 query | {query_bytes} | 414
 headers | {header_bytes}, {header_count} of them; as many trailers | 431; closed
-requests in progress, except health and metrics | {requests}; a third only with a token, signed address or page cookie | 503 with `Retry-After`
+requests in progress, except health and metrics | {requests}; a third only with token, signed address or cookie | 503 with `Retry-After`
 body without a token | {anonymous_body_max_bytes} within {anonymous_body_seconds} s | 413, 408
 unfinished bodies without a token | {anonymous_bodies}; of one address {anonymous_bodies_per_address} | the oldest is answered 429
 JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
