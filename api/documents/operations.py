@@ -119,7 +119,7 @@ SHARED_PARAMETERS: Final = {
         "name": "min_position",
         "in": "query",
         "required": False,
-        "description": "Wait until queries show the change at this position (`X-Event-Position`)",
+        "description": "Wait until queries show the change at this position (`X-Event-Position`). 422 if the log has not reached it",
         "schema": {"type": "integer", "minimum": 0},
     },
 }

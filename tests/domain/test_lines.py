@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from domain import api_key, dataset, dead_letter, declaration, device, image, model_check, policy, registration, service_account, team, user
@@ -94,3 +95,10 @@ def test_a_name_has_one_line_and_a_refusal_names_it(field, decide):
 @pytest.mark.parametrize("text", BROKEN)
 def test_descriptions_and_reasons_have_several_lines(decide, text):
     assert decide(text)
+
+
+def test_a_stored_name_of_several_lines_stays_and_does_not_prevent_other_changes():
+    stored = msgspec.structs.replace(dataset.create(ID, name="slides", description=None, **BY), name="one\ntwo")
+    before = state_after(dataset.evolve, [stored])
+    after = state_after(dataset.evolve, dataset.describe(before, description="of blood", **BY), before)
+    assert (after.name, after.description) == ("one\ntwo", "of blood")
