@@ -102,7 +102,8 @@ class Registrations(Controller):
     async def verify(self, context: NamedDependency[RequestContext], data: JSONBody[Verify]) -> Response[AccountId]:
         """Create the account of a registration, with the token of the mail and the password that was chosen at registration.
 
-        409 with the code `taken`: if the user name is in use, send another `username`; if the address has an account, sign in.
+        409 with the code `taken`: if the user name is in use, send another `username`; if the address has an account, sign in. 429 after
+        ten such names in an hour.
         """
         require_open_registration(context)
         services = context.services
@@ -154,7 +155,7 @@ class Registrations(Controller):
     async def accept_invitation(self, context: NamedDependency[RequestContext], data: JSONBody[AcceptInvitation]) -> Response[AccountId]:
         """Create the account that an invitation offers, with the token of the mail. The account has the address and role of the invitation.
 
-        409 with the code `taken`: if the user name is in use, send another one.
+        409 with the code `taken`: if the user name is in use, send another one. 429 after ten such names in an hour.
         """
         require_invitations(context)
         services = context.services
