@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from api.clock import utc_now
 from api.mail_requests import MailRequested
 from api.middleware.authentication import FOR_PENDING
-from api.request import RequestContext, from_row, sent_fields
+from api.request import PageSize, RequestContext, from_row, sent_fields
 from application import accounts, password_resets, registrations
 from application.authentication import PENDING
 from application.passwords import NewPassword, Proof
@@ -103,7 +103,7 @@ class Users(Controller):
     async def list_users(
         self,
         context: NamedDependency[RequestContext],
-        page_size: FromQuery[int] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
         q: FromQuery[str | None] = None,
         role: FromQuery[Role | None] = None,

@@ -27,6 +27,7 @@ from api.middleware.outer import OuterMiddleware
 from api.options import WebOptions
 from api.pages.problems import unknown_page
 from api.pages.routes import ROUTER
+from api.pages.visits import has_page_token
 from api.problems import HANDLERS, on_http_error
 from api.request import RequestContext, reject_unprintable_address, reject_unsupported_as_of
 from api.routes import ROUTES
@@ -73,7 +74,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         ),
         lifespan=partial(_lifespan, services, drain),
         admission=admission,
-        has_credential=lambda scope: has_credential(scope, services, identities),
+        has_credential=lambda scope: has_credential(scope, services, identities) or has_page_token(scope, services, options),
         drain=drain,
         accesses=AccessRecorder(services.access_trail, options.trusted_proxies),
     )

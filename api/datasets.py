@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
 from api.middleware.authentication import for_services
-from api.request import NamedBody, RequestContext, from_row, sent_fields
+from api.request import NamedBody, PageSize, RequestContext, from_row, sent_fields
 from application import datasets
 from domain.access import Grant, Scope
 from projections import datasets as read_model
@@ -77,7 +77,7 @@ class Datasets(Controller):
 
     @get("/", opt=FOR_READERS, operation_id="datasetsListed", summary="List datasets")
     async def list_datasets(
-        self, context: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
+        self, context: NamedDependency[RequestContext], page_size: PageSize = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[Dataset]]:
         """Your own datasets and those shared with you, newest first. Administrators see all datasets."""
         return context.page(await context.read(read_model.listed, cursor=cursor, size=page_size), view)

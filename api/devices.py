@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.request import NamedBody, RequestContext, from_row, sent_fields
+from api.request import NamedBody, PageSize, RequestContext, from_row, sent_fields
 from application import devices
 from application.commands import CommandResult
 from domain.device import Device as State
@@ -75,7 +75,7 @@ class Devices(Controller):
         context: NamedDependency[RequestContext],
         is_online: FromQuery[bool | None] = None,
         location: FromQuery[str | None] = None,
-        page_size: FromQuery[int] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Device]]:
         """All devices, oldest first. Needs the role analyst."""

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from api.registration_modes import require_invitations
-from api.request import RequestContext, from_row
+from api.request import PageSize, RequestContext, from_row
 from api.sessions import EmailAddress
 from application import invitations
 from domain.access import Role
@@ -51,7 +51,7 @@ class Invitations(Controller):
     async def list_invitations(
         self,
         context: NamedDependency[RequestContext],
-        page_size: FromQuery[int] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
         status: FromQuery[InvitationStatus | None] = None,
     ) -> Response[list[Invitation]]:

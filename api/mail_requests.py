@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from msgspec import Struct
 
 from api.request import RequestContext
+from application.ports import Command
+from domain.values import email as email_address
 
 T = TypeVar("T")
 MAIL_REQUESTED: Final = "If the address is known here, a mail is on its way to it. Its link works for 30 minutes"
@@ -19,9 +21,24 @@ class MailRequested(Struct, frozen=True):
     detail: str = MAIL_REQUESTED
 
 
-async def count_mail(context: RequestContext, email: str) -> None:
-    """Count a request for a mail, by the client's network and by the address. Raises TooMany."""
-    await asyncio.to_thread(context.services.sign_in_limits.mail, email, context.network)
+async def count_mail_to_new_address(context: RequestContext, email: str) -> None:
+    """Count a request for a mail to an address that the client has not proved yet. Raises TooMany."""
+    await asyncio.to_thread(context.services.sign_in_limits.mail_to_new_address, email, context.network)
+
+
+async def request_mail(context: RequestContext, use_case: Callable[..., None], email: str, command: Command) -> None:
+    """Count a request for a mail, and run `use_case`, which sends it if the address is known. Raises Invalid, TooMany.
+
+    If strangers have requested too many mails to the address, nothing is sent. Neither the answer nor its time shows it.
+    """
+    address, limits, log = email_address(email), context.services.sign_in_limits, context.services.log
+    await asyncio.to_thread(limits.mail, address, context.network)
+
+    async def send() -> None:
+        if await asyncio.to_thread(limits.may_send, address, context.network, lambda: log.claimed("email", address)):
+            await context.execute(use_case, email=address, command=command)
+
+    await in_equal_time(context, send())
 
 
 async def in_equal_time(context: RequestContext, work: Awaitable[T]) -> T:

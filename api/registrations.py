@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Meta, Struct
 
-from api.mail_requests import MailRequested, count_mail, in_equal_time
+from api.mail_requests import MailRequested, request_mail
 from api.middleware.authentication import OPEN
 from api.registration_modes import require_invitations, require_open_registration
 from api.request import RequestContext
@@ -95,16 +95,15 @@ class Registrations(Controller):
 
         The answer is the same whether or not there is a registration.
         """
-        await count_mail(context, data.email)
-        work = context.execute(registrations.request_verification, email=data.email, command=anonymous_command(context))
-        await in_equal_time(context, work)
+        await request_mail(context, registrations.request_verification, data.email, anonymous_command(context))
         return Response(MailRequested(), status_code=202)
 
     @post("/verify", status_code=201, summary="Verify a registration")
     async def verify(self, context: NamedDependency[RequestContext], data: JSONBody[Verify]) -> Response[AccountId]:
         """Create the account of a registration, with the token of the mail and the password that was chosen at registration.
 
-        409 with the code `taken`: if the user name is in use, send another `username`; if the address has an account, sign in.
+        409 with the code `taken`: if the user name is in use, send another `username`; if the address has an account, sign in. 429 after
+        ten such names in an hour.
         """
         require_open_registration(context)
         services = context.services
@@ -125,9 +124,7 @@ class Registrations(Controller):
     @post("/forgot-password", status_code=202, summary="Request a password reset")
     async def forgot_password(self, context: NamedDependency[RequestContext], data: JSONBody[ForgotPassword]) -> Response[MailRequested]:
         """Send a mail with a link to choose a new password. The answer is the same whether or not the address has an account."""
-        await count_mail(context, data.email)
-        work = context.execute(password_resets.request, email=data.email, command=anonymous_command(context))
-        await in_equal_time(context, work)
+        await request_mail(context, password_resets.request, data.email, anonymous_command(context))
         return Response(MailRequested(), status_code=202)
 
     @post("/reset-password", status_code=200, summary="Reset a password")
@@ -158,7 +155,7 @@ class Registrations(Controller):
     async def accept_invitation(self, context: NamedDependency[RequestContext], data: JSONBody[AcceptInvitation]) -> Response[AccountId]:
         """Create the account that an invitation offers, with the token of the mail. The account has the address and role of the invitation.
 
-        409 with the code `taken`: if the user name is in use, send another one.
+        409 with the code `taken`: if the user name is in use, send another one. 429 after ten such names in an hour.
         """
         require_invitations(context)
         services = context.services
@@ -172,6 +169,7 @@ class Registrations(Controller):
             network=context.network,
             links=services.mail_links,
             passwords=services.passwords,
+            sign_in_limits=services.sign_in_limits,
             command=anonymous_command(context),
         )
         return context.created(AccountId(result.id), result)

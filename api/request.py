@@ -183,23 +183,27 @@ class RequestContext:
         if not text.isdecimal() or len(text) > MAX_POSITION_DIGITS:
             message = "must be a whole number"
             raise Invalid(f"min_position {message}", errors=[{"loc": ["query", "min_position"], "msg": message}])
-        if not await self.services.read_position.wait(int(text), self.options.visible_timeout_seconds):
+        position, read_position = int(text), self.services.read_position
+        if position > read_position.position and position > await asyncio.to_thread(self.services.log.head):
+            message = "lies beyond the end of the log: send the X-Event-Position of a response"
+            raise Invalid(f"min_position {message}", errors=[{"loc": ["query", "min_position"], "msg": message}])
+        if not await read_position.wait(position, self.options.visible_timeout_seconds):
             raise Unavailable("The read models have not reached min_position yet; try again", retry_after=1)
 
     # ---- responses ----
     def created(self, body: T, result: CommandResult) -> Response[T]:
-        return Response(body, status_code=201, headers=_headers_of(result))
+        return Response(body, status_code=201, headers=self._headers_of(result))
 
     def accepted(self, body: T, result: CommandResult, *, location: str) -> Response[T]:
         """The answer to a command whose work goes on. `location` is the path at which it can be followed."""
-        headers = _headers_of(result) | {"Location": f"{self.options.base_path}{location}"}
+        headers = self._headers_of(result) | {"Location": f"{self.options.base_path}{location}"}
         return Response(body, status_code=202, headers=headers)
 
     def changed(self, body: T, result: CommandResult) -> Response[T]:
-        return Response(body, headers=_headers_of(result))
+        return Response(body, headers=self._headers_of(result))
 
     def no_content(self, result: CommandResult) -> Response[None]:
-        return Response(None, status_code=204, headers=_position_header(result))
+        return Response(None, status_code=204, headers=self._position_header(result))
 
     def versioned(self, body: T, *, version: int) -> Response[T]:
         return Response(body, headers={"ETag": f'"{version}"'})
@@ -215,13 +219,12 @@ class RequestContext:
             headers["X-Total-Count"] = str(page.total)
         return Response([view(item) for item in page.items], headers=headers)
 
+    def _headers_of(self, result: CommandResult) -> dict[str, str]:
+        return {"ETag": f'"{result.version}"'} | self._position_header(result)
 
-def _headers_of(result: CommandResult) -> dict[str, str]:
-    return {"ETag": f'"{result.version}"'} | _position_header(result)
-
-
-def _position_header(result: CommandResult) -> dict[str, str]:
-    return {"X-Event-Position": str(result.position)} if result.position else {}
+    def _position_header(self, result: CommandResult) -> dict[str, str]:
+        """None for anonymous clients: from two positions, they could conclude whether a request between them appended an event."""
+        return {"X-Event-Position": str(result.position)} if result.position and self._identity is not None else {}
 
 
 class NamedBody(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from litestar.params import JSONBody, URLEncodedBody
 from msgspec import Meta, Struct
 
 from api.clock import utc_now
-from api.mail_requests import count_mail, in_equal_time
+from api.mail_requests import count_mail_to_new_address, in_equal_time
 from api.middleware.authentication import OPEN, bearer
 from api.registration_modes import require_open_registration
 from api.request import RequestContext
@@ -109,7 +109,7 @@ class Sessions(Controller):
         return context.created(Registered(account.id, account.email), result)
 
     async def _request_registration(self, context: RequestContext, data: Registration) -> Response[Registered]:
-        await count_mail(context, data.email)
+        await count_mail_to_new_address(context, data.email)
         work = context.execute(
             registrations.request,
             email=data.email,

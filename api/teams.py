@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from api.request import RequestContext, from_row
+from api.request import PageSize, RequestContext, from_row
 from application import teams
 from projections import teams as read_model
 
@@ -70,7 +70,7 @@ class Teams(Controller):
 
     @get("/", operation_id="teamsListed", summary="List teams")
     async def list_teams(
-        self, context: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
+        self, context: NamedDependency[RequestContext], page_size: PageSize = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[Team]]:
         """The teams that you are in, newest first. Administrators see all teams."""
         return context.page(await context.read(read_model.listed, cursor=cursor, size=page_size), lambda row: from_row(row, Team))

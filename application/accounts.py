@@ -164,7 +164,7 @@ def update(
 def count_email_change(account: User, email: str, network: str, sign_in_limits: SignInLimits) -> None:
     """Count the mail to a user's own new address. Raises Invalid for an invalid address, and TooMany."""
     if email_address(email) != account.email:
-        sign_in_limits.mail(email, network)
+        sign_in_limits.mail_to_new_address(email, network)
 
 
 def _email_change(account: User, email: str | None, command: Command) -> Sequence[Event]:

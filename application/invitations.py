@@ -7,6 +7,7 @@ import msgspec
 
 from application import accounts, registrations
 from application.commands import CommandResult, create_stream, execute, load_existing, new_id
+from application.limits.sign_in_attempts import SignInLimits
 from application.mail_links import OpenedLink, read_link
 from application.passwords import hash_to_resemble, new_password_hash, password_secret, person_of
 from application.ports import Command, EventStore, MailLinks, PasswordHasher, PasswordRequester, ReleasedClaim, Secret, UniqueClaim
@@ -102,40 +103,43 @@ def accept(
     log: EventStore,
     links: MailLinks,
     passwords: PasswordHasher,
+    sign_in_limits: SignInLimits,
 ) -> CommandResult:
     """Create the account that an invitation offers, with its address and role; the id is that of the account.
 
-    Raises InvalidLink, Invalid, Taken, and Unavailable while too many passwords are hashed.
+    Raises InvalidLink, Invalid, Taken, TooMany after too many user names that were taken, and Unavailable while too many passwords are
+    hashed.
     """
     link, found = _opened(token, links=links, log=log)
     user_id = new_id(command, "user")
     invitation.accept(found, request_id=link.request_id, user=user_id, at=command.at)  # before the hash is computed
     names = {"username": username, "first_name": first_name, "last_name": last_name}
     registered = user.register(user_id, email=found.email, **names, role=found.role, by=user_id, at=command.at)
-    pending = registrations.find(found.email, log)
-    password_hash = new_password_hash(
-        password,
-        person=person_of(registered),
-        passwords=passwords,
-        requester=PasswordRequester(network, is_stranger=True),
-        like=hash_to_resemble(pending, log, passwords) if pending else None,
-    )
-    registered = msgspec.structs.replace(registered, password_commitment=user.commitment(user_id, password_hash))
-    for _ in range(MAX_ATTEMPTS):
-        accepted = invitation.accept(found, request_id=link.request_id, user=user_id, at=command.at)
-        try:
-            return create_stream(
-                log,
-                command,
-                [registered, accepted],
-                claims=accounts.name_claims(registered),
-                releases=(ReleasedClaim(stream=found.id),),
-                secrets=(password_secret(user_id, password_hash), _destroyed(found.id)),
-            )
-        except Taken as taken:
-            raise accounts.taken_name(taken) from None
-        except ConcurrencyConflict:  # it was sent again, withdrawn, or accepted by another request
-            found = load_invitation(log, found.id)
+    with sign_in_limits.user_name(found.id, network):
+        pending = registrations.find(found.email, log)
+        password_hash = new_password_hash(
+            password,
+            person=person_of(registered),
+            passwords=passwords,
+            requester=PasswordRequester(network, is_stranger=True),
+            like=hash_to_resemble(pending, log, passwords) if pending else None,
+        )
+        registered = msgspec.structs.replace(registered, password_commitment=user.commitment(user_id, password_hash))
+        for _ in range(MAX_ATTEMPTS):
+            accepted = invitation.accept(found, request_id=link.request_id, user=user_id, at=command.at)
+            try:
+                return create_stream(
+                    log,
+                    command,
+                    [registered, accepted],
+                    claims=accounts.name_claims(registered),
+                    releases=(ReleasedClaim(stream=found.id),),
+                    secrets=(password_secret(user_id, password_hash), _destroyed(found.id)),
+                )
+            except Taken as taken:
+                raise accounts.taken_name(taken) from None
+            except ConcurrencyConflict:  # it was sent again, withdrawn, or accepted by another request
+                found = load_invitation(log, found.id)
     raise InvalidLink
 
 

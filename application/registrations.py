@@ -150,9 +150,10 @@ def verify(
         if not passwords.verify(password, password_hash, requester=requester) or password_hash is None:
             raise Forbidden("This is not the password of the registration: enter the one that you chose when you registered")
     try:
-        result = _complete(
-            pending, link.request_id, user_id=user_id, username=username, password_hash=password_hash, command=command, log=log
-        )
+        with sign_in_limits.user_name(pending.id, network):
+            result = _complete(
+                pending, link.request_id, user_id=user_id, username=username, password_hash=password_hash, command=command, log=log
+            )
     except Taken as taken:
         raise accounts.taken_name(taken) from None
     accounts.end_sessions(link.stream, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)

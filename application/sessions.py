@@ -45,7 +45,9 @@ def sign_in(
 ) -> SignedIn:
     """Start a session. `address` and `agent` are recorded; `network` counts for the limits.
 
-    Raises NotAuthenticated, with the same message and cost for every reason, and TooMany after too many failures.
+    An outdated hash is replaced, but not while a registration of the address is open: its password has a hash with the same parameters, and
+    would no longer be accepted. Raises NotAuthenticated, with the same message and cost for every reason, and TooMany after too many
+    failures.
     """
     with sign_in_limits.password(email, network, lambda: log.claimed("email", email)) as requester:
         for _ in range(MAX_PASSWORD_ATTEMPTS):
@@ -53,7 +55,8 @@ def sign_in(
             stronger_hash = None
             if isinstance(account, User):
                 sign_in_limits.remember(account.id, network)
-                stronger_hash = passwords.hash(password, requester=requester) if passwords.outdated(known) else None
+                if passwords.outdated(known) and registrations.find(email, log) is None:
+                    stronger_hash = passwords.hash(password, requester=requester)
             try:
                 return _start(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
             except ConcurrencyConflict:

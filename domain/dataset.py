@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from domain.access import Grant
 from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
-from domain.values import MAX_DESCRIPTION, MAX_NAME, optional_text, text
+from domain.values import MAX_DESCRIPTION, MAX_NAME, optional_multiline_text, text
 
 MAX_TEAMS: Final = 100
 
@@ -74,7 +74,7 @@ def create(dataset: UUID, *, name: str, description: str | None, by: UUID, at: d
     return DatasetCreated(
         **new_stream(dataset, by=by, at=at),
         name=text(name, name="name", maximum=MAX_NAME),
-        description=optional_text(description, name="description", maximum=MAX_DESCRIPTION),
+        description=optional_multiline_text(description, name="description", maximum=MAX_DESCRIPTION),
         owner_id=by,
     )
 
@@ -85,7 +85,7 @@ def describe(
     if name is not UNSET:
         name = changed(text(name, name="name", maximum=MAX_NAME), dataset.name)
     if description is not UNSET:
-        description = changed(optional_text(description, name="description", maximum=MAX_DESCRIPTION), dataset.description)
+        description = changed(optional_multiline_text(description, name="description", maximum=MAX_DESCRIPTION), dataset.description)
     if name is UNSET and description is UNSET:
         return []
     return [DatasetDescribed(**next_event(dataset, by=by, at=at), name=name, description=description)]

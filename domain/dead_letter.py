@@ -8,7 +8,7 @@ import msgspec
 
 from domain.errors import Invalid
 from domain.events import Event, PrivateText, State, new_stream
-from domain.values import NAMESPACE, text
+from domain.values import NAMESPACE, multiline_text
 
 MAX_REASON: Final = 500  # characters
 
@@ -51,7 +51,7 @@ def discard(*, position: int, stream: UUID, type_name: str, error: str, reason: 
         discarded_stream=stream,
         type=type_name,
         error=error,
-        reason=text(reason, name="reason", maximum=MAX_REASON),
+        reason=multiline_text(reason, name="reason", maximum=MAX_REASON),
     )
 
 

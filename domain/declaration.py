@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from domain.model import MAX_LABELS, ModelVersionAdded, OutputKind, Version
-from domain.values import MAX_DESCRIPTION, MAX_LABEL, invalid, is_id, text
+from domain.values import MAX_DESCRIPTION, MAX_LABEL, invalid, is_id, multiline_text, text
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_LABEL_TEXT: Final = 200
@@ -59,7 +59,7 @@ def declare(*, name: str, description: str, labels: Sequence[str], label_texts: 
         raise invalid("review_below", "must lie between 0 and 1")
     return Declaration(
         name=name,
-        description=text(description, name="description", minimum=0, maximum=MAX_DESCRIPTION),
+        description=multiline_text(description, name="description", minimum=0, maximum=MAX_DESCRIPTION),
         labels=_labels(labels),
         label_texts=_label_texts(label_texts, labels),
         review_below=float(review_below),

@@ -12,7 +12,7 @@ import msgspec
 from domain.access import Actor, Role
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.events import Event, PrivateText, State, event_meta, next_event
-from domain.values import invalid, is_id, model_id, text
+from domain.values import invalid, is_id, model_id, multiline_text, text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
 ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,49}")
@@ -446,4 +446,4 @@ def _require_in_use(model: Model) -> None:
 
 
 def _reason(reason: str | None) -> str | None:
-    return None if reason is None else text(reason, name="reason", maximum=MAX_REASON)
+    return None if reason is None else multiline_text(reason, name="reason", maximum=MAX_REASON)

@@ -12,7 +12,7 @@ import msgspec
 
 from domain.errors import Conflict, Invalid
 from domain.events import Event, PrivateText, State, event_meta, next_event
-from domain.values import NAMESPACE, quoted, text
+from domain.values import NAMESPACE, multiline_text, quoted
 
 MAX_REASON: Final = 1000
 MAX_SHOWN_LABELS: Final = 50
@@ -127,7 +127,7 @@ def set_policy(
     state: Policy | None, *, scope: PolicyScope, target: UUID, dataset: UUID | None, rules: PolicyRules, reason: str, by: UUID, at: datetime
 ) -> list[PolicySet]:
     """No event if the policy has these rules already; `check_rules` has passed them. Raises Invalid for the reason."""
-    stated = text(reason, name="reason", maximum=MAX_REASON)
+    stated = multiline_text(reason, name="reason", maximum=MAX_REASON)
     if state is not None and state.rules == rules:
         return []
     return [
@@ -146,7 +146,7 @@ def withdraw(state: Policy, *, reason: str, by: UUID, at: datetime) -> PolicyWit
     """Raises Conflict for a policy that was withdrawn already."""
     if state.rules is None:
         raise Conflict("The policy was withdrawn already")
-    return PolicyWithdrawn(**next_event(state, by=by, at=at), reason=text(reason, name="reason", maximum=MAX_REASON))
+    return PolicyWithdrawn(**next_event(state, by=by, at=at), reason=multiline_text(reason, name="reason", maximum=MAX_REASON))
 
 
 def evolve(policy: Policy | None, event: Event) -> Policy | None:

@@ -21,6 +21,7 @@ MAX_DESCRIPTION = 4000
 MIN_PASSWORD_CHARACTERS, MAX_PASSWORD_CHARACTERS = 15, 128
 REPEATABLE = re.compile(r"[\w .:+-]{1,60}")
 DRIVE_LETTER = re.compile(r"[A-Za-z]:")
+LINE_BREAK_OR_TAB = re.compile("[\n\t\u2028\u2029]")
 
 
 class ImageWarning(msgspec.Struct, frozen=True):
@@ -30,8 +31,11 @@ class ImageWarning(msgspec.Struct, frozen=True):
     detail: str
 
 
-def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
-    """The value as it is stored: NFC, stripped. Raises Invalid for control characters, and outside `minimum` to `maximum` characters."""
+def multiline_text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
+    """The value as it is stored: NFC, stripped. Raises Invalid outside `minimum` to `maximum` characters, and for control characters.
+
+    Only line feeds and tabs are allowed.
+    """
     cleaned = unicodedata.normalize("NFC", value).strip()
     if any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t" for character in cleaned):
         raise invalid(name, "must not contain control characters")
@@ -40,9 +44,22 @@ def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
     return cleaned
 
 
+def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
+    """One line, as it is stored. Raises Invalid as `multiline_text` does, and for tabs and line breaks."""
+    cleaned = multiline_text(value, name=name, minimum=minimum, maximum=maximum)
+    if LINE_BREAK_OR_TAB.search(cleaned):
+        raise invalid(name, "must be one line without tabs")
+    return cleaned
+
+
 def optional_text(value: str | None, *, name: str, maximum: int) -> str | None:
     """As `text`; None and blank both mean no value."""
     return text(value, name=name, maximum=maximum) if value is not None and value.strip() else None
+
+
+def optional_multiline_text(value: str | None, *, name: str, maximum: int) -> str | None:
+    """As `multiline_text`; None and blank both mean no value."""
+    return multiline_text(value, name=name, maximum=maximum) if value is not None and value.strip() else None
 
 
 def new_text(changes: Mapping[str, str | None], name: str, *, maximum: int) -> str | UnsetType:

@@ -104,6 +104,7 @@ def rates(settings: Settings) -> SignInRates:
         address_per_minute=settings.logins_per_minute_address,
         registrations_per_hour=settings.registrations_per_hour_address,
         mails_per_hour=settings.mails_per_hour_address,
+        mails_per_hour_for_strangers=settings.mails_per_hour_strangers,
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from api.kserve import routes
 from api.middleware import body_limits, outer
 from api.options import WebOptions
+from application.limits.sign_in_attempts import SignInRates
 from infrastructure.configuration.settings import Settings, variable
 from infrastructure.http import connections, websockets
 from infrastructure.security import passwords
@@ -29,7 +30,7 @@ connections of one address | {connections_per_address} | the one of the address 
 time for the head of a request, from the connection or the last answer | {request_head_seconds} s | closed
 query | {query_bytes} | 414
 headers | {header_bytes}, {header_count} of them; as many trailers | 431; closed
-requests in progress, except health and metrics | {requests}; a third only with a token or a signed address | 503 with `Retry-After`
+requests in progress, except health and metrics | {requests}; a third only with token, signed address or cookie | 503 with `Retry-After`
 body without a token | {anonymous_body_max_bytes} within {anonymous_body_seconds} s | 413, 408
 unfinished bodies without a token | {anonymous_bodies}; of one address {anonymous_bodies_per_address} | the oldest is answered 429
 JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
@@ -48,7 +49,9 @@ failed passwords of one account from one address | {logins_per_minute_account} a
 the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
 the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
 registrations and requests for mails from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
-mails to one e-mail address | {mails_per_hour_address} an hour | 429 with `Retry-After`
+mails to one e-mail address, requested from one address | {mails_per_hour_address} an hour | 429 with `Retry-After`
+the same, from all addresses without a sign-in in {known_address_days} days | {mails_per_hour_strangers} an hour | nothing is sent
+user names in use that one link is refused | {user_names} an hour | 429 with `Retry-After`
 changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
 passwords being hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one caller {hashes_of_one} | 503 with `Retry-After`
 WebSockets and event streams | {websockets}; of one account {websockets_per_account} | closed with 4429; 429 with `Retry-After`
@@ -80,6 +83,7 @@ CONSTANTS: Final = {
     "hashes_waiting": passwords.MAX_QUEUED,
     "hashes_of_one": passwords.MAX_QUEUED_PER_REQUESTER,
     "hash_seconds": passwords.QUEUE_TIMEOUT_SECONDS,
+    "user_names": SignInRates().user_names_per_hour,
     "frames": websockets.MAX_FRAMES,
     "messages": OPTIONS.live.max_messages_per_second,
 }

@@ -12,6 +12,7 @@ from application import authentication, blob_gc, model_checks, signed_downloads
 from application.history import event_feed, lists_as_of
 from application.jobs import dispatch_policy
 from application.limits import access_budget
+from application.limits.sign_in_attempts import SignInRates
 from application.recheck import outdated_results
 from domain import model, values
 from domain.classification import selection
@@ -108,6 +109,11 @@ STATED = (
     stated("events.md", "or after # s without one", events.MAX_WAIT_SECONDS),
     stated("events.md", "at most # events and about # MB", event_feed.MAX_EVENTS, event_feed.MAX_BYTES // 1024**2),
     # ---- operation
+    stated("accounts.md", "From one network address, # mails", GIVEN.mails_per_hour_address),
+    stated("accounts.md", "From all network addresses together, # can be", GIVEN.mails_per_hour_strangers),
+    stated("accounts.md", "signed in within # days", GIVEN.known_address_days),
+    stated("accounts.md", "the newest of the # mails", GIVEN.mails_per_hour_strangers),
+    stated("accounts.md", "try another one # times an hour", SignInRates().user_names_per_hour),
     stated("operations/accounts.md", "A password has # to # characters", values.MIN_PASSWORD_CHARACTERS, values.MAX_PASSWORD_CHARACTERS),
     stated("operations/accounts.md", "within # s in the others", authentication.CACHE_SECONDS),
     stated("operations/accounts.md", "more than # s later", refresh_tokens.REUSE_GRACE_PERIOD.total_seconds()),

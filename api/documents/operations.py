@@ -49,8 +49,7 @@ VERSIONED: Final = {
 }
 OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(
-        ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"),
-        ("ETag", "X-Event-Position"),
+        ("accountsVerify", "accountsResetPassword", "accountsConfirmEmail", "accountsAcceptInvitation", "accountsSetUp"), ("ETag",)
     ),
     "auditListed": ("X-Next-Cursor",),
     "auditTrail": ("X-Next-Cursor",),
@@ -67,7 +66,7 @@ OTHER_HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "sessionsLoginByForm": ("Set-Cookie",),
     "sessionsLogout": ("Set-Cookie",),
     "sessionsRefresh": ("Set-Cookie",),
-    "sessionsRegister": ("ETag", "X-Event-Position"),
+    "sessionsRegister": ("ETag",),
 }
 
 UPLOAD: Final = {
@@ -120,7 +119,7 @@ SHARED_PARAMETERS: Final = {
         "name": "min_position",
         "in": "query",
         "required": False,
-        "description": "Wait until queries show the change at this position (`X-Event-Position`)",
+        "description": "Wait until queries show the change at this position (`X-Event-Position`). 422 if the log has not reached it",
         "schema": {"type": "integer", "minimum": 0},
     },
 }

@@ -30,7 +30,7 @@ EVERY_OPERATION: Final = {422}  # `as_of`, where it is not supported
 WITH_TOKEN: Final = {401, 403}
 WITH_BODY: Final = {400, 408, 413, 415}
 OTHER_REFUSALS: Final[Mapping[str, set[int]]] = {
-    "accountsAcceptInvitation": {403, 409},
+    "accountsAcceptInvitation": {403, 409, 429},
     "accountsConfirmEmail": {409},
     "accountsForgotPassword": {429},
     "accountsRequestVerification": {429},

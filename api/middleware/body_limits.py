@@ -17,10 +17,10 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from api.app_context import app_context
 from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
-from api.middleware.unstorable_text import place_of_unstorable
+from api.middleware.unstorable_text import place_of_unstorable, unreadable_field
 from api.problems import BodyTooLarge, Malformed, TooSlow, UnsupportedMediaType
 from application.limits.connection_slots import network_of
-from domain.errors import TooMany
+from domain.errors import FieldError, TooMany
 
 FORM = "application/x-www-form-urlencoded"
 MAX_JSON_BYTES = 1024**2
@@ -52,8 +52,8 @@ class BodyLimits:
         body = await (_read_anonymous(scope, receive, maximum) if is_anonymous else read_body(receive, maximum=maximum))
         if body and kind == "json":
             check_json(content_type_of(scope), body)
-        if kind == "form" and media_type_of(scope) != FORM:
-            raise UnsupportedMediaType(f"Send the body as {FORM}")
+        if kind == "form":
+            check_form(media_type_of(scope), body)
         await self._app(scope, replay_body(body, receive), send)
 
 
@@ -134,6 +134,18 @@ def check_json(content_type: bytes, body: bytes) -> None:
         raise unstorable(body, "Text must not contain the character NUL")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise Malformed(f"The JSON is nested more than {MAX_DEPTH} deep")
+
+
+def check_form(media_type: str, body: bytes) -> None:
+    """Raises UnsupportedMediaType, and Malformed for text that is not percent-encoded UTF-8."""
+    if media_type != FORM:
+        raise UnsupportedMediaType(f"Send the body as {FORM}")
+    name = unreadable_field(body)
+    if name is not None:
+        message = "must be percent-encoded UTF-8"
+        errors: list[FieldError] = [{"loc": ["body", *filter(None, [name])], "msg": message}]
+        detail = f"The form cannot be read: {f'its field {name}' if name else 'it'} {message}. Open its page, and send it from there"
+        raise Malformed(detail, errors=errors)
 
 
 def unstorable(body: bytes, otherwise: str) -> Malformed:

@@ -57,6 +57,18 @@ def is_printable(text: bytes) -> bool:
         return False
 
 
+def unreadable_field(form: bytes) -> str | None:
+    """The name of the first field of a form that is not percent-encoded UTF-8; empty if the name is none of a field."""
+    for pair in form.split(b"&"):
+        try:
+            pair.decode("ascii")
+            unquote_to_bytes(pair).decode()
+        except UnicodeDecodeError:
+            name = pair.partition(b"=")[0].decode("latin-1")
+            return name if FIELD_NAME.fullmatch(name) else ""
+    return None
+
+
 def unprintable_parameter(query: bytes) -> str | None:
     """The name of the first parameter whose name or value is not printable; empty if the name is none of a parameter."""
     if is_printable(query):

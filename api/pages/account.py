@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
 from api.clock import utc_now
-from api.mail_requests import count_mail
+from api.mail_requests import request_mail
 from api.middleware.authentication import OPEN
 from api.open_sessions import end_all, end_one, sessions_of
 from api.pages.forms import CURRENT_PASSWORD, NEW_PASSWORD, FormPage, Link, Values, sent_values, shown, submitted
@@ -96,8 +96,7 @@ async def send_again(context: NamedDependency[RequestContext]) -> Response[Any]:
     person = await require_visitor(context)
     if person.actor.kind == PENDING:
         pending = await registration_of(person)
-        await count_mail(context, pending.email)
-        await context.execute(registrations.request_verification, email=pending.email, command=anonymous_command(context))
+        await request_mail(context, registrations.request_verification, pending.email, anonymous_command(context))
     return redirect(context.options, "/account?after=sent")
 
 

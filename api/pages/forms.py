@@ -133,7 +133,7 @@ async def sent_values(context: RequestContext) -> Values:
         text = (await context.request.body()).decode("ascii")
         return dict(parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_FIELDS))
     except ValueError:
-        raise Malformed("The form cannot be read: open the page, and send it again") from None
+        raise Malformed(f"The form cannot be read: it has more than {MAX_FIELDS} fields. Open its page, and send it from there") from None
 
 
 def require_plain_texts(page: FormPage, values: Values) -> None:

@@ -53,6 +53,7 @@ async def accept(context: NamedDependency[RequestContext]) -> Response[Any]:
             network=context.network,
             links=services.mail_links,
             passwords=services.passwords,
+            sign_in_limits=services.sign_in_limits,
             command=anonymous_command(context),
         )
         return redirect(context.options, "/sign-in?after=accepted")

@@ -6,7 +6,7 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
-from api.mail_requests import count_mail, in_equal_time
+from api.mail_requests import request_mail
 from api.middleware.authentication import OPEN
 from api.pages.forms import EMAIL, NEW_PASSWORD, FormPage, Link, Values, shown, submitted
 from api.pages.links import address_of, sent_token
@@ -50,8 +50,7 @@ async def forgot_password(context: NamedDependency[RequestContext]) -> Response[
     """The answer is the same for known and unknown addresses."""
 
     async def perform(values: Values) -> Response[Any]:
-        await count_mail(context, values["email"])
-        await in_equal_time(context, context.execute(password_resets.request, email=values["email"], command=anonymous_command(context)))
+        await request_mail(context, password_resets.request, values["email"], anonymous_command(context))
         return redirect(context.options, "/forgot-password?sent=true")
 
     return await submitted(context, REQUEST, perform)

@@ -7,7 +7,7 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
-from api.mail_requests import count_mail, in_equal_time
+from api.mail_requests import count_mail_to_new_address, in_equal_time
 from api.middleware.authentication import OPEN
 from api.pages.forms import CURRENT_PASSWORD, EMAIL, FIRST_NAME, LAST_NAME, NEW_PASSWORD, USERNAME, FormPage, Link, Values, shown, submitted
 from api.pages.links import address_of, sent_token
@@ -59,7 +59,7 @@ async def register(context: NamedDependency[RequestContext]) -> Response[Any]:
     async def perform(values: Values) -> Response[Any]:
         verifies = context.options.verifies_email
         if verifies:
-            await count_mail(context, values["email"])
+            await count_mail_to_new_address(context, values["email"])
         else:
             await asyncio.to_thread(context.services.sign_in_limits.registration, context.network)
         work = context.execute(

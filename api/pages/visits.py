@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from litestar.datastructures import Cookie
@@ -12,6 +12,7 @@ from api.middleware.authentication import mark_recognised
 from api.options import WebOptions
 from api.request import RequestContext
 from application.authentication import Identity
+from application.services import Services
 from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 NAME: Final = "bioscope_page"
@@ -85,6 +86,19 @@ async def visitor(context: RequestContext) -> RequestContext | None:
     context.request.scope["user"] = identity.actor  # for the log of requests
     mark_recognised(context.request.scope)
     return RequestContext(context.request, identity)
+
+
+def has_page_token(scope: Any, services: Services, options: WebOptions) -> bool:
+    """Whether a request for a page has a cookie that we issued. Does not block: the session may have ended since."""
+    if scope["path"].startswith("/api/"):
+        return False
+    cookies = next((value for name, value in scope["headers"] if name == b"cookie"), b"").decode("latin-1")
+    token = cookies.partition(f"{cookie_name(options)}=")[2].partition(";")[0]
+    try:
+        services.page_tokens.session_of(token)
+    except NotAuthenticated:
+        return False
+    return True
 
 
 def _has_expired(identity: Identity, options: WebOptions) -> bool:

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from application.ports import KnownAddresses, PasswordRequester, RateLimit, RateLimiter
-from domain.errors import Forbidden, NotAuthenticated
+from domain.errors import Forbidden, NotAuthenticated, Taken, TooMany
 from domain.values import canonical
 
 MINUTE_SECONDS: Final = 60
@@ -21,13 +21,19 @@ FAILURES: Final = (NotAuthenticated, Forbidden)
 
 
 class SignInRates(msgspec.Struct, frozen=True, kw_only=True):
-    """Maximum failures: per account and address, per account from all addresses unknown to it, and per address; registrations and mails."""
+    """Maximum failures: per account and address, per account from all addresses unknown to it, and per address; registrations and mails.
+
+    Mails to one e-mail address are limited per network that requests them, and for all networks unknown to its account together. User
+    names are those that a link is refused.
+    """
 
     account_and_address_per_minute: int = 5
     account_per_hour: int = 100
     address_per_minute: int = 300
     registrations_per_hour: int = 120
     mails_per_hour: int = 5
+    mails_per_hour_for_strangers: int = 20
+    user_names_per_hour: int = 10
 
 
 class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,17 +76,58 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def registration(self, network: str) -> None:
         """Count one registration, whatever its result, since each one reveals whether an e-mail address is in use. Raises TooMany."""
-        self.limits.take(RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS))
+        self.limits.take(self._of_registrations(network))
+
+    @contextmanager
+    def user_name(self, link: UUID, network: str) -> Iterator[None]:
+        """Count a user name that the block refuses, for the registration or invitation `link` and with registrations of the network.
+
+        The name counts from the start, so that concurrent requests cannot exceed the limits. It is refunded unless the block raises Taken
+        for it. Raises TooMany before the block.
+        """
+        of_link = RateLimit(key=f"username/{link}", maximum=self.rates.user_names_per_hour, seconds=HOUR_SECONDS)
+        with ExitStack() as refunds:
+            refunds.callback(self.limits.take(of_link, self._of_registrations(network)))
+            try:
+                yield
+            except Taken as taken:
+                if taken.scope == "username":
+                    refunds.pop_all()
+                raise
 
     def mail(self, email: str, network: str) -> None:
         """Count one request for a mail to `email`, whether or not the address is known here. Raises TooMany.
 
-        Requests from one network count with registrations.
+        Requests from one network count with registrations. `may_send` decides on the mail.
         """
-        self.limits.take(
-            RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS),
-            RateLimit(key=f"mail/{canonical(email)}", maximum=self.rates.mails_per_hour, seconds=HOUR_SECONDS),
-        )
+        self.limits.take(self._of_registrations(network), self._of_mails(email, network))
+
+    def may_send(self, email: str, network: str, account: Callable[[], UUID | None]) -> bool:
+        """Whether a request that was counted sends its mail. False if strangers have requested too many mails to `email`.
+
+        `account` finds the account of `email`. A network from which it signed in is none of a stranger, so that strangers cannot use up
+        its mails. The requester must not see the result: it would show whether the network is known.
+        """
+        if self.known_addresses.knows(account() or UNKNOWN_ACCOUNT, network):
+            return True
+        try:
+            self.limits.take(self._of_mails_for_strangers(email))
+        except TooMany:
+            return False
+        return True
+
+    def mail_to_new_address(self, email: str, network: str) -> None:
+        """As `mail` and `may_send`, for an address that the requester has not proved yet. Raises TooMany for either limit."""
+        self.limits.take(self._of_registrations(network), self._of_mails(email, network), self._of_mails_for_strangers(email))
+
+    def _of_registrations(self, network: str) -> RateLimit:
+        return RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS)
+
+    def _of_mails(self, email: str, network: str) -> RateLimit:
+        return RateLimit(key=f"mail/{canonical(email)}/{network}", maximum=self.rates.mails_per_hour, seconds=HOUR_SECONDS)
+
+    def _of_mails_for_strangers(self, email: str) -> RateLimit:
+        return RateLimit(key=f"mail/{canonical(email)}", maximum=self.rates.mails_per_hour_for_strangers, seconds=HOUR_SECONDS)
 
     def _of_address(self, network: str) -> RateLimit:
         return RateLimit(key=f"password/address/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS)

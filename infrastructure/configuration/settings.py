@@ -92,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     smtp_password_file: str = ""
     mail_from: str = ""
     mails_per_hour_address: Positive = 5
+    mails_per_hour_strangers: Positive = 20
     access_log_days: Positive = 400
     changes_per_minute_stream: Positive = 60
 

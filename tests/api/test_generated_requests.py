@@ -41,7 +41,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-HELD = {"wait": 0, "min_position": 0}  # the answer would wait for events that never come, at last with 503
+HELD = {"wait": 0, "min_position": 0}  # the answer would wait for events that never come, or refuse a position beyond the log
 numbers = count(1)
 
 

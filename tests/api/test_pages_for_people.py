@@ -20,6 +20,7 @@ from api.pages.forms import shown
 from api.pages.registrations import REGISTER
 from api.pages.rendering import rendered
 from api.pages.routes import PAGES
+from api.pages.visits import has_page_token
 from application import accounts, invitations, passwords
 from application.ports import MailLink
 from domain import session
@@ -166,6 +167,38 @@ async def test_the_pages_accept_no_token_of_the_api(api):
     for value in (answer.json()["access_token"], answer.json()["refresh_token"]):
         for headers in ({"Authorization": f"Bearer {value}"}, {"Cookie": f"{COOKIE}={value}"}, {"Cookie": f"refresh_token={value}"}):
             assert (await http.get("/account", headers=headers)).status_code == 303
+
+
+async def test_a_person_on_the_pages_is_none_of_the_anonymous_clients_under_overload(api):
+    genuine = (await signed_in(api)).cookies[COOKIE]
+
+    def is_recognised(cookie, path="/account"):
+        scope = {"path": path, "headers": [(b"accept", b"*/*"), (b"cookie", cookie.encode())]}
+        return has_page_token(scope, api.services, api.options)
+
+    assert is_recognised(f"{COOKIE}={genuine}")
+    assert is_recognised(f"other=1; {COOKIE}={genuine}; last=2")
+    forged = ("", f"{COOKIE}=", f"{COOKIE}={genuine[:-1]}", f"{COOKIE}={genuine[::-1]}", f"{COOKIE}={genuine}x", genuine)
+    assert not any(map(is_recognised, forged))
+    assert not is_recognised(f"{COOKIE}={genuine}", path="/api/datasets"), "no route of the API reads it"
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "field"),
+    [
+        ("/api/auth/login-swagger", b"username=ada&password=%ff", "password"),
+        ("/api/auth/login-swagger", b"username=\xc3\xa9&password=x", "username"),
+        ("/sign-in", b"email=%ed%a0%80&password=x", "email"),
+        ("/sign-in", b"%ff=x&email=ada&password=x", None),
+    ],
+)
+async def test_a_form_that_is_not_utf_8_is_refused_and_its_field_named(api, path, form, field):
+    answer = await browser(api).post(path, content=form, headers=FORM)
+    assert answer.status_code == 400
+    said = answer.json()["detail"] if path.startswith("/api/") else Parsed(answer.text).text
+    assert f"{f'its field {field}' if field else 'it'} must be percent-encoded UTF-8" in said
+    if path.startswith("/api/"):
+        assert answer.json()["errors"] == [{"loc": ["body", field], "msg": "must be percent-encoded UTF-8"}]
 
 
 async def test_no_other_value_of_the_cookie_signs_in(api):

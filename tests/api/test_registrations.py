@@ -128,7 +128,14 @@ async def test_a_taken_user_name_shows_at_the_verification_and_can_be_replaced(v
     token = links.of_stream(UUID(pending))
     refused = await post(verifying, "/api/auth/verify", token=token, password=PASSWORD)
     assert (refused.status_code, refused.json()["code"]) == (409, "taken")
-    assert (await post(verifying, "/api/auth/verify", token=token, password=PASSWORD, username="grace")).status_code == 201
+    verified = await post(verifying, "/api/auth/verify", token=token, password=PASSWORD, username="grace")
+    assert verified.status_code == 201
+    assert "x-event-position" not in verified.headers, "two of them would show whether an event was appended in between"
+
+
+async def test_no_answer_to_a_registration_shows_a_position_of_the_log(verifying):
+    answers = [await register(verifying), await register(verifying.with_options(verifies_email=False), email="ada@example.org")]
+    assert [(one.status_code, "x-event-position" in one.headers, one.headers["etag"]) for one in answers] == [(201, False, '"1"')] * 2
 
 
 async def test_another_mail_can_be_requested_and_the_answer_is_always_the_same(verifying, links):
@@ -274,7 +281,7 @@ async def test_the_first_administrator_is_set_up_with_the_printed_token(api):
 
 # ---- at the same time ----------------------------------------------------------------------------------------------------------------
 async def test_of_32_parallel_requests_about_one_subject_one_wins(api, links):
-    """In a real database. The limit of hashes at the same time refuses some of the others before they could lose."""
+    """In a real database. The limits of hashes at the same time and of user names refuse some of the others before they could lose."""
     given = api.with_options(equal_answer_seconds=0.0)
     invited, email = links.of_invitation("jean@example.org"), api.account()
     reset = links.of_reset(email)
@@ -285,7 +292,7 @@ async def test_of_32_parallel_requests_about_one_subject_one_wins(api, links):
     ]
     resetting = [post(given, "/api/auth/reset-password", token=reset, password=OTHER) for _ in range(32)]
     before = len(happened(api, UserRegistered))
-    for work, success, refusals in ((registering, 201, {409, 503}), (accepting, 201, {400, 503}), (resetting, 200, {400, 503})):
+    for work, success, refusals in ((registering, 201, {409, 503}), (accepting, 201, {400, 429, 503}), (resetting, 200, {400, 503})):
         statuses = [one.status_code for one in await asyncio.gather(*work)]
         assert statuses.count(success) == 1
         assert set(statuses) - {success} <= refusals

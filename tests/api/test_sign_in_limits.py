@@ -95,7 +95,13 @@ async def test_three_hundred_failures_a_minute_of_one_address(api):
         assert (await login(http, email)).status_code == 429
         assert (await login(http, email, at=HOME)).status_code == 200
     assert SignInRates() == SignInRates(
-        account_and_address_per_minute=5, account_per_hour=100, address_per_minute=300, registrations_per_hour=120
+        account_and_address_per_minute=5,
+        account_per_hour=100,
+        address_per_minute=300,
+        registrations_per_hour=120,
+        mails_per_hour=5,
+        mails_per_hour_for_strangers=20,
+        user_names_per_hour=10,
     )
 
 
@@ -117,6 +123,23 @@ async def test_an_unknown_account_is_answered_like_a_known_one(api):
         found = await answer_for(known)
         assert [status for status, *_ in found] == [401] * 5 + [429] + [401] * 2 + [429] * 4
         assert await answer_for("nobody@example.org") == found
+
+
+async def test_a_stranger_cannot_use_up_the_resets_of_an_owner(api):
+    email, log = api.account(), api.services.log
+    api = api.with_options(equal_answer_seconds=0)
+    async with serving(api, mails_per_hour_for_strangers=2) as http:
+        assert (await login(http, email, at=HOME)).status_code == 200
+        http.cookies.clear()
+
+        async def forgot(at):
+            before = log.head()
+            answer = await http.post("/api/auth/forgot-password", json={"email": email}, headers={"X-Forwarded-For": at})
+            return (answer.status_code, answer.text, tuple(sorted(answer.headers))), log.head() - before
+
+        answers, mails = zip(*[await forgot(at) for at in ("198.51.100.1", "198.51.100.2", "198.51.100.3", HOME)], strict=True)
+        assert mails == (1, 1, 0, 1)
+        assert len(set(answers)) == 1
 
 
 async def test_addresses_of_one_ipv6_subnet_count_as_one(api):

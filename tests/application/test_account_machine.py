@@ -32,7 +32,7 @@ NAMES = st.sampled_from(["ada", "bob", "eve"])
 PASSWORDS = st.sampled_from(["a long and winding road", "another long password", "one more long password"])
 INDEXES = st.integers(0, 1000)
 ADMIN = actor(Role.ADMIN)
-UNLIMITED = SignInRates(account_and_address_per_minute=10**6, account_per_hour=10**6, address_per_minute=10**6, mails_per_hour=10**6)
+UNLIMITED = SignInRates(**dict.fromkeys(SignInRates.__struct_fields__, 10**6))
 FROM = {"address": "192.0.2.1", "network": "192.0.2.1", "agent": "Mozilla"}
 EXAMPLES, STEPS = 100, 50
 
@@ -185,7 +185,7 @@ class Accounts(RuleBasedStateMachine):
         expected = InvalidLink if email is None or not self.is_valid(link) else self.taken_by(email, username)
         self.now -= timedelta(seconds=1)
         names = {"username": username, "first_name": "A", "last_name": "B", "password": password, "network": "192.0.2.1"}
-        ports = {"log": self.log, "links": self.links.links, "passwords": self.passwords}
+        ports = {"log": self.log, "links": self.links.links, "passwords": self.passwords, "sign_in_limits": self.links.sign_in_limits}
         result = self.attempt(expected, lambda: invitations.accept(token=link.token, **names, command=self.command(), **ports))
         if result is not None:
             self.created(result, email=email, username=username, password=password, salt=self.salt_for(email))

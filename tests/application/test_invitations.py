@@ -9,7 +9,7 @@ from application import accounts, bootstrap, invitations
 from application.commands import CommandResult
 from domain import invitation
 from domain.access import Actor, Role
-from domain.errors import Conflict, Forbidden, InvalidLink, NotFound, Taken
+from domain.errors import Conflict, Forbidden, InvalidLink, NotFound, Taken, TooMany
 from domain.events import ERASED
 from domain.invitation import InvitationAccepted, InvitationWithdrawn, UserInvited
 from domain.user import Status, UserRegistered
@@ -28,7 +28,8 @@ BOOTSTRAP, OF_ANOTHER = KeyedBootstrapTokens(ROOT), KeyedBootstrapTokens(RootKey
 @pytest.fixture
 def accept(log, links, passwords):
     def accept(token, *, at=NOW, **changes):
-        return invitations.accept(token=token, **NAMES | changes, command=command(at=at), log=log, links=links.links, passwords=passwords)
+        ports = {"log": log, "links": links.links, "passwords": passwords, "sign_in_limits": links.sign_in_limits}
+        return invitations.accept(token=token, **NAMES | changes, command=command(at=at), **ports)
 
     return accept
 
@@ -93,6 +94,17 @@ def test_an_accepted_invitation_is_an_account_with_its_address_and_role(log, lin
     account = accounts.find(EMAIL, log)
     assert (account.role, account.username) == (Role.RESEARCHER, "ada")
     assert types(log, sent) == [UserInvited.__name__, InvitationAccepted.__name__]
+
+
+def test_user_names_cannot_be_guessed_with_an_invitation(links, accept, sender):
+    token = links.of_invitation(EMAIL)
+    for _ in range(links.sign_in_limits.rates.user_names_per_hour):
+        with pytest.raises(Taken):
+            accept(token, username="eve")
+    for username in ("eve", "ada"):
+        with pytest.raises(TooMany):
+            accept(token, username=username)
+    accept(links.of_invitation("bob@example.org"), username="bob")
 
 
 @pytest.mark.parametrize("accepted", [True, False])

@@ -132,6 +132,16 @@ def test_a_user_name_is_checked_when_the_address_is_verified(log, links, verify,
     assert accounts.find("bob@example.org", log).username == "bob"
 
 
+def test_user_names_cannot_be_guessed_with_a_registration(links, verify, account, sign_in_limits):
+    token = links.of_registration("bob@example.org", password=SECRET, username="ada")
+    for _ in range(sign_in_limits.rates.user_names_per_hour):
+        with pytest.raises(Taken):
+            verify(token)
+    for username in ("ada", "bob"):
+        with pytest.raises(TooMany):
+            verify(token, username=username)
+
+
 def test_an_address_that_has_an_account_is_refused_to_its_owner_alone(links, verify, account):
     token = links.of_registration(EMAIL, password=OTHER)
     with pytest.raises(Taken) as refused:
@@ -206,14 +216,26 @@ def test_a_registration_does_not_show_that_its_address_has_got_an_account(log, l
     assert isinstance(sign_in(SECRET).user, User)
 
 
-def test_a_registration_does_not_show_that_its_address_has_accepted_an_invitation(log, links, sign_in, passwords):
+def test_a_registration_does_not_show_that_its_address_has_accepted_an_invitation(log, links, sign_in, passwords, sign_in_limits):
     token = links.of_invitation(EMAIL)
     links.of_registration(EMAIL, password=OTHER)
     names = {"username": "ada", "first_name": "Ada", "last_name": "Lab", "network": "192.0.2.1"}
-    ports = {"command": command(), "log": log, "links": links.links, "passwords": passwords}
+    ports = {"command": command(), "log": log, "links": links.links, "passwords": passwords, "sign_in_limits": sign_in_limits}
     invitations.accept(token=token, password=SECRET, **names, **ports)
     assert isinstance(sign_in(OTHER).user, Registration)
     assert isinstance(sign_in(SECRET).user, User)
+
+
+def test_a_registration_does_not_show_that_the_hash_of_the_account_of_its_address_is_outdated(
+    log, account, links, sign_in, passwords, discard
+):
+    links.of_registration(EMAIL, password=OTHER)
+    passwords.strength += 1
+    assert isinstance(sign_in(SECRET).user, User)
+    assert isinstance(sign_in(OTHER).user, Registration)
+    discard(newest(log).id, at=NOW + LIFETIME)
+    sign_in(SECRET)
+    assert not passwords.outdated(log.secret(PASSWORD, account))
 
 
 def test_a_new_password_has_a_salt_of_its_own_once_the_parameters_are_outdated(log, account, passwords, change_password):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.limits.sign_in_attempts import HOUR_SECONDS, MINUTE_SECONDS, SignInLimits, SignInRates
-from domain.errors import Forbidden, NotAuthenticated, TooMany, Unavailable
+from domain.errors import Forbidden, NotAuthenticated, Taken, TooMany, Unavailable
 from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.twins.known_addresses import MemoryKnownAddresses
 
@@ -169,6 +169,70 @@ def test_a_refused_try_counts_nowhere():
     assert [wrong(attempts, "ada@example.org", HOME) for _ in range(20)] == [True] * 2 + [False] * 18
     assert wrong(attempts, "bob@example.org", HOME)
     assert not wrong(attempts, UNKNOWN, HOME)
+
+
+# ---- mails ----
+MAILS = SignInRates(mails_per_hour=2, mails_per_hour_for_strangers=5)
+
+
+def mailed(attempts, email, network):
+    """Whether a mail is sent; None if the request is refused."""
+    try:
+        attempts.mail(email, network)
+    except TooMany:
+        return None
+    return attempts.may_send(email, network, lambda: ACCOUNTS.get(email))
+
+
+@pytest.mark.parametrize("email", ["ada@example.org", UNKNOWN])
+def test_strangers_share_the_mails_to_an_address(email):
+    attempts = attempts_by(Clock(), MAILS)
+    sent = [[mailed(attempts, email, f"198.51.100.{number}") for _ in range(3)] for number in range(4)]
+    assert sent == [[True, True, None], [True, True, None], [True, False, None], [False, False, None]]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["198.51.100.1", "198.51.100.2", "2001:db8::/64"]), st.sampled_from([0.0, 1.0, 600.0]))))
+def test_whatever_strangers_request_an_owner_gets_mails_at_a_known_address(sequence):
+    clock = Clock()
+    attempts = attempts_by(clock, MAILS)
+    attempts.remember(ACCOUNTS["ada@example.org"], HOME)
+    for network, wait in sequence:
+        clock.now += wait
+        mailed(attempts, "ada@example.org", network)
+    assert [mailed(attempts, "ada@example.org", HOME) for _ in range(3)] == [True, True, None]
+
+
+def test_an_address_that_is_not_proved_yet_is_refused_beyond_what_strangers_may_request():
+    attempts = attempts_by(Clock(), MAILS)
+    for number in range(5):
+        attempts.mail_to_new_address("ada@example.org", f"198.51.100.{number}")
+    with pytest.raises(TooMany):
+        attempts.mail_to_new_address("ada@example.org", HOME)
+    assert mailed(attempts, "ada@example.org", HOME) is False
+
+
+# ---- user names ----
+def named(attempts, *, link=1, network=HOME, ends=None):
+    """Whether the user name was looked up. `ends` is raised by the look-up."""
+    try:
+        with attempts.user_name(UUID(int=link), network):
+            if ends is not None:
+                raise ends
+    except TooMany:
+        return False
+    except (Taken, Unavailable):
+        pass
+    return True
+
+
+def test_user_names_that_are_taken_count_for_the_link_and_for_the_network():
+    attempts = attempts_by(Clock(), SignInRates(user_names_per_hour=3, registrations_per_hour=5))
+    taken, other = Taken("used", scope="username"), Taken("used", scope="email")
+    assert all(named(attempts, ends=ends) for ends in (None, other, Unavailable("later")) * 4)
+    assert [named(attempts, ends=taken) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert not named(attempts, network=ELSEWHERE), "the same link"
+    assert [named(attempts, link=2, ends=taken) for _ in range(3)] == [True] * 2 + [False]
+    assert named(attempts, link=2, network=ELSEWHERE)
 
 
 def test_unknown_refresh_tokens_and_registrations_have_limits_of_their_own():

@@ -27,6 +27,14 @@ def test_a_kept_text_is_normal_and_within_its_bounds(value):
         return
     assert 1 <= len(kept) <= 40
     assert values.text(kept, name="name", maximum=40) == kept
+    assert len(kept.splitlines()) == 1
+    assert "\t" not in kept
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.sampled_from("\n\t"), min_size=1, max_size=40))
+def test_lines_and_tabs_are_kept_in_a_text_of_several_lines(value):
+    kept = values.optional_multiline_text(value, name="description", maximum=200)
+    assert kept == (unicodedata.normalize("NFC", value).strip() or None)
 
 
 # ---- paths ----

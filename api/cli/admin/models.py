@@ -13,12 +13,12 @@ from api.cli.prompts import confirm
 from api.cli.shapes import ModelChange, RegisteredModel
 from domain.errors import Invalid
 from domain.model import ALIAS, CANDIDATE, MAX_REASON, PRODUCTION
-from domain.values import text
+from domain.values import multiline_text
 
 
 def _reason(_: click.Context, __: click.Parameter, value: str) -> str:
     try:
-        return text(value, name="reason", maximum=MAX_REASON)
+        return multiline_text(value, name="reason", maximum=MAX_REASON)
     except Invalid as error:
         raise click.BadParameter(str(error)) from None
 

@@ -91,7 +91,8 @@ def test_registrations_invitations_and_the_first_administrator_are_in_order(log,
     invitations.withdraw(log.claimed("invitation", "withdrawn@example.org"), command=command(ADMIN), log=log)
     names = {"first_name": "Ada", "last_name": "Byron", "password": password, "network": "192.0.2.1"}
     token = links.of_stream(log.claimed("invitation", "accepted@example.org"))
-    invitations.accept(token=token, username="ada", **names, command=links.command(), log=log, links=links.links, passwords=PASSWORDS)
+    ports = {"links": links.links, "passwords": PASSWORDS, "sign_in_limits": links.sign_in_limits}
+    invitations.accept(token=token, username="ada", **names, command=links.command(), log=log, **ports)
     bootstrap_tokens = KeyedBootstrapTokens(RootKey.read(settings.root_key_path))
     first = {"email": "root@example.org", "username": "root", "token": bootstrap_tokens.token(), "bootstrap_tokens": bootstrap_tokens}
     bootstrap.create_first_administrator(**first, **names, command=links.command(), log=log, passwords=PASSWORDS)
