@@ -265,7 +265,7 @@ async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(api
     assert "unsafe" not in policy
     assert "http" not in policy
     assert not re.search(r"<script>|<script [^>]*>[^<]|<style|style=|\son\w+=", page.text)
-    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    addresses = addresses_in(page.text)
     assert len(addresses) >= 4
     for address in addresses:
         assert address.startswith("/api/docs/assets/")
@@ -274,6 +274,27 @@ async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(api
         assert "immutable" in found.headers["cache-control"]
         assert found.headers["content-type"].split(";")[0] in {"text/javascript", "text/css", "image/svg+xml"}
         assert b"//cdn." not in found.content
+
+
+def addresses_in(page):
+    return re.findall(r'(?:src|href)="([^"]+)"', page)
+
+
+async def test_below_a_path_of_a_proxy_the_pages_load_everything_from_below_it(api):
+    """The proxy removes the path before it passes a request on."""
+    http = api.with_options(base_url="https://lab.example.org/bioscope").anonymous(host="lab.example.org")
+
+    async def passed_on(address):
+        assert address.startswith("/bioscope/"), address
+        found = await http.get(address.removeprefix("/bioscope"))
+        assert found.status_code == 200, address
+        return found
+
+    for where in SHOWN:
+        for address in addresses_in((await http.get(where)).text):
+            content = (await passed_on(address)).text
+            for named in re.findall(r'"([^" ]*/api/(?:openapi\.json|docs/assets/)[^"]*)"', content):
+                await passed_on(named)
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2f..%2fplugins.py", "%2e%2e/docs.py", "templates/redoc/js/redoc.standalone.js", ""])
