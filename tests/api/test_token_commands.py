@@ -1,18 +1,25 @@
 """`bioscope tokens`, and the client's commands with a key: programs get keys on the server, and use them from another machine."""
 
+import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from click.testing import CliRunner
 
+from api.cli import main
 from api.cli.shapes import ListedToken, ServiceToken
 from application.key_text import read_key
-from domain.access import Role
+from domain.access import Role, Scope
 from scripts.commands import shapes
 from tests.api.http_calls import PICTURE, dataset
 from tests.api.test_commands import assert_shape
+from tests.api.test_job_commands import job_with_a_failure
 from tests.api.test_registry_commands import url  # noqa: F401 - a fixture
 from tests.api.test_users_command import HOST, bioscope  # noqa: F401 - a fixture
+from tests.api.worker_events import WorkerEvents
+from tests.documented_limits import DOCS
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +121,42 @@ async def test_a_script_exports_results_with_a_key(api, bioscope, url, monkeypat
     file = tmp_path / "results.csv"
     await bioscope("results", "export", str(file), "--dataset", "cells")
     assert file.read_text().startswith("path,")
+
+
+def scopes_of_commands():
+    """[(arguments, scopes that they need)], as docs/programs.md lists them."""
+    rows = re.findall(r"^\| `bioscope ([^`]+)` \| ([^;|]+)", (DOCS / "programs.md").read_text(), re.MULTILINE)
+    return [(command.split(), frozenset(map(Scope, re.findall(r"`([a-z:]+)`", scopes)))) for command, scopes in rows]
+
+
+async def test_each_command_needs_the_scopes_that_the_documents_list(api, bioscope, url, monkeypatch, tmp_path):  # noqa: F811
+    ada = await api.client(Role.RESEARCHER)
+    await WorkerEvents(api).model()
+    job, home, _ = await job_with_a_failure(api, ada)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(PICTURE)
+    name = (await ada.get(f"/api/datasets/{home}")).json()["name"]
+    known = {"FOLDER": str(folder), "ID": home, "NAME": name, "JOB": job, "MODEL": "shapes", "FILE": "-"}
+    monkeypatch.setenv("BIOSCOPE_URL", url)
+
+    async def is_refused(arguments, scopes):
+        issued = await ada.post("/api/keys", json={"name": "script", "scopes": sorted(scopes)})
+        monkeypatch.setenv("BIOSCOPE_KEY", issued.json()["key"])
+        ended = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+        assert ended.exception is None or isinstance(ended.exception, SystemExit), "a traceback"
+        assert "no key may do this" not in ended.output, arguments
+        return "lacks the scope" in ended.output
+
+    commands = scopes_of_commands()
+    assert len(commands) >= 18
+    for command, needed in commands:
+        arguments = [known.get(part, part) for part in command]
+        assert not await is_refused(arguments, needed), command
+        for lacking in needed:
+            assert await is_refused(arguments, set(Scope) - {lacking, Scope.METRICS_READ}), (command, lacking)
+    refused = await bioscope("classify", str(folder), code=2)
+    assert "use `bioscope upload FOLDER --dataset ID`" in " ".join(refused.stderr.split())
 
 
 def test_what_is_listed_has_no_secret():
