@@ -9,11 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli import main
+from api.cli.client.credentials import Credentials, store_credentials
 from api.cli.shapes import ListedToken, ServiceToken
 from application.key_text import read_key
 from domain.access import Role, Scope
-from scripts.commands import shapes
+from scripts.commands import commands, shapes
+from tests.api.examples import words_of
 from tests.api.http_calls import PICTURE, dataset
+from tests.api.test_accounts import login
 from tests.api.test_commands import assert_shape
 from tests.api.test_job_commands import job_with_a_failure
 from tests.api.test_registry_commands import url  # noqa: F401 - a fixture
@@ -123,6 +126,39 @@ async def test_a_script_exports_results_with_a_key(api, bioscope, url, monkeypat
     assert file.read_text().startswith("path,")
 
 
+async def test_people_create_list_rotate_and_revoke_their_own_keys_from_another_machine(api, bioscope, url):  # noqa: F811
+    address = api.account()
+    signed_in = (await login(api, address)).json()
+    store_credentials(Credentials(url, signed_in["access_token"], signed_in["refresh_token"]))
+    ada, examples = await api.signed_in(address), dict(commands())
+
+    async def run(name, *more, code=0):
+        return await bioscope(*words_of(examples[f"bioscope api-keys {name}"].example), *more, code=code)
+
+    async def printed(name, *more):
+        ended = await run(name, *more, "--json")
+        assert_shape(shapes()[f"bioscope api-keys {name}"], ended.stdout)
+        return json.loads(ended.stdout)
+
+    key = (await run("create")).stdout.strip()
+    assert (await status_of(api, key, "/api/classifications"), await status_of(api, key)) == (200, 403)
+    [listed] = await printed("list")
+    assert (listed["id"], listed["name"], listed["scopes"]) == (str(read_key(key).id), "nightly", ["jobs:run", "results:read"])
+    assert "127.0.0.1" in (await run("list")).stdout
+    assert key[30:] not in str(listed)
+    rotated = await printed("rotate", "--overlap", "0")
+    assert (rotated["id"], rotated["name"], rotated["scopes"]) == (listed["id"], "nightly", listed["scopes"])
+    assert (await status_of(api, key, "/api/classifications"), await status_of(api, rotated["token"], "/api/classifications")) == (401, 200)
+    limited = await printed("create", "--dataset", await dataset(ada, "cells"))
+    assert "2 keys are named 'nightly'" in (await run("revoke", code=2)).stderr
+    await bioscope("api-keys", "revoke", limited["id"])
+    await run("revoke")
+    assert await status_of(api, rotated["token"], "/api/classifications") == 401
+    assert "no API key that works" in (await run("list")).stdout
+    assert {key["status"] for key in await printed("list", "--all")} == {"revoked"}
+    assert "there is no key 'nightly'" in (await run("rotate", code=2)).stderr
+
+
 def scopes_of_commands():
     """[(arguments, scopes that they need)], as docs/programs.md lists them."""
     rows = re.findall(r"^\| `bioscope ([^`]+)` \| ([^;|]+)", (DOCS / "programs.md").read_text(), re.MULTILINE)
@@ -148,9 +184,9 @@ async def test_each_command_needs_the_scopes_that_the_documents_list(api, biosco
         assert "no key may do this" not in ended.output, arguments
         return "lacks the scope" in ended.output
 
-    commands = scopes_of_commands()
-    assert len(commands) >= 18
-    for command, needed in commands:
+    needs = scopes_of_commands()
+    assert len(needs) >= 18
+    for command, needed in needs:
         arguments = [known.get(part, part) for part in command]
         assert not await is_refused(arguments, needed), command
         for lacking in needed:

@@ -1,8 +1,6 @@
 """Commands that read the trail: what happened, what a person did, who looked at something."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,22 +10,18 @@ import click
 
 from api.cli.admin.accounts import account_id
 from api.cli.admin.audit import ANY_ID, PBC8_ID
+from api.cli.admin.read_models import OPERATOR, open_reads
 from api.cli.commands import Choice, argument, command, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.moments import MOMENT_EXAMPLES, Moment
 from api.cli.output import Column, print_json, print_message, print_table
 from api.cli.shapes import LookAt, TrailLine, shaped
 from application.history.access_records import AccessOutcome, TrailKind
-from domain.access import Actor
 from domain.errors import NotFound
-from domain.values import system_actor
 
 if TYPE_CHECKING:
     from application.history.access_trail import TrailItem
-    from application.services import QueryDatabase
-    from infrastructure.configuration.settings import Settings
 
-OPERATOR: Final = Actor(id=system_actor("operator"), kind="system")
 PAGE: Final = 200
 MAX_LINES: Final = 100_000
 KINDS: Final = [kind.value for kind in TrailKind]
@@ -76,7 +70,7 @@ def trail_log(
         async def read() -> list["TrailItem"]:
             items: list[TrailItem] = []
             cursor: TrailCursor | None = TrailCursor()
-            async with _reads(settings) as reads:
+            async with open_reads(settings) as reads:
                 while cursor is not None and len(items) < limit:
                     page = await read_page(reads, OPERATOR, query, after=cursor, limit=min(PAGE, limit - len(items)), log=log)
                     items += page.items
@@ -110,7 +104,7 @@ def who(about: UUID, data: Path | None, *, as_json: bool) -> None:
     with open_event_log(settings) as log:
 
         async def read() -> list[LookTotals]:
-            async with _reads(settings) as reads:
+            async with open_reads(settings) as reads:
                 return await looks(reads, OPERATOR, about)
 
         found = asyncio.run(read())
@@ -140,15 +134,3 @@ def who(about: UUID, data: Path | None, *, as_json: bool) -> None:
             columns,
             [(one.name, one.key_name or "", WORDS[one.kind], str(one.times), f"{one.last:%Y-%m-%d %H:%M:%S}") for one in lines],
         )
-
-
-@asynccontextmanager
-async def _reads(settings: "Settings") -> AsyncIterator["QueryDatabase"]:
-    from infrastructure.postgres.query_database import PostgresQueryDatabase
-
-    database = PostgresQueryDatabase(settings.postgres_url, size=1)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
