@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -31,7 +33,7 @@ async def status_of(api, key, path="/api/images"):
     return (await api.anonymous(Authorization=f"Bearer {key}").get(path)).status_code
 
 
-async def test_a_key_is_created_listed_rotated_and_revoked_on_the_server(api, bioscope):  # noqa: F811
+async def test_a_key_is_created_listed_rotated_and_revoked_on_the_server(api, bioscope, lab_settings):  # noqa: F811
     ada = await api.client(Role.RESEARCHER)
     first, second = await dataset(ada, "first"), await dataset(ada, "second")
     created = await bioscope("tokens", "create", "scope-1", "--scope", "images:read", "--scope", "images:write", "--dataset", "first")
@@ -70,6 +72,14 @@ async def test_a_key_is_created_listed_rotated_and_revoked_on_the_server(api, bi
     await bioscope("tokens", "create", "a b", "--scope", "images:read", code=1)
     await bioscope("tokens", "revoke", code=2)
     await bioscope("tokens", "revoke", str(read_key(key).id), "--legacy", code=2)
+    with psycopg.connect(lab_settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute(
+            "insert into read.api_keys select gen_random_uuid(), 1, k.owner_id, k.owner_kind, k.scopes, null, k.issued_by, now(),"
+            " now() + interval '1 day', null from read.api_keys k, generate_series(1, 100) where k.id = any(%s)",
+            ([read_key(key).id, UUID(own["id"])],),
+        )
+    assert "100 working keys already" in (await bioscope("tokens", "create", "scope-1", "--scope", "images:read", code=1)).stderr
+    assert (await ada.post("/api/keys", json={"name": "mine", "scopes": ["images:read"]})).status_code == 409
 
 
 async def test_the_log_names_the_machine_where_a_key_was_created(api, bioscope):  # noqa: F811

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from api.cli.admin.read_models import all_rows
+from api.cli.admin.read_models import OPERATOR, all_rows, open_reads
 from api.cli.commands import Id, argument, group, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.exit_codes import WRONG_USE
@@ -71,6 +71,7 @@ def create_token(name: str, scopes: tuple[str, ...], datasets: tuple[str, ...], 
             service = service_accounts.find(name, log)
         if service is None:
             fail(f"the service account {printable(name)} was deleted just now: repeat the command")
+        asyncio.run(_require_room(settings, service.id))
         secret = KeySecret()
         issued = api_keys.issue_for_service(
             service.id,
@@ -216,6 +217,14 @@ async def _keys(settings: Settings, log: "PostgresEventStore") -> list[ListedTok
         )
         for use in uses.legacy()
     ]
+
+
+async def _require_room(settings: Settings, service: UUID) -> None:
+    """Raises Conflict if the service account has too many keys."""
+    from projections import api_keys
+
+    async with open_reads(settings) as reads:
+        await api_keys.require_room(reads, OPERATOR, owner=service, now=datetime.now(UTC))
 
 
 def _dataset_ids(settings: Settings, wanted: tuple[str, ...]) -> list[UUID] | None:
