@@ -99,6 +99,7 @@ RESULT_FILTER: Final[Texts] = {
 OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
     "auditListed": {
         "actor": "Only what this account, service or key did",
+        "key": "Only what was done with this API key",
         "object": "Only what concerns this thing, or anything in this dataset",
         "kind": "Only this kind; `change` stands for the events of the log",
         "outcome": "Only this outcome; changes were all `allowed`",

@@ -303,6 +303,17 @@ async def test_the_trail_is_filtered(api):
     assert await found(**{"from": before.isoformat(), "to": later.isoformat()}) == ["not_found", "change"]
     assert await found(**{"from": later.isoformat()}) == await found(to=before.isoformat()) == []
 
+    await image_in(ada, dataset)
+    issued, other = [(await ada.post("/api/keys", json={"name": "night", "scopes": ["images:write"]})).json() for _ in range(2)]
+    await image_in(api.anonymous(Authorization=f"Bearer {issued['key']}"), dataset)
+    items = await recorded_items(admin, 2, key=issued["id"])
+    assert {(item["kind"], item["type"], item["key"]) for item in items} == {
+        ("key_use", "", issued["id"]),
+        ("change", "ImageUploaded", issued["id"]),
+    }
+    assert await found(key=issued["id"]) == ["change"]
+    assert await found(key=other["id"]) == await found(key=dataset) == []
+
 
 WRONG = {
     "cursor": ("1", "1.2.3", "x.y", "9" * 19 + ".", "-1.", "\x00.", "٣."),
@@ -310,6 +321,7 @@ WRONG = {
     "to": ("yesterday", "2026-03-01T12:00:00"),
     "kind": ("everything", "\x00"),
     "actor": ("ada",),
+    "key": ("bsk_1",),
     "object": ("1",),
     "outcome": ("maybe",),
     "order": ("random",),

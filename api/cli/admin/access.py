@@ -32,6 +32,7 @@ WORDS: Final = {"preview": "looked", "download": "downloaded", "export": "export
 @command("log", example="bioscope audit log --limit 20")
 @click.option("--actor", metavar="ACCOUNT", help="Only what this person did: an e-mail address, or the id of an account, service or key.")
 @click.option("--object", "about", metavar="ID", type=ANY_ID, help="Only what concerns this thing, or anything in this dataset.")
+@click.option("--key", metavar="ID", type=ANY_ID, help="Only what was done with this API key. `bioscope tokens list` shows ids.")
 @click.option("--kind", metavar="KIND", type=Choice(KINDS), help=f"Only this kind: {', '.join(KINDS)}.")
 @click.option("--outcome", metavar="OUTCOME", type=Choice(OUTCOMES), help=f"Only this outcome: {', '.join(OUTCOMES)}.")
 @click.option("--since", metavar="TIME", type=Moment(), help=f"Only what was recorded since then: {MOMENT_EXAMPLES}.")
@@ -41,6 +42,7 @@ WORDS: Final = {"preview": "looked", "download": "downloaded", "export": "export
 def trail_log(
     actor: str | None,
     about: UUID | None,
+    key: UUID | None,
     kind: str | None,
     outcome: str | None,
     since: datetime | None,
@@ -62,6 +64,7 @@ def trail_log(
         query = TrailQuery(
             actor=None if actor is None else account_id(log, actor),
             object=about,
+            key=key,
             kind=TrailKind(kind) if kind else None,
             outcome=AccessOutcome(outcome) if outcome else None,
             since=since,
