@@ -44,7 +44,8 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     identities = IdentityCache(services.log, keys)
     admission = Admission(options.admission)
     wait_slots = WaitSlots(services.read_position, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
-    live_hub = LiveHub(services, options, identities, admission)
+    accesses = AccessRecorder(services.access_trail, options.trusted_proxies)
+    live_hub = LiveHub(services, options, identities, admission, accesses)
     shared = {
         "wait_slots": wait_slots,
         "feed_slots": FeedSlots(options.feed),
@@ -85,7 +86,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services, identities),
         drain=drain,
-        accesses=AccessRecorder(services.access_trail, options.trusted_proxies),
+        accesses=accesses,
     )
 
 

@@ -91,7 +91,7 @@ class OuterMiddleware:
         """A rejection answers the handshake, if the server supports that."""
         request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
         if (rejection := self._header_rejection(request)) is None:
-            await self._app(scope, receive, send)
+            await self._app({**scope, "state": request.scope["state"]}, receive, send)
             return
         request.status = rejection[0]
         await receive()

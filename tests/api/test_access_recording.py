@@ -1,6 +1,7 @@
 """Which requests come into the trail of access."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -217,6 +218,56 @@ async def test_a_signed_address_that_was_passed_on_is_recorded_with_the_one_who_
     (record,) = recorded.services.access_trail.records
     assert (record.kind, record.route) == (AccessKind.DOWNLOAD, "GET /api/blobs/{token}")
     assert record.actor_id == UUID((await ada.get("/api/users/me")).json()["id"])
+
+
+async def watched(app, kind, *messages, headers=(), query=""):
+    """Open a live connection, send its messages, and leave it once the server has handled them."""
+    waiting, caught_up = [{"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request"}, *messages], asyncio.Event()
+
+    async def receive():
+        if not waiting and kind == "http":
+            await caught_up.wait()
+        return waiting.pop(0) if waiting else {"type": f"{kind}.disconnect", "code": 1000}
+
+    async def send(message):
+        if b"caught_up" in message.get("body", b""):
+            caught_up.set()
+
+    path, host = "/api/ws" if kind == "websocket" else "/api/live", [(b"host", b"localhost:8000")]
+    scope = {"type": kind, "path": path, "raw_path": path.encode(), "query_string": query.encode(), "headers": [*host, *headers]}
+    about = {"method": "GET"} if kind == "http" else {"subprotocols": []}
+    async with asyncio.timeout(20):
+        await app({**scope, **about, "client": ("127.0.0.1", 1), "scheme": "ws", "asgi": {"version": "3.0"}}, receive, send)
+
+
+async def test_live_connections_are_recorded_like_requests(recorded):
+    ada, eve = await recorded.client(), await recorded.client()
+    foreign, own = [(await http.post("/api/datasets", json={"name": "cells"})).json()["id"] for http in (ada, eve)]
+    keys = [(await eve.post("/api/keys", json={"name": "wall", "scopes": [scope]})).json() for scope in ("events:read", "images:read")]
+    assert await recorded.services.read_position.wait(recorded.services.log.head(), 5)
+
+    def sent(**body):
+        return {"type": "websocket.receive", "text": json.dumps(body)}
+
+    wanted, absent = sent(type="subscribe", datasets=[own, foreign]), str(uuid4())
+    await watched(recorded.app, "websocket", sent(type="auth", token="made up"))
+    await watched(recorded.app, "websocket", sent(type="auth", token=keys[1]["key"]))
+    await watched(recorded.app, "websocket", sent(type="auth", token=keys[0]["key"]), wanted)
+    await watched(recorded.app, "websocket", headers=[(b"origin", b"http://evil.example.org")])
+    token = eve.headers["Authorization"].encode()
+    await watched(recorded.app, "http", headers=[(b"authorization", token)], query=f"datasets={own}&datasets={absent}")
+    able, unable = (UUID(key["id"]) for key in keys)
+    records = recorded.services.access_trail.records
+    assert [(one.kind, one.route, one.key_id, one.object_id) for one in records] == [
+        (AccessKind.NOT_AUTHENTICATED, "GET /api/ws", None, None),
+        (AccessKind.KEY_USE, "GET /api/ws", unable, None),
+        (AccessKind.FORBIDDEN, "GET /api/ws", unable, None),
+        (AccessKind.KEY_USE, "GET /api/ws", able, None),
+        (AccessKind.NOT_FOUND, "GET /api/ws", able, UUID(foreign)),
+        (AccessKind.FORBIDDEN, "GET /api/ws", None, None),
+        (AccessKind.NOT_FOUND, "GET /api/live", None, UUID(absent)),
+    ]
+    assert all(one.request_id and one.address == "127.0.0.1" for one in records)
 
 
 async def test_an_export_is_one_record(recorded):
