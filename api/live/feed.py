@@ -42,10 +42,13 @@ class EventPage(NamedTuple):
 
 
 class Subscription:
-    """The events that a client subscribed to. `position` is that of the last event sent."""
+    """The events that a client subscribed to. `position` is that of the last event sent.
+
+    `unchecked` are datasets of which it is not known yet whether the account may see them.
+    """
 
     def __init__(self, position: int, datasets: frozenset[UUID] | None) -> None:
-        self.position, self.datasets = position, datasets
+        self.position, self.datasets, self.unchecked = position, datasets, datasets or frozenset()
         self.is_new = True
 
 
@@ -128,17 +131,6 @@ class LiveFeed:
         """Send events after position `after` (None: from now on), of `datasets` if given, instead of an earlier subscription."""
         self._subscription = Subscription(await self._current_position() if after is None else after, datasets)
         self._wake_up.set()
-        if datasets:
-            await self._record_missing(datasets)
-
-    async def _record_missing(self, wanted: frozenset[UUID]) -> None:
-        """Record those datasets that the account may not see, like requests that were answered 404. They may become visible later."""
-        with suppress(Unavailable):
-            found = await self._hub.budgets.read(self.actor.id, lambda: access.visible(self._services.live_reads, self.actor, wanted))
-            notes = notes_of(self._scope)
-            for dataset in sorted(wanted - found.datasets):
-                notes.missing = "dataset", dataset
-                self._hub.accesses.record(self._scope, HTTPStatus.NOT_FOUND)
 
     async def _current_position(self) -> int:
         """The position of the read models, or an older one if it cannot be queried now. Then earlier events are sent too."""
@@ -170,6 +162,7 @@ class LiveFeed:
 
     async def _catch_up(self, subscription: Subscription) -> None:
         """Send all events up to now, page by page. Stop at once when another subscription replaces this one."""
+        await self._record_missing(subscription)
         must_report, has_more = subscription.is_new, True
         while has_more and subscription is self._subscription:
             page = await self._hub.budgets.read(self.actor.id, partial(self._next_page, subscription))
@@ -181,6 +174,16 @@ class LiveFeed:
         if must_report and subscription is self._subscription:
             subscription.is_new = False
             await self._send(CaughtUp(position=subscription.position))
+
+    async def _record_missing(self, subscription: Subscription) -> None:
+        """Record those datasets that the account may not see, like requests that were answered 404. They may become visible later."""
+        if not (wanted := subscription.unchecked):
+            return
+        found = await self._hub.budgets.read(self.actor.id, lambda: access.visible(self._services.live_reads, self.actor, wanted))
+        subscription.unchecked = frozenset()
+        for dataset in sorted(wanted - found.datasets):
+            notes_of(self._scope).missing = "dataset", dataset
+            self._hub.accesses.record(self._scope, HTTPStatus.NOT_FOUND)
 
     async def _next_page(self, subscription: Subscription) -> EventPage:
         """The next page, with the present access and position."""
