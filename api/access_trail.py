@@ -22,6 +22,7 @@ class TrailQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     actor: UUID | None = None
     object: UUID | None = None
+    key: UUID | None = None
     kind: TrailKind | None = None
     outcome: AccessOutcome | None = None
     since: datetime | None = None
@@ -41,6 +42,7 @@ class TrailQuery(msgspec.Struct, frozen=True, kw_only=True):
         return AccessFilter(
             actor=self.actor,
             object=self.object,
+            key=self.key,
             kind=AccessKind(self.kind) if self.kind else None,
             outcome=self.outcome,
             since=self.since,
@@ -67,6 +69,7 @@ async def read_page(
             reader,
             by=query.actor,
             about=query.object,
+            key=query.key,
             after=first,
             until=last,
             newest_first=query.newest_first,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -21,11 +21,8 @@ from application.key_text import KeySecret
 from application.ports import KeyUse
 from domain.access import Scope
 from domain.api_key import DEFAULT_LIFETIME, DEFAULT_OVERLAP, MAX_DATASETS, MAX_LIFETIME, MAX_OVERLAP, ApiKey, OwnerKind
-from domain.errors import Conflict
 from domain.values import MAX_NAME
 from projections import api_keys as read_model
-
-MAX_WORKING_KEYS: Final = 100  # of one owner
 
 Days = Annotated[int, Meta(ge=1, le=MAX_LIFETIME.days)]
 OverlapHours = Annotated[int, Meta(ge=0, le=MAX_OVERLAP.days * 24)]
@@ -113,8 +110,7 @@ async def listed(context: RequestContext, **query: Any) -> Response[list[Key]]:
 
 async def issue(context: RequestContext, data: IssueKey, use_case: Any, *arguments: object, owner: UUID) -> Response[IssuedKey]:
     """Run a use case that issues a key. Raises what it raises, and Conflict if the owner has too many keys."""
-    if await context.read(read_model.working, owner=owner, now=utc_now()) >= MAX_WORKING_KEYS:
-        raise Conflict(f"There are {MAX_WORKING_KEYS} working keys already; revoke those that are not needed")
+    await context.read(read_model.require_room, owner=owner, now=utc_now())
     secret = KeySecret()
     result = await context.execute(
         use_case,

@@ -47,17 +47,18 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     identities = IdentityCache(services.log, keys)
     admission = Admission(options.admission)
     wait_slots = WaitSlots(services.read_position, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
-    live_hub = LiveHub(services, options, identities, admission)
-    resources = (
-        wait_slots,
-        FeedSlots(options.feed),
-        asyncio.Semaphore(options.uploads.concurrent_stores),
-        CheckSlots(),
-        ExportSlots(options.exports_per_account),
-        live_hub,
-        PredictionSlots(options.predictions, admission),
-        PastModels(services.log),
-    )
+    accesses = AccessRecorder(services.access_trail, options.trusted_proxies)
+    live_hub = LiveHub(services, options, identities, admission, accesses)
+    resources = {
+        "wait_slots": wait_slots,
+        "feed_slots": FeedSlots(options.feed),
+        "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
+        "check_slots": CheckSlots(),
+        "export_slots": ExportSlots(options.exports_per_account),
+        "live_hub": live_hub,
+        "prediction_slots": PredictionSlots(options.predictions, admission),
+        "past_models": PastModels(services.log),
+    }
 
     def drain() -> None:
         wait_slots.close()
@@ -70,13 +71,13 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
             options=options,
             identities=identities,
             anonymous_bodies=ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address),
-            resources=dict(zip(RESOURCES, resources, strict=True)),
+            resources=resources,
         ),
         lifespan=partial(_lifespan, services, drain),
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services, identities) or has_page_token(scope, services, options),
         drain=drain,
-        accesses=AccessRecorder(services.access_trail, options.trusted_proxies),
+        accesses=accesses,
     )
 
 

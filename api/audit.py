@@ -66,6 +66,7 @@ class AuditTrail(Controller):
         context: NamedDependency[RequestContext],
         actor: FromQuery[UUID | None] = None,
         about: Object = None,
+        key: FromQuery[UUID | None] = None,
         kind: FromQuery[TrailKind | None] = None,
         outcome: FromQuery[AccessOutcome | None] = None,
         since: From = None,
@@ -83,7 +84,14 @@ class AuditTrail(Controller):
         for name, moment in (("from", since), ("to", until)):
             _require_time_zone(name, moment)
         query = TrailQuery(
-            actor=actor, object=about, kind=kind, outcome=outcome, since=since, until=until, newest_first=order is TrailOrder.NEWEST
+            actor=actor,
+            object=about,
+            key=key,
+            kind=kind,
+            outcome=outcome,
+            since=since,
+            until=until,
+            newest_first=order is TrailOrder.NEWEST,
         )
         services = context.services
         page = await read_page(services.reads, context.actor, query, after=parsed_cursor(cursor), limit=limit, log=services.log)

@@ -195,6 +195,7 @@ class Classifications(Controller):
         dataset_id: FromQuery[UUID | None] = None,
         image_id: FromQuery[UUID | None] = None,
         created_by: FromQuery[UUID | None] = None,
+        mine: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Classification]]:
@@ -204,7 +205,7 @@ class Classifications(Controller):
             status=status_filter,
             dataset_id=dataset_id,
             image_id=image_id,
-            created_by=created_by,
+            created_by=context.actor.id if mine else created_by,
             cursor=cursor,
             size=page_size,
         )

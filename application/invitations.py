@@ -55,10 +55,15 @@ def repeat(invitation_id: UUID, *, command: Command, log: EventStore) -> Command
 def repeat_to(email: str, *, command: Command, log: EventStore) -> CommandResult:
     """Send the open invitation of an e-mail address again. Raises Forbidden, Invalid, and NotFound if there is none."""
     require_role(command.actor, Role.ADMIN)
+    return repeat(open_invitation(email, log), command=command, log=log)
+
+
+def open_invitation(email: str, log: EventStore) -> UUID:
+    """The id of the open invitation of an e-mail address. Raises Invalid, and NotFound if there is none."""
     invitation_id = log.claimed(SCOPE, email_address(email))
     if invitation_id is None:
         raise NotFound("This e-mail address has no open invitation")
-    return repeat(invitation_id, command=command, log=log)
+    return invitation_id
 
 
 def withdraw(invitation_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:

@@ -1,15 +1,21 @@
 """Access to read models: every query joins the datasets that its reader may see."""
 
+from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
+from application.services import QueryDatabase
 from domain.access import ADMINISTRATORS, Actor, Scope
 from domain.values import system_actor
 
-__all__ = ["ADMINISTRATORS", "NOBODY", "subject_of"]
+__all__ = ["ADMINISTRATORS", "NOBODY", "VisibleDatasets", "subject_of", "visible"]
 
 NOBODY: Final = system_actor("nobody")
 """A subject without grants."""
+VISIBLE: Final = """select coalesce(array_agg(v.dataset), '{}') as datasets from visible v
+  where v.subject = %(subject)s and v.dataset = any(%(datasets)s)"""
 
 
 def subject_of(actor: Actor, *, scope: Scope | None = None) -> UUID:
@@ -23,3 +29,18 @@ def subject_of(actor: Actor, *, scope: Scope | None = None) -> UUID:
         return actor.key
     sees_all = actor.is_admin or actor.is_system or (actor.is_service and scope is not None)
     return ADMINISTRATORS if sees_all else actor.id
+
+
+class VisibleDatasets(msgspec.Struct, frozen=True):
+    datasets: frozenset[UUID]
+
+    @property
+    def visited(self) -> int:
+        return len(self.datasets)
+
+
+async def visible(db: QueryDatabase, actor: Actor, datasets: Collection[UUID]) -> VisibleDatasets:
+    """Those of the datasets whose events the actor may see. Raises Unavailable."""
+    parameters = {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "datasets": list(datasets)}
+    [found] = await db.rows(VISIBLE, parameters, into=VisibleDatasets)
+    return found

@@ -23,6 +23,7 @@ ACTOR: Final = ("l.actor_id = %(actor)s::uuid", "l.key_id = %(actor)s::uuid")
 OBJECT: Final = ("l.object_id = %(object)s::uuid", "l.dataset_id = %(object)s::uuid")
 """Each condition has an index in the order of positions, so that a branch of the query reads no more rows than it returns."""
 CONDITIONS: Final = {
+    "key": "l.key_id = %(key)s::uuid",
     "kind": "l.kind = %(kind)s",
     "outcome": "l.outcome = %(outcome)s",
     "since": "l.recorded_at >= %(since)s",
@@ -36,13 +37,14 @@ LOOKED_AT: Final = """select l.actor_id, l.actor_kind, l.key_id, l.kind, sum(l.c
 
 
 class AccessFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a list of accesses shows: of an actor or key, of an object or dataset, of a kind, with an outcome, and of a time.
+    """What a list of accesses shows: of an actor, with a key, of an object or dataset, of a kind, with an outcome, and of a time.
 
     `until` itself is not included.
     """
 
     actor: UUID | None = None
     object: UUID | None = None
+    key: UUID | None = None
     kind: AccessKind | None = None
     outcome: AccessOutcome | None = None
     since: datetime | None = None

@@ -242,6 +242,10 @@ ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id
 CHANGES: Final = f"""select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where {IS_VISIBLE} and a.position > %(after)s and a.position <= %(until)s"""  # noqa: S608 - constants
 OF_ACTOR: Final = f" and a.actor = %(actor)s::uuid and a.type <> '{ChunkJudged.__name__}'"
+WITH_KEY: Final = f""" and a.actor = (select k.owner_id from api_keys k where k.id = %(key)s::uuid) and a.type <> '{ChunkJudged.__name__}'
+  and a.position > (select s.first from es.streams s where s.stream = %(key)s::uuid)
+  and exists (select from es.event_at(a.position) e where position(%(named)s::bytea in e.meta) > 0)"""  # noqa: S608 - constants
+# The read model knows the actors of events, their keys are in the log only.
 ABOUT_OBJECT: Final = " and a.subjects @> array[%(object)s::uuid]"
 UPLOADS = f"""select a.position, a.stream from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.dataset = %(about)s::uuid and a.type = '{ImageUploaded.__name__}' and a.position > %(position)s and a.position <= %(until)s
@@ -307,16 +311,26 @@ async def about(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int
 
 
 async def changes(
-    db: QueryDatabase, actor: Actor, *, by: UUID | None, about: UUID | None, after: int, until: int, newest_first: bool, maximum: int
+    db: QueryDatabase,
+    actor: Actor,
+    *,
+    by: UUID | None,
+    about: UUID | None,
+    key: UUID | None = None,
+    after: int,
+    until: int,
+    newest_first: bool,
+    maximum: int,
 ) -> list[int]:
-    """The positions of the first `maximum` visible events from `after` to `until`: by an actor, about a thing, or all.
+    """The positions of the first `maximum` visible events from `after` to `until`: by an actor, with a key, about a thing, or all.
 
-    Results are left out for an actor, since workers find them. Raises Unavailable.
+    Results are left out for an actor and a key, since workers find them. Raises Unavailable.
     """
-    restricted = f"{CHANGES}{OF_ACTOR if by else ''}{ABOUT_OBJECT if about else ''}"
+    restricted = f"{CHANGES}{OF_ACTOR if by else ''}{WITH_KEY if key else ''}{ABOUT_OBJECT if about else ''}"
     query = f"with found as materialized ({restricted}) select position from found" if about else restricted  # noqa: S608 - constants
     query += f" order by position {'desc' if newest_first else 'asc'} limit %(maximum)s"
-    parameters = {"actor": by, "object": about, "after": after, "until": until, "maximum": maximum}
+    named = f'"key":"{key}"'.encode()  # in the metadata of an event
+    parameters = {"actor": by, "object": about, "key": key, "named": named, "after": after, "until": until, "maximum": maximum}
     return [found.position for found in await db.rows(query, parameters | _reader(actor), into=Position)]
 
 

@@ -1,6 +1,7 @@
 """The read model of API keys. Their names, which are private, stay in the log."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -8,9 +9,11 @@ import msgspec
 from application.services import QueryDatabase
 from domain.access import Actor
 from domain.api_key import KeyIssued, KeyRevoked, KeyRotated, OwnerKind
-from domain.errors import Forbidden
+from domain.errors import Conflict, Forbidden
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 from projections.pagination import MAX_PAGE, Page, page_of, page_size, parse_cursor
+
+MAX_WORKING_KEYS: Final = 100  # of one owner
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,3 +87,9 @@ async def working(db: QueryDatabase, actor: Actor, *, owner: UUID, now: datetime
         raise Forbidden("Only administrators can list the keys of others")
     [found] = await db.rows(WORKING, {"owner": owner, "now": now}, into=Count)
     return found.count
+
+
+async def require_room(db: QueryDatabase, actor: Actor, *, owner: UUID, now: datetime) -> None:
+    """Raises Conflict if an owner has `MAX_WORKING_KEYS` keys that work, and Forbidden as `listed` does."""
+    if await working(db, actor, owner=owner, now=now) >= MAX_WORKING_KEYS:
+        raise Conflict(f"There are {MAX_WORKING_KEYS} working keys already; revoke those that are not needed")

@@ -29,7 +29,7 @@ from infrastructure.observability import crash_counts, heartbeat
 from infrastructure.operations import log_ranges
 from infrastructure.postgres.schema import migrations
 from infrastructure.security import refresh_tokens
-from projections import pagination, statistics
+from projections import api_keys, pagination, statistics
 from projections.engine.subscription import DEFAULT_LIMITS as SUBSCRIPTION
 from projections.process.background import DEFAULT_LIMITS as BACKGROUND
 
@@ -68,6 +68,7 @@ LIFETIME = get_args(previews.Seconds)[1]
 PARTITION = in_sql(r"function es\.partition_size\(\) .* return (\d+);")
 LIVE_SECONDS = in_sql(r"function ops\.is_live[^;]*interval '(\d+) s'")
 KEY_DAYS = in_sql(r"c\.digest is null then interval '1 day' else interval '(\d+) days'")
+USE_DAYS = in_sql(r"delete from ops\.key_uses [^;]*now\(\) - interval '(\d+) days'")
 LONG_STREAM = in_sql(r"where originator_version = (\d+)") - 1
 
 STATED = (
@@ -141,6 +142,9 @@ STATED = (
     stated("operations/monitor.md", "seen within # s", dispatch_policy.WORKER_ALIVE_WITHIN.total_seconds()),
     stated("operations/monitor.md", "streams with more than # events", LONG_STREAM),
     stated("operations/monitor.md", "Idempotency-Key | after # days", KEY_DAYS),
+    stated("operations/monitor.md", "uses of API keys | # days after", USE_DAYS),
+    stated("programs.md", "removed # days after the key ended", USE_DAYS),
+    stated("programs.md", "working keys of one owner | at most #", api_keys.MAX_WORKING_KEYS),
     stated("operations/monitor.md", "# days after they were stored", blob_gc.MIN_AGE.days),
     stated("operations/monitor.md", "The first run is # hour after", BACKGROUND.housekeeping_interval_seconds / 3600),
     stated("operations/monitor.md", "older than # day. In", blob_gc.MAX_LAG.days),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import jobs, processes, remote, results, sessions, stack, statistics
+from api.cli import api_keys, jobs, processes, remote, results, sessions, stack, statistics
 from api.cli.admin import (
     access,
     audit,
@@ -81,6 +81,7 @@ main.add_section(
     jobs.jobs,
     results.results,
     statistics.stats,
+    api_keys.api_keys,
     audit.audit,
 )
 main.add_section(

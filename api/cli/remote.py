@@ -82,7 +82,6 @@ def upload(folder: Path, dataset: str, url: str | None) -> None:
     from api.cli.client.image_folder import scan, shown, skipped_files
     from api.cli.client.lookups import dataset_id
     from api.cli.client.sign_in import open_client
-    from domain.values import is_id
 
     contents = scan(folder)
     if skipped := skipped_files(contents.skipped):
@@ -91,7 +90,7 @@ def upload(folder: Path, dataset: str, url: str | None) -> None:
         fail(f"{shown(folder)} contains no .jpg, .jpeg, .png, .tif or .tiff file: give the folder of your images", WRONG_USE)
     refused = 0
     with open_client(url) as client:
-        into = dataset if is_id(dataset) else dataset_id(client, dataset)
+        into = dataset_id(client, dataset)
         for result in client.upload_all(into, contents.images):
             if result.refused:
                 refused += 1
@@ -105,7 +104,6 @@ def upload(folder: Path, dataset: str, url: str | None) -> None:
 @command(
     example="bioscope classify examples/micrographs",
     variables={
-        "BIOSCOPE_KEY": "An API key, used instead of the sign-in that `bioscope login` stored.",
         "BIOSCOPE_TOKEN": "An access token, used instead of the one that `bioscope login` stored.",
     },
 )
@@ -122,6 +120,8 @@ def classify(folder: Path, choices: Mapping[str, Any], dataset: str | None, outp
     of other files that were skipped is printed on stderr. The labels in a manifest.csv with the columns file and label are shown beside
     the results.
 
+    An API key cannot create the dataset: with a key, use `bioscope upload` and `bioscope jobs run`.
+
     The exit code is 1 if an image has no result.
     """
     from api.cli.client import terminal
@@ -131,6 +131,12 @@ def classify(folder: Path, choices: Mapping[str, Any], dataset: str | None, outp
     from api.cli.output import err
 
     client = open_client(url)
+    if client.credentials.is_key:
+        fail(
+            "an API key cannot create the dataset: use `bioscope upload FOLDER --dataset ID` and `bioscope jobs run --dataset ID --watch`,"
+            " or sign in with `bioscope login`",
+            WRONG_USE,
+        )
     contents = scan(folder)
     manifest = read_manifest(folder, [image.name for image in contents.images])
     for notice in filter(None, (skipped_files(contents.skipped), manifest.warning)):

@@ -202,6 +202,35 @@ class ListedToken(msgspec.Struct, frozen=True, kw_only=True):
     last_used_from: Annotated[str | None, Described(description="network of the last client")]
 
 
+class OwnKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One of your own API keys."""
+
+    id: UUID
+    name: str
+    scopes: tuple[str, ...]
+    dataset_ids: Annotated[tuple[UUID, ...] | None, Described(description="datasets that it reaches; null for all of yours")]
+    status: Literal["working", "expired", "revoked"]
+    issued_at: datetime
+    expires_at: datetime
+    previous_until: Annotated[datetime | None, Described(description="until when the secret before a rotation works; null without one")]
+    last_used_at: Annotated[datetime | None, Described(description="within a minute; null if it was never used")]
+    last_used_from: Annotated[str | None, Described(description="network of the last client")]
+
+
+class InvitationListed(msgspec.Struct, frozen=True, kw_only=True):
+    """An invitation to create an account."""
+
+    id: UUID
+    email: Annotated[str | None, Described(description="null once the invitation was accepted or withdrawn")]
+    role: Role
+    status: Annotated[Literal["open", "accepted", "withdrawn"], Described(description="`open` until the account exists")]
+    invited_by: Annotated[UUID, Described(description="administrator, or the system if the command was recorded as root")]
+    invited_at: datetime
+    sent_at: Annotated[datetime, Described(description="when it was sent last")]
+    expires_at: Annotated[datetime, Described(description="until when its link works")]
+    user_id: Annotated[UUID | None, Described(description="account of the person; null before it exists")]
+
+
 class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
     """A key for a program."""
 

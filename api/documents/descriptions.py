@@ -33,6 +33,7 @@ PARAMETERS: Final[Texts] = {
     "analyzed": "Only images with this mark",
     "as_of": "Position in the log, or a time with its offset such as `2026-03-01T12:00:00Z`. Default: now",
     "created_by": "Only jobs that this account started",
+    "mine": "Only jobs that you started; `created_by` is ignored then",
     "created_from": "Only images uploaded at this time or later",
     "created_to": "Only images uploaded at this time or earlier",
     "check_id": "Id of the check",
@@ -98,6 +99,7 @@ RESULT_FILTER: Final[Texts] = {
 OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
     "auditListed": {
         "actor": "Only what this account, service or key did",
+        "key": "Only what was done with this API key",
         "object": "Only what concerns this thing, or anything in this dataset",
         "kind": "Only this kind; `change` stands for the events of the log",
         "outcome": "Only this outcome; changes were all `allowed`",

@@ -22,7 +22,7 @@ from domain.errors import NotFound
 P = ParamSpec("P")
 DOCUMENT_LOCK: Final = Lock()
 ASSETS_PATH: Final = "/api/docs/assets"
-OWN_LOGO: Final = b"https://cdn.redoc.ly/redoc/logo-mini.svg", f"{ASSETS_PATH}/redoc.svg".encode()
+FOREIGN_LOGO: Final = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 REDOC_STYLES: Final = (
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",  # an empty element that a script fills rule by rule
     "'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='",  # its scroll bar
@@ -37,7 +37,7 @@ PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>BioScopeAI Core: API</title>
-<link rel="icon" href="{assets}/icon.svg" type="image/svg+xml">
+<link rel="icon" href="{icon}" type="image/svg+xml">
 {styles}
 </head>
 <body><main id="page"></main>{scripts}</body>
@@ -45,10 +45,11 @@ PAGE: Final = """<!doctype html>
 """
 ICON: Final = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="13" fill="none"\
  stroke="#3b5b8c" stroke-width="3"/><circle cx="16" cy="16" r="5" fill="#3b5b8c"/></svg>"""
-START_SWAGGER: Final = b"""SwaggerUIBundle({url: "/api/openapi.json", dom_id: "#page", deepLinking: true, docExpansion: "list",
+BASE: Final = b"{base}"  # in an asset: the base path
+START_SWAGGER: Final = b"""SwaggerUIBundle({url: "{base}/api/openapi.json", dom_id: "#page", deepLinking: true, docExpansion: "list",
   displayRequestDuration: true, validatorUrl: null, presets: [SwaggerUIBundle.presets.apis]});
 """
-START_REDOC: Final = b"""Redoc.init("/api/openapi.json", {hideDownloadButton: false, nativeScrollbars: true,
+START_REDOC: Final = b"""Redoc.init("{base}/api/openapi.json", {hideDownloadButton: false, nativeScrollbars: true,
   theme: {typography: {fontFamily: "system-ui, sans-serif", headings: {fontFamily: "system-ui, sans-serif"}}}},
   document.getElementById("page"));
 """
@@ -81,12 +82,15 @@ class AssetContent(NamedTuple):
 
 
 @cache
-def asset_content(name: str) -> AssetContent:
-    """Raises NotFound for a name that is not in ASSETS."""
+def asset_content(name: str, base_path: str = "") -> AssetContent:
+    """An asset whose addresses are below `base_path`. Raises NotFound for a name that is not in ASSETS."""
     if name not in ASSETS:
         raise NotFound("Not Found")
-    content = ASSETS[name].content
-    data = content if isinstance(content, bytes) else _read_from_wheel(*content)
+    content, base = ASSETS[name].content, base_path.encode()
+    if isinstance(content, bytes):
+        data = content.replace(BASE, base)
+    else:
+        data = _read_from_wheel(*content).replace(FOREIGN_LOGO, base + f"{ASSETS_PATH}/redoc.svg".encode())
     return AssetContent(data, hashlib.sha256(data).hexdigest()[:16])
 
 
@@ -95,19 +99,19 @@ def _read_from_wheel(package: str, path: str) -> bytes:
     spec = find_spec(package)
     assert spec is not None
     assert spec.origin is not None
-    return (Path(spec.origin).parent / path).read_bytes().replace(*OWN_LOGO)
+    return (Path(spec.origin).parent / path).read_bytes()
 
 
-def page(styles: tuple[str, ...], scripts: tuple[str, ...], *, policy: str) -> Response[str]:
+def page(styles: tuple[str, ...], scripts: tuple[str, ...], *, policy: str, base_path: str) -> Response[str]:
     """Assets are linked under a URL that changes with their content, so that they can be cached."""
-    links = "\n".join(f'<link rel="stylesheet" href="{_url(name)}">' for name in styles)
-    script_tags = "".join(f'<script src="{_url(name)}"></script>' for name in scripts)
-    text = PAGE.format(assets=ASSETS_PATH, styles=links, scripts=script_tags)
+    links = "\n".join(f'<link rel="stylesheet" href="{_url(name, base_path)}">' for name in styles)
+    script_tags = "".join(f'<script src="{_url(name, base_path)}"></script>' for name in scripts)
+    text = PAGE.format(icon=_url("icon.svg", base_path), styles=links, scripts=script_tags)
     return Response(text, media_type="text/html", headers={"Content-Security-Policy": policy})
 
 
-def _url(name: str) -> str:
-    return f"{ASSETS_PATH}/{name}?{asset_content(name).tag}"
+def _url(name: str, base_path: str) -> str:
+    return f"{base_path}{ASSETS_PATH}/{name}?{asset_content(name, base_path).tag}"
 
 
 @get("/api/openapi.json", opt=OPEN, include_in_schema=False)
@@ -137,18 +141,20 @@ def _asyncapi(base_url: str) -> bytes:
 
 
 @get(["/docs", "/api/docs"], opt=OPEN, include_in_schema=False)
-async def swagger() -> Response[str]:
-    return page(("plain.css", "swagger-ui.css"), ("swagger-ui.js", "swagger-start.js"), policy=POLICY.format(styles="'self'"))
+async def swagger(context: NamedDependency[RequestContext]) -> Response[str]:
+    policy, base = POLICY.format(styles="'self'"), context.options.base_path
+    return page(("plain.css", "swagger-ui.css"), ("swagger-ui.js", "swagger-start.js"), policy=policy, base_path=base)
 
 
 @get(["/redoc", "/api/redoc"], opt=OPEN, include_in_schema=False)
-async def redoc() -> Response[str]:
-    return page(("plain.css",), ("redoc.js", "redoc-start.js"), policy=POLICY.format(styles=" ".join(("'self'", *REDOC_STYLES))))
+async def redoc(context: NamedDependency[RequestContext]) -> Response[str]:
+    policy, base = POLICY.format(styles=" ".join(("'self'", *REDOC_STYLES))), context.options.base_path
+    return page(("plain.css",), ("redoc.js", "redoc-start.js"), policy=policy, base_path=base)
 
 
 @get(f"{ASSETS_PATH}/{{name:str}}", opt=OPEN, include_in_schema=False)
-async def asset(name: FromPath[str]) -> Response[bytes]:
-    content = await asyncio.to_thread(asset_content, name)
+async def asset(context: NamedDependency[RequestContext], name: FromPath[str]) -> Response[bytes]:
+    content = await asyncio.to_thread(asset_content, name, context.options.base_path)
     caching = {"Cache-Control": "public, max-age=31536000, immutable", "ETag": f'"{content.tag}"'}
     return Response(content.data, media_type=ASSETS[name].media_type, headers=caching)
 

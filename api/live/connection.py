@@ -6,6 +6,7 @@ often as it wants.
 
 import asyncio
 from collections import deque
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,7 @@ import structlog
 from litestar import WebSocket
 from litestar.exceptions import WebSocketException
 
+from api.access_notes import note_error
 from api.live.feed import OUTDATED, LiveFeed
 from api.live.messages import (
     FORBIDDEN,
@@ -34,7 +36,7 @@ from api.live.messages import (
 )
 from api.middleware.authentication import mark_recognised
 from application.cancellation import REPEAT_INTERVAL_SECONDS, run_until_first_ends
-from domain.errors import Forbidden, NotAuthenticated, TooMany, Unavailable, UpgradeNeeded
+from domain.errors import DomainError, Forbidden, NotAuthenticated, TooMany, Unavailable, UpgradeNeeded
 
 if TYPE_CHECKING:
     from api.live.hub import LiveHub
@@ -50,7 +52,7 @@ class LiveConnection:
         self._limits, self._clock = hub.options.live, hub.clock
         self._send_lock = asyncio.Lock()
         self._received_at: deque[float] = deque(maxlen=self._limits.max_messages_per_second)
-        self.feed = LiveFeed(hub, self._send, network=hub.network_of(socket.scope))
+        self.feed = LiveFeed(hub, self._send, socket.scope)
 
     async def run(self) -> CloseConnection | None:
         """Serve the connection. Returns why it ended, or None if the client disconnected."""
@@ -99,8 +101,10 @@ class LiveConnection:
         try:
             authenticated = await self.feed.sign_in(token)
         except NotAuthenticated as error:
+            self._record(HTTPStatus.UNAUTHORIZED, error)
             raise CloseConnection(UNAUTHENTICATED, error.detail) from None
         except Forbidden as error:
+            self._record(HTTPStatus.FORBIDDEN, error)
             raise CloseConnection(FORBIDDEN, error.detail) from None
         except TooMany as error:
             raise CloseConnection(TOO_MANY, error.detail) from None
@@ -109,7 +113,14 @@ class LiveConnection:
         except Unavailable:
             raise CloseConnection(INTERNAL_ERROR, "the database is unavailable; try again") from None
         mark_recognised(self._socket.scope)
+        self._record(HTTPStatus.OK)
         await self._send(authenticated)
+
+    def _record(self, status: HTTPStatus, error: DomainError | None = None) -> None:
+        """Record an access as that of a request which got this status."""
+        if error is not None:
+            note_error(self._socket.scope, error)
+        self._hub.accesses.record(self._socket.scope, status)
 
     # ---- messages of the client ----
     async def _handle_messages(self) -> None:

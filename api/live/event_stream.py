@@ -43,10 +43,13 @@ HEARTBEAT: Final = ": ping\n\n"
 
 
 class LiveEvents:
-    """What a client asks for: the events after position `after` (None: from now on), of `datasets` if given, with the rights of `token`."""
+    """What a client asks for: the events after position `after` (None: from now on), of `datasets` if given, with the rights of `token`.
 
-    def __init__(self, hub: "LiveHub", token: str, network: str, after: int | None, datasets: frozenset[UUID] | None) -> None:
-        self.hub, self.token, self.network, self.after, self.datasets = hub, token, network, after, datasets
+    `scope` is that of the request.
+    """
+
+    def __init__(self, hub: "LiveHub", token: str, scope: Any, after: int | None, datasets: frozenset[UUID] | None) -> None:
+        self.hub, self.token, self.scope, self.after, self.datasets = hub, token, scope, after, datasets
 
 
 class EventStream(ASGIResponse):
@@ -58,7 +61,7 @@ class EventStream(ASGIResponse):
         super().__init__(headers=HEADERS, media_type=MEDIA_TYPE)
         self._wanted, self._hub, self._limits = wanted, wanted.hub, wanted.hub.options.live
         self._send_lock = asyncio.Lock()
-        self._feed = LiveFeed(self._hub, self._send, network=wanted.network)
+        self._feed = LiveFeed(self._hub, self._send, wanted.scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the signature of ASGI
         """Raises NotAuthenticated, Forbidden, TooMany, UpgradeNeeded, Unavailable before the response has started."""

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
+from api.access_notes import notes_of
 from api.clock import utc_now
 from api.live.messages import INTERNAL_ERROR, UNAUTHENTICATED, Authenticated, CaughtUp, CloseConnection, ServerMessage, event_message
 from api.middleware.authentication import require_verified
@@ -19,7 +21,7 @@ from application.authentication import Credential, read_credential
 from application.services import Claims
 from domain.access import Actor, Scope, require_scope
 from domain.errors import NotAuthenticated, TooMany, Unavailable, UpgradeNeeded
-from projections import activity, classifications
+from projections import access, activity, classifications
 from projections.engine import checkpoints
 
 if TYPE_CHECKING:
@@ -40,23 +42,27 @@ class EventPage(NamedTuple):
 
 
 class Subscription:
-    """The events that a client subscribed to. `position` is that of the last event sent."""
+    """The events that a client subscribed to. `position` is that of the last event sent.
+
+    `unchecked` are datasets of which it is not known yet whether the account may see them.
+    """
 
     def __init__(self, position: int, datasets: frozenset[UUID] | None) -> None:
-        self.position, self.datasets = position, datasets
+        self.position, self.datasets, self.unchecked = position, datasets, datasets or frozenset()
         self.is_new = True
 
 
 class LiveFeed:
-    """One signed-in client and its subscription. `send` sends it one message; it may raise CloseConnection. `network` is the client's.
+    """One signed-in client and its subscription. `send` sends it one message; it may raise CloseConnection.
 
-    `send_updates`, `watch_notifications` and `recheck_session` run concurrently until the connection ends.
+    `scope` is that of the connection. `send_updates`, `watch_notifications` and `recheck_session` run concurrently until the connection
+    ends.
     """
 
-    def __init__(self, hub: "LiveHub", send: Callable[[ServerMessage], Awaitable[None]], *, network: str) -> None:
+    def __init__(self, hub: "LiveHub", send: Callable[[ServerMessage], Awaitable[None]], scope: Any) -> None:
         self._hub, self._send = hub, send
         self._services, self._identities, self._limits = hub.services, hub.identities, hub.options.live
-        self._network = network
+        self._scope, self._network = scope, hub.network_of(scope)
         self._credential: Credential | None = None
         self._expires_at: datetime | None = None
         self._actor: Actor | None = None
@@ -86,8 +92,11 @@ class LiveFeed:
 
         Raises NotAuthenticated, Forbidden for a service without the scope, UpgradeNeeded, Unavailable.
         """
+        notes = notes_of(self._scope)
+        notes.actor = None
         credential = read_credential(token, self._services.access_tokens, at=utc_now())
         identity = await asyncio.to_thread(self._identities.authenticate, credential, network=self._network)
+        notes.actor = identity.actor
         if identity.actor.uses_key:
             require_scope(identity.actor, Scope.EVENTS_READ)
         require_verified(identity.actor)
@@ -153,6 +162,7 @@ class LiveFeed:
 
     async def _catch_up(self, subscription: Subscription) -> None:
         """Send all events up to now, page by page. Stop at once when another subscription replaces this one."""
+        await self._record_missing(subscription)
         must_report, has_more = subscription.is_new, True
         while has_more and subscription is self._subscription:
             page = await self._hub.budgets.read(self.actor.id, partial(self._next_page, subscription))
@@ -164,6 +174,16 @@ class LiveFeed:
         if must_report and subscription is self._subscription:
             subscription.is_new = False
             await self._send(CaughtUp(position=subscription.position))
+
+    async def _record_missing(self, subscription: Subscription) -> None:
+        """Record those datasets that the account may not see, like requests that were answered 404. They may become visible later."""
+        if not (wanted := subscription.unchecked):
+            return
+        found = await self._hub.budgets.read(self.actor.id, lambda: access.visible(self._services.live_reads, self.actor, wanted))
+        subscription.unchecked = frozenset()
+        for dataset in sorted(wanted - found.datasets):
+            notes_of(self._scope).missing = "dataset", dataset
+            self._hub.accesses.record(self._scope, HTTPStatus.NOT_FOUND)
 
     async def _next_page(self, subscription: Subscription) -> EventPage:
         """The next page, with the present access and position."""

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -21,6 +22,7 @@ from api.live.event_stream import LiveEvents, LiveStream
 from api.live.feed import LiveFeed
 from api.live.messages import FORBIDDEN, MAX_DATASETS, MAX_POSITION, CloseConnection
 from api.live.row_budgets import RowBudgets
+from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.allowed_hosts import LOOPBACK, bracketed
 from api.middleware.authentication import OPEN, bearer, for_services
@@ -53,10 +55,12 @@ class LiveHub:
         options: WebOptions,
         identities: IdentityCache,
         admission: Admission,
+        accesses: AccessRecorder,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.services, self.options, self.identities, self.admission, self.clock = services, options, identities, admission, clock
+        self.accesses = accesses
         self.stopping = asyncio.Event()
         self.budgets = RowBudgets(options.live_rows_per_second, clock=clock)
         self._per_account: Counter[UUID] = Counter()
@@ -86,6 +90,7 @@ class LiveHub:
     def _rejection(self, socket: WebSocket[Any, Any, Any]) -> CloseConnection | None:
         origin = socket.headers.get("origin")
         if origin is not None and origin not in self._origins:
+            self.accesses.record(socket.scope, HTTPStatus.FORBIDDEN)
             return CloseConnection(FORBIDDEN, "this origin is not allowed")
         return None
 
@@ -141,7 +146,7 @@ async def stream(
     token = bearer(context.request.headers.get("authorization"))
     assert token is not None
     wanted = frozenset(datasets) if datasets else None
-    return LiveStream(LiveEvents(live_hub, token, context.network, after if last_event_id is None else last_event_id, wanted))
+    return LiveStream(LiveEvents(live_hub, token, context.request.scope, after if last_event_id is None else last_event_id, wanted))
 
 
 def allowed_origins(options: WebOptions) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """Records accesses for the trail of access: refusals, downloads, uses of keys, and reads by administrators.
 
-The outermost middleware calls it for each response, so that no route needs to. It looks nothing up and decrypts nothing.
+The outermost middleware calls it for each response, so that no route needs to; live connections call it themselves, once they know their
+client. It looks nothing up and decrypts nothing.
 """
 
 import time
@@ -25,7 +26,8 @@ log = structlog.get_logger()
 
 PEOPLE: Final = frozenset({"user", "pending"})
 SIGN_IN_ROUTES: Final = ("/api/auth/login", "/api/auth/login-swagger", "/sign-in")
-TOKEN_ROUTES: Final = ("/api/auth/refresh", "/api/auth/logout")
+TOKEN_ROUTES: Final = ("/api/auth/refresh", "/api/auth/logout", "/api/ws")
+"""Routes that get a token elsewhere than in a header."""
 MODEL_ROUTES: Final = ("/api/models/", "/api/v2/models/")
 BLOB_ROUTE: Final = "/api/blobs/"
 LOOKING_ROUTES: Final = {
@@ -91,7 +93,7 @@ class AccessRecorder:
         self._looks, self._keys = Repeats(REPEATED_WITHIN_SECONDS, clock), Repeats(KEY_REPEATED_WITHIN_SECONDS, clock)
 
     def record(self, scope: Any, status: int) -> None:
-        """Record the accesses of a request that gets a response with this status. Never raises."""
+        """Record the accesses of a request that gets a response with this status, or would get it over HTTP. Never raises."""
         try:
             self._record(scope, status)
         except Exception:  # the trail must not fail a request
@@ -138,7 +140,7 @@ def _kind(scope: Any, status: int, actor: Actor | None, notes: Notes) -> AccessK
         is_visible = notes.was_found or notes.dataset_id is not None or notes.owner_id is not None  # only a part is missing, as a preview
         names_object = notes.missing is not None or (bool(scope.get("path_params")) and not route.startswith(BLOB_ROUTE))
         return AccessKind.NOT_FOUND if actor is not None and names_object and not is_visible else None
-    if scope["method"] != "GET" or not (200 <= status < 300 or status == 304):
+    if _method(scope) != "GET" or not (200 <= status < 300 or status == 304):
         return None
     if route.startswith(BLOB_ROUTE):
         return notes.kind
@@ -180,12 +182,17 @@ def _access(scope: Any, kind: AccessKind, outcome: AccessOutcome, actor: Actor |
         noun=noun,
         object_id=object_id,
         dataset_id=dataset_id,
-        route=f"{scope['method']} {scope.get('path_template') or ''}",
+        route=f"{_method(scope)} {scope.get('path_template') or ''}",
         request_id=str(scope["state"].get("request_id", "")),
         address=address,
         network=network,
         person=person,
     )
+
+
+def _method(scope: Any) -> str:
+    """A WebSocket is opened with GET."""
+    return str(scope.get("method", "GET"))
 
 
 def _object(scope: Any, notes: Notes) -> tuple[str, UUID | None, UUID | None]:

@@ -93,7 +93,7 @@ class OuterMiddleware:
         """A rejection answers the handshake, if the server supports that."""
         request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
         if (rejection := self._header_rejection(request)) is None:
-            await self._routed({**scope, KEY: self._context}, receive, send)
+            await self._routed({**scope, "state": request.scope["state"], KEY: self._context}, receive, send)
             return
         request.status = rejection[0]
         await receive()

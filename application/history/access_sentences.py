@@ -56,6 +56,7 @@ LINKS: Final = (
 )
 """Routes that the links of mails, and the address for the first administrator, lead to."""
 AUDIT: Final = "/api/audit"
+LIVE: Final = ("/api/live", "/api/ws")
 MORE: Final[Mapping[AccessKind, str]] = {
     AccessKind.SIGN_IN: "refused sign-ins",
     AccessKind.NOT_AUTHENTICATED: "requests with an invalid token",
@@ -176,6 +177,8 @@ def _content(access: ShownAccess, names: Mapping[UUID, str]) -> str:
     thing, last = _thing(access, names), route.rpartition("/")[2].replace("-", " ")
     if route.startswith(AUDIT):
         return f"the audit trail of {thing}" if access.object_id else "the audit trail"
+    if route in LIVE:
+        return "live events"
     if last and "{" not in last:
         return f"a list of {last} of {thing}" if access.object_id else f"a list of {last}"
     return thing

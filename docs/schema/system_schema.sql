@@ -368,7 +368,7 @@ create table ops.written_types (
   primary key (topic, schema_version)
 );
 
--- The first and last use of each API key. Those of a user are deleted with the user's password.
+-- The first and last use of each API key. Those of a user are deleted with the user's password, all others 400 days after the key ended.
 create table ops.key_uses (
   key           uuid not null,                           -- API key, or id (jti) of a signed service token. Refers to read.api_keys.
   user_id       uuid,                                    -- Owner of a personal key; null for a program. Refers to es.secrets.
@@ -2222,6 +2222,22 @@ begin
   end if;
 end $function$;
 
+CREATE OR REPLACE FUNCTION ops.prune_key_uses(first_page bigint, OUT removed bigint, OUT next_page bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  part record := es.page_range('ops.key_uses', first_page, 128);
+begin
+  delete from ops.key_uses u where u.ctid >= part.first_row and u.ctid < part.beyond and now() - interval '400 days' > case
+    when u.legacy_name is null then (select least(k.expires_at, k.revoked_at) from read.api_keys k where k.id = u.key)
+    else least(u.legacy_expiry, u.first_at + interval '90 days') end;
+  get diagnostics removed = row_count;
+  next_page := part.next_page;
+end $function$;
+
 revoke execute on function es.refuse() from public;
 revoke execute on function es.framed(bytea) from public;
 revoke execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) from public;
@@ -2270,6 +2286,7 @@ revoke execute on function ops.refuse_access_change() from public;
 revoke execute on function ops.append_access(uuid,bigint,timestamp with time zone[],text[],text[],uuid[],text[],uuid[],text[],uuid[],uuid[],text[],text[],integer[],text[],uuid[]) from public;
 revoke execute on function ops.prune_access_log(integer) from public;
 revoke execute on function ops.erase_addresses() from public;
+revoke execute on function ops.prune_key_uses(bigint) from public;
 
 grant execute on function es.append(uuid[],bytea[],uuid[],bytea[],integer[],uuid[],integer[],text[],integer[],bytea[],uuid[],integer[],uuid[],integer[],text[],integer[],text[],bytea[],uuid[],boolean[],integer[],text[],uuid[],bytea[]) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant execute on function es.event_at(bigint) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
@@ -2285,6 +2302,7 @@ grant execute on function ops.declare_capabilities(uuid,text,text,text,text[],in
 grant execute on function ops.is_live(timestamp with time zone) to bioscope_api, bioscope_app;
 grant execute on function ops.log_hash(bigint) to bioscope_api, bioscope_app, bioscope_projector;
 grant execute on function ops.prune_access_log(integer) to bioscope_app, bioscope_projector;
+grant execute on function ops.prune_key_uses(bigint) to bioscope_app, bioscope_projector;
 grant execute on function ops.withdraw_capabilities(uuid) to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector;
 grant usage on schema es to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;
 grant usage on schema ops to bioscope_api, bioscope_app, bioscope_inference, bioscope_projector, bioscope_relay;

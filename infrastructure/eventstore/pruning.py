@@ -1,4 +1,4 @@
-"""Pruning of obsolete rows beside the log: old command ids, refresh tokens of ended sessions (migration 0019)."""
+"""Pruning of obsolete rows beside the log: old command ids, tokens of ended sessions, uses of ended keys (migrations 0019, 0029)."""
 
 import time
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from infrastructure.observability.metrics import PRUNED, PRUNED_AT
 PRUNING: Final = {
     "es.commands": "select removed, next_page from es.prune_commands(%s)",
     "es.refresh_tokens": "select removed, next_page from es.prune_refresh_tokens(%s)",
+    "ops.key_uses": "select removed, next_page from ops.prune_key_uses(%s)",
 }
 PAUSE_SECONDS: Final = 0.02  # between two ranges of pages, for other transactions
 

@@ -1,6 +1,7 @@
 """Which requests come into the trail of access."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -219,6 +220,57 @@ async def test_a_signed_address_that_was_passed_on_is_recorded_with_the_one_who_
     assert record.actor_id == UUID((await ada.get("/api/users/me")).json()["id"])
 
 
+async def watched(app, kind, *messages, headers=(), query=""):
+    """Open a live connection, send its messages, and leave it once the server has handled them and sent what they ask for."""
+    waiting, caught_up = [{"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request"}, *messages], asyncio.Event()
+    is_subscribed = kind == "http" or "subscribe" in str(messages)
+
+    async def receive():
+        if not waiting and is_subscribed:
+            await caught_up.wait()
+        return waiting.pop(0) if waiting else {"type": f"{kind}.disconnect", "code": 1000}
+
+    async def send(message):
+        if "caught_up" in str(message):
+            caught_up.set()
+
+    path, host = "/api/ws" if kind == "websocket" else "/api/live", [(b"host", b"localhost:8000")]
+    scope = {"type": kind, "path": path, "raw_path": path.encode(), "query_string": query.encode(), "headers": [*host, *headers]}
+    about = {"method": "GET"} if kind == "http" else {"subprotocols": []}
+    async with asyncio.timeout(20):
+        await app({**scope, **about, "client": ("127.0.0.1", 1), "scheme": "ws", "asgi": {"version": "3.0"}}, receive, send)
+
+
+async def test_live_connections_are_recorded_like_requests(recorded):
+    ada, eve = await recorded.client(), await recorded.client()
+    foreign, own = [(await http.post("/api/datasets", json={"name": "cells"})).json()["id"] for http in (ada, eve)]
+    keys = [(await eve.post("/api/keys", json={"name": "wall", "scopes": [scope]})).json() for scope in ("events:read", "images:read")]
+    assert await recorded.services.read_position.wait(recorded.services.log.head(), 5)
+
+    def sent(**body):
+        return {"type": "websocket.receive", "text": json.dumps(body)}
+
+    wanted, absent = sent(type="subscribe", datasets=[own, foreign]), str(uuid4())
+    await watched(recorded.app, "websocket", sent(type="auth", token="made up"))
+    await watched(recorded.app, "websocket", sent(type="auth", token=keys[1]["key"]))
+    await watched(recorded.app, "websocket", sent(type="auth", token=keys[0]["key"]), wanted)
+    await watched(recorded.app, "websocket", headers=[(b"origin", b"http://evil.example.org")])
+    token = eve.headers["Authorization"].encode()
+    await watched(recorded.app, "http", headers=[(b"authorization", token)], query=f"datasets={own}&datasets={absent}")
+    able, unable = (UUID(key["id"]) for key in keys)
+    records = recorded.services.access_trail.records
+    assert [(one.kind, one.route, one.key_id, one.object_id) for one in records] == [
+        (AccessKind.NOT_AUTHENTICATED, "GET /api/ws", None, None),
+        (AccessKind.KEY_USE, "GET /api/ws", unable, None),
+        (AccessKind.FORBIDDEN, "GET /api/ws", unable, None),
+        (AccessKind.KEY_USE, "GET /api/ws", able, None),
+        (AccessKind.NOT_FOUND, "GET /api/ws", able, UUID(foreign)),
+        (AccessKind.FORBIDDEN, "GET /api/ws", None, None),
+        (AccessKind.NOT_FOUND, "GET /api/live", None, UUID(absent)),
+    ]
+    assert all(one.request_id and one.address == "127.0.0.1" for one in records)
+
+
 async def test_an_export_is_one_record(recorded):
     ada = await recorded.client()
     dataset = (await ada.post("/api/datasets", json={"name": "cells"})).json()["id"]
@@ -303,6 +355,17 @@ async def test_the_trail_is_filtered(api):
     assert await found(**{"from": before.isoformat(), "to": later.isoformat()}) == ["not_found", "change"]
     assert await found(**{"from": later.isoformat()}) == await found(to=before.isoformat()) == []
 
+    await image_in(ada, dataset)
+    issued, other = [(await ada.post("/api/keys", json={"name": "night", "scopes": ["images:write"]})).json() for _ in range(2)]
+    await image_in(api.anonymous(Authorization=f"Bearer {issued['key']}"), dataset)
+    items = await recorded_items(admin, 2, key=issued["id"])
+    assert {(item["kind"], item["type"], item["key"]) for item in items} == {
+        ("key_use", "", issued["id"]),
+        ("change", "ImageUploaded", issued["id"]),
+    }
+    assert await found(key=issued["id"]) == ["change"]
+    assert await found(key=other["id"]) == await found(key=dataset) == []
+
 
 WRONG = {
     "cursor": ("1", "1.2.3", "x.y", "9" * 19 + ".", "-1.", "\x00.", "٣."),
@@ -310,6 +373,7 @@ WRONG = {
     "to": ("yesterday", "2026-03-01T12:00:00"),
     "kind": ("everything", "\x00"),
     "actor": ("ada",),
+    "key": ("bsk_1",),
     "object": ("1",),
     "outcome": ("maybe",),
     "order": ("random",),

@@ -282,6 +282,7 @@ async def test_a_list_is_narrowed_by_each_filter_newest_first(desk):
         ({"image_id": images[0]}, [first]),
         ({"created_by": await id_of(http)}, [third, second, first]),
         ({"created_by": str(uuid4())}, []),
+        ({"created_by": str(uuid4()), "mine": True}, [third, second, first]),
         ({"dataset_id": cells, "image_id": images[1]}, []),
         ({"page_size": 2}, [third, second]),
     ]

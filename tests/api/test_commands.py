@@ -43,6 +43,7 @@ WITHOUT_DATA = {
     "bioscope policies set",
     "bioscope policies withdraw",
     "bioscope tokens revoke",
+    "bioscope api-keys revoke",
     "bioscope upload",
     "bioscope datasets create",
     "bioscope datasets share",
@@ -55,6 +56,7 @@ WITHOUT_DATA = {
     "bioscope mail test",
     "bioscope users create-admin",
     "bioscope users invite",
+    "bioscope users withdraw-invitation",
     "bioscope users set-role",
     "bioscope users disable",
     "bioscope users enable",
@@ -275,6 +277,7 @@ HERE = {
     "bioscope users show": ["ada@example.org"],
     "bioscope users reset-password": ["ada@example.org"],
     "bioscope users sessions": ["ada@example.org"],
+    "bioscope users invitations": [],
     "bioscope tokens create": ["archive", "--scope", "events:read"],
     "bioscope tokens list": ["--all"],
     "bioscope keys list": [],
@@ -289,6 +292,9 @@ HERE = {
 }
 WITH_THE_WHOLE_SYSTEM = {
     "bioscope tokens rotate",
+    "bioscope api-keys create",
+    "bioscope api-keys list",
+    "bioscope api-keys rotate",
     "bioscope models add",
     "bioscope models add-external",
     "bioscope models test",

@@ -202,7 +202,8 @@ async def test_the_page_can_sign_in_with_the_password_flow(api):
     assert refused.status_code == 401
 
 
-async def test_below_a_path_of_a_proxy_the_documents_name_that_path(api):
+async def test_below_a_path_of_a_proxy_the_documents_and_their_pages_name_that_path(api):
+    """The proxy removes the path before it passes a request on."""
     api = api.with_options(base_url="https://lab.example.org/bioscope")
     http = api.anonymous(host="lab.example.org")
     document = (await http.get("/api/openapi.json")).json()
@@ -214,6 +215,11 @@ async def test_below_a_path_of_a_proxy_the_documents_name_that_path(api):
         "/bioscope",
         "lab.example.org",
     )
+    for address in {address for where in SHOWN for address in addresses_in((await http.get(where)).text)}:
+        assert address.startswith("/bioscope/")
+        found = await http.get(address.removeprefix("/bioscope"))
+        assert found.status_code == 200, address
+        assert not re.search(rb"(?<!/bioscope)/api/(?:openapi\.json|docs/assets/)", found.content), address
 
 
 async def test_who_may_ask_is_told_as_it_is(api):
@@ -265,7 +271,7 @@ async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(api
     assert "unsafe" not in policy
     assert "http" not in policy
     assert not re.search(r"<script>|<script [^>]*>[^<]|<style|style=|\son\w+=", page.text)
-    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    addresses = addresses_in(page.text)
     assert len(addresses) >= 4
     for address in addresses:
         assert address.startswith("/api/docs/assets/")
@@ -274,6 +280,10 @@ async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(api
         assert "immutable" in found.headers["cache-control"]
         assert found.headers["content-type"].split(";")[0] in {"text/javascript", "text/css", "image/svg+xml"}
         assert b"//cdn." not in found.content
+
+
+def addresses_in(page):
+    return re.findall(r'(?:src|href)="([^"]+)"', page)
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2f..%2fplugins.py", "%2e%2e/docs.py", "templates/redoc/js/redoc.standalone.js", ""])

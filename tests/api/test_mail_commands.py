@@ -7,6 +7,8 @@ from email.policy import default
 import psycopg
 import pytest
 
+from scripts.commands import shapes
+from tests.api.test_commands import assert_shape
 from tests.api.test_users_command import bioscope
 from tests.rigs.smtp_server import SmtpRig
 from tests.rigs.waiting import wait_until_async
@@ -84,7 +86,7 @@ async def test_an_invitation_from_the_command_line_becomes_a_mail_with_a_link_to
     assert f"{lab_settings.base_url}/account/invitation?token=bsl_" in mail.get_body(["plain"]).get_content()
 
 
-async def test_an_open_invitation_is_sent_again_with_a_new_link(api, bioscope, lab_settings):
+async def test_an_open_invitation_is_sent_again_with_a_new_link_listed_and_withdrawn(api, bioscope, lab_settings):
     assert "no open invitation" in (await bioscope("users", "invite", "late@example.org", "--again", code=1)).output
     await bioscope("users", "invite", "late@example.org")
     await wait_until_async(lambda: len(list(lab_settings.mail_path.glob("*.eml"))) == 1)
@@ -94,3 +96,16 @@ async def test_an_open_invitation_is_sent_again_with_a_new_link(api, bioscope, l
     await wait_until_async(lambda: len(list(lab_settings.mail_path.glob("*.eml"))) == 2)
     bodies = {file.read_bytes() for file in lab_settings.mail_path.glob("*.eml")}
     assert len({message_from_bytes(body, policy=default).get_body(["plain"]).get_content() for body in bodies}) == 2
+    listed = await bioscope("users", "invitations", "--json")
+    assert_shape(shapes()["bioscope users invitations"], listed.stdout)
+    [found] = json.loads(listed.stdout)
+    assert (found["email"], found["role"], found["status"], found["user_id"]) == ("late@example.org", "viewer", "open", None)
+    assert found["id"] in (await bioscope("users", "invitations")).stdout
+    assert "is withdrawn" in (await bioscope("users", "withdraw-invitation", "late@example.org")).stderr
+    assert "no open invitation" in (await bioscope("users", "withdraw-invitation", "late@example.org", code=1)).output
+    assert (await bioscope("users", "invitations")).stdout == "There is no open invitation.\n"
+    [closed] = json.loads((await bioscope("users", "invitations", "--all", "--json")).stdout)
+    assert (closed["id"], closed["email"], closed["status"]) == (found["id"], None, "withdrawn")
+    await bioscope("users", "invite", "late@example.org")
+    [again] = json.loads((await bioscope("users", "invitations", "--limit", "1", "--json")).stdout)
+    await bioscope("users", "withdraw-invitation", again["id"])

@@ -115,8 +115,13 @@ async def test_a_pending_session_may_use_no_other_route(verifying):
 async def test_a_pending_session_opens_no_live_feed(verifying):
     await register(verifying)
     _, tokens = await signed_in(verifying)
-    hub = SimpleNamespace(services=verifying.services, identities=identity_cache(verifying.services.log), options=verifying.options)
-    feed = LiveFeed(hub, send=None, network="192.0.2.1")
+    hub = SimpleNamespace(
+        services=verifying.services,
+        identities=identity_cache(verifying.services.log),
+        options=verifying.options,
+        network_of=lambda _: "192.0.2.1",
+    )
+    feed = LiveFeed(hub, send=None, scope={})
     with pytest.raises(Forbidden, match="not verified"):
         await feed.sign_in(tokens["access_token"])
 

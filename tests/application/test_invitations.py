@@ -173,6 +173,7 @@ def test_a_person_is_invited_once_and_not_with_an_account(log, links, accept):
 
 def test_an_open_invitation_is_sent_again_by_its_address(log, links, accept):
     first = links.of_invitation(EMAIL)
+    assert invitations.open_invitation("ADA@example.org", log) == invited(log)
     invitations.repeat_to("ADA@example.org", command=command(ADMIN), log=log)
     with pytest.raises(InvalidLink):
         accept(first)

@@ -11,6 +11,7 @@ import msgspec
 
 from api.live.connection import LiveConnection
 from api.live.hub import LiveHub
+from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.options import WebOptions
 from application.authentication import Identity
@@ -22,6 +23,7 @@ from projections.activity import VISIBLE_AFTER, Activity, ActivityScan
 from tests.simulation.invariants import at_rest
 from tests.simulation.processes import store_away
 from tests.simulation.world import AsyncPort, Process, World
+from tests.twins.access_trail import MemoryAccessTrail
 
 FORGED_EVERY_SECONDS = 0.1
 TOLD_WITHIN_SECONDS = 30.0
@@ -115,8 +117,9 @@ async def watcher(process: Process) -> None:
     )
     identities: Any = SimpleNamespace(authenticate=lambda _, network: Identity(actor=WATCHER))
     options = WebOptions(base_url="http://localhost", live_rows_per_second=10**9)
+    accesses = AccessRecorder(MemoryAccessTrail(), ())
     while True:
-        hub = LiveHub(services, options, identities, Admission(), clock=world.clock.monotonic)
+        hub = LiveHub(services, options, identities, Admission(), accesses, clock=world.clock.monotonic)
         ended = await LiveConnection(Socket(world.heard), hub).run()  # type: ignore[arg-type]
         world.tell(f"the watcher's socket closed: {ended}")
         await asyncio.sleep(0.5)

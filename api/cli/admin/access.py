@@ -1,8 +1,6 @@
 """Commands that read the trail: what happened, what a person did, who looked at something."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,22 +10,18 @@ import click
 
 from api.cli.admin.accounts import account_id
 from api.cli.admin.audit import ANY_ID, PBC8_ID
+from api.cli.admin.read_models import OPERATOR, open_reads
 from api.cli.commands import Choice, argument, command, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.moments import MOMENT_EXAMPLES, Moment
 from api.cli.output import Column, print_json, print_message, print_table
 from api.cli.shapes import LookAt, TrailLine, shaped
 from application.history.access_records import AccessOutcome, TrailKind
-from domain.access import Actor
 from domain.errors import NotFound
-from domain.values import system_actor
 
 if TYPE_CHECKING:
     from application.history.access_trail import TrailItem
-    from application.services import QueryDatabase
-    from infrastructure.configuration.settings import Settings
 
-OPERATOR: Final = Actor(id=system_actor("operator"), kind="system")
 PAGE: Final = 200
 MAX_LINES: Final = 100_000
 KINDS: Final = [kind.value for kind in TrailKind]
@@ -38,6 +32,7 @@ WORDS: Final = {"preview": "looked", "download": "downloaded", "export": "export
 @command("log", example="bioscope audit log --limit 20")
 @click.option("--actor", metavar="ACCOUNT", help="Only what this person did: an e-mail address, or the id of an account, service or key.")
 @click.option("--object", "about", metavar="ID", type=ANY_ID, help="Only what concerns this thing, or anything in this dataset.")
+@click.option("--key", metavar="ID", type=ANY_ID, help="Only what was done with this API key. `bioscope tokens list` shows ids.")
 @click.option("--kind", metavar="KIND", type=Choice(KINDS), help=f"Only this kind: {', '.join(KINDS)}.")
 @click.option("--outcome", metavar="OUTCOME", type=Choice(OUTCOMES), help=f"Only this outcome: {', '.join(OUTCOMES)}.")
 @click.option("--since", metavar="TIME", type=Moment(), help=f"Only what was recorded since then: {MOMENT_EXAMPLES}.")
@@ -47,6 +42,7 @@ WORDS: Final = {"preview": "looked", "download": "downloaded", "export": "export
 def trail_log(
     actor: str | None,
     about: UUID | None,
+    key: UUID | None,
     kind: str | None,
     outcome: str | None,
     since: datetime | None,
@@ -68,6 +64,7 @@ def trail_log(
         query = TrailQuery(
             actor=None if actor is None else account_id(log, actor),
             object=about,
+            key=key,
             kind=TrailKind(kind) if kind else None,
             outcome=AccessOutcome(outcome) if outcome else None,
             since=since,
@@ -76,7 +73,7 @@ def trail_log(
         async def read() -> list["TrailItem"]:
             items: list[TrailItem] = []
             cursor: TrailCursor | None = TrailCursor()
-            async with _reads(settings) as reads:
+            async with open_reads(settings) as reads:
                 while cursor is not None and len(items) < limit:
                     page = await read_page(reads, OPERATOR, query, after=cursor, limit=min(PAGE, limit - len(items)), log=log)
                     items += page.items
@@ -110,7 +107,7 @@ def who(about: UUID, data: Path | None, *, as_json: bool) -> None:
     with open_event_log(settings) as log:
 
         async def read() -> list[LookTotals]:
-            async with _reads(settings) as reads:
+            async with open_reads(settings) as reads:
                 return await looks(reads, OPERATOR, about)
 
         found = asyncio.run(read())
@@ -140,15 +137,3 @@ def who(about: UUID, data: Path | None, *, as_json: bool) -> None:
             columns,
             [(one.name, one.key_name or "", WORDS[one.kind], str(one.times), f"{one.last:%Y-%m-%d %H:%M:%S}") for one in lines],
         )
-
-
-@asynccontextmanager
-async def _reads(settings: "Settings") -> AsyncIterator["QueryDatabase"]:
-    from infrastructure.postgres.query_database import PostgresQueryDatabase
-
-    database = PostgresQueryDatabase(settings.postgres_url, size=1)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()

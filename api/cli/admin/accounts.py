@@ -3,6 +3,7 @@
 import asyncio
 import re
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -11,26 +12,23 @@ import click
 import msgspec
 
 from api.cli.admin.new_password import Origin, new_password
+from api.cli.admin.read_models import CURSOR, MAX_PAGE, newest_page, print_rest
 from api.cli.commands import Choice, argument, command, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
 from api.cli.output import Column, print_fields, print_json, print_message, print_table
 from api.cli.shapes import Account, NewPassword, Session, shaped
-from domain.access import Actor, Role
+from domain.access import Role
 from domain.errors import NotFound
 from domain.user import Status
-from domain.values import printable, system_actor
-from infrastructure.configuration.settings import Settings
+from domain.values import printable
 
 if TYPE_CHECKING:
     from infrastructure.eventstore.event_store import RecorderEventStore
-    from projections.pagination import Page
-    from projections.users import Filter, User
+    from projections.users import User
 
 ACCOUNT: Final = argument("account", metavar="ACCOUNT", help="E-mail address, user name or id of the account.")
 UUID_FORM: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-MAX_PAGE: Final = 200
-PROJECTION_TIMEOUT_SECONDS: Final = 2.0
 
 
 @command("list", example="bioscope users list --role admin")
@@ -40,7 +38,7 @@ PROJECTION_TIMEOUT_SECONDS: Final = 2.0
 @click.option(
     "--limit", type=click.IntRange(1, MAX_PAGE), metavar="NUMBER", default=50, show_default=True, help="Maximum number of accounts."
 )
-@click.option("--cursor", metavar="TEXT", help="Continue after the previous page, which prints the value on stderr.")
+@CURSOR
 @json_option(list[Account])
 @DATA
 def list_accounts(
@@ -50,22 +48,21 @@ def list_accounts(
 
     Deleted accounts are not listed.
     """
+    from projections import users
     from projections.users import Filter
 
     settings = running_installation(data)
     filters = Filter(role=Role(role) if role else None, status=Status(status) if status else None, q=printable(search) if search else None)
     with open_event_log(settings) as log:
-        page, lag = asyncio.run(_list(settings, filters, cursor, limit, position=log.head()))
+        query = partial(users.listed, where=filters, cursor=cursor, size=limit)
+        page, lag = asyncio.run(newest_page(settings, query, position=log.head()))
     if as_json:
         print_json([shaped(row, Account) for row in page.items])
     elif page.items:
         _print_accounts(page.items)
     else:
         click.echo("No account matches.")
-    if lag:
-        print_message(f"The list may be out of date: {lag} events are not in the read models yet. Is the projector running?")
-    if page.next_cursor:
-        print_message(f"There are more accounts: repeat the command with --cursor {page.next_cursor}")
+    print_rest(page, lag, what="accounts")
 
 
 @command("show", example="bioscope users show you@example.org")
@@ -212,23 +209,6 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
             tokens=tokens,
         )
     return result.position > 0
-
-
-async def _list(settings: Settings, filters: "Filter", cursor: str | None, limit: int, *, position: int) -> "tuple[Page[User], int]":
-    """A page, and by how many events the read models are behind `position` after a short wait."""
-    from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
-    from projections import users
-
-    actor = Actor(id=system_actor("cli users list"), kind="system")
-    reads, visible = PostgresQueryDatabase(settings.postgres_url), PositionWaiter(settings.postgres_url)
-    await reads.open()
-    await visible.start()
-    try:
-        await visible.wait(position, PROJECTION_TIMEOUT_SECONDS)
-        return await users.listed(reads, actor, where=filters, cursor=cursor, size=limit), max(0, position - visible.position)
-    finally:
-        await visible.stop()
-        await reads.close()
 
 
 def _print_accounts(rows: "list[User]") -> None:

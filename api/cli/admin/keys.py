@@ -15,7 +15,10 @@ WITH_KEYS: Final = ("api", "relay", "projector")  # the processes that need any
 
 @group()
 def keys() -> None:
-    """List keys, and export those of one process."""
+    """List keys of the installation, and export those of one process.
+
+    They encrypt and sign. API keys, with which programs sign in, are another matter: `bioscope api-keys` and `bioscope tokens`.
+    """
 
 
 @keys.command("export", example="bioscope keys export relay relay.keys")

@@ -9,14 +9,15 @@ from uuid import UUID
 
 import click
 
-from api.cli.commands import Choice, Id, argument, group, json_option
+from api.cli.admin.read_models import OPERATOR, all_rows, open_reads
+from api.cli.commands import Id, argument, group, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.exit_codes import WRONG_USE
+from api.cli.key_options import DATASETS, DAYS, OVERLAP, SCOPES
 from api.cli.operator import operator, operator_command
 from api.cli.output import Column, fail, print_json, print_message, print_table
 from api.cli.shapes import ListedToken, ServiceToken
 from domain.access import Scope
-from domain.api_key import DEFAULT_LIFETIME, DEFAULT_OVERLAP, MAX_LIFETIME, MAX_OVERLAP
 from domain.errors import Taken
 from domain.values import printable
 from infrastructure.configuration.settings import Settings
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
     from infrastructure.eventstore.event_store import PostgresEventStore
 
 KEY = argument("key", type=Id(hint="See `bioscope tokens list`."), help="Id of the key.")
-DAYS = click.option(
-    "--days",
-    type=click.IntRange(1, MAX_LIFETIME.days),
-    metavar="NUMBER",
-    default=DEFAULT_LIFETIME.days,
-    show_default=True,
-    help="Lifetime in days.",
-)
 
 
 @group()
@@ -40,22 +33,14 @@ def tokens() -> None:
     """Create, list, rotate and revoke the keys of programs.
 
     The commands run on the server's machine. The log records them under the administrator who is signed in there (`bioscope login`),
-    otherwise as "root on HOST".
+    otherwise as "root on HOST". Your own keys, with which programs act as you: `bioscope api-keys`.
     """
 
 
 @tokens.command("create", example="bioscope tokens create archive --scope events:read --days 30")
 @argument("name", help="Name of the program: letters, digits, dots, underscores or hyphens.")
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    required=True,
-    metavar="SCOPE",
-    type=Choice([scope.value for scope in Scope]),
-    help="What it may do; repeatable.",
-)
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME|ID", help="Only images and results of this dataset; repeatable.")
+@SCOPES
+@DATASETS
 @DAYS
 @DATA
 @json_option(ServiceToken)
@@ -86,6 +71,7 @@ def create_token(name: str, scopes: tuple[str, ...], datasets: tuple[str, ...], 
             service = service_accounts.find(name, log)
         if service is None:
             fail(f"the service account {printable(name)} was deleted just now: repeat the command")
+        asyncio.run(_require_room(settings, service.id))
         secret = KeySecret()
         issued = api_keys.issue_for_service(
             service.id,
@@ -124,15 +110,7 @@ def list_tokens(data: Path | None, *, with_ended: bool, as_json: bool) -> None:
 @tokens.command("rotate", example="bioscope tokens rotate 9d8f2f36-6a0b-4d55-8b6e-2e9a4b7c1d04")
 @KEY
 @DAYS
-@click.option(
-    "--overlap",
-    "overlap_hours",
-    type=click.IntRange(0, MAX_OVERLAP.days * 24),
-    metavar="HOURS",
-    default=DEFAULT_OVERLAP.days * 24,
-    show_default=True,
-    help="For how many hours the present key works beside the new one.",
-)
+@OVERLAP
 @DATA
 @json_option(ServiceToken)
 def rotate_token(key: UUID, days: int, overlap_hours: int, data: Path | None, *, as_json: bool) -> None:
@@ -199,7 +177,7 @@ async def _keys(settings: Settings, log: "PostgresEventStore") -> list[ListedTok
     from infrastructure.postgres.key_uses import PostgresKeyUses
     from projections import api_keys as read_model
 
-    rows = await _all_rows(settings, read_model.listed, everyone=True)
+    rows = await all_rows(settings, read_model.listed, everyone=True)
     states, uses = api_keys.states_of([row.id for row in rows], log), PostgresKeyUses(log.recorder.rows)
     services = service_accounts.states_of({row.owner_id for row in rows if row.owner_kind.value == "service"}, log)
     people = accounts.states_of({row.owner_id for row in rows if row.owner_kind.value == "user"}, log)
@@ -241,13 +219,21 @@ async def _keys(settings: Settings, log: "PostgresEventStore") -> list[ListedTok
     ]
 
 
+async def _require_room(settings: Settings, service: UUID) -> None:
+    """Raises Conflict if the service account has too many keys."""
+    from projections import api_keys
+
+    async with open_reads(settings) as reads:
+        await api_keys.require_room(reads, OPERATOR, owner=service, now=datetime.now(UTC))
+
+
 def _dataset_ids(settings: Settings, wanted: tuple[str, ...]) -> list[UUID] | None:
     """The ids of the datasets with these names or ids; None for no name. Ends the process for a name that does not say which one."""
     from projections import datasets
 
     if not wanted:
         return None
-    rows = asyncio.run(_all_rows(settings, datasets.listed))
+    rows = asyncio.run(all_rows(settings, datasets.listed))
     return [_dataset_id(rows, one) for one in wanted]
 
 
@@ -256,22 +242,3 @@ def _dataset_id(rows: list[Any], wanted: str) -> UUID:
     if len(found) != 1:
         fail(f"{len(found) or 'no'} datasets have the name or id {printable(wanted)!r}: give the id of one dataset")
     return found[0]
-
-
-async def _all_rows(settings: Settings, query: Any, **conditions: object) -> list[Any]:
-    from domain.access import Actor
-    from domain.values import system_actor
-    from infrastructure.postgres.query_database import PostgresQueryDatabase
-
-    database = PostgresQueryDatabase(settings.postgres_url, size=1)
-    await database.open()
-    try:
-        rows: list[Any] = []
-        cursor: str | None = None
-        while True:
-            page = await query(database, Actor(id=system_actor("tokens"), kind="system"), cursor=cursor, **conditions)
-            rows += page.items
-            if (cursor := page.next_cursor) is None:
-                return rows
-    finally:
-        await database.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from api.cli.admin import accounts
+from api.cli.admin import accounts, invitations
 from api.cli.commands import Choice, argument, group
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
@@ -35,6 +35,9 @@ for command in (
     accounts.disable_account,
     accounts.enable_account,
     accounts.account_sessions,
+    invitations.invite,
+    invitations.list_invitations,
+    invitations.withdraw_invitation,
 ):
     users.add_command(command)
 
@@ -84,45 +87,6 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     with open_event_log(settings) as log:
         change_role(accounts.account_id(log, account), Role(role), command=operator_command(settings, log), log=log)
     print_message(f"{printable(account)} is {role}.")
-
-
-@users.command(example="bioscope users invite colleague@example.org --role analyst")
-@argument("email", help="E-mail address of the person.")
-@click.option(
-    "--role",
-    type=Choice([role.value for role in Role], case_sensitive=False),
-    default=Role.VIEWER.value,
-    show_default=True,
-    help="The role.",
-)
-@click.option("--again", is_flag=True, help="Send an open invitation again, with a new link and the role that it has.")
-@DATA
-def invite(email: str, role: str, data: Path | None, *, again: bool) -> None:
-    """Invite a person by mail to create an account.
-
-    The link in the mail works once, within 7 days. Without BIOSCOPE_SMTP_URL, the mail is written to the folder `mail` of the data folder.
-    """
-    from application import invitations
-    from domain.errors import Taken
-
-    settings = running_installation(data)
-    with open_event_log(settings) as log:
-        command = operator_command(settings, log)
-        if again:
-            invitations.repeat_to(email, command=command, log=log)
-            done = "is invited again"
-        else:
-            try:
-                invitations.invite(email=email, role=Role(role), command=command, log=log)
-            except Taken as taken:
-                if taken.scope == invitations.SCOPE:
-                    raise Taken("this person is invited already: --again sends another link", scope=taken.scope) from None
-                raise
-            done = f"is invited with the role {role}"
-    if settings.smtp_url:
-        print_message(f"{printable(email)} {done}: `bioscope mail status` shows whether mails wait.")
-    else:
-        print_message(f"{printable(email)} {done}: the mail is written to the folder {settings.mail_path}.")
 
 
 @users.command(example="bioscope users delete colleague@example.org --yes")

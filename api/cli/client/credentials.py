@@ -9,12 +9,18 @@ from typing import Any
 import msgspec
 
 from api.cli.client.http_connection import UnusableEnvironment
+from application.key_text import is_key
 
 
 class Credentials(msgspec.Struct, frozen=True):
     url: str
     access_token: str
     refresh_token: str = ""
+
+    @property
+    def is_key(self) -> bool:
+        """Whether the token is an API key."""
+        return is_key(self.access_token)
 
 
 def token_file() -> Path:

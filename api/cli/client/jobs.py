@@ -1,6 +1,6 @@
 """Jobs as the API has them: read for the command line, and printed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -28,8 +28,7 @@ NONE: Final = "-"
 def read_jobs(client: Client, *, status: str | None, dataset: str | None, mine: bool, maximum: int) -> list[Job]:
     """The newest `maximum` jobs. `dataset` is a name or an id. Raises NothingNamed and RequestRefused."""
     home = None if dataset is None else dataset_id(client, dataset)
-    creator = client.get("/api/users/me")["id"] if mine else None
-    found = client.all(f"{JOBS}/", maximum=maximum, status_filter=status, dataset_id=home, created_by=creator)
+    found = client.all(f"{JOBS}/", maximum=maximum, status_filter=status, dataset_id=home, mine=mine or None)
     return msgspec.convert(found, list[Job])
 
 
@@ -167,20 +166,26 @@ def _counted(number: int, noun: str) -> str:
 def _print_failures(client: Client, failures: Sequence[JobFailure]) -> None:
     shown = failures[:MAX_FAILURES_SHOWN]
     columns = [Column("file", wraps=True), Column("reason"), Column("in words", wraps=True)]
-    print_table(columns, [(_file(client, one), one.reason, printable(one.detail)) for one in shown])
+    files = _files(client, shown)
+    print_table(columns, [(file, one.reason, printable(one.detail)) for file, one in zip(files, shown, strict=True)])
     if len(failures) > len(shown):
         print_message(f"and {len(failures) - len(shown):,} more: --json prints all")
 
 
-def _file(client: Client, failure: JobFailure) -> str:
-    """The path of the image, or its id if it was deleted."""
-    try:
-        image = client.get(f"/api/images/{failure.image_id}")
-    except RequestRefused as refused:
-        if refused.status != httpx.codes.NOT_FOUND:
-            raise
-        return str(failure.image_id)
-    return str(image["path"] or image["filename"])
+def _files(client: Client, failures: Sequence[JobFailure]) -> Iterator[str]:
+    """The paths of the images. The id stands for an image that was deleted, and for each if the key may not read images."""
+    may_read = True
+    for failure in failures:
+        shown = str(failure.image_id)
+        try:
+            image = client.get(f"/api/images/{failure.image_id}") if may_read else {}
+        except RequestRefused as refused:
+            may_read = refused.status != httpx.codes.FORBIDDEN
+            if refused.status not in {httpx.codes.NOT_FOUND, httpx.codes.FORBIDDEN}:
+                raise
+        else:
+            shown = str(image.get("path") or image.get("filename") or shown)
+        yield shown
 
 
 def _model(job: Job) -> str:

@@ -1,22 +1,23 @@
-"""Ids of things that are named on the command line."""
+"""Ids of things that are named on the command line. An id is taken as it is, since a key may lack the right to list its kind."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from api.cli.client import registry
 from api.cli.client.api_client import Client
 from api.cli.client.registry import NothingNamed
-from domain.values import printable
+from domain.values import is_id, printable
 
 
 def dataset_id(client: Client, wanted: str) -> str:
-    """The id of the dataset with this name or id. Raises NothingNamed, also if several have the name."""
-    return id_of(wanted, client.all("/api/datasets"), what="dataset", name="name")
+    """The id itself, or that of the dataset with this name. Raises NothingNamed, also if several have the name."""
+    return str(UUID(wanted)) if is_id(wanted) else id_of(wanted, client.all("/api/datasets"), what="dataset", name="name")
 
 
 def device_id(client: Client, wanted: str) -> str:
-    """The id of the device with this host name or id. Raises NothingNamed, also if several have the name."""
-    return id_of(wanted, client.all("/api/devices"), what="device", name="hostname")
+    """The id itself, or that of the device with this host name. Raises NothingNamed, also if several have the name."""
+    return str(UUID(wanted)) if is_id(wanted) else id_of(wanted, client.all("/api/devices"), what="device", name="hostname")
 
 
 def model_filter(client: Client, reference: str) -> dict[str, Any]:

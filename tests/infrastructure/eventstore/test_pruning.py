@@ -1,4 +1,4 @@
-"""Pruning: ids of old commands and tokens of ended sessions are removed, and nothing that may still be needed."""
+"""Pruning: ids of old commands, tokens of ended sessions and uses of ended keys are removed, and nothing that may still be needed."""
 
 import time
 from datetime import timedelta
@@ -106,6 +106,40 @@ def test_a_session_keeps_all_of_its_tokens_or_none(owner, projector, sessions):
     assert [left(owner, one) for one in made] == kept
 
 
+def key_used(owner, *, expires=None, revoked=None, legacy=None, first_used=0):
+    """The uses of a key of which the read models know when it ends, in days from now; or of a signed token; its id."""
+    key = uuid4()
+    if expires is not None:
+        owner.execute(
+            "insert into read.api_keys values (%(id)s, 1, %(id)s, 'service', '{events:read}', null, %(id)s, now(),"
+            " now() + %(expires)s * interval '1 day', now() + %(revoked)s::int * interval '1 day')",
+            {"id": key, "expires": expires, "revoked": revoked},
+        )
+    owner.execute(
+        "insert into ops.key_uses (key, network, first_at, legacy_name, legacy_expiry) values (%(id)s, '192.0.2.1',"
+        " now() + %(first)s * interval '1 day', %(name)s, now() + %(legacy)s::int * interval '1 day')",
+        {"id": key, "first": first_used, "name": None if legacy is None else "archive", "legacy": legacy},
+    )
+    return key
+
+
+def test_the_uses_of_a_key_go_400_days_after_it_ended(owner, projector):
+    gone = {
+        key_used(owner, expires=-401),
+        key_used(owner, expires=30, revoked=-401),
+        key_used(owner, legacy=-401, first_used=-402),
+        key_used(owner, legacy=9999, first_used=-491),
+    }
+    kept = {
+        key_used(owner, expires=-399, revoked=-399),
+        key_used(owner, expires=30, first_used=-900),
+        key_used(owner, legacy=-399, first_used=-402),
+        key_used(owner, first_used=-900),
+    }
+    assert prune(projector)["ops.key_uses"] == len(gone)
+    assert {key for (key,) in owner.execute("select key from ops.key_uses").fetchall()} == kept
+
+
 def test_a_second_run_removes_nothing(log, owner, projector):
     aged(owner, created(log), 2 * DAY)
     prune(projector)
@@ -113,13 +147,15 @@ def test_a_second_run_removes_nothing(log, owner, projector):
 
 
 @pytest.mark.parametrize("role", ["bioscope_api", "bioscope_relay", "bioscope_inference"])
-@pytest.mark.parametrize("function", ["es.prune_commands(0)", "es.prune_refresh_tokens(0)"])
+@pytest.mark.parametrize("function", ["es.prune_commands(0)", "es.prune_refresh_tokens(0)", "ops.prune_key_uses(0)"])
 def test_only_the_projector_may_prune(postgres, database, role, function):
     with psycopg.connect(postgres.url(user=role, database=database)) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(f"select {function}")
 
 
-@pytest.mark.parametrize("statement", ["delete from es.commands", "select * from es.commands", "delete from es.refresh_tokens"])
+@pytest.mark.parametrize(
+    "statement", ["delete from es.commands", "select * from es.commands", "delete from es.refresh_tokens", "delete from ops.key_uses"]
+)
 def test_the_projector_has_no_other_right_to_these_tables(projector, statement):
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         projector.execute(statement)
