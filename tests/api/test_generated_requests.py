@@ -5,7 +5,7 @@
 
 import os
 from contextlib import suppress
-from itertools import count
+from itertools import count, cycle, islice
 
 import pytest
 import requests
@@ -46,12 +46,12 @@ numbers = count(1)
 
 
 def generated(operation, number):
-    """Cases of an operation: three of four with what its schema allows, and others."""
+    """Cases of an operation: three of four with what its schema allows, and others. Each is repeated if there are only a few."""
     found = []
     for mode, share in ((GenerationMode.POSITIVE, -(-number * 3 // 4)), (GenerationMode.NEGATIVE, number // 4)):
         if share:
             found += _examples(operation.as_strategy(generation_mode=mode), share)
-    return found[:number]
+    return list(islice(cycle(found), number))
 
 
 def _examples(strategy, number):
