@@ -106,14 +106,14 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a request that was counted sends its mail. False if strangers have requested too many mails to `email`.
 
         `account` finds the account of `email`. A network from which it signed in is none of a stranger, so that strangers cannot use up
-        its mails. The requester must not see the result: it would show whether the network is known.
+        its mails. The requester must not see the result: it would show whether the network is known. For the same reason, each request
+        counts as that of a stranger: `mail_to_new_address` shows when the limit is reached.
         """
-        if self.known_addresses.knows(account() or UNKNOWN_ACCOUNT, network):
-            return True
+        is_known = self.known_addresses.knows(account() or UNKNOWN_ACCOUNT, network)
         try:
             self.limits.take(self._of_mails_for_strangers(email))
         except TooMany:
-            return False
+            return is_known
         return True
 
     def mail_to_new_address(self, email: str, network: str) -> None:

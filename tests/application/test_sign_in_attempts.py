@@ -211,6 +211,17 @@ def test_an_address_that_is_not_proved_yet_is_refused_beyond_what_strangers_may_
     assert mailed(attempts, "ada@example.org", HOME) is False
 
 
+@pytest.mark.parametrize("email", ["ada@example.org", UNKNOWN])
+def test_a_refused_registration_does_not_show_whether_the_account_of_its_address_knows_a_network(email):
+    attempts = attempts_by(Clock(), MAILS)
+    attempts.remember(ACCOUNTS["ada@example.org"], HOME)
+    assert [mailed(attempts, email, HOME) for _ in range(2)] == [True, True]
+    for number in range(3):
+        attempts.mail_to_new_address(email, f"198.51.100.{number}")
+    with pytest.raises(TooMany):
+        attempts.mail_to_new_address(email, "198.51.100.3")
+
+
 # ---- user names ----
 def named(attempts, *, link=1, network=HOME, ends=None):
     """Whether the user name was looked up. `ends` is raised by the look-up."""
