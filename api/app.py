@@ -64,18 +64,19 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         wait_slots.close()
         live_hub.stopping.set()
 
+    context = AppContext(
+        services=services,
+        options=options,
+        identities=identities,
+        anonymous_bodies=ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address),
+        resources=resources,
+    )
     return OuterMiddleware(
         routed(),
-        AppContext(
-            services=services,
-            options=options,
-            identities=identities,
-            anonymous_bodies=ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address),
-            resources=resources,
-        ),
+        context,
         lifespan=partial(_lifespan, services, drain),
         admission=admission,
-        has_credential=lambda scope: has_credential(scope, services, identities) or has_page_token(scope, services, options),
+        has_credential=lambda scope: has_credential(scope, services, identities) or has_page_token(scope, context),
         drain=drain,
         accesses=accesses,
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 from cachetools import TTLCache
 
 from application.identity import CACHE_SECONDS, MAX_CACHED, Identity
-from application.key_identities import KeyIdentities
+from application.key_identities import RECOGNISED_SECONDS, KeyIdentities
 from application.key_text import PresentedKey, is_key, read_key
 from application.ports import EventStore
 from application.services import AccessTokens, Claims
@@ -83,6 +83,7 @@ class IdentityCache:
     ) -> None:
         self._log, self.keys = log, keys
         self._by_session: TTLCache[UUID, Identity] = TTLCache(max_cached, seconds, timer=clock)
+        self._recognised: TTLCache[UUID, None] = TTLCache(max_cached, RECOGNISED_SECONDS, timer=clock)
         self._lock = Lock()
         self._generation = 0  # increases with each `forget`: identities loaded before may be outdated
 
@@ -120,6 +121,11 @@ class IdentityCache:
         self._cache(identity, generation)
         return identity
 
+    def recognises(self, session_id: UUID) -> bool:
+        """Whether the session was accepted during the last minutes. Does not block; it may have ended since."""
+        with self._lock:
+            return session_id in self._recognised
+
     def forget(self, user_id: UUID) -> None:
         """Drop the user's cached identities. To be called after each change of the user's rights or sessions."""
         self.keys.forget(user_id)
@@ -131,5 +137,6 @@ class IdentityCache:
     def _cache(self, identity: Identity, generation: int) -> None:
         assert identity.session_id is not None
         with self._lock:
+            self._recognised[identity.session_id] = None
             if self._generation == generation:
                 self._by_session[identity.session_id] = identity

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from litestar.datastructures import Cookie
 
+from api.app_context import AppContext
 from api.clock import utc_now
 from api.middleware.authentication import mark_recognised
 from api.options import WebOptions
 from api.request import RequestContext
 from application.authentication import Identity
-from application.services import Services
 from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 NAME: Final = "bioscope_page"
@@ -88,17 +88,16 @@ async def visitor(context: RequestContext) -> RequestContext | None:
     return RequestContext(context.request, identity)
 
 
-def has_page_token(scope: Any, services: Services, options: WebOptions) -> bool:
-    """Whether a request for a page has a cookie that we issued. Does not block: the session may have ended since."""
+def has_page_token(scope: Any, context: AppContext) -> bool:
+    """Whether a request for a page has the cookie of a session that was accepted lately: a cookie itself never expires. Does not block."""
     if scope["path"].startswith("/api/"):
         return False
     cookies = next((value for name, value in scope["headers"] if name == b"cookie"), b"").decode("latin-1")
-    token = cookies.partition(f"{cookie_name(options)}=")[2].partition(";")[0]
+    token = cookies.partition(f"{cookie_name(context.options)}=")[2].partition(";")[0]
     try:
-        services.page_tokens.session_of(token)
+        return context.identities.recognises(context.services.page_tokens.session_of(token))
     except NotAuthenticated:
         return False
-    return True
 
 
 def _has_expired(identity: Identity, options: WebOptions) -> bool:

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from application.authentication import CACHE_SECONDS, IdentityCache, signed_in
-from application.key_identities import KeyIdentities
+from application.key_identities import RECOGNISED_SECONDS, KeyIdentities
 from application.services import Claims
 from domain import session, user
 from domain.access import Role
@@ -115,3 +115,14 @@ def test_a_service_has_its_scopes_and_no_session(cache):
     service = uuid4()
     identity = cache.authenticate(claims(service, scopes={"events:read"}))
     assert (identity.actor.kind, identity.actor.scopes, identity.holder.id) == ("service", {"events:read"}, service)
+
+
+def test_a_session_is_recognised_for_some_minutes_after_it_was_accepted(cache, clock, scenario, ada, session_id):
+    assert not cache.recognises(session_id)
+    cache.signed_in(session_id)
+    revoke(scenario, session_id, ada)
+    assert cache.recognises(session_id)
+    clock.now += RECOGNISED_SECONDS
+    with pytest.raises(NotAuthenticated):
+        cache.signed_in(session_id)
+    assert not cache.recognises(session_id)
