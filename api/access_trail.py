@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -15,6 +16,7 @@ from application.services import QueryDatabase
 from domain.access import Actor
 from projections import access_log, activity
 from projections.access_log import AccessFilter
+from projections.activity import FoundChanges
 
 
 class TrailQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,9 +55,12 @@ class TrailQuery(msgspec.Struct, frozen=True, kw_only=True):
 async def read_page(
     reads: QueryDatabase, reader: Actor, query: TrailQuery, *, after: TrailCursor, limit: int, log: EventStore
 ) -> TrailPage:
-    """One page of the trail, which follows the cursor `after`. Raises Forbidden, Unavailable."""
+    """One page of the trail, which follows the cursor `after`. Raises Forbidden, Unavailable.
+
+    With a key it may have fewer items, although others follow: the search for its changes is bounded.
+    """
     accesses: Sequence[ShownAccess] = ()
-    changes: Sequence[int] = ()
+    found = FoundChanges(())
     if query.includes_accesses:
         accesses = await access_log.listed(
             reads, reader, query.of_accesses, beyond=after.access, newest_first=query.newest_first, maximum=limit + 1
@@ -64,20 +69,22 @@ async def read_page(
         first, last = await asyncio.to_thread(_positions, query, log)
         if after.change is not None:
             first, last = (first, min(last, after.change - 1)) if query.newest_first else (max(first, after.change), last)
-        changes = await activity.changes(
-            reads,
-            reader,
-            by=query.actor,
-            about=query.object,
-            key=query.key,
-            after=first,
-            until=last,
-            newest_first=query.newest_first,
-            maximum=limit + 1,
-        )
+        bounds: dict[str, Any] = {"after": first, "until": last, "newest_first": query.newest_first, "maximum": limit + 1}
+        if query.key is None:
+            found = FoundChanges(await activity.changes(reads, reader, by=query.actor, about=query.object, **bounds))
+        else:
+            found = await activity.changes_with_key(reads, reader, query.key, by=query.actor, about=query.object, **bounds)
         after = after._replace(change=last + 1) if query.newest_first else after
     return await asyncio.to_thread(
-        access_trail.page, changes, accesses, about=query.object, after=after, newest_first=query.newest_first, limit=limit, log=log
+        access_trail.page,
+        found.positions,
+        accesses,
+        searched_to=found.searched_to,
+        about=query.object,
+        after=after,
+        newest_first=query.newest_first,
+        limit=limit,
+        log=log,
     )
 
 

@@ -78,7 +78,8 @@ class AuditTrail(Controller):
         """Who changed, read or was refused what, in the order of time, each in a sentence. For administrators.
 
         Changes are the events of the log. Accesses are refusals, downloads, uses of keys and reads by administrators; they are kept for
-        `BIOSCOPE_ACCESS_LOG_DAYS`. If there are more, `X-Next-Cursor` is the next `cursor`.
+        `BIOSCOPE_ACCESS_LOG_DAYS`. If there are more, `X-Next-Cursor` is the next `cursor`. With `key`, a page may have fewer items than
+        `limit`, or none, and still have a next one.
         """
         require_role(context.actor, Role.ADMIN)
         for name, moment in (("from", since), ("to", until)):

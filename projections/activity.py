@@ -1,6 +1,6 @@
 """The activity read model: all events with the things that they concern. It serves the live feed and the audit trail."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -172,6 +172,13 @@ class Position(msgspec.Struct, frozen=True):
     position: int
 
 
+class FoundChanges(msgspec.Struct, frozen=True):
+    """Positions of events. The search ended early, at `searched_to`, or with None where it was to end."""
+
+    positions: Sequence[int]
+    searched_to: int | None = None
+
+
 VISIBLE_AFTER = """with looked as (select * from activity where position > %(position)s order by position limit %(window)s),
   page as (
     select a.* from looked a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
@@ -242,11 +249,24 @@ ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id
 CHANGES: Final = f"""select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where {IS_VISIBLE} and a.position > %(after)s and a.position <= %(until)s"""  # noqa: S608 - constants
 OF_ACTOR: Final = f" and a.actor = %(actor)s::uuid and a.type <> '{ChunkJudged.__name__}'"
-WITH_KEY: Final = f""" and a.actor = (select k.owner_id from api_keys k where k.id = %(key)s::uuid) and a.type <> '{ChunkJudged.__name__}'
-  and a.position > (select s.first from es.streams s where s.stream = %(key)s::uuid)
-  and exists (select from es.event_at(a.position) e where position(%(named)s::bytea in e.meta) > 0)"""  # noqa: S608 - constants
-# The read model knows the actors of events, their keys are in the log only.
 ABOUT_OBJECT: Final = " and a.subjects @> array[%(object)s::uuid]"
+# The read model knows the actors of events, their keys are in the log only. A request may outlast its key, and clocks may differ.
+WITH_KEY: Final = f"""with searched as materialized (
+    {CHANGES} and a.type <> '{ChunkJudged.__name__}'
+      and a.actor = (select k.owner_id from api_keys k where k.id = %(key)s::uuid)
+      and a.position > (select s.first from es.streams s where s.stream = %(key)s::uuid)
+      and a.at < (select least(k.expires_at, k.revoked_at) + interval '1 day' from api_keys k where k.id = %(key)s::uuid)
+      {{restriction}}
+    order by a.position {{order}} limit %(window)s
+  ),
+  found as (
+    select s.position from searched s
+    where exists (select from es.event_at(s.position) e where position(%(named)s::bytea in e.meta) > 0)
+    order by s.position {{order}} limit %(maximum)s
+  )
+  select coalesce((select json_agg(position order by position {{order}}) from found), '[]') as positions,
+    (select case when count(*) = %(window)s then {{last}}(position) end from searched) as searched_to"""  # noqa: S608 - constants
+MAX_SEARCHED: Final = 5000
 UPLOADS = f"""select a.position, a.stream from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.dataset = %(about)s::uuid and a.type = '{ImageUploaded.__name__}' and a.position > %(position)s and a.position <= %(until)s
     and {IS_VISIBLE}
@@ -311,27 +331,38 @@ async def about(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int
 
 
 async def changes(
+    db: QueryDatabase, actor: Actor, *, by: UUID | None, about: UUID | None, after: int, until: int, newest_first: bool, maximum: int
+) -> list[int]:
+    """The positions of the first `maximum` visible events from `after` to `until`: by an actor, about a thing, or all.
+
+    Results are left out for an actor, since workers find them. Raises Unavailable.
+    """
+    restricted = f"{CHANGES}{OF_ACTOR if by else ''}{ABOUT_OBJECT if about else ''}"
+    query = f"with found as materialized ({restricted}) select position from found" if about else restricted  # noqa: S608 - constants
+    query += f" order by position {'desc' if newest_first else 'asc'} limit %(maximum)s"
+    parameters = {"actor": by, "object": about, "after": after, "until": until, "maximum": maximum}
+    return [found.position for found in await db.rows(query, parameters | _reader(actor), into=Position)]
+
+
+async def changes_with_key(
     db: QueryDatabase,
     actor: Actor,
+    key: UUID,
     *,
     by: UUID | None,
     about: UUID | None,
-    key: UUID | None = None,
     after: int,
     until: int,
     newest_first: bool,
     maximum: int,
-) -> list[int]:
-    """The positions of the first `maximum` visible events from `after` to `until`: by an actor, with a key, about a thing, or all.
-
-    Results are left out for an actor and a key, since workers find them. Raises Unavailable.
-    """
-    restricted = f"{CHANGES}{OF_ACTOR if by else ''}{WITH_KEY if key else ''}{ABOUT_OBJECT if about else ''}"
-    query = f"with found as materialized ({restricted}) select position from found" if about else restricted  # noqa: S608 - constants
-    query += f" order by position {'desc' if newest_first else 'asc'} limit %(maximum)s"
-    named = f'"key":"{key}"'.encode()  # in the metadata of an event
-    parameters = {"actor": by, "object": about, "key": key, "named": named, "after": after, "until": until, "maximum": maximum}
-    return [found.position for found in await db.rows(query, parameters | _reader(actor), into=Position)]
+) -> FoundChanges:
+    """As `changes`, of the events that an API key caused. Searches `MAX_SEARCHED` events of its owner at most. Raises Unavailable."""
+    order, last = ("desc", "min") if newest_first else ("asc", "max")
+    query = WITH_KEY.format(restriction=f"{OF_ACTOR if by else ''}{ABOUT_OBJECT if about else ''}", order=order, last=last)
+    where = {"key": key, "named": f'"key":"{key}"'.encode(), "actor": by, "object": about}  # as in the metadata of an event
+    bounds = {"after": after, "until": until, "maximum": maximum, "window": MAX_SEARCHED}
+    [found] = await db.rows(query, where | bounds | _reader(actor), into=FoundChanges)
+    return found if len(found.positions) < maximum else FoundChanges(found.positions)
 
 
 async def uploads(db: QueryDatabase, actor: Actor, dataset: UUID, *, after: int, until: int, maximum: int) -> list[Upload]:

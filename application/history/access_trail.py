@@ -73,6 +73,7 @@ def page(
     changes: Sequence[int],
     accesses: Sequence[ShownAccess],
     *,
+    searched_to: int | None = None,
     about: UUID | None,
     after: TrailCursor,
     newest_first: bool,
@@ -81,19 +82,23 @@ def page(
 ) -> TrailPage:
     """The first `limit` of the events at the positions `changes` and of the accesses, each in the order of its positions. Blocks.
 
-    The two are merged by time. Raises Unavailable.
+    The two are merged by time. The page ends at the event at `searched_to`, if the search for changes ended there. Raises Unavailable.
     """
-    entries = {entry.position: entry for entry in described(log.at(changes), about=about, log=log)}
+    last = () if searched_to is None or searched_to in changes else (searched_to,)
+    entries = {entry.position: entry for entry in described(log.at([*changes, *last]), about=about, log=log)}
     names = names_for(accesses, log)
-    events, records = [of_change(entries[one]) for one in changes if one in entries], [of_access(one, names) for one in accesses]
+    events, records = [of_change(entries[one]) for one in (*changes, *last) if one in entries], [of_access(one, names) for one in accesses]
     items: list[TrailItem] = []
     change, access = after
     if newest_first and access is None and accesses:
         access = accesses[0].position + 1  # what is recorded from now on belongs to no later page
     while len(items) < limit and (events or records):
         if _is_event_next(events, records, newest_first=newest_first):
-            items.append(events.pop(0))
-            change = items[-1].position
+            event = events.pop(0)
+            change = event.position
+            items += () if change in last else (event,)
+            if change == searched_to:
+                return TrailPage(items=items, next_cursor=TrailCursor(change, access))
         else:
             items.append(records.pop(0))
             access = items[-1].position

@@ -3,14 +3,17 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import chain, product
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from api.clock import utc_now
 from application.history.access_records import AccessKind, AccessOutcome
 from application.history.access_sentences import AIMS
 from domain.errors import TooMany
+from projections import activity
 from tests.api.conftest import PASSWORD
 from tests.api.http_calls import PICTURE, image_in
 from tests.api.test_access import routes_of
@@ -327,14 +330,44 @@ async def test_the_trail_comes_in_pages_in_both_directions(api):
     whole = await recorded_items(admin, 9, object=dataset)
     assert [item["at"] for item in whole] == sorted((item["at"] for item in whole), reverse=True)
     for order, expected in (("newest", whole), ("oldest", whole[::-1])):
-        items, query = [], {"object": dataset, "order": order, "limit": 2}
-        while True:
-            answer = await admin.get("/api/audit", params=query)
-            items += answer.json()
-            if "x-next-cursor" not in answer.headers:
-                break
-            query["cursor"] = answer.headers["x-next-cursor"]
-        assert items == expected
+        pages = await paged(admin, object=dataset, order=order, limit=2)
+        assert list(chain(*pages)) == expected
+
+
+async def paged(admin, **query):
+    """All pages of the trail."""
+    pages = []
+    while True:
+        answer = await admin.get("/api/audit", params=query)
+        assert answer.status_code == 200, answer.text
+        pages.append(answer.json())
+        if "x-next-cursor" not in answer.headers:
+            return pages
+        query["cursor"] = answer.headers["x-next-cursor"]
+
+
+async def test_a_page_of_what_was_done_with_a_key_ends_where_its_search_does(api, lab_settings, monkeypatch):
+    ada, admin = await api.client(), await api.client("admin")
+    dataset = (await ada.post("/api/datasets", json={"name": "cells"})).json()["id"]
+    issued = (await ada.post("/api/keys", json={"name": "night", "scopes": ["images:write"]})).json()
+    script = api.anonymous(Authorization=f"Bearer {issued['key']}")
+    for number in range(3):
+        await image_in(script, dataset)
+        await ada.patch(f"/api/datasets/{dataset}", json={"name": f"cells {number}"})
+    await ada.delete(f"/api/keys/{issued['id']}")
+    whole = await recorded_items(admin, 4, key=issued["id"])
+    assert [item["type"] for item in whole].count("ImageUploaded") == 3
+    for searched, (order, expected) in product((1, 2, 3), (("newest", whole), ("oldest", whole[::-1]))):
+        monkeypatch.setattr(activity, "MAX_SEARCHED", searched)
+        pages = await paged(admin, key=issued["id"], order=order)
+        assert list(chain(*pages)) == expected
+        assert len(pages) >= 6 / searched
+        assert list(chain(*await paged(admin, key=issued["id"], order=order, limit=1))) == expected
+        of_dataset = await paged(admin, key=issued["id"], object=dataset, order=order)
+        assert list(chain(*of_dataset)) == [item for item in expected if item["kind"] == "change"]
+    with psycopg.connect(lab_settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute("update read.api_keys set expires_at = now() - interval '2 days' where id = %s", (issued["id"],))
+    assert await paged(admin, key=issued["id"], kind="change") == [[]], "nothing is searched that happened long after the key ended"
 
 
 async def test_the_trail_is_filtered(api):

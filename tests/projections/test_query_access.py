@@ -6,6 +6,7 @@ import re
 import pytest
 
 from projections import (
+    access,
     access_log,
     activity,
     api_keys,
@@ -25,6 +26,7 @@ from projections import (
 from projections.engine import checkpoints
 
 NOUNS = (
+    access,
     access_log,
     activity,
     api_keys,
