@@ -39,6 +39,11 @@ def notes_of(scope: Any) -> Notes:
     return notes  # type: ignore[no-any-return]
 
 
+def with_notes(scope: Any, notes: Notes) -> Any:
+    """A copy of the scope of a request, with other notes."""
+    return {**scope, "state": {**scope["state"], NOTES: notes}}
+
+
 def note_row(scope: Any, row: object) -> None:
     """Note the dataset and the owner of a row that a request read."""
     dataset = getattr(row, "dataset_id", None)

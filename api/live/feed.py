@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from api.access_notes import notes_of
+from api.access_notes import Notes, notes_of, with_notes
 from api.clock import utc_now
 from api.live.messages import INTERNAL_ERROR, UNAUTHENTICATED, Authenticated, CaughtUp, CloseConnection, ServerMessage, event_message
 from api.middleware.authentication import require_verified
@@ -182,8 +182,8 @@ class LiveFeed:
         found = await self._hub.budgets.read(self.actor.id, lambda: access.visible(self._services.live_reads, self.actor, wanted))
         subscription.unchecked = frozenset()
         for dataset in sorted(wanted - found.datasets):
-            notes_of(self._scope).missing = "dataset", dataset
-            self._hub.accesses.record(self._scope, HTTPStatus.NOT_FOUND)
+            notes = Notes(actor=self.actor, missing=("dataset", dataset))  # those of the connection change while it verifies another token
+            self._hub.accesses.record(with_notes(self._scope, notes), HTTPStatus.NOT_FOUND)
 
     async def _next_page(self, subscription: Subscription) -> EventPage:
         """The next page, with the present access and position."""

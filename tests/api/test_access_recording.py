@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from api.access_notes import notes_of
 from api.clock import utc_now
+from api.live.feed import LiveFeed
 from application.history.access_records import AccessKind, AccessOutcome
 from application.history.access_sentences import AIMS
 from domain.errors import TooMany
@@ -272,6 +274,25 @@ async def test_live_connections_are_recorded_like_requests(recorded):
         (AccessKind.NOT_FOUND, "GET /api/live", None, UUID(absent)),
     ]
     assert all(one.request_id and one.address == "127.0.0.1" for one in records)
+
+
+async def test_a_dataset_that_is_not_visible_is_recorded_while_another_token_is_verified(recorded):
+    foreign = UUID((await (await recorded.client()).post("/api/datasets", json={"name": "cells"})).json()["id"])
+    eve, caught_up = await recorded.client(), asyncio.Event()
+    scope = {"type": "websocket", "path_template": "/api/ws", "headers": [], "client": ("127.0.0.1", 1), "state": {}}
+
+    async def send(_):
+        caught_up.set()
+
+    feed = LiveFeed(recorded.app._context.resources["live_hub"], send, scope)
+    await feed.sign_in(eve.headers["Authorization"].removeprefix("Bearer "))
+    await feed.subscribe(recorded.services.log.head(), frozenset({foreign}))
+    notes_of(scope).actor = None  # so far
+    sending = asyncio.create_task(feed.send_updates())
+    await asyncio.wait_for(caught_up.wait(), 10)
+    sending.cancel()
+    (record,) = recorded.services.access_trail.records
+    assert (record.kind, record.actor_id, record.object_id) == (AccessKind.NOT_FOUND, feed.account_id, foreign)
 
 
 async def test_an_export_is_one_record(recorded):
