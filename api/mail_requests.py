@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from api.request import RequestContext
 from application.ports import Command
+from domain.links import LinkPurpose
 from domain.values import email as email_address
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ async def count_mail_to_new_address(context: RequestContext, email: str) -> None
     await asyncio.to_thread(context.services.sign_in_limits.mail_to_new_address, email, context.network)
 
 
-async def request_mail(context: RequestContext, use_case: Callable[..., None], email: str, command: Command) -> None:
+async def request_mail(context: RequestContext, purpose: LinkPurpose, use_case: Callable[..., None], email: str, command: Command) -> None:
     """Count a request for a mail, and run `use_case`, which sends it if the address is known. Raises Invalid, TooMany.
 
     If strangers have requested too many mails to the address, nothing is sent. Neither the answer nor its time shows it.
@@ -35,7 +36,7 @@ async def request_mail(context: RequestContext, use_case: Callable[..., None], e
     await asyncio.to_thread(limits.mail, address, context.network)
 
     async def send() -> None:
-        if await asyncio.to_thread(limits.may_send, address, context.network, lambda: log.claimed("email", address)):
+        if await asyncio.to_thread(limits.may_send, purpose, address, context.network, lambda: log.claimed("email", address)):
             await context.execute(use_case, email=address, command=command)
 
     await in_equal_time(context, send())

@@ -18,6 +18,7 @@ from api.registration_modes import require_invitations, require_open_registratio
 from api.request import RequestContext
 from api.sessions import EmailAddress, Password, anonymous_command
 from application import bootstrap, email_changes, invitations, password_resets, registrations
+from domain.links import LinkPurpose
 
 Token = Annotated[str, Meta(max_length=200)]
 
@@ -95,7 +96,7 @@ class Registrations(Controller):
 
         The answer is the same whether or not there is a registration.
         """
-        await request_mail(context, registrations.request_verification, data.email, anonymous_command(context))
+        await request_mail(context, LinkPurpose.VERIFY_EMAIL, registrations.request_verification, data.email, anonymous_command(context))
         return Response(MailRequested(), status_code=202)
 
     @post("/verify", status_code=201, summary="Verify a registration")
@@ -124,7 +125,7 @@ class Registrations(Controller):
     @post("/forgot-password", status_code=202, summary="Request a password reset")
     async def forgot_password(self, context: NamedDependency[RequestContext], data: JSONBody[ForgotPassword]) -> Response[MailRequested]:
         """Send a mail with a link to choose a new password. The answer is the same whether or not the address has an account."""
-        await request_mail(context, password_resets.request, data.email, anonymous_command(context))
+        await request_mail(context, LinkPurpose.RESET_PASSWORD, password_resets.request, data.email, anonymous_command(context))
         return Response(MailRequested(), status_code=202)
 
     @post("/reset-password", status_code=200, summary="Reset a password")

@@ -111,9 +111,9 @@ STATED = (
     stated("events.md", "at most # events and about # MB", event_feed.MAX_EVENTS, event_feed.MAX_BYTES // 1024**2),
     # ---- operation
     stated("accounts.md", "From one network address, # mails", GIVEN.mails_per_hour_address),
-    stated("accounts.md", "From all network addresses together, # can be", GIVEN.mails_per_hour_strangers),
+    stated("accounts.md", "together, # password resets and # other mails", *[GIVEN.mails_per_hour_strangers] * 2),
     stated("accounts.md", "signed in within # days", GIVEN.known_address_days),
-    stated("accounts.md", "the newest of the # mails", GIVEN.mails_per_hour_strangers),
+    stated("accounts.md", "the newest of the # resets", GIVEN.mails_per_hour_strangers),
     stated("accounts.md", "try another one # times an hour", SignInRates().user_names_per_hour),
     stated("operations/accounts.md", "A password has # to # characters", values.MIN_PASSWORD_CHARACTERS, values.MAX_PASSWORD_CHARACTERS),
     stated("operations/accounts.md", "within # s in the others", authentication.CACHE_SECONDS),

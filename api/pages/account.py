@@ -22,6 +22,7 @@ from application import accounts, registrations
 from application.authentication import PENDING
 from application.passwords import NewPassword
 from domain.errors import NotFound
+from domain.links import LinkPurpose
 from domain.registration import Registration
 from domain.user import User
 from domain.values import is_id
@@ -96,7 +97,7 @@ async def send_again(context: NamedDependency[RequestContext]) -> Response[Any]:
     person = await require_visitor(context)
     if person.actor.kind == PENDING:
         pending = await registration_of(person)
-        await request_mail(context, registrations.request_verification, pending.email, anonymous_command(context))
+        await request_mail(context, LinkPurpose.VERIFY_EMAIL, registrations.request_verification, pending.email, anonymous_command(context))
     return redirect(context.options, "/account?after=sent")
 
 

@@ -50,7 +50,7 @@ async def forgot_password(context: NamedDependency[RequestContext]) -> Response[
     """The answer is the same for known and unknown addresses."""
 
     async def perform(values: Values) -> Response[Any]:
-        await request_mail(context, password_resets.request, values["email"], anonymous_command(context))
+        await request_mail(context, LinkPurpose.RESET_PASSWORD, password_resets.request, values["email"], anonymous_command(context))
         return redirect(context.options, "/forgot-password?sent=true")
 
     return await submitted(context, REQUEST, perform)

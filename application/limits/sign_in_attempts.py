@@ -12,6 +12,7 @@ import msgspec
 
 from application.ports import KnownAddresses, PasswordRequester, RateLimit, RateLimiter
 from domain.errors import Forbidden, NotAuthenticated, Taken, TooMany
+from domain.links import LinkPurpose
 from domain.values import canonical
 
 MINUTE_SECONDS: Final = 60
@@ -23,8 +24,8 @@ FAILURES: Final = (NotAuthenticated, Forbidden)
 class SignInRates(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum failures: per account and address, per account from all addresses unknown to it, and per address; registrations and mails.
 
-    Mails to one e-mail address are limited per network that requests them, and for all networks unknown to its account together. User
-    names are those that a link is refused.
+    Mails to one e-mail address are limited per network that requests them, and for all networks unknown to its account together: password
+    resets, and all others. User names are those that a link is refused.
     """
 
     account_and_address_per_minute: int = 5
@@ -102,8 +103,10 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
         """
         self.limits.take(self._of_registrations(network), self._of_mails(email, network))
 
-    def may_send(self, email: str, network: str, account: Callable[[], UUID | None]) -> bool:
+    def may_send(self, purpose: LinkPurpose, email: str, network: str, account: Callable[[], UUID | None]) -> bool:
         """Whether a request that was counted sends its mail. False if strangers have requested too many mails to `email`.
+
+        Password resets count on their own. So there is no other request with which strangers can use them up.
 
         `account` finds the account of `email`. A network from which it signed in is none of a stranger, so that strangers cannot use up
         its mails. The requester must not see the result: it would show whether the network is known. For the same reason, each request
@@ -111,14 +114,16 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
         """
         is_known = self.known_addresses.knows(account() or UNKNOWN_ACCOUNT, network)
         try:
-            self.limits.take(self._of_mails_for_strangers(email))
+            self.limits.take(self._of_mails_for_strangers(email, is_reset=purpose is LinkPurpose.RESET_PASSWORD))
         except TooMany:
             return is_known
         return True
 
     def mail_to_new_address(self, email: str, network: str) -> None:
         """As `mail` and `may_send`, for an address that the requester has not proved yet. Raises TooMany for either limit."""
-        self.limits.take(self._of_registrations(network), self._of_mails(email, network), self._of_mails_for_strangers(email))
+        self.limits.take(
+            self._of_registrations(network), self._of_mails(email, network), self._of_mails_for_strangers(email, is_reset=False)
+        )
 
     def _of_registrations(self, network: str) -> RateLimit:
         return RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS)
@@ -126,8 +131,12 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
     def _of_mails(self, email: str, network: str) -> RateLimit:
         return RateLimit(key=f"mail/{canonical(email)}/{network}", maximum=self.rates.mails_per_hour, seconds=HOUR_SECONDS)
 
-    def _of_mails_for_strangers(self, email: str) -> RateLimit:
-        return RateLimit(key=f"mail/{canonical(email)}", maximum=self.rates.mails_per_hour_for_strangers, seconds=HOUR_SECONDS)
+    def _of_mails_for_strangers(self, email: str, *, is_reset: bool) -> RateLimit:
+        return RateLimit(
+            key=f"{'reset' if is_reset else 'mail'}/{canonical(email)}",
+            maximum=self.rates.mails_per_hour_for_strangers,
+            seconds=HOUR_SECONDS,
+        )
 
     def _of_address(self, network: str) -> RateLimit:
         return RateLimit(key=f"password/address/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from application.limits.sign_in_attempts import HOUR_SECONDS, MINUTE_SECONDS, SignInLimits, SignInRates
 from domain.errors import Forbidden, NotAuthenticated, Taken, TooMany, Unavailable
+from domain.links import LinkPurpose
 from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.twins.known_addresses import MemoryKnownAddresses
 
@@ -175,13 +176,13 @@ def test_a_refused_try_counts_nowhere():
 MAILS = SignInRates(mails_per_hour=2, mails_per_hour_for_strangers=5)
 
 
-def mailed(attempts, email, network):
+def mailed(attempts, email, network, purpose=LinkPurpose.VERIFY_EMAIL):
     """Whether a mail is sent; None if the request is refused."""
     try:
         attempts.mail(email, network)
     except TooMany:
         return None
-    return attempts.may_send(email, network, lambda: ACCOUNTS.get(email))
+    return attempts.may_send(purpose, email, network, lambda: ACCOUNTS.get(email))
 
 
 @pytest.mark.parametrize("email", ["ada@example.org", UNKNOWN])
@@ -209,6 +210,7 @@ def test_an_address_that_is_not_proved_yet_is_refused_beyond_what_strangers_may_
     with pytest.raises(TooMany):
         attempts.mail_to_new_address("ada@example.org", HOME)
     assert mailed(attempts, "ada@example.org", HOME) is False
+    assert mailed(attempts, "ada@example.org", HOME, LinkPurpose.RESET_PASSWORD), "which a registration may not prevent"
 
 
 @pytest.mark.parametrize("email", ["ada@example.org", UNKNOWN])
