@@ -108,7 +108,7 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
 
         Password resets count on their own. So there is no other request with which strangers can use them up.
 
-        `account` finds the account of `email`. A network from which it signed in is none of a stranger, so that strangers cannot use up
+        `account` finds the account of `email`. A network from which it signed in is not a stranger's, so that strangers cannot use up
         its mails. The requester must not see the result: it would show whether the network is known. For the same reason, each request
         counts as that of a stranger: `mail_to_new_address` shows when the limit is reached.
         """
