@@ -9,7 +9,7 @@ from application.authentication import IdentityCache
 from application.limits.connection_slots import ConnectionSlots
 from application.services import Services
 
-KEY: Final = "bioscope"
+APP_CONTEXT: Final = "bioscope"  # in the scope of a request
 RESOURCES: Final = (
     "wait_slots",
     "feed_slots",
@@ -36,5 +36,5 @@ class AppContext:
 
 def app_context(scope: Any) -> AppContext:
     """That of the application to which the request or the WebSocket was sent."""
-    found: AppContext = scope[KEY]
+    found: AppContext = scope[APP_CONTEXT]
     return found

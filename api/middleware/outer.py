@@ -12,7 +12,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from api.app_context import KEY, AppContext
+from api.app_context import APP_CONTEXT, AppContext
 from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.allowed_hosts import REFUSED, AllowedHosts, is_under
@@ -93,7 +93,7 @@ class OuterMiddleware:
         """A rejection answers the handshake, if the server supports that."""
         request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
         if (rejection := self._header_rejection(request)) is None:
-            await self._routed({**scope, "state": request.scope["state"], KEY: self._context}, receive, send)
+            await self._routed({**scope, "state": request.scope["state"], APP_CONTEXT: self._context}, receive, send)
             return
         request.status = rejection[0]
         await receive()
@@ -113,7 +113,7 @@ class OuterMiddleware:
             return
         body = BodyTimeout(receive, self._unlimited if request.is_monitoring else self._admission, self._options.body_timeouts)
         try:
-            request.scope[KEY] = self._context
+            request.scope[APP_CONTEXT] = self._context
             await self._routed(request.scope, body.receive, send)
         except Exception:
             log.exception("unexpected error", request_id=request.id)
