@@ -96,7 +96,8 @@ def page(
         if _is_event_next(events, records, newest_first=newest_first):
             event = events.pop(0)
             change = event.position
-            items += () if change in last else (event,)
+            if change not in last:
+                items.append(event)
             if change == searched_to:
                 return TrailPage(items=items, next_cursor=TrailCursor(change, access))
         else:
