@@ -172,6 +172,14 @@ class Position(msgspec.Struct, frozen=True):
     position: int
 
 
+class KeyLife(msgspec.Struct, frozen=True):
+    """Whose an API key is, the position at which it was issued, and until when it could cause events."""
+
+    owner: UUID
+    first: int
+    until: datetime
+
+
 class FoundChanges(msgspec.Struct, frozen=True):
     """Positions of events. The search ended early, at `searched_to`, or with None where it was to end."""
 
@@ -250,13 +258,12 @@ CHANGES: Final = f"""select a.position from activity a left join visible v on v.
   where {IS_VISIBLE} and a.position > %(after)s and a.position <= %(until)s"""  # noqa: S608 - constants
 OF_ACTOR: Final = f" and a.actor = %(actor)s::uuid and a.type <> '{ChunkJudged.__name__}'"
 ABOUT_OBJECT: Final = " and a.subjects @> array[%(object)s::uuid]"
-# The read model knows the actors of events, their keys are in the log only. A request may outlast its key, and clocks may differ.
+# A request may outlast its key, and clocks may differ: hence the day.
+LIFE_OF_KEY: Final = """select k.owner_id as owner, s.first, least(k.expires_at, k.revoked_at) + interval '1 day' as until
+  from api_keys k join es.streams s on s.stream = k.id where k.id = %(key)s::uuid"""
+# The read model knows the actors of events, their keys are in the log only. The planner must know the owner, to choose the index of actors.
 WITH_KEY: Final = f"""with searched as materialized (
-    {CHANGES} and a.type <> '{ChunkJudged.__name__}'
-      and a.actor = (select k.owner_id from api_keys k where k.id = %(key)s::uuid)
-      and a.position > (select s.first from es.streams s where s.stream = %(key)s::uuid)
-      and a.at < (select least(k.expires_at, k.revoked_at) + interval '1 day' from api_keys k where k.id = %(key)s::uuid)
-      {{restriction}}
+    {CHANGES} and a.actor = %(owner)s::uuid and a.type <> '{ChunkJudged.__name__}' and a.at < %(end)s::timestamptz {{restriction}}
     order by a.position {{order}} limit %(window)s
   ),
   found as (
@@ -357,10 +364,15 @@ async def changes_with_key(
     maximum: int,
 ) -> FoundChanges:
     """As `changes`, of the events that an API key caused. Searches `MAX_SEARCHED` events of its owner at most. Raises Unavailable."""
+    lives = await db.rows(LIFE_OF_KEY, {"key": key}, into=KeyLife)
+    if not lives or by not in {None, lives[0].owner}:
+        return FoundChanges(())
+    [life] = lives
     order, last = ("desc", "min") if newest_first else ("asc", "max")
-    query = WITH_KEY.format(restriction=f"{OF_ACTOR if by else ''}{ABOUT_OBJECT if about else ''}", order=order, last=last)
-    where = {"key": key, "named": f'"key":"{key}"'.encode(), "actor": by, "object": about}  # as in the metadata of an event
-    bounds = {"after": after, "until": until, "maximum": maximum, "window": MAX_SEARCHED}
+    query = WITH_KEY.format(restriction=ABOUT_OBJECT if about else "", order=order, last=last)
+    named = f'"key":"{key}"'.encode()  # as in the metadata of an event
+    where = {"owner": life.owner, "end": life.until, "named": named, "object": about}
+    bounds = {"after": max(after, life.first), "until": until, "maximum": maximum, "window": MAX_SEARCHED}
     [found] = await db.rows(query, where | bounds | _reader(actor), into=FoundChanges)
     return found if len(found.positions) < maximum else FoundChanges(found.positions)
 

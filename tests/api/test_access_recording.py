@@ -418,7 +418,8 @@ async def test_the_trail_is_filtered(api):
         ("change", "ImageUploaded", issued["id"]),
     }
     assert await found(key=issued["id"]) == ["change"]
-    assert await found(key=other["id"]) == await found(key=dataset) == []
+    assert await found(key=issued["id"], actor=items[0]["actor"]["id"]) == ["change"]
+    assert await found(key=other["id"]) == await found(key=dataset) == await found(key=issued["id"], actor=who) == []
 
 
 WRONG = {
