@@ -40,7 +40,7 @@ imports: setup  ## import-linter: which package may import which
 
 gates: lint types imports  ## Check formatting, lint, types and the dependency rule
 
-TESTS := --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile --no-loadscope-reorder  # three processes on two cores, because many tests wait
+TESTS := --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # three processes on two cores, because many tests wait
 
 test: gates  ## Run the gates, and all tests except the long ones and those of the release
 	$(BIN)/pytest $(TESTS)

@@ -234,13 +234,13 @@ class NamedBody(msgspec.Struct, frozen=True):
     name: str
 
 
-def reject_unsupported_as_of(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def reject_unsupported_as_of(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Refuse `as_of` on a route that does not support it, instead of showing the present as the past. Raises AsOfNotAvailable."""
     if "as_of" in connection.query_params and "as_of" not in handler.parsed_fn_signature.parameters:
         raise AsOfNotAvailable
 
 
-def reject_unprintable_address(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def reject_unprintable_address(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Refuse control characters and invalid UTF-8 in the address. Raises NotFound if they are in the path, Invalid in the query."""
     scope = connection.scope
     if not is_printable(scope.get("raw_path") or quote(scope["path"]).encode()):

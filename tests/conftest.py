@@ -31,13 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts 
 
 TEMPLATE = "template_bioscope"
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 * 1024**3
-LONGEST = ("tests/api/test_access.py", "tests/system/", "tests/kafka/")
 numbers = count(1)
-
-
-def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that no process is left alone with it at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_collection_finish():

@@ -142,6 +142,7 @@ def filled(case, things, number):
     return case
 
 
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")  # threads of the application use it meanwhile
 async def test_generated_requests_are_answered_as_documented(api, capsys):
     api = api.with_services(predictor=MemoryPredictor()).with_options(equal_answer_seconds=0)
     callers, http, wrong, sent, statuses = Callers(api), api.anonymous(), [], 0, {}

@@ -1,10 +1,12 @@
 """Requests that wait for the read models: a change wakes them, time and number are limited, a disconnect or a shutdown ends them."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
+from api.app import COMMAND_THREADS
 from api.middleware.admission import Admission
 from api.wait_slots import WaitSlots
 from domain.errors import NotFound
@@ -233,3 +235,15 @@ async def test_nothing_is_left_running_after_a_wait(slots, row):
         await row.change("accepted")
         await request
     assert asyncio.all_tasks() == before
+
+
+async def test_a_query_is_answered_while_all_threads_wait_for_the_log(api):
+    http, over = await api.client(), threading.Event()
+    assert (await http.get("/api/datasets")).status_code == 200, "from now on, the session is known without a thread"
+    commands = [asyncio.get_running_loop().run_in_executor(None, over.wait) for _ in range(COMMAND_THREADS)]
+    try:
+        async with asyncio.timeout(SOON):
+            assert (await http.get("/api/datasets")).status_code == 200
+    finally:
+        over.set()
+        await asyncio.gather(*commands)
