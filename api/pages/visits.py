@@ -92,8 +92,9 @@ def has_page_token(scope: Any, context: AppContext) -> bool:
     """Whether a request for a page has the cookie of a session that was accepted lately: a cookie itself never expires. Does not block."""
     if scope["path"].startswith("/api/"):
         return False
-    cookies = next((value for name, value in scope["headers"] if name == b"cookie"), b"").decode("latin-1")
-    token = cookies.partition(f"{cookie_name(context.options)}=")[2].partition(";")[0]
+    header = next((value for name, value in scope["headers"] if name == b"cookie"), b"").decode("latin-1")
+    cookies = dict(cookie.strip().partition("=")[::2] for cookie in header.split(";"))
+    token = cookies.get(cookie_name(context.options), "")
     try:
         return context.identities.recognises(context.services.page_tokens.session_of(token))
     except NotAuthenticated:

@@ -2231,7 +2231,8 @@ AS $function$
 declare
   part record := es.page_range('ops.key_uses', first_page, 128);
 begin
-  delete from ops.key_uses u where u.ctid >= part.first_row and u.ctid < part.beyond and now() - interval '400 days' > case
+  delete from ops.key_uses u where u.ctid >= part.first_row and u.ctid < part.beyond
+    and u.last_at < now() - interval '400 days' and now() - interval '400 days' > case
     when u.legacy_name is null then (select least(k.expires_at, k.revoked_at) from read.api_keys k where k.id = u.key)
     else least(u.legacy_expiry, u.first_at + interval '90 days') end;
   get diagnostics removed = row_count;

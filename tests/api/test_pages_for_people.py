@@ -181,6 +181,7 @@ async def test_a_person_on_the_pages_is_none_of_the_anonymous_clients_under_over
     assert (await http.get("/account")).status_code == 200
     assert is_recognised(f"{COOKIE}={genuine}")
     assert is_recognised(f"other=1; {COOKIE}={genuine}; last=2")
+    assert is_recognised(f"another_{COOKIE}=1; {COOKIE}={genuine}")
     forged = ("", f"{COOKIE}=", f"{COOKIE}={genuine[:-1]}", f"{COOKIE}={genuine[::-1]}", f"{COOKIE}={genuine}x", genuine)
     assert not any(map(is_recognised, forged))
     assert not is_recognised(f"{COOKIE}={genuine}", path="/api/datasets"), "no route of the API reads it"

@@ -106,7 +106,7 @@ def test_a_session_keeps_all_of_its_tokens_or_none(owner, projector, sessions):
     assert [left(owner, one) for one in made] == kept
 
 
-def key_used(owner, *, expires=None, revoked=None, legacy=None, first_used=0):
+def key_used(owner, *, expires=None, revoked=None, legacy=None, first_used=0, last_used=-401):
     """The uses of a key of which the read models know when it ends, in days from now; or of a signed token; its id."""
     key = uuid4()
     if expires is not None:
@@ -116,14 +116,14 @@ def key_used(owner, *, expires=None, revoked=None, legacy=None, first_used=0):
             {"id": key, "expires": expires, "revoked": revoked},
         )
     owner.execute(
-        "insert into ops.key_uses (key, network, first_at, legacy_name, legacy_expiry) values (%(id)s, '192.0.2.1',"
-        " now() + %(first)s * interval '1 day', %(name)s, now() + %(legacy)s::int * interval '1 day')",
-        {"id": key, "first": first_used, "name": None if legacy is None else "archive", "legacy": legacy},
+        "insert into ops.key_uses (key, network, first_at, last_at, legacy_name, legacy_expiry) values (%(id)s, '192.0.2.1',"
+        " now() + %(first)s * interval '1 day', now() + %(last)s * interval '1 day', %(name)s, now() + %(legacy)s::int * interval '1 day')",
+        {"id": key, "first": first_used, "last": last_used, "name": None if legacy is None else "archive", "legacy": legacy},
     )
     return key
 
 
-def test_the_uses_of_a_key_go_400_days_after_it_ended(owner, projector):
+def test_the_uses_of_a_key_go_400_days_after_it_ended_and_was_used_last(owner, projector):
     gone = {
         key_used(owner, expires=-401),
         key_used(owner, expires=30, revoked=-401),
@@ -135,6 +135,7 @@ def test_the_uses_of_a_key_go_400_days_after_it_ended(owner, projector):
         key_used(owner, expires=30, first_used=-900),
         key_used(owner, legacy=-399, first_used=-402),
         key_used(owner, first_used=-900),
+        key_used(owner, expires=-401, last_used=-399),
     }
     assert prune(projector)["ops.key_uses"] == len(gone)
     assert {key for (key,) in owner.execute("select key from ops.key_uses").fetchall()} == kept
