@@ -18,6 +18,7 @@ OF_THE_PERSON = [
     "Anna Kowalska used the key microscope 3 from 127.0.0.1",
     "Anna Kowalska asked for the dataset Biopsies with the key microscope 3, and found nothing",
     "Anna Kowalska looked at smear-1.jpg (dataset Blood smears)",
+    "Anna Kowalska read live events as an administrator",
     "Anna Kowalska was not allowed to read a list of users",
     "Anna Kowalska was not allowed to upload an image with the key microscope 3",
     "Anna Kowalska chose a new password with the link of a mail",
