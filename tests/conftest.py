@@ -38,7 +38,7 @@ def pytest_collection_finish():
     """Whatever was imported stays: a collection need not walk over it, and tests are short."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000)
+    gc.set_threshold(200_000)
 
 
 @pytest.fixture(scope="session")
