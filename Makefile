@@ -49,7 +49,7 @@ coverage: gates  ## The same, and which lines and branches of the packages the t
 	$(BIN)/pytest $(TESTS) --cov --cov-report term:skip-covered --cov-report xml
 
 # Tests of what depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of
-# Faust, and the whole system once. They take about six minutes. All others (SQL, contracts, faults, simulations) run in `make test` only.
+# Faust, and the whole system once. All others (SQL, contracts, faults, simulations) run in `make test` only.
 FAST_TESTS := tests/domain tests/application tests/golden tests/infrastructure tests/api tests/images \
   tests/kafka/test_consumer_process.py tests/system/test_walkthrough.py tests/adversaries/test_decoder.py tests/adversaries/test_model.py
 

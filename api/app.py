@@ -72,7 +72,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         resources=resources,
     )
     return OuterMiddleware(
-        routed(),
+        router(),
         context,
         lifespan=partial(_lifespan, services, drain),
         admission=admission,
@@ -83,7 +83,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
 
 
 @cache
-def routed() -> Litestar:
+def router() -> Litestar:
     """All routes. They are the same for every application: what differs comes with the request, as its `AppContext`."""
     return Litestar(
         route_handlers=[*ROUTES, *pages.PAGES, ROUTER],

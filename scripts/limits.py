@@ -50,8 +50,8 @@ the same, from all addresses without a sign-in in {known_address_days} days | {l
 the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
 registrations and requests for mails from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
 mails to one e-mail address, requested from one address | {mails_per_hour_address} an hour | 429 with `Retry-After`
-all but resets, from all addresses without a sign-in in {known_address_days} days | {mails_per_hour_strangers} an hour | nothing is sent
-password resets, from all these addresses | {mails_per_hour_strangers} an hour | nothing is sent
+password resets, from all addresses without a sign-in in {known_address_days} days | {mails_per_hour_strangers} an hour | nothing is sent
+other mails to one e-mail address, from all these addresses | {mails_per_hour_strangers} an hour | nothing is sent
 user names in use that one link is refused | {user_names} an hour | 429 with `Retry-After`
 changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
 passwords being hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one caller {hashes_of_one} | 503 with `Retry-After`

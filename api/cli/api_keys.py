@@ -1,4 +1,4 @@
-"""Commands for the own API keys, through the API."""
+"""Commands for your own API keys, through the API."""
 
 import click
 

@@ -48,15 +48,15 @@ MONITORING_PATHS = ("/health", "/api/health", "/metrics")  # exempt from admissi
 
 
 class OuterMiddleware:
-    """Wraps the routes. `lifespan` runs what the application needs while it is served; `has_credential(scope)` tells whether a request has
-    a credential that we issued.
+    """Wraps the router. `lifespan` runs what the application needs while it is served; `has_credential(scope)` is whether a request has a
+    credential that we issued.
 
     Call `drain` after the server has stopped accepting connections. Then waiting requests are answered at once.
     """
 
     def __init__(
         self,
-        routed: Asgi,
+        router: Asgi,
         context: AppContext,
         *,
         lifespan: Lifespan,
@@ -65,7 +65,7 @@ class OuterMiddleware:
         drain: Callable[[], None],
         accesses: AccessRecorder,
     ) -> None:
-        self._routed, self._context, self.lifespan, self.drain = routed, context, lifespan, drain
+        self._router, self._context, self.lifespan, self.drain = router, context, lifespan, drain
         self._options = options = context.options
         self._observe_request = context.services.observe_request
         self._hosts = AllowedHosts(options)
@@ -93,7 +93,7 @@ class OuterMiddleware:
         """A rejection answers the handshake, if the server supports that."""
         request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
         if (rejection := self._header_rejection(request)) is None:
-            await self._routed({**scope, "state": request.scope["state"], APP_CONTEXT: self._context}, receive, send)
+            await self._router({**scope, "state": request.scope["state"], APP_CONTEXT: self._context}, receive, send)
             return
         request.status = rejection[0]
         await receive()
@@ -114,7 +114,7 @@ class OuterMiddleware:
         body = BodyTimeout(receive, self._unlimited if request.is_monitoring else self._admission, self._options.body_timeouts)
         try:
             request.scope[APP_CONTEXT] = self._context
-            await self._routed(request.scope, body.receive, send)
+            await self._router(request.scope, body.receive, send)
         except Exception:
             log.exception("unexpected error", request_id=request.id)
             if not request.has_response:

@@ -244,7 +244,7 @@ def declared():
 
 def handlers_of(app):
     """(route, handler) of each method and path."""
-    for route in app._routed.routes:
+    for route in app._router.routes:
         if isinstance(route, HTTPRoute):
             for method, (handler, _) in route.route_handler_map.items():
                 if method not in {"OPTIONS", "HEAD"}:
@@ -253,7 +253,7 @@ def handlers_of(app):
 
 def routes_of(app):
     """Every method and path that the running application has."""
-    for route in app._routed.routes:
+    for route in app._router.routes:
         if isinstance(route, HTTPRoute):
             yield from (f"{method} {route.path_format}" for method in sorted(route.methods) if method not in {"OPTIONS", "HEAD"})
         else:

@@ -28,7 +28,7 @@ async def test_every_route_is_described(api):
     described = {(path, method.upper()) for path, method, _ in operations()}
     hidden = {"/metrics", "/api/openapi.json", "/api/asyncapi.json", *SHOWN, "/api/docs/assets/{name}"}
     hidden |= {path for page in PAGES for path in page.paths}
-    routes = [route for route in api.app._routed.routes if isinstance(route, HTTPRoute) and route.path_format not in hidden]
+    routes = [route for route in api.app._router.routes if isinstance(route, HTTPRoute) and route.path_format not in hidden]
     served = {(route.path_format, method) for route in routes for method in route.route_handler_map if method != "OPTIONS"}
     assert described == served
     assert len(served) > 40

@@ -67,7 +67,7 @@ def needs_sign_in(app, route):
     method, path = route.split()
     return next(
         not handler.opt.get("exclude_from_auth")
-        for one in app._routed.routes
+        for one in app._router.routes
         if one.path_format == path
         for handler in (one.route_handler_map[method][0],)
     )

@@ -1,4 +1,4 @@
-"""The own API keys as the API knows them: read and changed for the command line, and printed."""
+"""A person's own API keys: read and changed through the API for the command line, and printed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
