@@ -81,6 +81,10 @@ class _Progress(NamedTuple):
     def is_stalled(self, now: float) -> bool:
         return now - self.behind_since >= self.timeout
 
+    def read_from_store(self, position: int) -> "_Progress":
+        """Until something else moves the checkpoint, the store is read without a timeout."""
+        return self._replace(position=position, timeout=0.0)
+
 
 class CatchUpSubscription:
     """Feeds a sequencer with records from the log's topic, or with events of the store. One thread does all work on the sequencer.
@@ -111,6 +115,7 @@ class CatchUpSubscription:
         self._count_due = 0.0
         self._has_ended = False
         self._wake_up = asyncio.Event()
+        self._kafka_is_level = False  # it has delivered what was read from the store
         self._pause_reason = ""
         self.is_waiting = False  # for the database, or an upgrade
 
@@ -134,6 +139,8 @@ class CatchUpSubscription:
             self._sequencer.reject(reason, count, before_offset=batch.next_offset)
         if rejected:
             await self._on_thread(self._sequencer.catch_up)
+        if events:
+            self._kafka_is_level = events[-1].event.position >= self._sequencer.checkpoint.position
 
     def _authenticate(self, batch: RecordBatch) -> tuple[list[ChainedEvent], Counter[str]]:
         events: list[ChainedEvent] = []
@@ -151,7 +158,11 @@ class CatchUpSubscription:
         self._wake_up.set()
 
     async def follow_store(self) -> None:
-        """Read the store whenever the checkpoint is stalled behind the head, until Kafka or another process moves it. Runs without end."""
+        """Read the store whenever the checkpoint is stalled behind the head, until Kafka or another process moves it. Runs without end.
+
+        Kafka also leads again once it has delivered what was read from the store. Otherwise the store, where each event is first, would
+        win every race for a single event.
+        """
         await self._on_thread(self._sequencer.refresh)
         progress = _Progress()
         while True:
@@ -160,10 +171,13 @@ class CatchUpSubscription:
             position, now = await self._current_position(head), self._clock()
             if position != progress.position or head > position:
                 self._interval.shorten()
+            if self._kafka_is_level and progress.timeout == 0:
+                progress = _Progress()
             progress = progress.observed(position, head, now=now, timeout=self._stall_timeout)
             if head > position and progress.is_stalled(now):
+                self._kafka_is_level = False
                 await self._catch_up(head)
-                progress = progress._replace(position=self._sequencer.checkpoint.position, timeout=0.0)
+                progress = progress.read_from_store(self._sequencer.checkpoint.position)
             await self._count_when_due()
             await self._wait()
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import closing
 from uuid import uuid4
 
 import msgspec
@@ -24,11 +25,10 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def processes(settings):
-    processes = SystemProcesses(settings)
-    processes.start("relay", "projector")
-    processes.until_kafka_delivers()
-    yield processes
-    processes.close()
+    with closing(SystemProcesses(settings)) as processes:
+        processes.start("relay", "projector")
+        processes.until_kafka_delivers()
+        yield processes
 
 
 @pytest.fixture
@@ -109,24 +109,21 @@ def test_a_future_that_the_log_does_not_hold_is_rejected_even_with_the_right_key
 @pytest.mark.long
 def test_after_a_fail_over_to_an_older_database_its_own_future_is_shown(settings, owner_url):
     """The topic still holds what happened after the copy was taken."""
-    processes = SystemProcesses(settings)
-    processes.start("relay", "projector")
-    processes.until_kafka_delivers()
-    processes.until_shown()
-    processes.stop()
-    processes.close()
+    with closing(SystemProcesses(settings)) as processes:
+        processes.start("relay", "projector")
+        processes.until_kafka_delivers()
+        processes.until_shown()
+        processes.stop()
     older = copied(settings, owner_url)
 
-    processes = SystemProcesses(settings, member=processes.ada)
-    for _ in range(5):
-        processes.dataset()
-    processes.start("relay")
-    processes.until(lambda: processes.row("select position from ops.relay")[0] == processes.log.head())
-    processes.stop()
-    processes.close()
+    with closing(SystemProcesses(settings, member=processes.ada)) as processes:
+        for _ in range(5):
+            processes.dataset()
+        processes.start("relay")
+        processes.until(lambda: processes.row("select position from ops.relay")[0] == processes.log.head())
+        processes.stop()
 
-    again = SystemProcesses(older, member=processes.ada)
-    try:
+    with closing(SystemProcesses(older, member=processes.ada)) as again:
         for _ in range(3):
             again.dataset()
         again.start("relay", "projector")
@@ -134,8 +131,6 @@ def test_after_a_fail_over_to_an_older_database_its_own_future_is_shown(settings
         assert all(shows_the_log_and_goes_on(again) for _ in range(5))
         again.until_kafka_delivers()
         assert again.stop() == [0, 0]
-    finally:
-        again.close()
 
 
 def copied(settings, owner_url):

@@ -129,6 +129,12 @@ class SystemProcesses:
         head = self.log.head()
         self.until(lambda: self.shown >= head, within=within)
 
+    def until_counted(self):
+        """The numbers of events by their source, once they are all shown and counted."""
+        self.until_shown()
+        self.until(lambda: sum(self.sources().values()) == self.shown)
+        return self.sources()
+
     def until_kafka_delivers(self):
         """Steady state: what happens now comes by Kafka."""
         before = self.sources()["kafka"]

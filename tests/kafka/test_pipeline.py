@@ -44,12 +44,10 @@ def test_in_steady_state_every_event_comes_by_kafka(processes):
     processes.start("relay")
     processes.start("projector", by="tests.kafka.kafka_only_projector")
     processes.until_kafka_delivers()
-    before = processes.sources()
+    before = processes.until_counted()
     with busy(processes):
         processes.until(lambda: processes.sources()["kafka"] > before["kafka"] + 100)
-    processes.until_shown()
-    processes.until(lambda: sum(processes.sources().values()) == processes.shown)
-    assert processes.sources()["store"] == before["store"]
+    assert processes.until_counted()["store"] == before["store"]
     assert processes.stop() == [0, 0]
 
 

@@ -172,6 +172,38 @@ async def test_kafka_takes_over_again_from_the_store(clock, follows):
     assert rig.feed.sources["kafka"] >= 17
 
 
+async def test_kafka_leads_again_once_it_has_delivered_what_was_read_from_the_store(clock, follows):
+    """Each event reaches the store first, and is read there at once, until Kafka is level."""
+    rig = SubscriptionRig(10, owner=None, clock=clock)
+    follows(rig)
+    await rig.applied(10)
+    rig.owner = True
+    await rig.deliver(7, 8, 9)
+    rig.store.newest = 11
+    await rig.applied(11)
+    await rig.deliver(10, 11)
+    rig.store.newest = 12
+    await rig.looked()
+    assert rig.models.at.position == 11
+    await rig.deliver(12)
+    assert rig.feed.sources == {"store": 11, "kafka": 1}
+
+
+async def test_records_that_are_repeated_delay_no_event_for_longer_than_the_timeout(clock, follows):
+    rig = SubscriptionRig(10, clock=clock)
+    follows(rig)
+    await rig.looked()
+    clock.now += 0.11
+    await rig.applied(10)
+    rig.store.newest = 11
+    for _ in range(3):
+        await rig.deliver(10)
+        await rig.looked()
+        clock.now += 0.04
+    await rig.applied(11)
+    assert rig.feed.sources == {"store": 11}
+
+
 async def test_a_rejected_record_is_counted_and_replaced_by_what_the_store_holds():
     rig = SubscriptionRig(3)
     await rig.deliver(1, "foreign", 2, "forged", "forged")

@@ -40,6 +40,9 @@ class Copied:
             for technician in technicians:
                 technician.start()
             self._until(WORK)
+            with psycopg.connect(settings.postgres_owner_url, autocommit=True) as reads:
+                accepted = "select exists (select from read.images where accepted)"
+                wait_until(lambda: reads.execute(accepted).fetchone()[0], within=60, explain=lambda: "no image is accepted")
             before = len(self.journal.acknowledged)
             self.said = bioscope("backup", str(place / "early"), "--data", str(self.settings.data))
             self.meanwhile = len(self.journal.acknowledged) - before
