@@ -602,5 +602,5 @@ class LifeOfKeys(RuleBasedStateMachine):
             assert read_key(text).secret_hash.hex().encode() not in recorded
 
 
-LifeOfKeys.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+LifeOfKeys.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 TestLifeOfKeys = LifeOfKeys.TestCase
