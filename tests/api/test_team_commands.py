@@ -64,6 +64,21 @@ async def test_a_dataset_is_shared_with_an_account_and_transferred(bioscope, col
     assert (given["owner_id"], given["grant"]) == (str(person.id), "editor")
 
 
+async def test_an_id_may_be_given_in_capitals(bioscope, colleague):
+    _, person = colleague
+    [mine] = await printed(bioscope, "datasets", "list")
+    dataset_id, account = mine["id"].upper(), str(person.id).upper()
+    await bioscope("datasets", "share", dataset_id, account)
+    await bioscope("datasets", "unshare", dataset_id, account)
+    assert len(await printed(bioscope, "datasets", "shares", dataset_id)) == 1
+    await bioscope("teams", "create", "Haematology")
+    [team] = await printed(bioscope, "teams", "list")
+    await bioscope("teams", "add", team["id"].upper(), account)
+    await bioscope("teams", "remove", team["id"].upper(), account)
+    assert len(await printed(bioscope, "teams", "members", team["id"].upper())) == 1
+    await bioscope("datasets", "transfer", dataset_id, account)
+
+
 async def test_a_dataset_is_created_by_its_name(bioscope):
     assert "The dataset has the id" in (await bioscope("datasets", "create", "Blood smears")).output
     assert "Blood smears" in {one["name"] for one in await printed(bioscope, "datasets", "list")}

@@ -161,7 +161,7 @@ async def test_people_create_list_rotate_and_revoke_their_own_keys_from_another_
     assert (await status_of(api, key, "/api/classifications"), await status_of(api, rotated["token"], "/api/classifications")) == (401, 200)
     limited = await printed("create", "--dataset", await dataset(ada, "cells"))
     assert "2 keys are named 'nightly'" in (await run("revoke", code=2)).stderr
-    await bioscope("api-keys", "revoke", limited["id"])
+    await bioscope("api-keys", "revoke", limited["id"].upper())
     await run("revoke")
     assert await status_of(api, rotated["token"], "/api/classifications") == 401
     assert "no API key that works" in (await run("list")).stdout

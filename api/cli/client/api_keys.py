@@ -9,7 +9,7 @@ from api.cli.client.api_client import Client
 from api.cli.client.lookups import dataset_id, id_of
 from api.cli.output import Column, out, print_message, print_table
 from api.cli.shapes import OwnKey, ServiceToken
-from domain.values import printable
+from domain.values import is_id, printable
 
 KEYS: Final = "/api/keys"
 WORKING: Final = "working"
@@ -24,7 +24,7 @@ def read_keys(client: Client) -> list[OwnKey]:
 def _working_key(client: Client, wanted: str) -> OwnKey:
     """The key with this id, or the working one with this name. Raises NothingNamed and RequestRefused."""
     keys = read_keys(client)
-    candidates = ({"id": str(key.id), "name": key.name} for key in keys if key.status == WORKING or str(key.id) == wanted)
+    candidates = ({"id": str(key.id), "name": key.name} for key in keys if key.status == WORKING or is_id(wanted))
     found = id_of(wanted, candidates, what="key", name="name")
     return next(key for key in keys if str(key.id) == found)
 
