@@ -156,3 +156,18 @@ def set_a_clock(world: World) -> None:
         world.clock.jumped = to
     if where != "processes":
         world.clock.database_jumped = to
+
+
+async def clock_set_back(process: Process) -> None:
+    """The database's clock is ahead for a while. When it is right again, Kafka and the workers have lost what was given out meanwhile."""
+    world = process.world
+    while not world.is_calm:
+        world.clock.database_jumped = timedelta(days=1)
+        await asyncio.sleep(world.chance.expovariate(1 / CLOCK_PAUSE_SECONDS))
+        world.clock.database_jumped = timedelta(0)
+        world.broker.lose_everything()
+        for one in sorted(world.alive, key=lambda process: process.name):
+            if one.name.startswith("inference"):
+                one.kill()
+        await asyncio.sleep(world.chance.expovariate(1 / CLOCK_PAUSE_SECONDS))
+    await asyncio.Event().wait()

@@ -12,7 +12,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from projections.engine.checkpoints import CheckpointConflict
 from projections.process.dead_letters import retry_with
 from tests.simulation import invariants
-from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
+from tests.simulation.adversaries import clock_set_back, lying_store, lying_worker, set_a_clock, wrong_clocks
 from tests.simulation.clients import ADMIN, SAME, Client, Direct, Journal, KnownIds, opened, uploaded
 from tests.simulation.processes import (
     Api,
@@ -74,6 +74,12 @@ class StoryOfALyingWorker(Story):
     """One worker of the installation lies."""
 
     adversaries = (("lying worker", lying_worker),)
+
+
+class StoryOfAClockSetBack(Story):
+    """What was given out at a time to come is lost."""
+
+    adversaries = (("clock set back", clock_set_back),)
 
 
 class StoryOfAdversaries(Story):
