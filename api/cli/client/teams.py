@@ -71,9 +71,7 @@ def transfer(client: Client, dataset: str, account: str) -> None:
 
 
 def _holder(client: Client, dataset: str, wanted: str) -> Share:
-    found = [
-        one for one in read_shares(client, dataset) if wanted == one.name or as_sent(wanted) in {str(one.user_id), str(one.team_id)}
-    ]
+    found = [one for one in read_shares(client, dataset) if wanted == one.name or as_sent(wanted) in {str(one.user_id), str(one.team_id)}]
     if len(found) != 1:
         problem = "no grant" if not found else "several grants"
         raise NothingNamed(f"{printable(wanted)!r} has {problem} on the dataset: give a name or id of `bioscope datasets shares`")
