@@ -164,6 +164,22 @@ async def test_a_worker_is_ready_once_a_production_model_has_run(settings, log, 
         assert blobs.reads != []
 
 
+async def test_a_model_that_the_read_models_show_only_after_a_heartbeat_is_not_missed(settings, log, blobs, project):
+    await asyncio.to_thread(register_bundled, blobs, log)
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    send = worker._heartbeats.send
+
+    def sent_before_they_are_current(leased):
+        found = send(leased)
+        project()
+        return found
+
+    worker._heartbeats.send = sent_before_they_are_current
+    async with worker.running():
+        await wait_until_async(worker.warmed.is_set, within=20)
+        assert blobs.reads != []
+
+
 async def test_a_worker_without_any_model_is_ready(settings, log, blobs):
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.running():
