@@ -284,6 +284,7 @@ def test_a_moved_checkpoint_makes_the_system_unready(owner):
     until(lambda: httpx.get(f"{owner.settings.base_url}/health/ready").status_code == 200)
 
 
+@pytest.mark.long
 def test_an_edited_event_is_named_and_nothing_that_follows_it_is_signed(own_stack):
     """The relay signs each minute, and when it ends. What it has read it does not read again, so here another one begins."""
     stack = own_stack()

@@ -50,6 +50,7 @@ def letters(system):
     return system.times_logged("inference-bridge", "record refused")
 
 
+@pytest.mark.long
 def test_false_repeated_and_lost_answers_leave_one_result_for_each_image(started):
     system = started(lease=4.0, twice_every=5, false_every=7, lost_every=11)
     cells = system.dataset().id

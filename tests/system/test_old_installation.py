@@ -24,6 +24,8 @@ from tests.archives import extract
 from tests.chaos.invariants import settle
 from tests.system.conftest import PASSWORD, prepare, stack_settings
 
+pytestmark = pytest.mark.long
+
 ARCHIVE = Path(__file__).parents[1] / "data" / "installation-9978d0f.tar.xz"
 ADMIN = "admin@example.org"
 CELL = micrographs() / "neutrophil" / "SNE_209892.jpg"
