@@ -192,7 +192,7 @@ class InferenceWorker:
             await asyncio.sleep(self._limits.heartbeat_interval_seconds if is_warm else self._limits.first_heartbeat_interval_seconds)
 
     async def _beat(self, work: Sequence[UUID]) -> None:
-        # Asked first: read models that become current only after the heartbeat may show a model that it did not find.
+        # Checked first: read models that become current after the heartbeat's query may show a model that it did not find.
         was_current = not self.warmed.is_set() and await asyncio.to_thread(self._heartbeats.read_models_are_current)
         in_production = await asyncio.to_thread(self._heartbeats.send, work)
         self._warmer.set_in_production(in_production)

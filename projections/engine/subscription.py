@@ -81,8 +81,12 @@ class _Progress(NamedTuple):
     def is_stalled(self, now: float) -> bool:
         return now - self.behind_since >= self.timeout
 
-    def read_from_store(self, position: int) -> "_Progress":
-        """Until something else moves the checkpoint, the store is read without a timeout."""
+    @property
+    def reads_store_at_once(self) -> bool:
+        return self.timeout == 0
+
+    def after_reading_store(self, position: int) -> "_Progress":
+        """Until something else moves the checkpoint, the store is read at once."""
         return self._replace(position=position, timeout=0.0)
 
 
@@ -171,13 +175,13 @@ class CatchUpSubscription:
             position, now = await self._current_position(head), self._clock()
             if position != progress.position or head > position:
                 self._interval.shorten()
-            if self._kafka_is_level and progress.timeout == 0:
+            if self._kafka_is_level and progress.reads_store_at_once:
                 progress = _Progress()
             progress = progress.observed(position, head, now=now, timeout=self._stall_timeout)
             if head > position and progress.is_stalled(now):
                 self._kafka_is_level = False
                 await self._catch_up(head)
-                progress = progress.read_from_store(self._sequencer.checkpoint.position)
+                progress = progress.after_reading_store(self._sequencer.checkpoint.position)
             await self._count_when_due()
             await self._wait()
 

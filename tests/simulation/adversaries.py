@@ -159,7 +159,7 @@ def set_a_clock(world: World) -> None:
 
 
 async def clock_set_back(process: Process) -> None:
-    """The database's clock is ahead for a while. When it is right again, Kafka and the workers have lost what was given out meanwhile."""
+    """The database's clock is ahead for a while. When it is right again, Kafka and the workers have lost their tasks."""
     world = process.world
     while not world.is_calm:
         world.clock.database_jumped = timedelta(days=1)

@@ -77,7 +77,7 @@ class StoryOfALyingWorker(Story):
 
 
 class StoryOfAClockSetBack(Story):
-    """What was given out at a time to come is lost."""
+    """Tasks are lost that were dispatched while the database's clock was ahead."""
 
     adversaries = (("clock set back", clock_set_back),)
 

@@ -19,7 +19,7 @@ KNOWN_SEEDS = {
 }
 """Seeds that showed a fault before, where the search takes long: they are tried first."""
 STORIES = {"held_until_a_time_to_come": StoryOfAClockSetBack}
-"""Stories for faults that those of the adversaries seldom show."""
+"""Stories for faults that those of the adversaries rarely show."""
 
 
 def seeds_for(fault):

@@ -12,12 +12,12 @@ from domain.values import is_id, printable
 
 def dataset_id(client: Client, wanted: str) -> str:
     """The id itself, or that of the dataset with this name. Raises NothingNamed, also if several have the name."""
-    return as_sent(wanted) if is_id(wanted) else id_of(wanted, client.all("/api/datasets"), what="dataset", name="name")
+    return normalized(wanted) if is_id(wanted) else id_of(wanted, client.all("/api/datasets"), what="dataset", name="name")
 
 
 def device_id(client: Client, wanted: str) -> str:
     """The id itself, or that of the device with this host name. Raises NothingNamed, also if several have the name."""
-    return as_sent(wanted) if is_id(wanted) else id_of(wanted, client.all("/api/devices"), what="device", name="hostname")
+    return normalized(wanted) if is_id(wanted) else id_of(wanted, client.all("/api/devices"), what="device", name="hostname")
 
 
 def model_filter(client: Client, reference: str) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def model_filter(client: Client, reference: str) -> dict[str, Any]:
 
 def id_of(wanted: str, things: Iterable[Mapping[str, Any]], *, what: str, name: str) -> str:
     """The id of the thing with this name or id. Raises NothingNamed, also if several have the name."""
-    found = [str(thing["id"]) for thing in things if as_sent(wanted) == thing["id"] or wanted == thing[name]]
+    found = [str(thing["id"]) for thing in things if normalized(wanted) == thing["id"] or wanted == thing[name]]
     if not found:
         raise NothingNamed(f"there is no {what} {printable(wanted)!r} that you may see")
     if len(found) > 1:
@@ -38,6 +38,6 @@ def id_of(wanted: str, things: Iterable[Mapping[str, Any]], *, what: str, name: 
     return found[0]
 
 
-def as_sent(wanted: str) -> str:
-    """An id as the API writes it, also if it is given in capitals; any other text as it is."""
+def normalized(wanted: str) -> str:
+    """An id as the API writes it, even if it is given in capitals; any other text as it is."""
     return str(UUID(wanted)) if is_id(wanted) else wanted

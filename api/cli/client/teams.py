@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from api.cli.client.api_client import Client
-from api.cli.client.lookups import as_sent, dataset_id, id_of
+from api.cli.client.lookups import dataset_id, id_of, normalized
 from api.cli.client.registry import NothingNamed
 from api.cli.output import Column, out, print_message, print_table
 from api.cli.shapes import DatasetListed, Share, TeamListed, TeamMember
@@ -47,7 +47,7 @@ def share(client: Client, dataset: str, account: str, grant: str) -> None:
     """With an account, by its e-mail address or id. Raises RequestRefused, NothingNamed."""
     path = f"{DATASETS}/{dataset_id(client, dataset)}/shares"
     if is_id(account):
-        client.call("PUT", f"{path}/{as_sent(account)}", json={"grant": grant})
+        client.call("PUT", f"{path}/{normalized(account)}", json={"grant": grant})
     else:
         client.call("POST", path, json={"email": account, "grant": grant})
 
@@ -66,12 +66,13 @@ def withdraw(client: Client, dataset: str, holder: str) -> None:
 
 def transfer(client: Client, dataset: str, account: str) -> None:
     """To an account: an id, or the name of one that has a grant. Raises RequestRefused, NothingNamed."""
-    user = as_sent(account) if is_id(account) else str(_holder(client, dataset, account).user_id)
+    user = normalized(account) if is_id(account) else str(_holder(client, dataset, account).user_id)
     client.call("POST", f"{DATASETS}/{dataset_id(client, dataset)}/transfer", json={"user_id": user})
 
 
 def _holder(client: Client, dataset: str, wanted: str) -> Share:
-    found = [one for one in read_shares(client, dataset) if wanted == one.name or as_sent(wanted) in {str(one.user_id), str(one.team_id)}]
+    shares, holder_id = read_shares(client, dataset), normalized(wanted)
+    found = [one for one in shares if wanted == one.name or holder_id in {str(one.user_id), str(one.team_id)}]
     if len(found) != 1:
         problem = "no grant" if not found else "several grants"
         raise NothingNamed(f"{printable(wanted)!r} has {problem} on the dataset: give a name or id of `bioscope datasets shares`")
@@ -92,7 +93,7 @@ def add_member(client: Client, team: str, account: str) -> None:
     """An account, by its e-mail address or id. Raises RequestRefused, NothingNamed."""
     path = f"{TEAMS}/{team_id(client, team)}/members"
     if is_id(account):
-        client.call("PUT", f"{path}/{as_sent(account)}")
+        client.call("PUT", f"{path}/{normalized(account)}")
     else:
         client.call("POST", path, json={"email": account})
 
