@@ -61,7 +61,7 @@ async def test_a_password_that_is_missing_is_named(bioscope, monkeypatch, tmp_pa
     assert f"BIOSCOPE_SMTP_PASSWORD_FILE: {file}" in (await bioscope("mail", "test", "ada@example.org", code=2)).stderr
 
 
-async def test_the_status_shows_what_hinders_mails(api, bioscope, lab_settings):
+async def test_the_status_shows_what_hinders_mails(bioscope, lab_settings):
     with psycopg.connect(lab_settings.postgres_owner_url, autocommit=True) as owner:
         owner.execute("insert into ops.mail_failures values (7, 1, 'code 550', 1, now(), null), (8, 1, 'code 450', 2, now(), now())")
         owner.execute("update ops.mail_checkpoint set problem = 'the SMTP server does not answer', problem_since = now()")
