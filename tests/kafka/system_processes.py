@@ -23,6 +23,7 @@ from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.inference.models.bundled import micrographs, register_bundled
+from infrastructure.kafka.consumer_process import DEFAULT_LIMITS as CONSUMER_LIMITS
 from infrastructure.security.keys import RootKey
 from tests.rigs.waiting import wait_until
 
@@ -49,7 +50,7 @@ class SystemProcesses:
             variables = environment(self.settings, os.environ)
             self.children[name] = Child(python(by, kind), log=self.folder / f"{name}.log", environment=variables)
 
-    def stop(self, *names, within=3.0):
+    def stop(self, *names, within=CONSUMER_LIMITS.stop_timeout_seconds):
         """By SIGTERM; the exit codes."""
         children = [self.children.pop(name) for name in names or list(self.children)]
         for child in children:

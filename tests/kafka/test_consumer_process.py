@@ -68,7 +68,7 @@ def send(brokers, number=1, value=b"value"):
 def test_it_is_ready_once_it_has_joined_in_a_working_directory_that_cannot_be_written(reader, broker_url):
     running = reader("well")
     running.until_ready()
-    running.until("joined", within=1)  # it prints that a moment later than it becomes ready
+    running.until("joined")
     send(broker_url)
     running.until("took")
 
@@ -103,7 +103,7 @@ def test_it_ends_at_once_at_sigterm(reader, broker_url):
     send(broker_url)
     running.until("took")
     running.child.ask_to_stop()
-    assert running.ended(within=2) == 0
+    assert running.ended(within=5) == 0
     running.until("finished")
 
 
@@ -137,7 +137,7 @@ def test_the_watchdog_leaves_one_alone_that_waits_for_something_else(reader, bro
 
 @pytest.mark.long
 def test_one_with_nothing_to_do_is_left_alone(reader, broker_url):
-    running = reader("well")
+    running = reader("is idle")
     running.until("joined")
     assert not running.child.ended(within=10)
     send(broker_url, 3)
@@ -152,7 +152,7 @@ def test_it_waits_for_a_broker_that_is_away(reader, tmp_path_factory):
     running.until_ready()
     assert not running.child.ended(within=6)
     running.child.ask_to_stop()
-    assert running.ended(within=2) == 0
+    assert running.ended(within=5) == 0
 
 
 @pytest.mark.long

@@ -7,12 +7,20 @@ import httpx
 import pytest
 from PIL import Image
 
+from api.cli.client.api_client import RequestRefused
+from tests.rigs.waiting import wait_until
+
 FORMATS = Path(__file__).parents[1] / "data" / "formats"
 
 
 @pytest.fixture(scope="module")
 def dataset(researcher):
     return researcher.create_dataset("previews")
+
+
+def until_made(researcher, path):
+    """The answer of `path`, which waits for the inspection, but for 2 s at most."""
+    return wait_until(lambda: researcher.get(path), within=30, ignoring=[RequestRefused])
 
 
 def picture_at(address):
@@ -26,14 +34,14 @@ def picture_at(address):
 @pytest.mark.parametrize("kind", ["preview", "thumbnail"])
 def test_a_picture_asked_for_right_after_the_upload_is_there(researcher, dataset, name, kind):
     image = researcher.upload(dataset, FORMATS / name).id
-    kept, (width, height) = picture_at(researcher.get(f"/api/images/{image}/{kind}"))
+    kept, (width, height) = picture_at(until_made(researcher, f"/api/images/{image}/{kind}"))
     assert kept == "JPEG"
     assert 0 < max(width, height) <= {"preview": 2048, "thumbnail": 256}[kind]
 
 
 def test_a_picture_may_be_kept_and_is_not_sent_again(researcher, dataset):
     image = researcher.upload(dataset, FORMATS / "derived/worms_f32_lzw.tif").id
-    url = researcher.get(f"/api/images/{image}/preview")["url"]
+    url = until_made(researcher, f"/api/images/{image}/preview")["url"]
     whole = httpx.get(url)
     assert whole.status_code == 200
     again = httpx.get(url, headers={"If-None-Match": whole.headers["etag"]})

@@ -162,12 +162,12 @@ async def test_a_result_that_is_nested_too_deeply_to_be_checked_is_refused():
 
 
 async def test_a_child_that_hangs_is_killed_while_other_calls_go_on():
-    async with a_pool(2, hang_seconds=0.5) as pool:
+    async with a_pool(2, hang_seconds=2.0) as pool:
         hanging = await a_hanging_call(pool)
         for _ in range(5):
             assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
         assert not hanging.done()
-        with pytest.raises(ChildHung, match=r"0\.5 s"):
+        with pytest.raises(ChildHung, match="within 2 s"):
             await hanging
         assert len(await asyncio.gather(*(pool.run(f"{CALLS}:work", 0.1, into=int) for _ in range(2)))) == 2
 

@@ -146,7 +146,7 @@ async def test_while_all_tasks_lack_something_none_is_let_go():
     assert len(rig.lanes.leased_work()) == 1
     await wait_until_async(lambda: not rig.lanes.leased_work())
     assert len(asked) == 4
-    assert len(tried) >= 8
+    assert len(tried) > len(asked), "it is tried more than once before the store is asked about"
 
 
 async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_other():

@@ -78,7 +78,7 @@ def test_it_ends_in_time_and_signs_what_it_leaves(processes):
     for _ in range(3):
         processes.dataset()
     until_published(processes)
-    assert processes.stop("relay", within=3.0) == [0]
+    assert processes.stop("relay", within=5.0) == [0]
     found = verify_log(processes.settings, processes.log)
     assert (found.finding, found.events, found.heads) == (None, 4, 1)
     with psycopg.connect(processes.settings.postgres_owner_url, autocommit=True) as owner:
