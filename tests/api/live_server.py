@@ -15,6 +15,7 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import ensure_root_key, environment
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.postgres.wake_ups import PROJECTED, WakeUps
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
 from projections.process.composition import projector_over
@@ -41,6 +42,16 @@ class Served(Scenario):
         """The token of a program with that scope."""
         tokens = SignedAccessTokens(RootKey.read(self.settings.root_key_path), ttl=600)
         return tokens.issue_service(name="wall", scopes=frozenset({scope}), seconds=600, at=datetime.now(UTC))
+
+    def follow(self, **mode):
+        """Bring the read models to the head of the log, and wake the server up, as the projector does."""
+        at = super().follow(**mode)
+        self.wakes.send(PROJECTED, str(at))
+        return at
+
+    def mark(self, member, dataset):
+        """Upload an image to a dataset of the member; its id. Who watches it has passed everything before it."""
+        return str(self.appended(self.image, member, dataset))
 
     @asynccontextmanager
     async def watching(self, member, *, ttl=600, **query):
@@ -81,6 +92,7 @@ def live_server(postgres, redis_server, folder, *, database, **changes):
     log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
     projector = projector_over(settings.postgres_url, log)
     served = Served(log, projector)
+    served.wakes = WakeUps(settings.postgres_url)
     served.owner_url = postgres.url(user="postgres", database=database)
     served.settings, served.url = settings, f"ws://127.0.0.1:{port}/api/ws"
     with subprocess.Popen([sys.executable, "-m", "api.cli", "api"], env=environment(settings, os.environ)) as server:
@@ -90,6 +102,7 @@ def live_server(postgres, redis_server, folder, *, database, **changes):
             yield served
         finally:
             server.terminate()
+            served.wakes.close()
             projector.close()
             log.close()
 

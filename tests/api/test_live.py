@@ -5,7 +5,7 @@ import json
 import random
 import socket
 import time
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from api.live.feed import OUTDATED
 from api.options import LiveLimits
-from application import models, teams
+from application import datasets, models, teams
 from application.key_identities import SECRET
 from application.key_text import KeySecret
 from application.ports import Secret
@@ -68,13 +68,12 @@ async def closed(watch, within=30):
         return ended.rcvd.code if ended.rcvd else None
 
 
-async def all_within(watch, seconds):
-    texts = []
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while True:
-                texts.append(await watch.recv())
-    return [json.loads(text) for text in texts]
+async def until_passed(watch, marker):
+    """The types of the events before the one of that image."""
+    types = []
+    while (found := await receive(watch)).get("stream") != marker:
+        types += [found["event"]] if found["type"] == "event" else []
+    return types
 
 
 async def test_a_resume_after_any_drop_is_complete_and_without_duplicates(served):
@@ -121,44 +120,39 @@ async def test_without_a_position_one_hears_from_now_on(served):
 
 
 async def test_foreign_datasets_are_not_heard_of_until_they_are_shared_and_not_after(served):
-    ada, bob = served.user(), served.user(Role.ANALYST, name="bob")
-    cells = served.appended(served.dataset, ada)
-    async with served.watching(bob, after=0, datasets=[cells]) as watch:
-        assert (await until_caught_up(watch))[0] == []
-        served.appended(served.image, ada, cells)
-        assert await all_within(watch, 2) == []
-        served.appended(served.share, ada, cells, bob, Grant.VIEWER)
-        (shared,), _ = await until_caught_up(watch)
-        assert shared["event"] == "DatasetShared"
-        served.appended(served.image, ada, cells)
-        (uploaded,), _ = await until_caught_up(watch)
-        assert uploaded["event"] == "ImageUploaded"
-        from application import datasets
-
+    ada, bob = served.user(), served.user(name="bob")
+    cells, own = served.dataset(ada), served.dataset(bob)
+    served.follow()
+    async with served.watching(bob, datasets=[cells, own]) as watch:
+        await until_caught_up(watch)
+        served.image(ada, cells)
+        assert await until_passed(watch, served.mark(bob, own)) == []
+        served.share(ada, cells, bob, Grant.VIEWER)
+        assert await until_passed(watch, served.mark(bob, own)) == ["DatasetShared"]
+        served.image(ada, cells)
+        assert await until_passed(watch, served.mark(bob, own)) == ["ImageUploaded"]
         datasets.withdraw(cells, user_id=bob.id, command=served.command(ada), log=served.log)
         served.follow()
-        served.appended(served.image, ada, cells)
-        others = await all_within(watch, 3)
-        assert [one["event"] for one in others if one["type"] == "event"] in ([], ["DatasetShareWithdrawn"])
+        served.image(ada, cells)
+        assert await until_passed(watch, served.mark(bob, own)) in ([], ["DatasetShareWithdrawn"])
 
 
 async def test_a_member_of_a_team_is_told_of_its_datasets_from_then_on_and_no_longer_than_that(served):
-    ada, bob = served.user(), served.user(Role.VIEWER)
-    cells, group = served.dataset(ada), served.team(ada)
+    ada, bob = served.user(), served.user()
+    cells, own, group = served.dataset(ada), served.dataset(bob), served.team(ada)
     served.share_with_team(ada, cells, group, Grant.VIEWER)
     served.follow()
-    async with served.watching(bob, datasets=[cells]) as watch:
+    async with served.watching(bob, datasets=[cells, own]) as watch:
         await until_caught_up(watch)
-        served.appended(served.image, ada, cells)
-        assert await all_within(watch, 2) == []
+        served.image(ada, cells)
+        assert await until_passed(watch, served.mark(bob, own)) == []
         teams.add_member(group, user_id=bob.id, command=served.command(ada), log=served.log)
-        served.appended(served.image, ada, cells)
-        (uploaded,), _ = await until_caught_up(watch)
-        assert uploaded["event"] == "ImageUploaded"
+        served.image(ada, cells)
+        assert await until_passed(watch, served.mark(bob, own)) == ["ImageUploaded"]
         teams.remove_member(group, user_id=bob.id, command=served.command(ada), log=served.log)
         served.follow()
-        served.appended(served.image, ada, cells)
-        assert [one for one in await all_within(watch, 3) if one["type"] == "event"] == []
+        served.image(ada, cells)
+        assert await until_passed(watch, served.mark(bob, own)) == []
 
 
 async def test_only_the_requested_datasets_are_reported(served):

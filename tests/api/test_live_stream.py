@@ -17,7 +17,7 @@ from api.live.messages import CaughtUp, EventMessage
 from api.options import LiveLimits, WebOptions
 from application import datasets
 from domain import session, user
-from domain.access import Grant, Role
+from domain.access import Grant
 from tests.api.live_messages import expected_events, receive
 from tests.api.live_server import ORIGIN, live_server
 from tests.given import NOW
@@ -71,6 +71,13 @@ class Reader:
             if found["type"] == "event":
                 events.append(found)
         return events
+
+    async def until_passed(self, marker):
+        """The types of the events before the one of that image."""
+        types = []
+        while (found := (await self.message())[0]).get("stream") != marker:
+            types += [found["event"]] if found["type"] == "event" else []
+        return types
 
     async def all_within(self, seconds):
         """The events of that time; the stream can be read no further."""
@@ -196,20 +203,21 @@ async def test_the_last_id_wins_over_the_position_in_the_address(served):
 
 
 async def test_foreign_datasets_are_not_heard_of_until_they_are_shared_and_not_after(served):
-    ada, bob = served.user(), served.user(Role.ANALYST, name="bob")
-    cells = served.appended(served.dataset, ada)
-    async with reading(served, bob, after=0, datasets=str(cells)) as reader:
-        assert await reader.until_caught_up() == []
-        served.appended(served.image, ada, cells)
-        await asyncio.sleep(3)  # until the stream has passed it
-        served.appended(served.share, ada, cells, bob, Grant.VIEWER)
-        assert [event["event"] for event in await reader.until_caught_up()] == ["DatasetShared"]
-        served.appended(served.image, ada, cells)
-        assert [event["event"] for event in await reader.until_caught_up()] == ["ImageUploaded"]
+    ada, bob = served.user(), served.user(name="bob")
+    cells, own = served.dataset(ada), served.dataset(bob)
+    served.follow()
+    async with reading(served, bob, datasets=[str(cells), str(own)]) as reader:
+        await reader.until_caught_up()
+        served.image(ada, cells)
+        assert await reader.until_passed(served.mark(bob, own)) == []
+        served.share(ada, cells, bob, Grant.VIEWER)
+        assert await reader.until_passed(served.mark(bob, own)) == ["DatasetShared"]
+        served.image(ada, cells)
+        assert await reader.until_passed(served.mark(bob, own)) == ["ImageUploaded"]
         datasets.withdraw(cells, user_id=bob.id, command=served.command(ada), log=served.log)
         served.follow()
-        served.appended(served.image, ada, cells)
-        assert [event["event"] for event in await reader.all_within(3)] in ([], ["DatasetShareWithdrawn"])
+        served.image(ada, cells)
+        assert await reader.until_passed(served.mark(bob, own)) in ([], ["DatasetShareWithdrawn"])
 
 
 async def test_only_the_requested_datasets_are_reported(served):
