@@ -25,6 +25,11 @@ from tests.rigs.scenario import Scenario
 from tests.rigs.waiting import wait_until
 
 ORIGIN = "http://web.example.org"
+FAR = 10**9
+MUCH = 500
+INSERT_MUCH = """insert into read.activity (position, at, type, stream, actor, dataset, subjects)
+  select %(far)s + n, now(), 'ImageUploaded', %(dataset)s, %(dataset)s, %(dataset)s, array_fill(%(dataset)s::uuid, array[500])
+  from generate_series(1, %(much)s) n"""
 
 
 class Served(Scenario):
@@ -52,6 +57,14 @@ class Served(Scenario):
     def mark(self, member, dataset):
         """Upload an image to a dataset of the member; its id. Who watches it has passed everything before it."""
         return str(self.appended(self.image, member, dataset))
+
+    @contextmanager
+    def much_to_send(self, dataset):
+        """MUCH large events of the dataset in the read model, after the position that is yielded."""
+        with psycopg.connect(self.owner_url, autocommit=True) as owner:
+            owner.execute(INSERT_MUCH, {"far": FAR, "dataset": dataset, "much": MUCH})
+            yield FAR
+            owner.execute("delete from read.activity where position > %s", (FAR,))
 
     @asynccontextmanager
     async def watching(self, member, *, ttl=600, **query):

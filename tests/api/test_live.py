@@ -24,7 +24,7 @@ from domain import api_key, classification, session
 from domain.access import Grant, Role, Scope
 from domain.api_key import OwnerKind
 from tests.api.live_messages import expected_events, receive, send
-from tests.api.live_server import ORIGIN, live_server
+from tests.api.live_server import MUCH, ORIGIN, live_server
 from tests.rigs.scenario import SYSTEM
 
 pytestmark = pytest.mark.anyio
@@ -312,7 +312,7 @@ async def test_a_revoked_session_is_closed_and_others_are_not(served):
 
 async def test_a_token_that_ends_closes_unless_a_newer_one_came(served):
     ada = served.user()
-    async with served.watching(ada, ttl=3) as careless, served.watching(ada, ttl=3) as careful:
+    async with served.watching(ada, ttl=4) as careless, served.watching(ada, ttl=4) as careful:
         await send(careful, type="auth", token=served.token(ada)[0])
         assert await closed(careless) == 4401
         await send(careful, type="ping")
@@ -322,33 +322,26 @@ async def test_a_token_that_ends_closes_unless_a_newer_one_came(served):
         assert await closed(careful) == 4401
 
 
-FAR = 10**9
-MUCH = """insert into read.activity (position, at, type, stream, actor, dataset, subjects)
-  select %(far)s + n, now(), 'ImageUploaded', %(cells)s, %(cells)s, %(cells)s, array_fill(%(cells)s::uuid, array[500])
-  from generate_series(1, 500) n"""
-
-
 @pytest.mark.long
-async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(served, postgres):
+async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(served):
     """Ten megabytes, more than the kernel keeps for a connection."""
     ada = served.user()
     cells = served.appended(served.dataset, ada)
-    with psycopg.connect(postgres.url(user="postgres", database=DATABASE)) as connection:
-        connection.execute(MUCH, {"far": FAR, "cells": cells})
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     narrow.connect(("127.0.0.1", served.settings.port))
-    async with served.watching(ada, after=FAR) as quick, served.connected(sock=narrow, max_queue=1) as slow:
-        await send(slow, type="auth", token=served.token(ada)[0])
-        await send(slow, type="subscribe", after=FAR)
-        began = time.monotonic()
-        events, _ = await until_caught_up(quick)
-        assert len(events) == 500
-        assert time.monotonic() - began < LiveLimits().send_timeout_seconds, "nobody else waited until it was closed"
-        await asyncio.sleep(14)
-        assert await closed(slow) in {None, 4408}
-        await send(quick, type="ping")
-        assert (await receive(quick))["type"] in {"pong", "ping"}
+    with served.much_to_send(cells) as after:
+        async with served.watching(ada, after=after) as quick, served.connected(sock=narrow, max_queue=1) as slow:
+            await send(slow, type="auth", token=served.token(ada)[0])
+            await send(slow, type="subscribe", after=after)
+            began = time.monotonic()
+            events, _ = await until_caught_up(quick)
+            assert len(events) == MUCH
+            assert time.monotonic() - began < LiveLimits().send_timeout_seconds, "nobody else waited until it was closed"
+            await asyncio.sleep(14)
+            assert await closed(slow) in {None, 4408}
+            await send(quick, type="ping")
+            assert (await receive(quick))["type"] in {"pong", "ping"}
 
 
 async def test_nobody_watches_on_once_a_newer_release_wrote_about_their_account(served):

@@ -9,7 +9,6 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
-import psycopg
 import pytest
 
 from api.live.event_stream import RECONNECT_MILLISECONDS, encoded
@@ -19,7 +18,7 @@ from application import datasets
 from domain import session, user
 from domain.access import Grant
 from tests.api.live_messages import expected_events, receive
-from tests.api.live_server import ORIGIN, live_server
+from tests.api.live_server import MUCH, ORIGIN, live_server
 from tests.given import NOW
 from tests.rigs.scenario import SYSTEM
 
@@ -287,7 +286,7 @@ async def test_a_suspended_account_ends_its_streams(served):
 
 async def test_a_token_that_ends_ends_the_stream(served):
     ada = served.user()
-    async with reading(served, ada, token=served.token(ada, ttl=3)[0]) as reader:
+    async with reading(served, ada, token=served.token(ada, ttl=4)[0]) as reader:
         assert await reader.until_closed() == 4401
 
 
@@ -352,27 +351,19 @@ async def test_a_quiet_stream_has_heartbeats(served):
         assert reader.comments == [": ping"]
 
 
-FAR = 10**9
-MUCH = """insert into read.activity (position, at, type, stream, actor, dataset, subjects)
-  select %(far)s + n, now(), 'ImageUploaded', %(cells)s, %(cells)s, %(cells)s, array_fill(%(cells)s::uuid, array[500])
-  from generate_series(1, 500) n"""
-
-
 @pytest.mark.long
-async def test_a_client_that_does_not_read_is_disconnected_and_nobody_else_waits(served, postgres):
+async def test_a_client_that_does_not_read_is_disconnected_and_nobody_else_waits(served):
     """Ten megabytes, more than the kernel keeps for a connection."""
     ada = served.user()
     cells = served.appended(served.dataset, ada)
     token, _ = served.token(ada)
-    with psycopg.connect(postgres.url(user="postgres", database=DATABASE)) as connection:
-        connection.execute(MUCH, {"far": FAR, "cells": cells})
-    with socket.socket() as slow:
+    with served.much_to_send(cells) as after, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", served.settings.port))
-        slow.sendall(f"GET /api/live?after={FAR} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-        async with reading(served, ada, token=token, after=FAR) as quick:
+        slow.sendall(f"GET /api/live?after={after} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        async with reading(served, ada, token=token, after=after) as quick:
             began = time.monotonic()
-            assert len(await quick.until_caught_up()) == 500
+            assert len(await quick.until_caught_up()) == MUCH
             assert time.monotonic() - began < LiveLimits().send_timeout_seconds, "nobody else waited until it was closed"
             await asyncio.sleep(50)  # 10 until its turn is over, 30 until the server notices that nothing is read
             slow.setblocking(False)
