@@ -75,7 +75,7 @@ class AuditTrail(Controller):
         cursor: FromQuery[str | None] = None,
         limit: PageSize = 50,
     ) -> Response[list[TrailItem]]:
-        """Who changed, read or was refused what, in the order of time, each in a sentence. For administrators.
+        """Who changed, read or was refused what, in the order in which it was recorded, each in a sentence. For administrators.
 
         Changes are the events of the log. Accesses are refusals, downloads, uses of keys and reads by administrators; they are kept for
         `BIOSCOPE_ACCESS_LOG_DAYS`. If there are more, `X-Next-Cursor` is the next `cursor`. With `key`, a page may have fewer items than
