@@ -456,10 +456,10 @@ async def test_the_trail_is_filtered(api):
 
 WRONG = {
     "cursor": ("1", "1.2.3", "x.y", "9" * 19 + ".", "-1.", "\x00.", "٣."),
-    "from": ("yesterday", "2026-03-01T12:00:00", "\x00", "1" * 1000),
-    "to": ("yesterday", "2026-03-01T12:00:00"),
+    "from": ("yesterday", "2026-03-01T12:00:00", "\x00", "1" * 1000, "12345", "1e5", "20260301", "-1"),
+    "to": ("yesterday", "2026-03-01T12:00:00", "20260301"),
     "kind": ("everything", "\x00"),
-    "actor": ("ada",),
+    "actor": ("ada", "ada@example.org"),
     "key": ("bsk_1",),
     "object": ("1",),
     "outcome": ("maybe",),
