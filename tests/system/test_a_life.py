@@ -16,7 +16,7 @@ OF_THE_PERSON = [
     "Anna Kowalska issued the key microscope 3: images:write, for 1 dataset only",
     "Anna Kowalska uploaded smear-1.jpg with the key microscope 3",
     "Anna Kowalska used the key microscope 3 from 127.0.0.1",
-    "Anna Kowalska asked for the dataset Biopsies with the key microscope 3, and found nothing",
+    "Anna Kowalska tried to upload an image with the key microscope 3, and did not find the dataset Biopsies",
     "Anna Kowalska looked at smear-1.jpg (dataset Blood smears)",
     "Anna Kowalska read live events as an administrator",
     "Anna Kowalska tried to read a list of users, and was refused",
