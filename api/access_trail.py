@@ -1,4 +1,4 @@
-"""Reads the whole trail: changes from the log, and accesses, merged in the order of time."""
+"""Reads the whole trail: changes from the log, and accesses, merged by time."""
 
 import asyncio
 from collections.abc import Sequence

@@ -11,6 +11,8 @@ from msgspec import inspect
 from domain.values import repeatable
 
 NOT_ALLOWED: Final = re.compile(r"Invalid enum value (.+)", re.DOTALL)
+REPLACED: Final = {"Invalid UUID": "must be an id, such as 74e02ed7-defc-5b5f-96eb-de056419e140"}
+"""Messages of msgspec that do not say what to send."""
 STEP: Final = re.compile(r"\[\d+\]|[^\[]+")  # of "scopes[0]"
 
 
@@ -34,7 +36,7 @@ def sentence(message: str, parameter: FieldDefinition | None, path: Sequence[str
     steps = [step for part in path for step in STEP.findall(part)]
     allowed = tuple(_allowed(inspect.type_info(parameter.annotation), steps)) if refused and parameter is not None else ()
     if not refused:
-        return message
+        return REPLACED.get(message, message)
     if not allowed:
         return "is none of the allowed values"
     word = repeatable(refused[1][1:-1])

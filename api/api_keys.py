@@ -14,6 +14,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
 from api.clock import utc_now
+from api.query_parameters import MIN_POSITION, only_known_parameters
 from api.request import PageSize, RequestContext
 from application import api_keys
 from application.commands import CommandResult
@@ -134,7 +135,7 @@ class Keys(Controller):
     path = "/api/keys"
     tags: Sequence[str] = ("keys",)
 
-    @get("/", operation_id="keysListed", summary="List keys")
+    @get("/", guards=[only_known_parameters(MIN_POSITION)], operation_id="keysListed", summary="List keys")
     async def list_keys(
         self,
         context: NamedDependency[RequestContext],

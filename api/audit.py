@@ -1,8 +1,9 @@
 """Audit routes: the trail of an object, and its state at any time."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -12,6 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api.access_trail import TrailQuery, read_page
 from api.events import After
+from api.query_parameters import MIN_POSITION, only_known_parameters
 from api.request import PageSize, RequestContext
 from application.history import audit, lists_as_of
 from application.history.access_records import AccessOutcome, TrailKind
@@ -21,6 +23,8 @@ from application.history.event_schemas import COLUMNS
 from domain.access import Role, require_role
 from domain.errors import Invalid
 from projections import activity
+
+DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 T = TypeVar("T")
 AsOf = FromQuery[str | None]
@@ -59,6 +63,7 @@ def view(entry: audit.Entry) -> Entry:
 class AuditTrail(Controller):
     path = "/api/audit"
     tags = ("audit",)
+    guards = (only_known_parameters(),)
 
     @get("/", operation_id="auditListed", summary="List accesses and changes")
     async def listed(
@@ -75,7 +80,7 @@ class AuditTrail(Controller):
         cursor: FromQuery[str | None] = None,
         limit: PageSize = 50,
     ) -> Response[list[TrailItem]]:
-        """Who changed, read or was refused what, in the order of time, each in a sentence. For administrators.
+        """Who changed, read or was refused what, in the order in which it was recorded, each in a sentence. For administrators.
 
         Changes are the events of the log. Accesses are refusals, downloads, uses of keys and reads by administrators; they are kept for
         `BIOSCOPE_ACCESS_LOG_DAYS`. If there are more, `X-Next-Cursor` is the next `cursor`. With `key`, a page may have fewer items than
@@ -83,7 +88,7 @@ class AuditTrail(Controller):
         """
         require_role(context.actor, Role.ADMIN)
         for name, moment in (("from", since), ("to", until)):
-            _require_time_zone(name, moment)
+            _require_time(name, moment, context.request.query_params.get(name, ""))
         query = TrailQuery(
             actor=actor,
             object=about,
@@ -104,7 +109,7 @@ class Audit(Controller):
     path = "/api/audit/{about:uuid}"
     tags = ("audit",)
 
-    @get("/trail", summary="Read the audit trail")
+    @get("/trail", guards=[only_known_parameters(MIN_POSITION)], summary="Read the audit trail")
     async def trail(
         self, context: NamedDependency[RequestContext], about: FromPath[UUID], after: After = 0, limit: PageSize = 200
     ) -> Response[list[Entry]]:
@@ -117,7 +122,7 @@ class Audit(Controller):
         entries = await context.read_log(audit.trail, about, others=others, after=after, maximum=limit + 1)
         return _page([view(entry) for entry in entries[:limit]], entries[limit - 1].position if len(entries) > limit else None)
 
-    @get("/state", summary="Read a state as of a time")
+    @get("/state", guards=[only_known_parameters()], summary="Read a state as of a time")
     async def state(self, context: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
         """One thing as it was at a time or position, calculated from the log alone. For administrators."""
         require_role(context.actor, Role.ADMIN)
@@ -125,7 +130,7 @@ class Audit(Controller):
         state = await context.read_log(audit.state_of, about, until=until)
         return Response(msgspec.to_builtins(state))
 
-    @get("/images", summary="List images of a dataset as of a time")
+    @get("/images", guards=[only_known_parameters(MIN_POSITION)], summary="List images of a dataset as of a time")
     async def images(
         self,
         context: NamedDependency[RequestContext],
@@ -151,7 +156,7 @@ class Audit(Controller):
             [msgspec.to_builtins(image) for image in images], uploads[maximum - 1].position if len(uploads) > maximum else None, until
         )
 
-    @get("/results", summary="List results as of a time")
+    @get("/results", guards=[only_known_parameters(MIN_POSITION)], summary="List results as of a time")
     async def results(
         self, context: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
     ) -> Response[list[lists_as_of.Result]]:
@@ -171,10 +176,10 @@ class Audit(Controller):
         return _page(results, chunks[maximum - 1] if len(chunks) > maximum else None, until)
 
 
-def _require_time_zone(name: str, moment: datetime | None) -> None:
-    """Raises Invalid."""
-    if moment is not None and moment.utcoffset() is None:
-        message = "must have a time zone, such as 2026-03-01T12:00:00Z"
+def _require_time(name: str, moment: datetime | None, text: str) -> None:
+    """Raises Invalid for a time without a zone, and for the seconds since 1970, which are decoded too."""
+    if moment is not None and (moment.utcoffset() is None or not DATE.match(text)):
+        message = "must be a time with a time zone, such as 2026-03-01T12:00:00Z"
         raise Invalid(f"{name} {message}", errors=[{"loc": ["query", name], "msg": message}])
 
 

@@ -8,6 +8,7 @@ from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from api.query_parameters import MIN_POSITION, only_known_parameters
 from api.registration_modes import require_invitations
 from api.request import PageSize, RequestContext, from_row
 from api.sessions import EmailAddress
@@ -47,7 +48,7 @@ class Invitations(Controller):
     path = "/api/invitations"
     tags = ("invitations",)
 
-    @get("/", operation_id="invitationsListed", summary="List invitations")
+    @get("/", guards=[only_known_parameters(MIN_POSITION)], operation_id="invitationsListed", summary="List invitations")
     async def list_invitations(
         self,
         context: NamedDependency[RequestContext],

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from api.clock import utc_now
+from api.query_parameters import only_known_parameters
 from api.request import RequestContext, from_row
 from application import open_sessions
 from application.open_sessions import ListedSession
@@ -29,7 +30,7 @@ class OpenSessions(Controller):
     path = "/api/sessions"
     tags = ("sessions",)
 
-    @get(summary="List your sessions")
+    @get(guards=[only_known_parameters()], summary="List your sessions")
     async def listed(self, context: NamedDependency[RequestContext]) -> list[OpenSession]:
         """Your open sessions, the last used one first: at most the 200 that were used last."""
         return await sessions_of(context, context.actor.id)
@@ -53,7 +54,7 @@ class SessionsOfUsers(Controller):
     path = "/api/users/users/{user_id:uuid}/sessions"
     tags = ("sessions",)
 
-    @get(summary="List the sessions of an account")
+    @get(guards=[only_known_parameters()], summary="List the sessions of an account")
     async def of_user(self, context: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> list[OpenSession]:
         """The open sessions of an account, the last used one first: at most the 200 that were used last. For administrators."""
         return await sessions_of(context, user_id)

@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
 from api.api_keys import IssuedKey, IssueKey, Key, issue, listed
+from api.query_parameters import MIN_POSITION, only_known_parameters
 from api.request import NamedBody, PageSize, RequestContext
 from application import api_keys, service_accounts
 from domain.service_account import ServiceAccount as State
@@ -42,7 +43,7 @@ class ServiceAccounts(Controller):
     path = "/api/service-accounts"
     tags = ("keys",)
 
-    @get("/", operation_id="serviceAccountsListed", summary="List service accounts")
+    @get("/", guards=[only_known_parameters(MIN_POSITION)], operation_id="serviceAccountsListed", summary="List service accounts")
     async def list_service_accounts(
         self, context: NamedDependency[RequestContext], page_size: PageSize = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[ServiceAccount]]:
@@ -72,7 +73,12 @@ class ServiceAccounts(Controller):
         context.identities.keys.forget(service_id)
         return context.no_content(result)
 
-    @get("/{service_id:uuid}/keys", operation_id="serviceAccountsKeys", summary="List keys of a service account")
+    @get(
+        "/{service_id:uuid}/keys",
+        guards=[only_known_parameters(MIN_POSITION)],
+        operation_id="serviceAccountsKeys",
+        summary="List keys of a service account",
+    )
     async def list_keys(
         self,
         context: NamedDependency[RequestContext],

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
+from api.query_parameters import MIN_POSITION, only_known_parameters
 from api.request import PageSize, RequestContext, from_row
 from application import teams
 from projections import teams as read_model
@@ -68,7 +69,7 @@ class Teams(Controller):
     path = "/api/teams"
     tags = ("teams",)
 
-    @get("/", operation_id="teamsListed", summary="List teams")
+    @get("/", guards=[only_known_parameters(MIN_POSITION)], operation_id="teamsListed", summary="List teams")
     async def list_teams(
         self, context: NamedDependency[RequestContext], page_size: PageSize = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[Team]]:

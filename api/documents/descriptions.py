@@ -98,7 +98,7 @@ RESULT_FILTER: Final[Texts] = {
 }
 OTHER_PARAMETERS: Final[Mapping[str, Texts]] = {
     "auditListed": {
-        "actor": "Only what this account, service or key did",
+        "actor": "Only what the account, service or key with this id did. `GET /api/users/users?q=` finds the id of an address",
         "key": "Only what was done with this API key",
         "object": "Only what concerns this thing, or anything in this dataset",
         "kind": "Only this kind; `change` stands for the events of the log",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
+from application.history.access_aims import AIMS
 from application.history.access_records import AccessKind, AccessOutcome, ShownAccess
 from application.history.trail_sentences import names_in
 from application.ports import EventStore
@@ -27,24 +28,19 @@ NAMED: Final[Mapping[str, tuple[str, str]]] = {
     "team": ("the team ", "a team"),
     "service_account": ("the service account ", "a service account"),
     "key": ("the key ", "a key"),
-    "api_key": ("the key ", "a key"),
 }
 """What precedes the name of a thing, and the words for one without a known name."""
-ACTIONS: Final[Mapping[str, str]] = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}
-AIMS: Final[Mapping[str, str]] = {
-    "DELETE /api/sessions": "end other sessions",
-    "POST /api/classifications/run": "run a model",
-    "POST /api/datasets": "create a dataset",
-    "POST /api/devices": "register a device",
-    "POST /api/images/upload": "upload an image",
-    "POST /api/invitations": "invite a person",
-    "POST /api/keys": "issue a key",
-    "POST /api/models": "add a model version",
-    "POST /api/models/external": "declare an external classifier",
-    "POST /api/service-accounts": "create a service account",
-    "POST /api/teams": "create a team",
+SAME_NOUNS: Final[Mapping[str, str]] = {"api_key": "key", "service": "service_account", "": "thing"}
+"""Nouns of records, if `AIMS` calls them otherwise."""
+WITHOUT_OBJECT: Final[Mapping[str, str]] = {
+    "of": "",
+    "thing": "something",
+    **WITHOUT_NAME,
+    **{noun: otherwise for noun, (_, otherwise) in NAMED.items()},
 }
-"""What is refused on routes whose path names no object."""
+"""The words in `AIMS` if a record names no such object."""
+UNKNOWN_AIM: Final = "do something that only another release can describe"
+READ: Final = "read "
 LINKS: Final = (
     "/account/",
     "/setup",
@@ -55,8 +51,6 @@ LINKS: Final = (
     "/api/auth/bootstrap",
 )
 """Routes that the links of mails, and the address for the first administrator, lead to."""
-AUDIT: Final = "/api/audit"
-LIVE: Final = ("/api/live", "/api/ws")
 MORE: Final[Mapping[AccessKind, str]] = {
     AccessKind.SIGN_IN: "refused sign-ins",
     AccessKind.NOT_AUTHENTICATED: "requests with an invalid token",
@@ -105,16 +99,20 @@ def _origin(access: ShownAccess) -> str:
     return f" from {access.address}" if access.address else ""
 
 
+def _noun(access: ShownAccess) -> str:
+    return SAME_NOUNS.get(access.noun, access.noun)
+
+
 def _thing(access: ShownAccess, names: Mapping[UUID, str]) -> str:
     """The object in words, such as `scan-12.tif (dataset Biopsies)`."""
-    name = names.get(access.object_id, "") if access.object_id else ""
-    if access.noun in WITHOUT_NAME:
-        thing = WITHOUT_NAME[access.noun]
-    elif access.noun in NAMED:
-        before, otherwise = NAMED[access.noun]
+    noun, name = _noun(access), names.get(access.object_id, "") if access.object_id else ""
+    if noun == "user" and access.object_id and access.object_id == access.actor_id:
+        return "their own account"
+    if noun in NAMED:
+        before, otherwise = NAMED[noun]
         thing = f"{before}{name}" if name else otherwise
     else:
-        thing = name or "a thing"
+        thing = WITHOUT_NAME.get(noun) or name or WITHOUT_OBJECT["thing"]
     return f"{thing}{_of_dataset(access, names)}"
 
 
@@ -139,18 +137,24 @@ def _not_authenticated(access: ShownAccess, names: Mapping[UUID, str]) -> str:
 
 
 def _forbidden(access: ShownAccess, names: Mapping[UUID, str]) -> str:
-    method, _, route = access.route.partition(" ")
-    if method == "GET":
-        aim = f"read {_content(access, names)}"
-    elif access.object_id and access.noun:
-        aim = f"{ACTIONS.get(method, 'use')} {_thing(access, names)}"
-    else:
-        aim = AIMS.get(access.route, f"use {route}")
-    return f"{_who(access, names)} was not allowed to {aim}{key_of(access.key_id, names)}"
+    return f"{_who(access, names)} tried to {_aim(access, names)}{key_of(access.key_id, names)}, and was refused"
 
 
 def _not_found(access: ShownAccess, names: Mapping[UUID, str]) -> str:
-    return f"{_who(access, names)} asked for {_thing(access, names)}{key_of(access.key_id, names)}, and found nothing"
+    thing = _thing(access, names)
+    aim = _aim(access, names) if access.route in AIMS else f"{READ}{thing}"
+    tried = f"asked for {aim.removeprefix(READ)}" if aim.startswith(READ) else f"tried to {aim}"
+    end = "found nothing" if thing in aim else f"did not find {thing}"
+    return f"{_who(access, names)} {tried}{key_of(access.key_id, names)}, and {end}"
+
+
+def _aim(access: ShownAccess, names: Mapping[UUID, str]) -> str:
+    """What the request was for, in words that follow `tried to`."""
+    words = dict(WITHOUT_OBJECT)
+    if access.object_id:
+        thing = _thing(access, names)
+        words |= {_noun(access): thing, "thing": thing, "of": f" of {thing}"}
+    return AIMS.get(access.route, UNKNOWN_AIM).format_map(words)
 
 
 def _looked(words: str) -> Callable[[ShownAccess, Mapping[UUID, str]], str]:
@@ -168,20 +172,9 @@ def _key_used(access: ShownAccess, names: Mapping[UUID, str]) -> str:
 
 
 def _admin_read(access: ShownAccess, names: Mapping[UUID, str]) -> str:
-    return f"{_who(access, names)} read {_content(access, names)} as an administrator{key_of(access.key_id, names)}"
-
-
-def _content(access: ShownAccess, names: Mapping[UUID, str]) -> str:
-    """What a GET request reads, in words."""
-    _, _, route = access.route.partition(" ")
-    thing, last = _thing(access, names), route.rpartition("/")[2].replace("-", " ")
-    if route.startswith(AUDIT):
-        return f"the audit trail of {thing}" if access.object_id else "the audit trail"
-    if route in LIVE:
-        return "live events"
-    if last and "{" not in last:
-        return f"a list of {last} of {thing}" if access.object_id else f"a list of {last}"
-    return thing
+    aim = _aim(access, names)
+    read = aim if aim.startswith(READ) else f"{READ}{_thing(access, names)}"
+    return f"{_who(access, names)} {read} as an administrator{key_of(access.key_id, names)}"
 
 
 SENTENCES: Final[Mapping[AccessKind, Callable[[ShownAccess, Mapping[UUID, str]], str]]] = {

@@ -1,4 +1,4 @@
-"""The whole trail in the order of time: what was changed, from the log, and who was refused or read something, from the trail of access."""
+"""The whole trail as it was recorded: what was changed, from the log, and who was refused or read something, from the trail of access."""
 
 from collections.abc import Sequence
 from datetime import datetime

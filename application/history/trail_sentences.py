@@ -154,6 +154,7 @@ def _signed_in(event: session.SessionStarted, scene: Scene) -> str:
 
 ENDINGS: Final = {
     session.Reason.LOGOUT: "signed out",
+    session.Reason.ACCOUNT: "the account was no longer active",
     session.Reason.ENDED: "ended from the list of sessions",
     session.Reason.ADMINISTRATOR: "ended by an administrator",
 }
@@ -187,8 +188,11 @@ def _service(words: str) -> Callable[[Event, Scene], str]:
 
 def _key_issued(event: api_key.KeyIssued, scene: Scene) -> str:
     is_own = str(event.owner_id) == scene.actor.get("id")
-    owner = "" if is_own else f" to {scene.name(event.owner_id, 'an account')}"
-    return f"{scene.who} issued the key {event.name}{owner}: {', '.join(event.scopes)}"
+    is_of_service = event.owner_kind is api_key.OwnerKind.SERVICE
+    owner = f"the service account {scene.name(event.owner_id, '')}".rstrip() if is_of_service else scene.name(event.owner_id, "an account")
+    to = "" if is_own else f" to {owner}"
+    limit = "" if event.dataset_ids is None else f", for {_count(len(event.dataset_ids), 'dataset')} only"
+    return f"{scene.who} issued the key {event.name}{to}: {', '.join(event.scopes)}{limit}"
 
 
 def _key(words: str) -> Callable[[Event, Scene], str]:

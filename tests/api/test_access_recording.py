@@ -2,18 +2,24 @@
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import chain, product
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from api.access_notes import notes_of
+from api.app import router
 from api.clock import utc_now
 from api.live.feed import LiveFeed
-from application.history.access_records import AccessKind, AccessOutcome
-from application.history.access_sentences import AIMS
+from api.middleware.access_recording import AccessRecorder
+from application.history.access_aims import AIMS
+from application.history.access_records import AccessKind, AccessOutcome, ShownAccess
+from application.history.access_sentences import WITHOUT_NAME, access_sentence
+from domain.access import Actor, Role
 from domain.errors import TooMany
 from projections import activity
 from tests.api.conftest import PASSWORD
@@ -187,10 +193,36 @@ async def test_foreign_and_absent_things_that_a_body_names_are_recorded_too(reco
     ]
 
 
-async def test_a_refused_command_has_words_if_its_route_names_no_object(recorded):
-    routes = {route.removesuffix("/") for route in routes_of(recorded.app) if "{" not in route and not route.startswith(("GET ", "WS "))}
-    of_api = {route for route in routes if route.partition(" ")[2].startswith("/api/") and "/api/auth/" not in route}
-    assert of_api == set(AIMS)
+ROUTES = sorted(route.replace("WS ", "GET ") for route in routes_of(SimpleNamespace(_router=router())))
+OF_TEXT = {"alias", "kind", "name", "name_or_id", "number", "policy_scope", "token", "version"}
+SENTENCE = re.compile(r"Ada (tried to|asked for) [A-Za-z0-9' -]+, and (was refused|found nothing|did not find [A-Za-z0-9 ]+)")
+
+
+async def test_every_route_has_words_for_what_a_request_is_for():
+    assert set(AIMS) == set(ROUTES)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_what_is_refused_on_any_route_reads_as_a_sentence_that_names_the_object(status):
+    ada, thing, wrong = Actor(id=uuid4(), role=Role.VIEWER), uuid4(), []
+    for route in ROUTES:
+        method, path = route.split()
+        found = {place: "pbc8" if place in OF_TEXT else thing for place in re.findall(r"{(\w+)}", path)}
+        trail = MemoryAccessTrail()
+        scope = {"method": method, "path_template": path, "path_params": found, "user": ada, "headers": [], "state": {"request_id": "r"}}
+        AccessRecorder(trail, ()).record(scope, status)
+        for access in trail.records:
+            names = {ada.id: "Ada", access.object_id: "Cells 7"}
+            sentence = access_sentence(ShownAccess(position=1, **fields_of(access, ShownAccess)), names)
+            is_named = "Cells 7" in sentence or access.object_id is None or access.noun in WITHOUT_NAME
+            if not (SENTENCE.fullmatch(sentence) and is_named):
+                wrong.append(f"{route}: {sentence}")
+        assert trail.records or status == 404, route
+    assert not wrong, "\n".join(wrong)
+
+
+def fields_of(record, shown):
+    return {name: getattr(record, name) for name in shown.__struct_fields__ if name != "position"}
 
 
 async def test_addresses_of_no_object_are_not_recorded(recorded):
@@ -424,10 +456,10 @@ async def test_the_trail_is_filtered(api):
 
 WRONG = {
     "cursor": ("1", "1.2.3", "x.y", "9" * 19 + ".", "-1.", "\x00.", "٣."),
-    "from": ("yesterday", "2026-03-01T12:00:00", "\x00", "1" * 1000),
-    "to": ("yesterday", "2026-03-01T12:00:00"),
+    "from": ("yesterday", "2026-03-01T12:00:00", "\x00", "1" * 1000, "12345", "1e5", "20260301", "-1"),
+    "to": ("yesterday", "2026-03-01T12:00:00", "20260301"),
     "kind": ("everything", "\x00"),
-    "actor": ("ada",),
+    "actor": ("ada", "ada@example.org"),
     "key": ("bsk_1",),
     "object": ("1",),
     "outcome": ("maybe",),

@@ -224,7 +224,7 @@ async def test_every_request_succeeds_as_it_stands_and_is_answered_as_described(
         if (path, method, operation) not in ending and operation["operationId"] not in ENDLESS:
             await story.tell(path, method, operation)
             if method == "get":
-                waits = (await story.request(path, method, operation, min_position="x")).status_code == 422
+                waits = "min_position must be a whole number" in (await story.request(path, method, operation, min_position="x")).text
                 declared = any(one["name"] == "min_position" for one in parameters_of(operation))
                 assert waits == declared, operation["operationId"]
     await story.another_job()

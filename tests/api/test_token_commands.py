@@ -87,7 +87,7 @@ async def test_the_log_names_the_machine_where_a_key_was_created(api, bioscope):
     admin = await api.client(Role.ADMIN)
     [issued] = (await admin.get(f"/api/audit/{read_key(key).id}/trail")).json()
     assert issued["actor"]["name"] == f"root on {HOST}"
-    assert "issued the key archive to archive: events:read" in issued["sentence"]
+    assert "issued the key archive to the service account archive: events:read" in issued["sentence"]
 
 
 async def test_signed_tokens_of_earlier_releases_are_listed_and_end_when_they_are_revoked(api, bioscope):  # noqa: F811

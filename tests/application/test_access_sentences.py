@@ -21,6 +21,8 @@ NAMES = {
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 IMAGE = {"noun": "image", "object_id": SCAN, "dataset_id": BIOPSIES}
 USER = {"noun": "user", "object_id": BOB}
+DATASET = {"noun": "dataset", "object_id": BIOPSIES}
+ROBOT = {"noun": "service", "object_id": MICROSCOPE}
 NOT_KNOWN = {"actor_id": None, "actor_kind": "anonymous"}
 REFUSED, THROTTLED = {"outcome": AccessOutcome.REFUSED}, {"outcome": AccessOutcome.THROTTLED}
 
@@ -46,25 +48,54 @@ GOLDEN = [
         shown("not_authenticated", route="POST /account/reset", **NOT_KNOWN, **REFUSED),
         "Somebody opened a link that does not work from 192.0.2.7",
     ),
-    (
-        shown("forbidden", noun="dataset", object_id=BIOPSIES, route="DELETE /api/datasets/{dataset_id}", **REFUSED),
-        "Anna Kowalska was not allowed to delete the dataset Biopsies",
+    *(
+        (shown("forbidden", route=route, **{**about, **REFUSED}), f"Anna Kowalska tried to {words}, and was refused")
+        for route, about, words in (
+            ("DELETE /api/datasets/{dataset_id}", DATASET, "delete the dataset Biopsies"),
+            ("POST /api/datasets/{dataset_id}/shares", DATASET, "share the dataset Biopsies"),
+            ("POST /api/datasets/{dataset_id}/transfer", DATASET, "give the dataset Biopsies to another owner"),
+            ("POST /api/keys/{key_id}/rotate", {"noun": "key", "object_id": KEY}, "rotate the key night shift"),
+            ("DELETE /api/service-accounts/{service_id}", ROBOT, "delete the service account microscope-3"),
+            ("PATCH /api/users/users/{user_id}", {"noun": "user", "object_id": ANNA}, "change their own account"),
+            ("PATCH /api/users/users/{user_id}", USER, "change the account of Bob Lab"),
+            ("PUT /api/policies/{policy_scope}/{target_id}", {"object_id": BIOPSIES}, "set the policy of Biopsies"),
+            ("POST /api/keys", {}, "issue a key"),
+            ("POST /account/password", {}, "change their own password"),
+            ("POST /sign-out", {}, "sign out"),
+            ("GET /api/users/me", {"key_id": KEY}, "read their own account with the key night shift"),
+            ("GET /api/users/users", {}, "read a list of users"),
+            ("GET /api/images/{image_id}/preview", IMAGE, "look at scan-12.tif (dataset Biopsies)"),
+            ("GET /api/images", DATASET, "read a list of images of the dataset Biopsies"),
+            ("GET /api/statistics/results", {}, "read statistics of results"),
+            ("PUT /api/of-another-release", {}, "do something that only another release can describe"),
+        )
     ),
-    (shown("forbidden", route="GET /api/users/users", **REFUSED), "Anna Kowalska was not allowed to read a list of users"),
-    (shown("forbidden", route="PUT /api/new", **REFUSED), "Anna Kowalska was not allowed to use /api/new"),
     (
         shown("forbidden", actor_id=MICROSCOPE, actor_kind="service", key_id=KEY, route="POST /api/classifications/run", **REFUSED),
-        "The service account microscope-3 was not allowed to run a model with the key night shift",
+        "The service account microscope-3 tried to run a model with the key night shift, and was refused",
     ),
-    (shown("not_found", **IMAGE | {"dataset_id": None}, **REFUSED), "Anna Kowalska asked for scan-12.tif, and found nothing"),
-    (shown("not_found", noun="image", object_id=NOBODY, **REFUSED), "Anna Kowalska asked for an image, and found nothing"),
+    *(
+        (shown("not_found", route=route, **{**about, **REFUSED}), f"Anna Kowalska {words}")
+        for route, about, words in (
+            ("GET /api/images/{image_id}", {"noun": "image", "object_id": SCAN}, "asked for scan-12.tif, and found nothing"),
+            ("GET /api/images/{image_id}", {"noun": "image", "object_id": NOBODY}, "asked for an image, and found nothing"),
+            ("GET /api/of-another-release", DATASET, "asked for the dataset Biopsies, and found nothing"),
+            ("DELETE /api/keys/{key_id}", {"noun": "api_key", "object_id": KEY}, "tried to revoke the key night shift, and found nothing"),
+            ("POST /api/classifications/run", DATASET, "tried to run a model, and did not find the dataset Biopsies"),
+            (
+                "PUT /api/datasets/{dataset_id}/shares/{user_id}",
+                USER,
+                "tried to share a dataset, and did not find the account of Bob Lab",
+            ),
+        )
+    ),
     (shown("preview", **IMAGE), "Anna Kowalska looked at scan-12.tif (dataset Biopsies)"),
     (
         shown("download", **IMAGE, key_id=KEY),
         "Anna Kowalska downloaded scan-12.tif (dataset Biopsies) with the key night shift",
     ),
     (shown("download", noun="model", object_id=MODEL), "Anna Kowalska downloaded the model pbc8"),
-    (shown("export", noun="dataset", object_id=BIOPSIES), "Anna Kowalska exported results of the dataset Biopsies"),
+    (shown("export", **DATASET), "Anna Kowalska exported results of the dataset Biopsies"),
     (shown("export"), "Anna Kowalska exported results"),
     (
         shown("key_use", actor_id=MICROSCOPE, actor_kind="service", key_id=KEY),
@@ -83,11 +114,11 @@ GOLDEN = [
     ),
     (shown("admin_read", route="GET /api/users/users"), "Anna Kowalska read a list of users as an administrator"),
     (
-        shown("admin_read", noun="dataset", object_id=BIOPSIES, route="GET /api/images"),
+        shown("admin_read", **DATASET, route="GET /api/images"),
         "Anna Kowalska read a list of images of the dataset Biopsies as an administrator",
     ),
     (
-        shown("admin_read", noun="dataset", object_id=BIOPSIES, route="GET /api/datasets/{dataset_id}/shares"),
+        shown("admin_read", **DATASET, route="GET /api/datasets/{dataset_id}/shares"),
         "Anna Kowalska read a list of shares of the dataset Biopsies as an administrator",
     ),
     (shown("preview", actor_id=NOBODY, noun="image", object_id=NOBODY), "A user looked at an image"),

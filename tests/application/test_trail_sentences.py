@@ -9,6 +9,7 @@ from application import datasets
 from application.history import audit
 from application.history.trail_sentences import SENTENCES, Scene, sentence
 from domain.access import Grant
+from domain.api_key import KeyIssued, OwnerKind
 from domain.classification import ImageFilter, PlaneSelection, Projection
 from domain.events import new_stream
 from domain.registry import EVENTS
@@ -20,7 +21,7 @@ from tests.rigs.scenario import Scenario
 from tests.strategies import events
 from tests.twins.event_store import MemoryRecorder
 
-KEY = uuid4()
+KEY, BOB, ROBOT = uuid4(), uuid4(), uuid4()
 
 
 @pytest.fixture
@@ -53,8 +54,27 @@ def test_the_end_of_a_session_is_said_in_words():
     }
     assert said[Reason.LOGOUT] == "A session of Ada ended: signed out"
     assert said[Reason.ADMINISTRATOR] == "A session of Ada ended: ended by an administrator"
+    assert said[Reason.ACCOUNT] == "A session of Ada ended: the account was no longer active"
     assert said[Reason.RESET] == "A session of Ada ended: password reset"
     assert not any("_" in words for words in said.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"owner_id": BOB, "dataset_ids": None}, "Bob issued the key night: images:read, jobs:run"),
+        ({"owner_id": BOB, "dataset_ids": (KEY,)}, "Bob issued the key night: images:read, jobs:run, for 1 dataset only"),
+        (
+            {"owner_id": ROBOT, "owner_kind": OwnerKind.SERVICE, "dataset_ids": (KEY, BOB)},
+            "Bob issued the key night to the service account microscope: images:read, jobs:run, for 2 datasets only",
+        ),
+    ],
+)
+def test_a_sentence_about_a_new_key_names_its_owner_and_its_limits(fields, words):
+    given = {"owner_kind": OwnerKind.USER, "name": "night", "scopes": ("images:read", "jobs:run"), "expires_at": NOW, "commitment": ""}
+    issued = KeyIssued(**new_stream(KEY, by=BOB, at=NOW), **given | fields)
+    actor, names = {"kind": "user", "id": str(BOB)}, {BOB: "Bob", ROBOT: "microscope"}
+    assert sentence(issued, Scene(KEY, actor, names)) == words
 
 
 def test_people_datasets_and_images_are_named(scenario):
