@@ -14,7 +14,7 @@ from domain.errors import InvalidLink
 from domain.events import Event, PrivateText, State, new_stream, next_event
 from domain.links import LinkPurpose, OpenLink, require_open
 from domain.values import email as email_address
-from domain.values import text
+from domain.values import text, unique_text
 
 LIFETIME: Final = timedelta(hours=24)
 """After this time, a registration that was not verified is discarded."""
@@ -92,7 +92,7 @@ def request(
     return RegistrationRequested(
         **new_stream(registration, by=registration, at=at),
         email=email_address(email),
-        username=text(username, name="username", minimum=3, maximum=50),
+        username=unique_text(username, name="username", minimum=3, maximum=50),
         first_name=text(first_name, name="first_name", minimum=1, maximum=50),
         last_name=text(last_name, name="last_name", minimum=1, maximum=50),
         password_commitment="",

@@ -15,7 +15,7 @@ from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
 from domain.links import LinkPurpose, OpenLink, require_open
 from domain.values import email as email_address
-from domain.values import new_optional_text, new_text, text
+from domain.values import new_optional_text, new_text, text, unique_text
 
 PROFILE_FIELDS: Final = ("email", "first_name", "last_name", "institution", "department", "phone")
 
@@ -158,13 +158,21 @@ def commitment(user: UUID, password_hash: bytes) -> str:
 
 
 def register(
-    user: UUID, *, email: str, username: str, first_name: str, last_name: str, role: Role = Role.VIEWER, by: UUID, at: datetime
+    user: UUID,
+    *,
+    email: str,
+    username: str,
+    first_name: str,
+    last_name: str,
+    role: Role = Role.VIEWER,
+    by: UUID,
+    at: datetime,
 ) -> UserRegistered:
     """Create an account. Raises Invalid for a value that breaks its rule."""
     return UserRegistered(
         **new_stream(user, by=by, at=at),
         email=email_address(email),
-        username=text(username, name="username", minimum=3, maximum=50),
+        username=unique_text(username, name="username", minimum=3, maximum=50),
         first_name=text(first_name, name="first_name", minimum=1, maximum=50),
         last_name=text(last_name, name="last_name", minimum=1, maximum=50),
         role=role,
@@ -183,11 +191,11 @@ def change_status(user: User, status: Status, *, by: UUID, at: datetime) -> list
 def change_profile(user: User, changes: Mapping[str, str | None], *, by: UUID, at: datetime) -> list[UserProfileChanged]:
     """Set the fields that `changes` names. Raises Invalid for a value that breaks its rule."""
     email = changed(email_address(changes["email"] or "") if "email" in changes else UNSET, user.email)
-    first_name = changed(new_text(changes, "first_name", maximum=50), user.first_name)
-    last_name = changed(new_text(changes, "last_name", maximum=50), user.last_name)
-    institution = changed(new_optional_text(changes, "institution", maximum=50), user.institution)
-    department = changed(new_optional_text(changes, "department", maximum=50), user.department)
-    phone = changed(new_optional_text(changes, "phone", maximum=20), user.phone)
+    first_name = new_text(changes, "first_name", user.first_name, maximum=50)
+    last_name = new_text(changes, "last_name", user.last_name, maximum=50)
+    institution = new_optional_text(changes, "institution", user.institution, maximum=50)
+    department = new_optional_text(changes, "department", user.department, maximum=50)
+    phone = new_optional_text(changes, "phone", user.phone, maximum=20)
     if all(value is UNSET for value in (email, first_name, last_name, institution, department, phone)):
         return []
     return [
