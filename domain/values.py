@@ -146,7 +146,10 @@ def relative_path(value: str) -> str:
 
 
 def email(value: str) -> str:
-    """An e-mail address that may be stored. Raises Invalid unless it has the form local@domain.tld and 5 to 100 characters."""
+    """An e-mail address that may be stored. Raises Invalid unless it has the form local@domain.tld and 5 to 100 characters.
+
+    For new ones, there is a stricter rule: `email_address.new_address`.
+    """
     address = one_line(value, name="email", minimum=5, maximum=100)
     local, at, domain = address.rpartition("@")
     if not (at and local and "." in domain.strip(".") and not any(character.isspace() for character in address)):
