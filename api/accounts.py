@@ -179,7 +179,7 @@ class Users(Controller):
 
     @staticmethod
     def _new_password(context: RequestContext, data: UpdateUser) -> NewPassword | None:
-        if not data.password:
+        if data.password is None:
             return None
         return NewPassword(
             password=data.password,

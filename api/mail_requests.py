@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from api.request import RequestContext
 from application.ports import Command
+from domain.email_address import new_address
 from domain.links import LinkPurpose
 from domain.values import email as email_address
 
@@ -23,8 +24,8 @@ class MailRequested(Struct, frozen=True):
 
 
 async def count_mail_to_new_address(context: RequestContext, email: str) -> None:
-    """Count a request for a mail to an address that the client has not proved yet. Raises TooMany."""
-    await asyncio.to_thread(context.services.sign_in_limits.mail_to_new_address, email, context.network)
+    """Count a request for a mail to an address that the client has not proved yet. Raises Invalid, TooMany."""
+    await asyncio.to_thread(context.services.sign_in_limits.mail_to_new_address, new_address(email), context.network)
 
 
 async def request_mail(context: RequestContext, purpose: LinkPurpose, use_case: Callable[..., None], email: str, command: Command) -> None:

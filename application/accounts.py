@@ -5,6 +5,7 @@ from functools import partial
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET
 
 from application.administrators import another_administrator
 from application.commands import CommandResult, chain, create_stream, execute, load_all, load_existing, new_id, replaced_claim
@@ -23,11 +24,11 @@ from application.passwords import (
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from domain import invitation, session, user
 from domain.access import Actor, Role, require_role
+from domain.email_address import changed_address, mailbox
 from domain.errors import DomainError, Forbidden, Taken
 from domain.events import Event
 from domain.session import Reason
 from domain.user import Status, User, UserRegistered
-from domain.values import canonical
 from domain.values import email as email_address
 
 MAX_ENDED_TOGETHER = 200  # sessions whose end is appended with the change that ends them
@@ -87,7 +88,7 @@ def find(email: str, log: EventStore) -> User | None:
     """The account with this e-mail address. None if there is no claim, or if the account's events do not confirm it."""
     user_id = log.claimed("email", email)
     account = log.load(user_id, user.evolve) if user_id else None
-    return account if account and canonical(account.email) == canonical(email) else None
+    return account if account and mailbox(account.email) == mailbox(email) else None
 
 
 def states_of(users: Collection[UUID], log: EventStore) -> dict[UUID, User]:
@@ -163,8 +164,9 @@ def update(
 
 def count_email_change(account: User, email: str, network: str, sign_in_limits: SignInLimits) -> None:
     """Count the mail to a user's own new address. Raises Invalid for an invalid address, and TooMany."""
-    if email_address(email) != account.email:
-        sign_in_limits.mail_to_new_address(email, network)
+    new = changed_address(email, account.email)
+    if new is not UNSET:
+        sign_in_limits.mail_to_new_address(new, network)
 
 
 def _email_change(account: User, email: str | None, command: Command) -> Sequence[Event]:

@@ -43,7 +43,7 @@ def create_first_administrator(
         raise InvalidLink
     user_id = new_id(command, "user")
     names = {"username": username, "first_name": first_name, "last_name": last_name}
-    registered = user.register(user_id, email=email, **names, role=Role.ADMIN, by=user_id, at=command.at)
+    registered = user.register(user_id, email=email, **names, role=Role.ADMIN, is_verified=False, by=user_id, at=command.at)
     password_hash = new_password_hash(
         password,
         person=person_of(registered),

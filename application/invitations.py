@@ -119,7 +119,7 @@ def accept(
     user_id = new_id(command, "user")
     invitation.accept(found, request_id=link.request_id, user=user_id, at=command.at)  # before the hash is computed
     names = {"username": username, "first_name": first_name, "last_name": last_name}
-    registered = user.register(user_id, email=found.email, **names, role=found.role, by=user_id, at=command.at)
+    registered = user.register(user_id, email=found.email, **names, role=found.role, is_verified=True, by=user_id, at=command.at)
     with sign_in_limits.user_name(found.id, network):
         pending = registrations.find(found.email, log)
         password_hash = new_password_hash(

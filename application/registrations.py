@@ -30,11 +30,11 @@ from application.ports import (
     UniqueClaim,
 )
 from domain import registration, session, user, values
+from domain.email_address import mailbox
 from domain.errors import ConcurrencyConflict, Forbidden, InvalidLink, NotFound, Taken, Unavailable
 from domain.links import LinkPurpose
 from domain.registration import Registration, RegistrationCompleted, VerificationRequested
 from domain.user import UserRegistered
-from domain.values import canonical
 
 SCOPE: Final = "registration"
 MAX_ATTEMPTS: Final = 64
@@ -96,7 +96,7 @@ def find(email: str, log: EventStore) -> Registration | None:
     """The newest open registration of this e-mail address."""
     registration_id = log.claimed(SCOPE, email)
     found = log.load(registration_id, registration.evolve) if registration_id else None
-    return found if found and found.is_open and canonical(found.email) == canonical(email) else None
+    return found if found and found.is_open and mailbox(found.email) == mailbox(email) else None
 
 
 def load_registration(log: EventStore, registration_id: UUID) -> Registration:
@@ -199,6 +199,7 @@ def _completed(
         first_name=pending.first_name,
         last_name=pending.last_name,
         role=pending.role,
+        is_verified=True,
         by=user_id,
         at=command.at,
     )

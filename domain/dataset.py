@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from domain.access import Grant
 from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
-from domain.values import MAX_DESCRIPTION, MAX_NAME, optional_multiline_text, text
+from domain.values import MAX_DESCRIPTION, MAX_NAME, changed_text, optional_multiline_text, text
 
 MAX_TEAMS: Final = 100
 
@@ -83,7 +83,7 @@ def describe(
     dataset: Dataset, *, name: str | UnsetType = UNSET, description: str | None | UnsetType = UNSET, by: UUID, at: datetime
 ) -> list[DatasetDescribed]:
     if name is not UNSET:
-        name = changed(text(name, name="name", maximum=MAX_NAME), dataset.name)
+        name = changed_text(name, dataset.name, name="name", maximum=MAX_NAME)
     if description is not UNSET:
         description = changed(optional_multiline_text(description, name="description", maximum=MAX_DESCRIPTION), dataset.description)
     if name is UNSET and description is UNSET:

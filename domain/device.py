@@ -8,8 +8,8 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
-from domain.values import new_optional_text, new_text, optional_text, text
+from domain.events import Event, PrivateText, State, fields_set, new_stream, next_event
+from domain.values import new_optional_text, new_text, optional_text, text, unique_text
 
 FIELDS = ("name", "hostname", "location", "firmware_version")
 
@@ -66,7 +66,7 @@ def register(
     return DeviceRegistered(
         **new_stream(device, by=by, at=at),
         name=text(name, name="name", maximum=255),
-        hostname=text(hostname, name="hostname", maximum=255),
+        hostname=unique_text(hostname, name="hostname", maximum=255),
         location=optional_text(location, name="location", maximum=255),
         firmware_version=optional_text(firmware_version, name="firmware_version", maximum=50),
     )
@@ -74,10 +74,10 @@ def register(
 
 def describe(device: Device, changes: Mapping[str, str | None], *, by: UUID, at: datetime) -> list[DeviceDescribed]:
     """Set the fields that `changes` names. Raises Invalid for a value that breaks its rule."""
-    name = changed(new_text(changes, "name", maximum=255), device.name)
-    hostname = changed(new_text(changes, "hostname", maximum=255), device.hostname)
-    location = changed(new_optional_text(changes, "location", maximum=255), device.location)
-    firmware_version = changed(new_optional_text(changes, "firmware_version", maximum=50), device.firmware_version)
+    name = new_text(changes, "name", device.name, maximum=255)
+    hostname = new_text(changes, "hostname", device.hostname, maximum=255, rule=unique_text)
+    location = new_optional_text(changes, "location", device.location, maximum=255)
+    firmware_version = new_optional_text(changes, "firmware_version", device.firmware_version, maximum=50)
     if all(value is UNSET for value in (name, hostname, location, firmware_version)):
         return []
     meta = next_event(device, by=by, at=at)

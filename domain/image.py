@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
-from domain.values import MAX_FILENAME, ImageWarning, relative_path, text
+from domain.values import MAX_FILENAME, ImageWarning, changed_text, relative_path, text
 
 MAX_OUTDATED = 4000  # results in one ImageReinspected, which keeps it below 256 KiB
 NOT_READABLE = "not_readable"
@@ -241,7 +241,7 @@ def describe(
     at: datetime,
 ) -> list[ImageDescribed]:
     if filename is not UNSET:
-        filename = changed(text(filename, name="filename", maximum=MAX_FILENAME), image.filename)
+        filename = changed_text(filename, image.filename, name="filename", maximum=MAX_FILENAME)
     device_id, analyzed = changed(device_id, image.device_id), changed(analyzed, image.analyzed)
     if filename is UNSET and device_id is UNSET and analyzed is UNSET:
         return []

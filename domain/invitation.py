@@ -6,10 +6,10 @@ from uuid import UUID
 import msgspec
 
 from domain.access import Role
+from domain.email_address import new_address
 from domain.errors import Conflict, InvalidLink
 from domain.events import Event, PrivateText, State, new_stream, next_event
 from domain.links import LinkPurpose, OpenLink, require_open
-from domain.values import email as email_address
 
 
 class UserInvited(Event, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class Invitation(State, frozen=True, kw_only=True):
 
 def invite(invitation: UUID, *, email: str, role: Role, request_id: UUID, by: UUID, at: datetime) -> UserInvited:
     """Raises Invalid for an invalid address."""
-    return UserInvited(**new_stream(invitation, by=by, at=at), email=email_address(email), role=role, request_id=request_id)
+    return UserInvited(**new_stream(invitation, by=by, at=at), email=new_address(email), role=role, request_id=request_id)
 
 
 def repeat(invitation: Invitation, *, request_id: UUID, by: UUID, at: datetime) -> InvitationRepeated:

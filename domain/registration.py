@@ -10,11 +10,11 @@ from uuid import UUID
 import msgspec
 
 from domain.access import Role
+from domain.email_address import new_address
 from domain.errors import InvalidLink
 from domain.events import Event, PrivateText, State, new_stream, next_event
 from domain.links import LinkPurpose, OpenLink, require_open
-from domain.values import email as email_address
-from domain.values import text
+from domain.values import text, unique_text
 
 LIFETIME: Final = timedelta(hours=24)
 """After this time, a registration that was not verified is discarded."""
@@ -91,8 +91,8 @@ def request(
     """The request, without the commitment to its password. Raises Invalid for a value that breaks its rule."""
     return RegistrationRequested(
         **new_stream(registration, by=registration, at=at),
-        email=email_address(email),
-        username=text(username, name="username", minimum=3, maximum=50),
+        email=new_address(email),
+        username=unique_text(username, name="username", minimum=3, maximum=50),
         first_name=text(first_name, name="first_name", minimum=1, maximum=50),
         last_name=text(last_name, name="last_name", minimum=1, maximum=50),
         password_commitment="",

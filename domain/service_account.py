@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from domain.events import Event, PrivateText, State, new_stream, next_event
-from domain.values import MAX_DESCRIPTION, invalid, multiline_text, system_actor
+from domain.values import MAX_DESCRIPTION, invalid, multiline_text, refuse_secret, system_actor
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -62,6 +62,7 @@ def create(service: UUID, *, name: str, description: str = "", by: UUID, at: dat
     """Raises Invalid for an invalid name or description."""
     if not NAME.fullmatch(name):
         raise invalid("name", "must have 1 to 100 letters, digits, dots, underscores or hyphens")
+    refuse_secret(name, name="name")
     about = multiline_text(description, name="description", minimum=0, maximum=MAX_DESCRIPTION)
     return ServiceAccountCreated(**new_stream(service, by=by, at=at), name=name, description=about)
 

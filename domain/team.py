@@ -5,10 +5,11 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET
 
 from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, new_stream, next_event
-from domain.values import MAX_NAME, text
+from domain.values import MAX_NAME, changed_text, text
 
 MAX_MEMBERS: Final = 500
 
@@ -58,8 +59,8 @@ def create(team: UUID, *, name: str, by: UUID, at: datetime) -> TeamCreated:
 
 def rename(team: Team, *, name: str, by: UUID, at: datetime) -> list[TeamRenamed]:
     """Raises Invalid for an invalid name."""
-    cleaned = text(name, name="name", maximum=MAX_NAME)
-    return [] if cleaned == team.name else [TeamRenamed(**next_event(team, by=by, at=at), name=cleaned)]
+    cleaned = changed_text(name, team.name, name="name", maximum=MAX_NAME)
+    return [] if cleaned is UNSET else [TeamRenamed(**next_event(team, by=by, at=at), name=cleaned)]
 
 
 def add_member(team: Team, *, user: UUID, by: UUID, at: datetime) -> list[TeamMemberAdded]:

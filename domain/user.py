@@ -11,11 +11,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from domain.access import Role
+from domain.email_address import changed_address, new_address
 from domain.errors import Conflict
-from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
+from domain.events import Event, PrivateText, State, fields_set, new_stream, next_event
 from domain.links import LinkPurpose, OpenLink, require_open
 from domain.values import email as email_address
-from domain.values import new_optional_text, new_text, text
+from domain.values import new_optional_text, new_text, text, unique_text
 
 PROFILE_FIELDS: Final = ("email", "first_name", "last_name", "institution", "department", "phone")
 
@@ -158,13 +159,25 @@ def commitment(user: UUID, password_hash: bytes) -> str:
 
 
 def register(
-    user: UUID, *, email: str, username: str, first_name: str, last_name: str, role: Role = Role.VIEWER, by: UUID, at: datetime
+    user: UUID,
+    *,
+    email: str,
+    username: str,
+    first_name: str,
+    last_name: str,
+    role: Role = Role.VIEWER,
+    is_verified: bool = False,
+    by: UUID,
+    at: datetime,
 ) -> UserRegistered:
-    """Create an account. Raises Invalid for a value that breaks its rule."""
+    """Create an account. Raises Invalid for a value that breaks its rule.
+
+    `is_verified`: a link that was sent to the address was opened, so that the address need not comply with the rule for new ones.
+    """
     return UserRegistered(
         **new_stream(user, by=by, at=at),
-        email=email_address(email),
-        username=text(username, name="username", minimum=3, maximum=50),
+        email=email_address(email) if is_verified else new_address(email),
+        username=unique_text(username, name="username", minimum=3, maximum=50),
         first_name=text(first_name, name="first_name", minimum=1, maximum=50),
         last_name=text(last_name, name="last_name", minimum=1, maximum=50),
         role=role,
@@ -182,12 +195,12 @@ def change_status(user: User, status: Status, *, by: UUID, at: datetime) -> list
 
 def change_profile(user: User, changes: Mapping[str, str | None], *, by: UUID, at: datetime) -> list[UserProfileChanged]:
     """Set the fields that `changes` names. Raises Invalid for a value that breaks its rule."""
-    email = changed(email_address(changes["email"] or "") if "email" in changes else UNSET, user.email)
-    first_name = changed(new_text(changes, "first_name", maximum=50), user.first_name)
-    last_name = changed(new_text(changes, "last_name", maximum=50), user.last_name)
-    institution = changed(new_optional_text(changes, "institution", maximum=50), user.institution)
-    department = changed(new_optional_text(changes, "department", maximum=50), user.department)
-    phone = changed(new_optional_text(changes, "phone", maximum=20), user.phone)
+    email = changed_address(changes["email"] or "", user.email) if "email" in changes else UNSET
+    first_name = new_text(changes, "first_name", user.first_name, maximum=50)
+    last_name = new_text(changes, "last_name", user.last_name, maximum=50)
+    institution = new_optional_text(changes, "institution", user.institution, maximum=50)
+    department = new_optional_text(changes, "department", user.department, maximum=50)
+    phone = new_optional_text(changes, "phone", user.phone, maximum=20)
     if all(value is UNSET for value in (email, first_name, last_name, institution, department, phone)):
         return []
     return [
@@ -226,8 +239,8 @@ def reset_password(user: User, *, request_id: UUID, password_hash: bytes, at: da
 
 def request_email_change(user: User, *, email: str, request_id: UUID, by: UUID, at: datetime) -> list[EmailChangeRequested]:
     """No event for the present address. Raises Invalid for an invalid one."""
-    new = email_address(email)
-    return [] if new == user.email else [EmailChangeRequested(**next_event(user, by=by, at=at), email=new, request_id=request_id)]
+    new = changed_address(email, user.email)
+    return [] if new is UNSET else [EmailChangeRequested(**next_event(user, by=by, at=at), email=new, request_id=request_id)]
 
 
 def change_email(user: User, *, request_id: UUID, at: datetime) -> EmailChanged:

@@ -726,7 +726,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "password": f"New password for your own account: {NEW_PASSWORD}",
         "current_password": "Present password. Needed for a new one or a new e-mail address, unless you signed in within 15 minutes",
         "role": "New role. For administrators",
-        "status": "New status. For administrators",
+        "status": "New status. For administrators. Only people whose account is `active` can sign in",
     },
     "Uploaded": {"id": "Id of the image", "filename": "File name as it is stored", "analyzed": "Always false for a new image"},
     "TransferDataset": {"user_id": "Account that owns the dataset from now on"},
@@ -735,7 +735,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         **{name: text.partition(",")[0] for name, text in PROFILE.items()},
         "username": "User name",
         "role": "Role",
-        "status": "Status. `pending`: the address is not verified yet",
+        "status": "Status. `pending`: the address is not verified yet, or an administrator has not activated the account",
         "pending_email": "New e-mail address that is not confirmed yet, in answers about your own account",
     },
     "IssueKey": {

@@ -11,9 +11,9 @@ from uuid import UUID
 import msgspec
 
 from application.ports import KnownAddresses, PasswordRequester, RateLimit, RateLimiter
+from domain.email_address import mailbox
 from domain.errors import Forbidden, NotAuthenticated, Taken, TooMany
 from domain.links import LinkPurpose
-from domain.values import canonical
 
 MINUTE_SECONDS: Final = 60
 HOUR_SECONDS: Final = 3600
@@ -129,11 +129,11 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
         return RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS)
 
     def _of_mails(self, email: str, network: str) -> RateLimit:
-        return RateLimit(key=f"mail/{canonical(email)}/{network}", maximum=self.rates.mails_per_hour, seconds=HOUR_SECONDS)
+        return RateLimit(key=f"mail/{mailbox(email)}/{network}", maximum=self.rates.mails_per_hour, seconds=HOUR_SECONDS)
 
     def _of_mails_for_strangers(self, email: str, *, is_reset: bool) -> RateLimit:
         return RateLimit(
-            key=f"{'reset' if is_reset else 'mail'}/{canonical(email)}",
+            key=f"{'reset' if is_reset else 'mail'}/{mailbox(email)}",
             maximum=self.rates.mails_per_hour_for_strangers,
             seconds=HOUR_SECONDS,
         )
@@ -143,7 +143,7 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def _of_account_and_address(self, email: str, network: str) -> RateLimit:
         maximum = self.rates.account_and_address_per_minute
-        return RateLimit(key=f"password/address/{network}/account/{canonical(email)}", maximum=maximum, seconds=MINUTE_SECONDS)
+        return RateLimit(key=f"password/address/{network}/account/{mailbox(email)}", maximum=maximum, seconds=MINUTE_SECONDS)
 
     def _of_account(self, email: str) -> RateLimit:
-        return RateLimit(key=f"password/account/{canonical(email)}", maximum=self.rates.account_per_hour, seconds=HOUR_SECONDS)
+        return RateLimit(key=f"password/account/{mailbox(email)}", maximum=self.rates.account_per_hour, seconds=HOUR_SECONDS)

@@ -139,7 +139,8 @@ class RecorderEventStore:
         """
         released = {release.stream for release in releases}
         for claim in claims:
-            _, *earlier = self._digests.forms(claim.scope, claim.value)
+            current = self._digests.of(claim.scope, claim.value)
+            earlier = [form for form in self._digests.forms(claim.scope, claim.value) if form != current]
             if self.recorder.select_claim(claim.scope, earlier) not in {None, claim.stream, *released}:
                 raise _taken(claim.scope)
 

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from application.mail.mail import Mail, MailRefused
+from domain.email_address import mailed
 
 NAME: Final = "BioScopeAI"
 UNUSABLE: Final = "the address cannot be used in a mail"
@@ -43,9 +44,8 @@ def message_of(mail: Mail, sender: Address) -> EmailMessage:
 
 def recipient_of(mail: Mail) -> Address:
     """The only recipient; a domain with letters beyond ASCII in the form of DNS. Raises MailRefused for an address that cannot be used."""
-    local, _, domain = mail.to.rpartition("@")
     try:
-        plain = f"{local}@{domain.encode('idna').decode()}"
+        plain = mailed(mail.to)
         address = Address(addr_spec=plain)
     except (ValueError, IndexError, HeaderParseError):  # of the standard library's parsers
         raise MailRefused(UNUSABLE) from None

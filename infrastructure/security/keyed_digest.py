@@ -3,6 +3,7 @@
 import hmac
 from typing import Final
 
+from domain.email_address import mailbox, spellings
 from domain.values import canonical
 from infrastructure.security.key_ring import KEY_ID_BYTES, Keys, Purpose
 
@@ -34,8 +35,11 @@ class KeyedDigest:
         return sum(hmac.compare_digest(digest, form) for form in self.forms(value)) > 0
 
 
+OF_ADDRESSES: Final = frozenset({Purpose.EMAIL_CLAIMS, Purpose.INVITATION_CLAIMS, Purpose.REGISTRATION_CLAIMS})
+
+
 class ClaimDigests:
-    """The digests of claimed values, by scope."""
+    """The digests of claimed values, by scope. All spellings of an e-mail address have the same one."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -43,16 +47,22 @@ class ClaimDigests:
 
     def of(self, scope: str, value: str) -> bytes:
         """The digest to store. Raises MissingKey."""
-        return self._scope(scope).of(canonical(value).encode())
+        claimed = mailbox(value) if _is_address(scope) else canonical(value)
+        return self._scope(scope).of(claimed.encode())
 
     def forms(self, scope: str, value: str) -> tuple[bytes, ...]:
-        """All forms in which the digest may be stored; the one to store is first. Raises MissingKey."""
-        return self._scope(scope).forms(canonical(value).encode())
+        """All forms in which the digest may be stored; those of the value as it is spelled are first. Raises MissingKey."""
+        claimed = spellings(value) if _is_address(scope) else (canonical(value),)
+        return tuple(form for one in claimed for form in self._scope(scope).forms(one.encode()))
 
     def _scope(self, scope: str) -> KeyedDigest:
         if scope not in self._of:
             self._of[scope] = KeyedDigest(self._keys, f"claim {scope}")
         return self._of[scope]
+
+
+def _is_address(scope: str) -> bool:
+    return f"claim {scope}" in OF_ADDRESSES
 
 
 CLAIM_PURPOSES: Final = (

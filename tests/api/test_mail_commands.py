@@ -76,6 +76,7 @@ async def test_the_status_shows_what_hinders_mails(bioscope, lab_settings):
 
 
 async def test_an_invitation_from_the_command_line_becomes_a_mail_with_a_link_to_the_public_address(api, bioscope, lab_settings):
+    assert "email must be one address" in (await bioscope("users", "invite", "col<league>@example.org", code=1)).stderr
     ended = await bioscope("users", "invite", "colleague@example.org", "--role", "analyst")
     assert "colleague@example.org is invited with the role analyst" in ended.stderr
     await wait_until_async(lambda: list(lab_settings.mail_path.glob("*.eml")))

@@ -92,6 +92,32 @@ async def test_nobody_learns_from_a_registration_whether_an_address_has_an_accou
     assert (await login(verifying, known)).status_code == 200, "the account keeps its own password"
 
 
+@pytest.mark.parametrize(
+    "email", ["gra@@example.org", "grace@exam\u00adple.org", "grace@example.org,bob@example.org", "z\u202ec@example.org"]
+)
+async def test_an_address_that_can_get_no_mail_is_refused_wherever_it_is_new(api, verifying, email):
+    admin, http = await api.client("admin"), await verifying.client()
+    me, other = (await http.get(ME)).json()["id"], (await (await api.client()).get(ME)).json()["id"]
+    for answer in (
+        await register(api, email),
+        await register(verifying, email),
+        await admin.post(INVITATIONS, json={"email": email}),
+        await admin.patch(f"{USERS}/{other}", json={"email": email}),
+        await http.patch(f"{USERS}/{me}", json={"email": email}),
+    ):
+        assert (answer.status_code, [error["loc"] for error in answer.json()["errors"]]) == (422, [["body", "email"]]), answer.text
+        assert email not in answer.text
+
+
+async def test_a_person_signs_in_with_either_spelling_of_the_domain(api, verifying):
+    spellings = "grace@münchen.example", "grace@xn--mnchen-3ya.example"
+    answers = [await register(verifying, spellings[number % 2]) for number in range(6)]
+    assert [answer.status_code for answer in answers] == [201] * 5 + [429]
+    assert (await register(api, spellings[1])).json()["email"] == spellings[1]
+    assert (await register(api, spellings[0], username="other")).json()["detail"] == "Email already used"
+    assert [(await login(api, email)).status_code for email in spellings] == [200, 200]
+
+
 async def test_a_pending_session_may_use_no_other_route(verifying):
     await register(verifying)
     http, _ = await signed_in(verifying)

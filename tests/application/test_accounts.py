@@ -11,6 +11,8 @@ from domain.access import Actor, Role
 from domain.errors import Conflict, Forbidden, Invalid, LastAdministrator, NotFound, Taken, TooMany, VersionMismatch
 from domain.events import ERASED
 from domain.user import PasswordChanged, Status, UserErased, UserRegistered
+from domain.values import canonical
+from infrastructure.security.keyed_digest import ClaimDigests
 from tests.given import NOW, actor, command
 
 SECRET, OTHER = "a long and winding road", "another long password"
@@ -57,6 +59,34 @@ def test_an_email_and_a_username_belong_to_one_account(register, taken, scope):
     with pytest.raises(Taken) as refused:
         register(**taken)
     assert refused.value.scope == scope
+
+
+@pytest.mark.parametrize(("first", "second"), [("münchen", "xn--mnchen-3ya"), ("xn--mnchen-3ya", "münchen")])
+def test_a_mailbox_has_one_account_however_its_domain_is_spelled(log, register, update, first, second):
+    ada = register(email=f"ada@{first}.example")
+    assert accounts.find(f"ada@{second}.example", log).id == ada
+    with pytest.raises(Taken):
+        register("other", email=f"ADA@{second}.example")
+    update(ada, profile={"email": f"ada@{second}.example"})
+    assert load_account(log, ada).email == f"ada@{second}.example"
+    update(ada, profile={"email": "ada@example.org"})
+    assert register("other", email=f"ada@{first}.example")
+
+
+@pytest.mark.parametrize("old", ["ada@xn--mnchen-3ya.example", "ada@mün\u00adchen.example", "ä@example.org"])
+def test_an_account_of_an_earlier_release_keeps_its_address(log, register, update, monkeypatch, old):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("domain.user.new_address", str)
+        earlier.setattr(ClaimDigests, "of", lambda digests, scope, value: digests._scope(scope).of(canonical(value).encode()))
+        ada = register(email=old)
+    assert accounts.find(old, log).id == ada
+    update(ada, profile={"email": old, "first_name": "Augusta"})
+    assert (load_account(log, ada).email, load_account(log, ada).first_name) == (old, "Augusta")
+    if old.isascii():
+        with pytest.raises(Taken):
+            register("other", email="ada@münchen.example")
+    update(ada, profile={"email": "lovelace@example.org"})
+    assert accounts.find(old, log) is None
 
 
 @pytest.mark.parametrize("password", ["short", "passwordpassword", "ada@example.org", "a" * 15, "x" * 129])

@@ -96,6 +96,15 @@ def test_an_accepted_invitation_is_an_account_with_its_address_and_role(log, lin
     assert types(log, sent) == [UserInvited.__name__, InvitationAccepted.__name__]
 
 
+def test_an_invitation_of_an_earlier_release_is_accepted_whatever_its_address(log, links, accept, monkeypatch):
+    old = "ada@exam\u00adple.org"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("domain.invitation.new_address", str)
+        token = links.of_invitation(old)
+    accept(token)
+    assert accounts.find(old, log).email == old
+
+
 def test_user_names_cannot_be_guessed_with_an_invitation(links, accept, sender):
     token = links.of_invitation(EMAIL)
     for _ in range(links.sign_in_limits.rates.user_names_per_hour):

@@ -82,6 +82,16 @@ def test_a_verified_registration_is_an_account_with_the_same_password(log, links
     assert (type(account), account.id, account.role, account.status) == (User, result.id, Role.VIEWER, Status.ACTIVE)
 
 
+def test_a_registration_of_an_earlier_release_is_verified_whatever_its_address(links, verify, sign_in, monkeypatch):
+    old = "ada@exam\u00adple.org"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("domain.registration.new_address", str)
+        token = links.of_registration(old, password=SECRET)
+    assert sign_in(email=old).user.email == old
+    account = verify(token).id
+    assert sign_in(email=old).user.id == account
+
+
 def test_the_private_data_of_a_verified_registration_is_destroyed(log, links, verify):
     token = links.of_registration(EMAIL, password=SECRET)
     pending = newest(log)

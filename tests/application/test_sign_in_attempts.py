@@ -238,6 +238,21 @@ def named(attempts, *, link=1, network=HOME, ends=None):
     return True
 
 
+@pytest.mark.parametrize("request_mail", [SignInLimits.mail, SignInLimits.mail_to_new_address])
+def test_mails_to_one_mailbox_count_together_however_its_address_is_spelled(request_mail):
+    attempts = attempts_by(Clock(), SignInRates(mails_per_hour=3))
+    for email in ("ada@münchen.example", "ada@xn--mnchen-3ya.example", "Ada@mün\u00adchen.example"):
+        request_mail(attempts, email, HOME)
+    with pytest.raises(TooMany):
+        request_mail(attempts, "ada@m\u200bünchen.example", HOME)
+
+
+def test_wrong_passwords_of_one_account_count_together_however_its_address_is_spelled():
+    attempts = attempts_by(Clock())
+    assert all(wrong(attempts, email, HOME) for email in ("ada@exam\u00adple.org", "ada@example.org"))
+    assert not wrong(attempts, "ada@exa\u200bmple.org", HOME)
+
+
 def test_user_names_that_are_taken_count_for_the_link_and_for_the_network():
     attempts = attempts_by(Clock(), SignInRates(user_names_per_hour=3, registrations_per_hour=5))
     taken, other = Taken("used", scope="username"), Taken("used", scope="email")

@@ -58,7 +58,7 @@ def test_the_order_of_labels_matters_and_that_of_their_texts_does_not(labels):
         ("labels", tuple(map(str, range(MAX_LABELS + 1))), "must be 1 to 300 different names"),
         ("labels", (" round",), "must be printable"),
         ("labels", ("ro\tund",), "must be one line without tabs"),
-        ("labels", ("ro\u200bund",), "must be printable"),
+        ("labels", ("ro\u200bund",), "must not contain invisible characters"),
         ("labels", ("e\u0301",), "must be printable, in Unicode NFC form"),
         ("labels", ("a\x00",), "must not contain control characters"),
         ("labels", ("",), "must have 1 to 100 characters"),

@@ -1,10 +1,11 @@
-"""Names have one line. Only texts that people write as such have several: descriptions and reasons."""
+"""Names have one line, and no characters that hide. Only texts that people write as such have several: descriptions and reasons."""
 
 from uuid import UUID
 
 import msgspec
 import pytest
 
+from application.key_text import KeySecret
 from domain import api_key, dataset, dead_letter, declaration, device, image, model_check, policy, registration, service_account, team, user
 from domain.access import Scope
 from domain.errors import Invalid
@@ -89,6 +90,42 @@ def test_a_name_has_one_line_and_a_refusal_names_it(field, decide):
         with pytest.raises(Invalid, match="must be one line without tabs") as refused:
             decide(broken)
         assert refused.value.errors == [{"loc": ["body", field], "msg": "must be one line without tabs"}]
+
+
+HIDDEN = [f"one{hidden}two" for hidden in "\u00ad\u061c\u200b\u200e\u200f\u202a\u202e\u2060\u2066\u2069\ufeff\U000e0041"]
+UNIQUE = {"registration username", "account username", "device hostname", "changed device hostname"}
+NOT_IN_UNIQUE = ["one\u200ctwo", "one\u200dtwo", "one\ufe0f two", "one\u034ftwo", "one\u3164two", "one\U000e0100two"]
+
+
+@pytest.mark.parametrize(("kind", "field", "decide"), [(kind, *rest) for kind, rest in ONE_LINE.items()], ids=ONE_LINE)
+def test_a_name_has_no_invisible_characters_but_joiners_where_scripts_need_them(kind, field, decide):
+    refused_texts = [*HIDDEN, *(NOT_IN_UNIQUE if kind in UNIQUE else ["\u200done", "one\u200c", "\u200d\u200d\u200d"])]
+    for hidden in refused_texts:
+        with pytest.raises(Invalid, match="must not contain invisible characters") as refused:
+            decide(hidden)
+        assert [error["loc"] for error in refused.value.errors] == [["body", field]]
+    if kind not in UNIQUE | {"label"}:
+        assert decide("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
+        assert decide("\u0dc1\u0dca\u200d\u0dbb\u0dd3")
+
+
+SECRETS = [KeySecret(bytes(32)).text(ID), f"bsl_{'Ab3-' * 23}", f"bsb_{'Ab3_' * 12}"]
+
+
+TEXTS = {
+    **{f"one line: {kind}": decide for kind, (_, decide) in ONE_LINE.items()},
+    **{f"several lines: {kind}": decide for kind, decide in SEVERAL_LINES.items()},
+    "service name": lambda it: service_account.create(ID, name=it, **BY),
+}
+
+
+@pytest.mark.parametrize("decide", TEXTS.values(), ids=TEXTS)
+def test_no_text_contains_a_secret_of_this_system(decide):
+    for secret in SECRETS:
+        with pytest.raises(Invalid, match="must not contain a key or the token of a link") as refused:
+            decide(secret)
+        assert secret not in str(refused.value)
+    decide("bsk_7")
 
 
 @pytest.mark.parametrize("decide", SEVERAL_LINES.values(), ids=SEVERAL_LINES)

@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from application.ports import MailLink
-from domain.errors import InvalidLink
+from domain.errors import Invalid, InvalidLink
 from domain.links import LinkPurpose
+from domain.values import text
 from infrastructure.security.bootstrap_tokens import KeyedBootstrapTokens
 from infrastructure.security.keys import RootKey
 from infrastructure.security.mail_links import PREFIX, TOKEN_CHARACTERS, KeyedMailLinks
@@ -42,6 +43,12 @@ def test_a_token_is_read_and_is_genuine_for_its_address(purpose, stream, request
     assert LINKS.is_genuine(token, address=address.upper().lower())
     assert len(token) == TOKEN_CHARACTERS
     assert token == LINKS.token(link, address=address), "a mail that is sent again has the same link"
+
+
+@pytest.mark.parametrize("token", [TOKEN, KeyedBootstrapTokens(ROOT).token()])
+def test_a_token_is_refused_as_a_stored_text(token):
+    with pytest.raises(Invalid, match="must not contain a key or the token of a link"):
+        text(f"see {token}", name="name", maximum=200)
 
 
 @pytest.mark.parametrize("bit", range(len(CONTENT) * 8))
