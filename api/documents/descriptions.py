@@ -159,7 +159,7 @@ SCHEMAS: Final[Texts] = {
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
     "Login": "The credentials of an account.",
-    "KeyStatus": "Whether a key works.",
+    "KeyStatus": "Whether a key works. That of a deleted owner counts as revoked.",
     "Member": "A member of a team.",
     "Named": "The id and name of something new.",
     "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "

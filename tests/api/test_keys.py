@@ -254,6 +254,19 @@ async def test_people_see_their_own_keys_and_administrators_all(api):
     assert len((await admin.get(page.headers["Link"].split(">")[0].removeprefix("<"))).json()) == 1
 
 
+async def test_a_key_of_a_deleted_owner_is_shown_as_revoked_and_is_not_rotated(api):
+    admin, ada = await api.client(Role.ADMIN), await api.client(Role.RESEARCHER)
+    service = f"/api/service-accounts/{(await admin.post('/api/service-accounts', json={'name': 'robot'})).json()['id']}"
+    body = {"name": "x", "scopes": ["images:read"]}
+    key = (await admin.post(f"{service}/keys", json=body)).json()["id"]
+    await ada.post("/api/keys", json=body)
+    for owner in (service, f"/api/users/users/{await id_of(ada)}"):
+        assert (await admin.delete(owner)).status_code == 204
+    assert {one["status"] for one in (await admin.get("/api/keys?everyone=true")).json()} == {"revoked"}
+    assert (await admin.post(f"/api/keys/{key}/rotate", json={})).status_code == 404
+    assert (await admin.post(f"{service}/keys", json=body)).status_code == 404
+
+
 async def test_metrics_are_read_with_a_key_from_elsewhere(api):
     admin = await api.client(Role.ADMIN)
     elsewhere = {"X-Forwarded-For": "192.0.2.1"}
