@@ -179,6 +179,19 @@ async def test_a_service_changes_only_what_it_uploaded(api):
 
 
 # ---- the rest ----
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize(("more", "grant"), [([], "viewer"), (["jobs:run"], "analyst"), (["images:write"], "editor")])
+async def test_the_grant_of_a_service_follows_from_its_scopes(api, more, grant, limited):
+    admin = await api.client(Role.ADMIN)
+    made = await dataset(admin)
+    service = await admin.post("/api/service-accounts", json={"name": "robot"})
+    body = {"name": "key", "scopes": ["datasets:read", *more]} | ({"dataset_ids": [made]} if limited else {})
+    issued = await admin.post(f"/api/service-accounts/{service.json()['id']}/keys", json=body)
+    program = api.anonymous(Authorization=f"Bearer {issued.json()['key']}")
+    assert [one["grant"] for one in (await program.get("/api/datasets")).json()] == [grant]
+    assert (await program.get(f"/api/datasets/{made}")).json()["grant"] == grant
+
+
 async def test_a_key_narrows_a_person_and_follows_the_role(api):
     admin, ada = await api.client(Role.ADMIN), await api.client(Role.RESEARCHER)
     issued = await ada.post("/api/keys", json={"name": "script", "scopes": ["images:read", "images:write", "datasets:read"]})
