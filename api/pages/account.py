@@ -15,6 +15,7 @@ from api.pages.forms import CURRENT_PASSWORD, NEW_PASSWORD, FormPage, Link, Valu
 from api.pages.rendering import redirect, rendered
 from api.pages.sign_in import FORM
 from api.pages.visits import NotVerified, SignedOut, visitor
+from api.registration_modes import require_open_registration
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import accounts, registrations
@@ -93,8 +94,9 @@ async def registration_of(person: RequestContext) -> Registration:
 
 @post("/account/verification", opt=OPEN | FORM, include_in_schema=False)
 async def send_again(context: NamedDependency[RequestContext]) -> Response[Any]:
-    """Send the mail with the link again, to the address that was registered."""
+    """Send the mail with the link again, to the address that was registered. Raises Forbidden where nobody can register any longer."""
     await sent_values(context)
+    require_open_registration(context)
     person = await require_visitor(context)
     if person.actor.kind == PENDING:
         pending = await registration_of(person)

@@ -371,6 +371,8 @@ async def test_a_person_whose_address_is_not_verified_sees_only_that(api):
     assert refused.headers["location"] == "/account"
     again = await http.post("/account/verification", content=b"", headers=FORM)
     assert (again.status_code, again.headers["location"]) == (303, "/account?after=sent")
+    http._transport = browser(app.with_options(registration="closed"))._transport
+    assert (await http.post("/account/verification", content=b"", headers=FORM)).status_code == 403
 
 
 async def test_a_stolen_session_changes_no_address(api, monkeypatch):

@@ -17,6 +17,7 @@ from domain.registration import LIFETIME, RegistrationDiscarded
 from domain.user import PasswordReset, UserRegistered
 from infrastructure.operations.registration_expiry import RegistrationExpiry
 from tests.api.conftest import PASSWORD
+from tests.api.http_calls import events_of
 from tests.rigs.links import Links
 from tests.twins.key_uses import identity_cache
 
@@ -192,6 +193,17 @@ async def test_the_mode_says_who_may_create_an_account(api, links, mode, registe
     assert (await admin.post(INVITATIONS, json={"email": "bob@example.org"})).status_code == invites
     accepted = await post(given, "/api/auth/accept-invitation", token=invited, password=PASSWORD, **NAMES | {"username": "jean"})
     assert accepted.status_code == invites
+    if mode == "closed":
+        refused = await admin.post(INVITATIONS, json={"email": "bob@example.org"})
+        assert "BIOSCOPE_REGISTRATION" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(("mode", "mails"), [("open", 2), ("invite", 1), ("closed", 1)])
+async def test_a_link_that_the_mode_refuses_is_not_sent_again(verifying, mode, mails):
+    await register(verifying)
+    given = verifying.with_options(registration=mode)
+    assert (await post(given, "/api/auth/verification", email=EMAIL)).status_code == 202
+    assert events_of(given, "RegistrationRequested") + events_of(given, "VerificationRequested") == mails
 
 
 # ---- passwords and addresses ---------------------------------------------------------------------------------------------------------
