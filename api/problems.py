@@ -72,6 +72,7 @@ TITLES = {
     500: ("internal_error", "Internal error"),
     503: ("unavailable", "Unavailable"),
 }
+TITLES_OF_CODES = {"invalid_link": "Invalid link"}
 ANY_KEY = "[...]"  # of a mapping, in paths of msgspec
 
 
@@ -139,7 +140,7 @@ def problem(
     code = code or default_code
     return Problem(
         type=f"urn:bioscope:problem:{code}",
-        title=title,
+        title=TITLES_OF_CODES.get(code, title),
         status=status,
         detail=detail,
         code=code,

@@ -288,7 +288,8 @@ async def test_accounts_are_found_by_text_role_and_status(api):
 
 async def test_the_first_administrator_is_set_up_with_the_printed_token(api):
     body = {"token": api.services.bootstrap_tokens.token(), "email": EMAIL, "password": PASSWORD, **NAMES}
-    assert (await post(api, "/api/auth/bootstrap", **body | {"token": "bsb_wrong"})).status_code == 400
+    wrong = (await post(api, "/api/auth/bootstrap", **body | {"token": "bsb_wrong"})).json()
+    assert (wrong["status"], wrong["title"], "the server prints" in wrong["detail"]) == (400, "Invalid link", True)
     assert (await post(api, "/api/auth/bootstrap", **body)).status_code == 201
     http, _ = await signed_in(api)
     assert (await http.get(USERS)).status_code == 200
