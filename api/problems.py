@@ -1,5 +1,6 @@
 """Converts errors to problems (RFC 9457). One table maps codes to statuses. Internal details are never shown."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +74,7 @@ TITLES = {
     503: ("unavailable", "Unavailable"),
 }
 TITLES_OF_CODES = {"invalid_link": "Invalid link"}
+PATH_PART = re.compile(r"[A-Za-z0-9_-]{1,40}(\[\d{1,9}\]){0,4}")
 ANY_KEY = "[...]"  # of a mapping, in paths of msgspec
 
 
@@ -207,7 +209,7 @@ def _field_error(item: dict[str, Any], handler: BaseRouteHandler) -> FieldError:
 
 def _unknown_field_error(unknown: UnknownField, body: FieldDefinition | None, path: list[str]) -> FieldError:
     """The path can have parts of the field's name, which the client chose: it counts only if it leads to an object."""
-    fields = fields_at(body, path)
+    fields = fields_at(body, path) if all(map(PATH_PART.fullmatch, path)) else None
     if fields is None:
         path, fields = [], fields_at(body, ()) or ()
     known = f"; the fields are {', '.join(fields)}" if fields else ""

@@ -765,7 +765,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "last_used_from": "Network that it was last used from; null if it never was",
     },
     "RotateKey": {
-        "days": "For how many days the new secret works",
+        "days": "For how many days the new secret works. Default: for as many as the present one did when it was new",
         "overlap_hours": "For how many hours the present secret works beside it",
     },
     "ServiceAccount": {

@@ -175,9 +175,10 @@ class OuterMiddleware:
 
     def _headers(self, request: "_Request", original: Iterable[tuple[bytes, bytes]]) -> Headers:
         headers = [(name.lower(), value) for name, value in original]
-        template = str(request.scope.get("path_template") or "")
-        headers = [(name, self._allowed_methods.header(template, value) if name == b"allow" else value) for name, value in headers]
         names = {name for name, _ in headers}
+        if b"allow" in names:
+            template = str(request.scope.get("path_template") or "")
+            headers = [(name, self._allowed_methods.header(template, value) if name == b"allow" else value) for name, value in headers]
         headers += [pair for pair in self._security_headers if pair[0] not in names]
         headers.append((b"x-request-id", request.id.encode()))
         if self._options.cors_origins:
