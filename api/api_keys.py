@@ -30,7 +30,7 @@ OverlapHours = Annotated[int, Meta(ge=0, le=MAX_OVERLAP.days * 24)]
 
 
 class KeyStatus(StrEnum):
-    """Whether a key works."""
+    """Whether a key works. That of a deleted owner counts as revoked."""
 
     WORKING = "working"
     EXPIRED = "expired"
@@ -73,9 +73,12 @@ class IssueKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RotateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long the new secret works, and for how long the present one works beside it."""
+    """How long the new secret works, and for how long the present one works beside it.
 
-    days: Days = DEFAULT_LIFETIME.days
+    Without `days`, the new one works for as many days as the present one did when it was new.
+    """
+
+    days: Days | None = None
     overlap_hours: OverlapHours = DEFAULT_OVERLAP.days * 24
 
 
@@ -170,7 +173,7 @@ class Keys(Controller):
         result = await context.execute(
             api_keys.rotate,
             key_id,
-            lifetime=timedelta(days=data.days),
+            lifetime=None if data.days is None else timedelta(days=data.days),
             overlap=timedelta(hours=data.overlap_hours),
             expected=context.expected_version,
             secret_hash=secret.hash,

@@ -21,6 +21,7 @@ from api.kserve.slots import PredictionSlots
 from api.live.hub import LiveHub
 from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
+from api.middleware.allowed_methods import AllowedMethods
 from api.middleware.authentication import Authentication, has_credential
 from api.middleware.body_limits import BodyLimits
 from api.middleware.outer import OuterMiddleware
@@ -74,6 +75,7 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     return OuterMiddleware(
         router(),
         context,
+        allowed_methods=AllowedMethods(router()),
         lifespan=partial(_lifespan, services, drain),
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services, identities) or has_page_token(scope, context),

@@ -142,7 +142,7 @@ class Datasets(Controller):
     ) -> Response[None]:
         """Let all members of a team use the dataset, also those who join later. Needs the role researcher and the grant owner.
 
-        You must be in the team, unless you are an administrator.
+        You must own the team or be a member, unless you are an administrator.
         """
         return context.no_content(
             await context.execute(

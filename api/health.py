@@ -60,7 +60,7 @@ async def metrics(context: NamedDependency[RequestContext]) -> Response[Any]:
 
 async def _may_read_metrics(context: RequestContext) -> bool:
     """Whether a request has a key with the right scope. Raises NotAuthenticated, Forbidden, TooMany, Unavailable for any other key."""
-    key = read_key(bearer(context.request.headers.get("authorization")) or "")
+    key = read_key(bearer(context.request.headers) or "")
     if key is None:
         return False
     identity = await asyncio.to_thread(context.identities.authenticate, key, network=context.network)

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from api.query_parameters import MIN_POSITION, only_known_parameters
-from api.registration_modes import require_invitations
+from api.registration_modes import NOBODY_CAN_ACCEPT, require_invitations
 from api.request import PageSize, RequestContext, from_row
 from api.sessions import EmailAddress
 from application import invitations
@@ -62,14 +62,14 @@ class Invitations(Controller):
     @post("/", summary="Invite a person")
     async def invite(self, context: NamedDependency[RequestContext], data: JSONBody[Invite]) -> Response[Invitation]:
         """Send a person a mail with a link to create an account with this role. The link works for 7 days. For administrators."""
-        require_invitations(context)
+        require_invitations(context, refusal=NOBODY_CAN_ACCEPT)
         result = await context.execute(invitations.invite, email=data.email, role=data.role)
         return context.created(view(await context.read(read_model.get, result.id)), result)
 
     @post("/{invitation_id:uuid}/resend", status_code=200, summary="Send an invitation again")
     async def resend(self, context: NamedDependency[RequestContext], invitation_id: FromPath[UUID]) -> Response[Invitation]:
         """Send an open invitation again, with a new link. Earlier links stop working. For administrators."""
-        require_invitations(context)
+        require_invitations(context, refusal=NOBODY_CAN_ACCEPT)
         result = await context.execute(invitations.repeat, invitation_id)
         return context.changed(view(await context.read(read_model.get, invitation_id)), result)
 

@@ -28,16 +28,18 @@ async def count_mail_to_new_address(context: RequestContext, email: str) -> None
     await asyncio.to_thread(context.services.sign_in_limits.mail_to_new_address, new_address(email), context.network)
 
 
-async def request_mail(context: RequestContext, purpose: LinkPurpose, use_case: Callable[..., None], email: str, command: Command) -> None:
+async def request_mail(
+    context: RequestContext, purpose: LinkPurpose, use_case: Callable[..., None], email: str, command: Command, *, sends: bool = True
+) -> None:
     """Count a request for a mail, and run `use_case`, which sends it if the address is known. Raises Invalid, TooMany.
 
-    If strangers have requested too many mails to the address, nothing is sent. Neither the answer nor its time shows it.
+    Nothing is sent if strangers have requested too many mails to the address, or if not `sends`. Neither the answer nor its time shows it.
     """
     address, limits, log = email_address(email), context.services.sign_in_limits, context.services.log
     await asyncio.to_thread(limits.mail, address, context.network)
 
     async def send() -> None:
-        if await asyncio.to_thread(limits.may_send, purpose, address, context.network, lambda: log.claimed("email", address)):
+        if sends and await asyncio.to_thread(limits.may_send, purpose, address, context.network, lambda: log.claimed("email", address)):
             await context.execute(use_case, email=address, command=command)
 
     await in_equal_time(context, send())

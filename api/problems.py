@@ -10,9 +10,11 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ExceptionHandlersMap
+from litestar.typing import FieldDefinition
 
 from api.access_notes import note_error
-from api.allowed_values import parameter_of, public_name, sentence
+from api.allowed_values import fields_at, parameter_of, public_name, sentence
+from api.field_messages import UnknownField, missing_field, unknown_field
 from domain.errors import DomainError, FieldError, Invalid
 
 log = structlog.get_logger()
@@ -71,9 +73,9 @@ TITLES = {
     500: ("internal_error", "Internal error"),
     503: ("unavailable", "Unavailable"),
 }
-FIELD = re.compile(r"(?:unknown|required) field `([^`]+)`")
+TITLES_OF_CODES = {"invalid_link": "Invalid link"}
+PATH_PART = re.compile(r"[A-Za-z0-9_-]{1,40}(\[\d{1,9}\]){0,4}")
 ANY_KEY = "[...]"  # of a mapping, in paths of msgspec
-JSON_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -140,7 +142,7 @@ def problem(
     code = code or default_code
     return Problem(
         type=f"urn:bioscope:problem:{code}",
-        title=title,
+        title=TITLES_OF_CODES.get(code, title),
         status=status,
         detail=detail,
         code=code,
@@ -193,18 +195,27 @@ def _field_error(item: dict[str, Any], handler: BaseRouteHandler) -> FieldError:
     message = str(item.get("message", "is invalid"))
     if message == "'data'":
         return {"loc": ["body"], "msg": "is missing: send a JSON object"}
-    json_path = JSON_PATH.search(message)
-    field = FIELD.search(message)
     key = str(item.get("key") or "")
-    path = [part for part in (json_path[1].replace(ANY_KEY, "").split(".") if json_path else key.split(".")) if part and part != "data"]
-    if field and (not path or path[-1] != field[1]):
-        path.append(field[1])
     source = str(getattr(item.get("source"), "value", item.get("source")) or "body")
-    message = JSON_PATH.sub("", message)
-    if source == "body":
-        return {"loc": [source, *path], "msg": sentence(message, parameter_of(handler, "data"), path)}
-    parameter = parameter_of(handler, key)
-    return {"loc": [source, public_name(parameter, key)], "msg": sentence(message, parameter)}
+    if source != "body":
+        parameter = parameter_of(handler, key)
+        return {"loc": [source, public_name(parameter, key)], "msg": sentence(message, parameter)}
+    path = [part for part in key.replace(ANY_KEY, "").split(".") if part and part != "data"]
+    body = parameter_of(handler, "data")
+    if (unknown := unknown_field(message)) is not None:
+        return _unknown_field_error(unknown, body, path)
+    return {"loc": ["body", *path, *filter(None, [missing_field(message)])], "msg": sentence(message, body, path)}
+
+
+def _unknown_field_error(unknown: UnknownField, body: FieldDefinition | None, path: list[str]) -> FieldError:
+    """The path can have parts of the field's name, which the client chose: it counts only if it leads to an object."""
+    fields = fields_at(body, path) if all(map(PATH_PART.fullmatch, path)) else None
+    if fields is None:
+        path, fields = [], fields_at(body, ()) or ()
+    known = f"; the fields are {', '.join(fields)}" if fields else ""
+    if unknown.name:
+        return {"loc": ["body", *path, unknown.name], "msg": f"is not known{known}"}
+    return {"loc": ["body", *path], "msg": f"has a field that is not known{known}"}
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:

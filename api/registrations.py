@@ -94,9 +94,16 @@ class Registrations(Controller):
     ) -> Response[MailRequested]:
         """Send another mail with a link for the newest registration of an address. Earlier links stop working.
 
-        The answer is the same whether or not there is a registration.
+        The answer is the same whether or not there is a registration. Nothing is sent where nobody can register.
         """
-        await request_mail(context, LinkPurpose.VERIFY_EMAIL, registrations.request_verification, data.email, anonymous_command(context))
+        await request_mail(
+            context,
+            LinkPurpose.VERIFY_EMAIL,
+            registrations.request_verification,
+            data.email,
+            anonymous_command(context),
+            sends=context.options.registration == "open",
+        )
         return Response(MailRequested(), status_code=202)
 
     @post("/verify", status_code=201, summary="Verify a registration")

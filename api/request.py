@@ -139,7 +139,7 @@ class RequestContext:
         """The identity of the same session or key as it is now. Blocks. Raises NotAuthenticated, TooMany, Unavailable."""
         if (session_id := self.identity.session_id) is not None:
             return self.identities.signed_in(session_id)
-        token = bearer(self.request.headers.get("authorization")) or ""
+        token = bearer(self.request.headers) or ""
         credential = read_credential(token, self.services.access_tokens, at=utc_now())
         return self.identities.authenticate(credential, network=self.network)
 

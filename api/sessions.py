@@ -234,7 +234,7 @@ def refresh_token_of(context: RequestContext, data: RefreshToken | None) -> str 
     """
     if data is not None and data.refresh_token:
         return data.refresh_token
-    token = bearer(context.request.headers.get("authorization"))
+    token = bearer(context.request.headers)
     if token is not None and not is_access_token(token):
         return token
     token = context.request.cookies.get(COOKIE)
@@ -262,7 +262,7 @@ def sessions_to_end(context: RequestContext, data: RefreshToken | None) -> set[U
 
     Raises NotAuthenticated if there is no token, or only an invalid access token, and Forbidden for a service.
     """
-    access_token = bearer(context.request.headers.get("authorization"))
+    access_token = bearer(context.request.headers)
     refresh_token = refresh_token_of(context, data)
     by_refresh_token = context.services.refresh_tokens.session_of(refresh_token) if refresh_token else None
     ending = {by_refresh_token} if by_refresh_token is not None else set()

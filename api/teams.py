@@ -73,7 +73,7 @@ class Teams(Controller):
     async def list_teams(
         self, context: NamedDependency[RequestContext], page_size: PageSize = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[Team]]:
-        """The teams that you are in, newest first. Administrators see all teams."""
+        """The teams that you own or are a member of, newest first. Administrators see all teams."""
         return context.page(await context.read(read_model.listed, cursor=cursor, size=page_size), lambda row: from_row(row, Team))
 
     @post("/", summary="Create a team")

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -17,6 +18,8 @@ from domain.api_key import DEFAULT_LIFETIME, DEFAULT_OVERLAP, ApiKey, KeyIssued,
 from domain.errors import ConcurrencyConflict, Forbidden, NotFound, StreamClosed
 from domain.events import Event
 from domain.values import invalid
+
+CLOSING_OWNERS: Final = (*user.CLOSING, *service_account.CLOSING)
 
 
 def issue_own(
@@ -84,7 +87,7 @@ def issue_for_service(
 def rotate(
     key_id: UUID,
     *,
-    lifetime: timedelta = DEFAULT_LIFETIME,
+    lifetime: timedelta | None = None,
     overlap: timedelta = DEFAULT_OVERLAP,
     expected: int | None = None,
     secret_hash: bytes,
@@ -93,13 +96,17 @@ def rotate(
 ) -> CommandResult:
     """Give the key another secret. The present one works for `overlap` longer; an earlier one stops at once.
 
-    For the owner of a personal key, and for administrators where a service account owns the key. Raises Forbidden, NotFound, Conflict (a
-    revoked or expired key), Invalid, VersionMismatch.
+    Without `lifetime`, the new one works for as long as the present one did when it was new.
+
+    For the owner of a personal key, and for administrators where a service account owns the key. Raises Forbidden, NotFound (also
+    for a deleted owner), Conflict (a revoked or expired key), Invalid, VersionMismatch.
     """
     for attempt in range(MAX_ATTEMPTS):
         found = load_key(log, key_id, command.actor)
         if found.owner_kind is OwnerKind.USER and found.owner_id != command.actor.id:
             raise Forbidden("Only the owner can rotate a personal key; you can revoke it")
+        if log.having([found.owner_id], *CLOSING_OWNERS):
+            raise NotFound("The owner of the key was deleted, so the key no longer works; issue one for another account")
         present = log.secret(SECRET, key_id)
         secrets = (
             Secret(kind=SECRET, owner=key_id, value=secret_hash),
@@ -114,6 +121,7 @@ def rotate(
                     key, secret_hash=secret_hash, lifetime=lifetime, overlap=overlap, by=command.actor.id, at=command.at
                 ),
                 expected=expected,
+                guards=lambda key, _: (StreamPrecondition(stream=key.owner_id, closed_by=CLOSING_OWNERS),),
                 secrets=secrets,
                 attempts=1,
             )
@@ -158,8 +166,10 @@ def _require_reached(event: KeyIssued, actor: Actor, log: EventStore) -> None:
 
 
 def states_of(keys: Collection[UUID], log: EventStore) -> dict[UUID, ApiKey]:
-    """The keys with these ids, in one query."""
-    return load_all(log, keys, api_key.evolve)
+    """The keys with these ids, in two queries. One whose owner was deleted counts as revoked."""
+    states = load_all(log, keys, api_key.evolve)
+    deleted = log.having({key.owner_id for key in states.values()}, *CLOSING_OWNERS)
+    return {id_: msgspec.structs.replace(key, revoked=True) if key.owner_id in deleted else key for id_, key in states.items()}
 
 
 def _issue(

@@ -14,6 +14,10 @@ from domain.errors import InvalidLink, Taken
 
 SCOPE: Final = "bootstrap"
 FIRST: Final = "first administrator"
+REFUSED: Final = (
+    "This token is wrong, or there is an administrator already. Until there is one, the server prints an address with the right token "
+    "at its start"
+)
 
 
 def is_needed(log: EventStore) -> bool:
@@ -40,7 +44,7 @@ def create_first_administrator(
     Raises InvalidLink for another token, and once there is or ever was an administrator. Raises Invalid, Taken, and Unavailable.
     """
     if not bootstrap_tokens.is_genuine(token) or not is_needed(log):
-        raise InvalidLink
+        raise InvalidLink(REFUSED)
     user_id = new_id(command, "user")
     names = {"username": username, "first_name": first_name, "last_name": last_name}
     registered = user.register(user_id, email=email, **names, role=Role.ADMIN, is_verified=False, by=user_id, at=command.at)
@@ -56,5 +60,5 @@ def create_first_administrator(
         return create_stream(log, command, [registered], claims=claims, secrets=(password_secret(user_id, password_hash),))
     except Taken as taken:
         if taken.scope == SCOPE:
-            raise InvalidLink from None
+            raise InvalidLink(REFUSED) from None
         raise accounts.taken_name(taken) from None

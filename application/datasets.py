@@ -96,8 +96,8 @@ def share_by_address(
 def share_with_team(
     dataset_id: UUID, *, team_id: UUID, grant: Grant, expected: int | None = None, command: Command, log: EventStore
 ) -> CommandResult:
-    """Give the members of a team a right on the dataset, from now on. For the owner with the role researcher, who is a member of the
-    team, and for administrators.
+    """Give the members of a team a right on the dataset, from now on. For the owner with the role researcher, who owns the team or
+    is a member, and for administrators.
 
     Raises Forbidden, NotFound (the dataset or the team), Conflict (the owner's grant, or too many teams), VersionMismatch.
     """

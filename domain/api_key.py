@@ -70,6 +70,7 @@ class ApiKey(State, frozen=True, kw_only=True):
     issued_by: UUID
     issued_at: datetime
     expires_at: datetime
+    lifetime: timedelta
     commitment: str
     previous_commitment: str = ""
     previous_until: datetime | None = None
@@ -128,8 +129,11 @@ def issue(
     )
 
 
-def rotate(key: ApiKey, *, secret_hash: bytes, lifetime: timedelta, overlap: timedelta, by: UUID, at: datetime) -> KeyRotated:
-    """Raises Conflict for a revoked or expired key, Invalid for a period that breaks its rule."""
+def rotate(key: ApiKey, *, secret_hash: bytes, lifetime: timedelta | None, overlap: timedelta, by: UUID, at: datetime) -> KeyRotated:
+    """Without `lifetime`, the new secret works for as long as the present one did when it was new.
+
+    Raises Conflict for a revoked or expired key, Invalid for a period that breaks its rule.
+    """
     if key.revoked or at >= key.expires_at:
         raise Conflict("The key was revoked or has expired; issue another one")
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
@@ -137,7 +141,7 @@ def rotate(key: ApiKey, *, secret_hash: bytes, lifetime: timedelta, overlap: tim
     return KeyRotated(
         **next_event(key, by=by, at=at),
         commitment=commitment(key.id, secret_hash),
-        expires_at=at + _checked(lifetime),
+        expires_at=at + _checked(key.lifetime if lifetime is None else lifetime),
         previous_until=min(at + overlap, key.expires_at),
     )
 
@@ -160,6 +164,7 @@ def evolve(key: ApiKey | None, event: Event) -> ApiKey | None:
                 issued_by=event.by,
                 issued_at=event.at,
                 expires_at=event.expires_at,
+                lifetime=event.expires_at - event.at,
                 commitment=event.commitment,
             )
         case _ if key is None:
@@ -170,6 +175,7 @@ def evolve(key: ApiKey | None, event: Event) -> ApiKey | None:
                 version=event.originator_version,
                 commitment=event.commitment,
                 expires_at=event.expires_at,
+                lifetime=event.expires_at - event.at,
                 previous_commitment=key.commitment,
                 previous_until=event.previous_until,
             )

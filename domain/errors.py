@@ -129,8 +129,8 @@ class InvalidLink(DomainError):
 
     code = "invalid_link"
 
-    def __init__(self) -> None:
-        super().__init__("This link is invalid, was used already, or has expired: request a new one")
+    def __init__(self, detail: str = "This link is invalid, was used already, or has expired: request a new one") -> None:
+        super().__init__(detail)
 
 
 class LastAdministrator(Conflict):

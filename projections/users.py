@@ -127,6 +127,7 @@ LISTED = """select * from users where not deleted
       or email ilike %(q)s::text or username ilike %(q)s::text or first_name || ' ' || last_name ilike %(q)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
   order by registered_at, id limit %(maximum)s"""
+LISTED_DELETED = LISTED.replace("where not deleted", "where deleted")
 USERNAMES = "select id, username from users where id = any(%(ids)s)"
 
 
@@ -138,11 +139,15 @@ async def get(db: QueryDatabase, actor: Actor, user_id: UUID) -> User:
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Search conditions. `q` is searched in e-mail addresses, user names and names, ignoring case and Unicode form."""
+    """Search conditions. `q` is searched in e-mail addresses, user names and names, ignoring case and Unicode form.
+
+    `deleted` accounts are listed instead of all others.
+    """
 
     role: Role | None = None
     status: Status | None = None
     q: str | None = None
+    deleted: bool = False
 
 
 NO_FILTER = Filter()
@@ -155,7 +160,8 @@ async def listed(
     require_role(actor, Role.ADMIN)
     after, maximum = parse_cursor(cursor), page_size(size)
     parameters = {"role": where.role, "status": where.status, "q": None if where.q is None else like_pattern(where.q)}
-    found = await db.rows(LISTED, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=User)
+    query = LISTED_DELETED if where.deleted else LISTED
+    found = await db.rows(query, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=User)
     return page_of(found, maximum, lambda user: user.registered_at)
 
 

@@ -4,7 +4,7 @@ import click
 
 from api.cli.commands import argument, group, json_option
 from api.cli.common import API_URL
-from api.cli.key_options import DATASETS, DAYS, OVERLAP, SCOPES
+from api.cli.key_options import DATASETS, DAYS, DAYS_OF_NEW_SECRET, OVERLAP, SCOPES
 from api.cli.output import print_json, print_message
 from api.cli.shapes import OwnKey, ServiceToken
 
@@ -69,11 +69,11 @@ def list_keys(url: str | None, *, with_ended: bool, as_json: bool) -> None:
 
 @api_keys.command("rotate", example="bioscope api-keys rotate nightly")
 @KEY
-@DAYS
+@DAYS_OF_NEW_SECRET
 @OVERLAP
 @json_option(ServiceToken)
 @API_URL
-def rotate_key(key: str, days: int, overlap_hours: int, url: str | None, *, as_json: bool) -> None:
+def rotate_key(key: str, days: int | None, overlap_hours: int, url: str | None, *, as_json: bool) -> None:
     """Print a new secret for a key.
 
     It has the same id, scopes and datasets.

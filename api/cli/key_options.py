@@ -28,6 +28,12 @@ DAYS: Final = click.option(
     show_default=True,
     help="Lifetime in days.",
 )
+DAYS_OF_NEW_SECRET: Final = click.option(
+    "--days",
+    type=click.IntRange(1, MAX_LIFETIME.days),
+    metavar="NUMBER",
+    help="Lifetime of the new secret in days.  [default: that of the present one]",
+)
 OVERLAP: Final = click.option(
     "--overlap",
     "overlap_hours",

@@ -159,7 +159,7 @@ SCHEMAS: Final[Texts] = {
     "HourlyCount": "How many results an hour had.",
     "ImageWarning": "Something in the file that was ignored, assumed or converted.",
     "Login": "The credentials of an account.",
-    "KeyStatus": "Whether a key works.",
+    "KeyStatus": "Whether a key works. That of a deleted owner counts as revoked.",
     "Member": "A member of a team.",
     "Named": "The id and name of something new.",
     "OutputKind": "What the numbers of a model mean: `softmax` and `logits` one of its labels, `multi_label` any number of them, "
@@ -765,7 +765,7 @@ PROPERTIES: Final[Mapping[str, Texts]] = {
         "last_used_from": "Network that it was last used from; null if it never was",
     },
     "RotateKey": {
-        "days": "For how many days the new secret works",
+        "days": "For how many days the new secret works. Default: for as many as the present one did when it was new",
         "overlap_hours": "For how many hours the present secret works beside it",
     },
     "ServiceAccount": {

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from api.field_messages import missing_field, plain, unknown_field
 from api.kserve.messages import (
     BINARY_DATA,
     BINARY_SIZE,
@@ -64,12 +65,21 @@ def decode(body: bytes, json_bytes: int | None) -> InferenceRequest:
     try:
         request = DECODER.decode(text)
     except msgspec.ValidationError as error:
-        raise Invalid(f"The request is invalid: {error}") from None
+        raise Invalid(_sentence(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise unstorable(text, "The body is not valid JSON in UTF-8") from None
     if request.id is not None and CONTROL.search(request.id):
         raise Invalid("The id must not contain control characters")
     return request
+
+
+def _sentence(refusal: str) -> str:
+    """The message of msgspec with the place, `Expected `int`, got `str` - at `$.inputs[0]``, in plain words."""
+    message, _, place = refusal.partition(" - at `$")
+    if (unknown := unknown_field(message)) is not None:
+        return f"The request has {f'the field {unknown.name}, which' if unknown.name else 'a field that'} is not known"
+    path = ".".join(filter(None, [place.strip(".`"), missing_field(message)]))
+    return f"{path or 'The body'} {plain(message)}"
 
 
 def images_of(request: InferenceRequest, raw: bytes, *, maximum: int) -> list[bytes]:

@@ -143,7 +143,7 @@ async def stream(
     what it missed, once. Lines that begin with a colon are sent every 20 seconds, so that the connection stays open. The stream ends with a
     `closed` message when the token expires or the session ends.
     """
-    token = bearer(context.request.headers.get("authorization"))
+    token = bearer(context.request.headers)
     assert token is not None
     wanted = frozenset(datasets) if datasets else None
     return LiveStream(LiveEvents(live_hub, token, context.request.scope, after if last_event_id is None else last_event_id, wanted))

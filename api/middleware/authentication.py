@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
+from litestar.datastructures import Headers
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 
@@ -40,7 +41,7 @@ class Authentication(AbstractAuthenticationMiddleware):
         super().__init__(app, exclude_http_methods=["OPTIONS"])
 
     async def authenticate_request(self, connection: ASGIConnection[Any, Any, Any, Any]) -> AuthenticationResult:
-        token = bearer(connection.headers.get("authorization"))
+        token = bearer(connection.headers)
         if token is None:
             raise NotAuthenticated("Not authenticated")
         app = app_context(connection.scope)
@@ -63,9 +64,8 @@ def has_credential(scope: Any, services: Services, identities: IdentityCache) ->
 
     Permissions are checked later.
     """
-    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     try:
-        if (token := bearer(header.decode("latin-1"))) is not None:
+        if (token := bearer(Headers.from_scope(scope))) is not None:
             credential = read_credential(token, services.access_tokens, at=utc_now())
             return identities.keys.recognises(credential) if isinstance(credential, PresentedKey) else True
         if scope["path"].startswith(SIGNED_ADDRESSES):
@@ -82,9 +82,12 @@ def mark_recognised(scope: Any) -> None:
         mark()
 
 
-def bearer(header: str | None) -> str | None:
-    """The token of an Authorization header."""
-    scheme, _, token = (header or "").partition(" ")
+def bearer(headers: Headers) -> str | None:
+    """The token of the Authorization header. Raises NotAuthenticated for several such headers."""
+    sent = headers.getall("authorization", [])
+    if len(sent) > 1:
+        raise NotAuthenticated("Send one Authorization header, not several")
+    scheme, _, token = "".join(sent).partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 

@@ -16,6 +16,7 @@ from api.app_context import APP_CONTEXT, AppContext
 from api.middleware.access_recording import AccessRecorder
 from api.middleware.admission import Admission
 from api.middleware.allowed_hosts import REFUSED, AllowedHosts, is_under
+from api.middleware.allowed_methods import METHODS, AllowedMethods
 from api.middleware.body_timeout import BodyTimeout, Message, Receive
 from api.problems import encoded, problem
 
@@ -30,8 +31,6 @@ MAX_QUERY_BYTES = 8192
 MAX_HEADERS_BYTES = 32_768
 PREFLIGHT_MAX_AGE_SECONDS = b"600"
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-KNOWN_METHODS = frozenset(METHODS.decode().split(", "))
 ACCEPTED_HEADERS = b"authorization, content-type, if-match, idempotency-key, last-event-id, prefer, traceparent, x-request-id"
 EXPOSED_HEADERS = b"etag, link, location, retry-after, content-disposition, x-event-position, x-next-cursor, x-total-count, x-request-id"
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
@@ -64,6 +63,7 @@ class OuterMiddleware:
         has_credential: Callable[[Any], bool],
         drain: Callable[[], None],
         accesses: AccessRecorder,
+        allowed_methods: AllowedMethods,
     ) -> None:
         self._router, self._context, self.lifespan, self.drain = router, context, lifespan, drain
         self._options = options = context.options
@@ -71,7 +71,7 @@ class OuterMiddleware:
         self._hosts = AllowedHosts(options)
         self._security_headers = (*SECURITY_HEADERS, HSTS) if options.secure_cookies else SECURITY_HEADERS
         self._admission, self._unlimited, self._has_credential = admission, Admission(), has_credential
-        self._accesses = accesses
+        self._accesses, self._allowed_methods = accesses, allowed_methods
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -150,7 +150,7 @@ class OuterMiddleware:
         if request.origin is None:
             return []
         return [
-            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-methods", ", ".join(METHODS).encode()),
             (b"access-control-allow-headers", ACCEPTED_HEADERS),
             (b"access-control-max-age", PREFLIGHT_MAX_AGE_SECONDS),
         ]
@@ -176,6 +176,9 @@ class OuterMiddleware:
     def _headers(self, request: "_Request", original: Iterable[tuple[bytes, bytes]]) -> Headers:
         headers = [(name.lower(), value) for name, value in original]
         names = {name for name, _ in headers}
+        if b"allow" in names:
+            template = str(request.scope.get("path_template") or "")
+            headers = [(name, self._allowed_methods.header(template, value) if name == b"allow" else value) for name, value in headers]
         headers += [pair for pair in self._security_headers if pair[0] not in names]
         headers.append((b"x-request-id", request.id.encode()))
         if self._options.cors_origins:
@@ -189,7 +192,7 @@ class OuterMiddleware:
     def _log_request(self, request: "_Request") -> None:
         seconds = time.perf_counter() - request.started
         route = str(request.scope.get("path_template") or "unknown")
-        method = request.method if request.method in KNOWN_METHODS else "unknown"  # clients must not create metric labels
+        method = request.method if request.method in METHODS else "unknown"  # clients must not create metric labels
         self._observe_request(method, route, request.status, seconds)
         if request.is_rejected_by_admission:
             return  # a metric counts it; a log line would cost more than the rejection

@@ -1,6 +1,5 @@
 """The page of one's own account: profile, sessions, password."""
 
-from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,12 +15,13 @@ from api.pages.forms import CURRENT_PASSWORD, NEW_PASSWORD, FormPage, Link, Valu
 from api.pages.rendering import redirect, rendered
 from api.pages.sign_in import FORM
 from api.pages.visits import NotVerified, SignedOut, visitor
+from api.registration_modes import require_open_registration
 from api.request import RequestContext
 from api.sessions import anonymous_command
 from application import accounts, registrations
 from application.authentication import PENDING
 from application.passwords import NewPassword
-from domain.errors import NotFound
+from domain.errors import Invalid, NotFound
 from domain.links import LinkPurpose
 from domain.registration import Registration
 from domain.user import User
@@ -46,6 +46,8 @@ NOTICES: Final = {
     "sent": "A mail with a new link is on its way. Earlier links no longer work.",
     "email": "Your new e-mail address is confirmed. Use it from now on to sign in.",
 }
+
+NO_SESSION: Final = "No session has ended. Open your account again: it shows the sessions that you can end"
 
 
 async def require_visitor(context: RequestContext) -> RequestContext:
@@ -92,8 +94,9 @@ async def registration_of(person: RequestContext) -> Registration:
 
 @post("/account/verification", opt=OPEN | FORM, include_in_schema=False)
 async def send_again(context: NamedDependency[RequestContext]) -> Response[Any]:
-    """Send the mail with the link again, to the address that was registered."""
+    """Send the mail with the link again, to the address that was registered. Raises Forbidden where nobody can register any longer."""
     await sent_values(context)
+    require_open_registration(context)
     person = await require_visitor(context)
     if person.actor.kind == PENDING:
         pending = await registration_of(person)
@@ -103,16 +106,19 @@ async def send_again(context: NamedDependency[RequestContext]) -> Response[Any]:
 
 @post("/account/sessions", opt=OPEN | FORM, include_in_schema=False)
 async def end_sessions(context: NamedDependency[RequestContext]) -> Response[Any]:
-    """End the session whose id was sent, or all others if none was. A session that has ended is not an error."""
+    """End the session `session`, or, with `end=others`, all others. A session that has ended is not an error. Raises Invalid."""
     sent = await sent_values(context)
     person = await require_visitor(context)
-    ending = sent.get("session", "")
-    if not ending:
+    if "session" not in sent and sent.get("end") == "others":
         await end_all(person, person.actor.id, but=person.identity.session_id)
-    elif is_id(ending):
-        with suppress(NotFound):
-            await end_one(person, person.actor.id, UUID(ending))
-    return redirect(context.options, f"/account?after={'session' if ending else 'sessions'}")
+        return redirect(context.options, "/account?after=sessions")
+    try:
+        if not is_id(ending := sent.get("session", "")):
+            raise Invalid(NO_SESSION)
+        await end_one(person, person.actor.id, UUID(ending))
+    except NotFound:
+        raise Invalid(NO_SESSION) from None
+    return redirect(context.options, "/account?after=session")
 
 
 @get("/account/password", opt=OPEN, include_in_schema=False)

@@ -41,14 +41,15 @@ async def profile_page(context: NamedDependency[RequestContext]) -> Response[Any
 
 @post("/account/profile", opt=OPEN | FORM, include_in_schema=False)
 async def change_profile(context: NamedDependency[RequestContext]) -> Response[Any]:
-    await sent_values(context)
+    """A field that is not sent stays as it is."""
+    sent = await sent_values(context)
     (person, account), services = await require_account(context), context.services
 
     async def perform(values: Values) -> Response[Any]:
         await person.execute(
             accounts.update,
             account.id,
-            profile={field.name: values[field.name] for field in PAGE.fields},
+            profile={field.name: values[field.name] for field in PAGE.fields if field.name in sent},
             proof=Proof(signed_in_for=signed_in_for(person)),
             passwords=services.passwords,
             tokens=services.refresh_tokens,

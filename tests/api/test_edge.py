@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from api.middleware.allowed_methods import METHODS
 from api.options import AdmissionLimits, BodyTimeouts
 from infrastructure.observability.metrics import exposition
 from tests.api.conftest import ORIGIN
@@ -68,12 +69,28 @@ async def test_every_error_is_a_problem_with_cors_and_secure_headers(api):
     check_problem(await http.get(f"{DATASETS}/{uuid4()}"), 404, "not_found")
     for path in (f"/{MARK}", f"/api/{MARK}", f"{DATASETS}/{MARK}", f"{DATASETS}/{uuid4()}/{MARK}", "/api", "/%00", "/api/..%2fx"):
         check_problem(await http.get(path), 404)
-    refused = await http.put(DATASETS, json={"name": MARK})
-    check_problem(refused, 405, "method_not_allowed")
-    assert {"GET", "POST"} <= {method.strip() for method in refused.headers["allow"].split(",")}
+    check_problem(await http.put(DATASETS, json={"name": MARK}), 405, "method_not_allowed")
     check_problem(await http.post(DATASETS, json={"name": "x" * 256}), 422, "invalid")
     check_problem(await http.post(DATASETS, json={"name": "a"}, headers={"Content-Encoding": "gzip"}), 415)
     check_problem(await http.post(DATASETS, content=b'"' + b"x" * 1024**2 + b'"', headers=JSON), 413, "body_too_large")
+
+
+@pytest.mark.parametrize("path", ["/api/keys", DATASETS, f"{DATASETS}/{UUID(int=7)}", "/sign-in", "/account/sessions", "/health/live"])
+async def test_an_address_lists_all_of_its_methods(api, path):
+    http = await api.client()
+    listed = (await http.options(path)).headers["allow"]
+    assert (await http.request("MADEUP", path)).headers["allow"] == listed
+    allowed = listed.split(", ")
+    for method in METHODS:
+        assert ((await http.request(method, path)).status_code == 405) is (method not in allowed), method
+
+
+async def test_two_credentials_in_one_request_are_refused(api):
+    users = [await api.client(), await api.client("viewer")]
+    headers = [("Authorization", http.headers["Authorization"]) for http in users]
+    for method, path in (("GET", "/api/users/me"), ("POST", "/api/auth/refresh"), ("GET", "/api/live")):
+        answer = await api.anonymous(Origin=ORIGIN).request(method, path, headers=headers)
+        assert "Send one Authorization header" in check_problem(answer, 401, "not_authenticated")["detail"]
 
 
 async def test_an_error_of_ours_is_opaque_and_still_a_problem(api):

@@ -179,6 +179,19 @@ async def test_a_service_changes_only_what_it_uploaded(api):
 
 
 # ---- the rest ----
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize(("more", "grant"), [([], "viewer"), (["jobs:run"], "analyst"), (["images:write"], "editor")])
+async def test_the_grant_of_a_service_follows_from_its_scopes(api, more, grant, limited):
+    admin = await api.client(Role.ADMIN)
+    made = await dataset(admin)
+    service = await admin.post("/api/service-accounts", json={"name": "robot"})
+    body = {"name": "key", "scopes": ["datasets:read", *more]} | ({"dataset_ids": [made]} if limited else {})
+    issued = await admin.post(f"/api/service-accounts/{service.json()['id']}/keys", json=body)
+    program = api.anonymous(Authorization=f"Bearer {issued.json()['key']}")
+    assert [one["grant"] for one in (await program.get("/api/datasets")).json()] == [grant]
+    assert (await program.get(f"/api/datasets/{made}")).json()["grant"] == grant
+
+
 async def test_a_key_narrows_a_person_and_follows_the_role(api):
     admin, ada = await api.client(Role.ADMIN), await api.client(Role.RESEARCHER)
     issued = await ada.post("/api/keys", json={"name": "script", "scopes": ["images:read", "images:write", "datasets:read"]})
@@ -252,6 +265,19 @@ async def test_people_see_their_own_keys_and_administrators_all(api):
     assert [one["owner_id"] for one in (await admin.get(f"/api/keys?owner_id={await id_of(eve)}")).json()] == [await id_of(eve)]
     page = await admin.get("/api/keys?everyone=true&page_size=1")
     assert len((await admin.get(page.headers["Link"].split(">")[0].removeprefix("<"))).json()) == 1
+
+
+async def test_a_key_of_a_deleted_owner_is_shown_as_revoked_and_is_not_rotated(api):
+    admin, ada = await api.client(Role.ADMIN), await api.client(Role.RESEARCHER)
+    service = f"/api/service-accounts/{(await admin.post('/api/service-accounts', json={'name': 'robot'})).json()['id']}"
+    body = {"name": "x", "scopes": ["images:read"]}
+    key = (await admin.post(f"{service}/keys", json=body)).json()["id"]
+    await ada.post("/api/keys", json=body)
+    for owner in (service, f"/api/users/users/{await id_of(ada)}"):
+        assert (await admin.delete(owner)).status_code == 204
+    assert {one["status"] for one in (await admin.get("/api/keys?everyone=true")).json()} == {"revoked"}
+    assert (await admin.post(f"/api/keys/{key}/rotate", json={})).status_code == 404
+    assert (await admin.post(f"{service}/keys", json=body)).status_code == 404
 
 
 async def test_metrics_are_read_with_a_key_from_elsewhere(api):

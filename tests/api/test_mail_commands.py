@@ -87,6 +87,13 @@ async def test_an_invitation_from_the_command_line_becomes_a_mail_with_a_link_to
     assert f"{lab_settings.base_url}/account/invitation?token=bsl_" in mail.get_body(["plain"]).get_content()
 
 
+async def test_nobody_is_invited_while_registration_is_closed(bioscope, lab_settings, monkeypatch):
+    monkeypatch.setenv("BIOSCOPE_REGISTRATION", "closed")
+    assert "BIOSCOPE_REGISTRATION is closed" in (await bioscope("users", "invite", "late@example.org", code=2)).stderr
+    monkeypatch.delenv("BIOSCOPE_REGISTRATION")
+    assert (await bioscope("users", "invitations")).stdout == "There is no open invitation.\n"
+
+
 async def test_an_open_invitation_is_sent_again_with_a_new_link_listed_and_withdrawn(api, bioscope, lab_settings):
     assert "no open invitation" in (await bioscope("users", "invite", "late@example.org", "--again", code=1)).output
     await bioscope("users", "invite", "late@example.org")
@@ -102,7 +109,7 @@ async def test_an_open_invitation_is_sent_again_with_a_new_link_listed_and_withd
     [found] = json.loads(listed.stdout)
     assert (found["email"], found["role"], found["status"], found["user_id"]) == ("late@example.org", "viewer", "open", None)
     assert found["id"] in (await bioscope("users", "invitations")).stdout
-    assert "is withdrawn" in (await bioscope("users", "withdraw-invitation", "late@example.org")).stderr
+    assert "The invitation of late@example.org is withdrawn." in (await bioscope("users", "withdraw-invitation", "late@example.org")).stderr
     assert "no open invitation" in (await bioscope("users", "withdraw-invitation", "late@example.org", code=1)).output
     assert (await bioscope("users", "invitations")).stdout == "There is no open invitation.\n"
     [closed] = json.loads((await bioscope("users", "invitations", "--all", "--json")).stdout)

@@ -249,13 +249,28 @@ async def test_a_new_password_ends_the_other_sessions_on_the_pages(api):
     assert (await other.get("/account")).status_code == 303
 
 
-async def test_a_foreign_session_is_not_ended(api):
-    stranger, http = await signed_in(api), await signed_in(api)
-    started = newest(api, session.SessionStarted)
-    for ending in (started.originator_id, uuid4(), "none", "x" * 3000):
-        answer = await stranger.post("/account/sessions", data={"session": str(ending)})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/account?after=session")
-    assert (await http.get("/account")).status_code == 200
+async def test_a_session_ends_only_if_the_form_says_which(api):
+    address = api.account()
+    http, other, stranger = await signed_in(api, address), await signed_in(api, address), await signed_in(api)
+    foreign = newest(api, session.SessionStarted).originator_id
+    wrong = ({}, *({"session": str(one)} for one in ("", foreign, uuid4(), "none", "x" * 3000)), {"sesion": "zzz"}, {"end": "all"})
+    for form in (*wrong, {"session": "", "end": "others"}):
+        answer = await http.post("/account/sessions", data=form, headers=FORM)
+        assert (answer.status_code, Parsed(answer.text).text.count("No session has ended")) == (422, 1), form
+    assert [(await one.get("/account")).status_code for one in (http, other, stranger)] == [200, 200, 200]
+    answer = await http.post("/account/sessions", data={"end": "others"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/account?after=sessions")
+    assert [(await one.get("/account")).status_code for one in (http, other, stranger)] == [200, 303, 200]
+
+
+async def test_a_field_of_the_profile_that_is_not_sent_stays_as_it_is(api):
+    address = api.account()
+    http, names = await signed_in(api, address), {"first_name": "Ada", "last_name": "Byron"}
+    await http.post("/account/profile", data=names | {"email": address, "institution": "Analytical Society", "phone": "+44 1"})
+    await http.post("/account/profile", data=names | {"email": address, "phone": ""})
+    shown = (await http.get("/account/profile")).text
+    assert 'value="Analytical Society"' in shown
+    assert "+44 1" not in shown
 
 
 # ---- forms -------------------------------------------------------------------------------------------------------------------------
@@ -356,6 +371,8 @@ async def test_a_person_whose_address_is_not_verified_sees_only_that(api):
     assert refused.headers["location"] == "/account"
     again = await http.post("/account/verification", content=b"", headers=FORM)
     assert (again.status_code, again.headers["location"]) == (303, "/account?after=sent")
+    http._transport = browser(app.with_options(registration="closed"))._transport
+    assert (await http.post("/account/verification", content=b"", headers=FORM)).status_code == 403
 
 
 async def test_a_stolen_session_changes_no_address(api, monkeypatch):
@@ -613,7 +630,7 @@ def test_names_devices_and_addresses_are_shown_as_text(text, other):
 
     page = page_with(text, other)
     assert page.tags == page_with("x", "x").tags
-    assert page.values == {"session": other}
+    assert page.values == {"session": other, "end": "others"}
     assert " ".join(f"{text} {other}".split()) in page.text
 
 

@@ -17,6 +17,7 @@ from domain.registration import LIFETIME, RegistrationDiscarded
 from domain.user import PasswordReset, UserRegistered
 from infrastructure.operations.registration_expiry import RegistrationExpiry
 from tests.api.conftest import PASSWORD
+from tests.api.http_calls import events_of
 from tests.rigs.links import Links
 from tests.twins.key_uses import identity_cache
 
@@ -218,6 +219,17 @@ async def test_the_mode_says_who_may_create_an_account(api, links, mode, registe
     assert (await admin.post(INVITATIONS, json={"email": "bob@example.org"})).status_code == invites
     accepted = await post(given, "/api/auth/accept-invitation", token=invited, password=PASSWORD, **NAMES | {"username": "jean"})
     assert accepted.status_code == invites
+    if mode == "closed":
+        refused = await admin.post(INVITATIONS, json={"email": "bob@example.org"})
+        assert "BIOSCOPE_REGISTRATION" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(("mode", "mails"), [("open", 2), ("invite", 1), ("closed", 1)])
+async def test_a_link_that_the_mode_refuses_is_not_sent_again(verifying, mode, mails):
+    await register(verifying)
+    given = verifying.with_options(registration=mode)
+    assert (await post(given, "/api/auth/verification", email=EMAIL)).status_code == 202
+    assert events_of(given, "RegistrationRequested") + events_of(given, "VerificationRequested") == mails
 
 
 # ---- passwords and addresses ---------------------------------------------------------------------------------------------------------
@@ -302,7 +314,8 @@ async def test_accounts_are_found_by_text_role_and_status(api):
 
 async def test_the_first_administrator_is_set_up_with_the_printed_token(api):
     body = {"token": api.services.bootstrap_tokens.token(), "email": EMAIL, "password": PASSWORD, **NAMES}
-    assert (await post(api, "/api/auth/bootstrap", **body | {"token": "bsb_wrong"})).status_code == 400
+    wrong = (await post(api, "/api/auth/bootstrap", **body | {"token": "bsb_wrong"})).json()
+    assert (wrong["status"], wrong["title"], "the server prints" in wrong["detail"]) == (400, "Invalid link", True)
     assert (await post(api, "/api/auth/bootstrap", **body)).status_code == 201
     http, _ = await signed_in(api)
     assert (await http.get(USERS)).status_code == 200

@@ -109,6 +109,9 @@ async def test_a_name_without_a_grant_or_team_is_explained(bioscope):
     refused = await bioscope("datasets", "unshare", mine["name"], "nobody", code=2)
     assert "'nobody' has no grant on the dataset" in refused.output
     assert "there is no team 'nobody'" in (await bioscope("teams", "delete", "nobody", code=2)).output
+    await bioscope("teams", "create", "Haematology")
+    for command in (("datasets", "share", mine["name"]), ("teams", "add", "Haematology")):
+        assert "'bob' is no e-mail address" in (await bioscope(*command, "bob", code=2)).output
     assert "no account with this e-mail address" in (
         await bioscope("datasets", "share", mine["name"], "nobody@example.org", code=1)
     ).output.replace("\n", " ")

@@ -170,7 +170,11 @@ async def test_a_deleted_account_cannot_sign_in_and_keeps_its_history(api, biosc
     api.account("admin")
     address = api.account("viewer")
     account = loaded(api, address)
-    assert "was deleted" in (await bioscope("users", "delete", address, "--yes")).stderr
+    assert f"users erase {account.id}" in (await bioscope("users", "delete", address, "--yes")).stderr.replace("\n", " ")
+    assert "users list --deleted" in (await bioscope("users", "erase", address, "--yes", code=1)).stderr.replace("\n", " ")
+    assert str(account.id) in (await bioscope("users", "list", "--deleted")).stdout
+    assert [one["id"] for one in await listed(bioscope, "--deleted")] == [str(account.id)]
+    assert str(account.id) not in {one["id"] for one in await listed(bioscope)}
     assert (await login(api, address)).status_code == 401
     shown = json.loads((await bioscope("users", "show", str(account.id), "--json")).stdout)
     assert (shown["email"], shown["deleted"], shown["erased"]) == (address, True, False)

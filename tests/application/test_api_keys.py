@@ -64,9 +64,9 @@ class Lab:
             issued = api_keys.issue_own(command=self.command(owner), **about)
         return secret.text(issued.id)
 
-    def rotate(self, key, by, *, overlap=timedelta(days=1), days=90):
+    def rotate(self, key, by, *, overlap=timedelta(days=1), days=None):
         secret = KeySecret()
-        about = {"lifetime": timedelta(days=days), "overlap": overlap, "secret_hash": secret.hash}
+        about = {"lifetime": None if days is None else timedelta(days=days), "overlap": overlap, "secret_hash": secret.hash}
         api_keys.rotate(read_key(key).id, command=self.command(by), log=self.log, **about)
         return secret.text(read_key(key).id)
 
@@ -269,6 +269,16 @@ def test_a_second_rotation_ends_the_first_secret_and_never_lengthens_its_life(la
     assert [lab.works(key) for key in (first, second, third, fourth)] == [False, False, True, True]
 
 
+def test_a_rotated_key_works_for_as_long_as_before_unless_a_lifetime_is_named(lab, ada):
+    def days_left(key):
+        return (api_keys.load_key(lab.log, read_key(key).id, ada).expires_at - lab.now).days
+
+    key = lab.issue(ada, days=30)
+    for days, expected in ((None, 30), (7, 7), (None, 7)):
+        lab.wait(timedelta(days=5))
+        assert days_left(lab.rotate(key, ada, days=days)) == expected
+
+
 @pytest.mark.parametrize("status", [Status.SUSPENDED, Status.INACTIVE])
 def test_keys_of_an_account_that_may_not_sign_in_do_not_work(lab, ada, status):
     key = lab.issue(ada)
@@ -278,13 +288,17 @@ def test_keys_of_an_account_that_may_not_sign_in_do_not_work(lab, ada, status):
     assert lab.works(key)
 
 
-def test_keys_of_deleted_and_erased_accounts_and_programs_never_work_again(lab, ada):
+def test_keys_of_deleted_and_erased_accounts_and_programs_never_work_again_and_count_as_revoked(lab, ada):
     service, eve = lab.service(), lab.scenario.user(Role.RESEARCHER, "eve")
     keys = [lab.issue(ada), lab.issue(eve), lab.issue(service=service)]
     accounts.delete(ada.id, command=lab.command(lab.admin), log=lab.log, tokens=MemoryRefreshTokens())
     accounts.erase(eve.id, command=lab.command(lab.admin), log=lab.log, tokens=MemoryRefreshTokens())
     service_accounts.delete(service, command=lab.command(lab.admin), log=lab.log)
     assert [lab.works(key) for key in keys] == [False, False, False]
+    assert [key.revoked for key in api_keys.states_of([read_key(key).id for key in keys], lab.log).values()] == [True, True, True]
+    for key, by in zip(keys, (ada, eve, lab.admin), strict=True):
+        with pytest.raises(NotFound, match="The owner of the key was deleted"):
+            lab.rotate(key, by)
 
 
 def test_the_name_of_a_key_is_erased_with_its_owner(lab, ada):
@@ -540,8 +554,8 @@ class LifeOfKeys(RuleBasedStateMachine):
         text, until = self.current[key]
         owner = self.secrets[text][0]
         by = self.lab.admin if owner == self.service else next(one for one in self.people if one.id == owner)
-        if self.lab.now >= until:
-            with pytest.raises(Conflict):
+        if owner in self.closed or self.lab.now >= until:
+            with pytest.raises(NotFound if owner in self.closed else Conflict):
                 self.lab.rotate(text, by)
             return
         new = self.lab.rotate(text, by, overlap=timedelta(hours=hours), days=days)

@@ -143,7 +143,15 @@ def test_who_may_not_share_does_not_learn_which_users_exist(log, cells, bob):
             datasets.share(cells, user_id=user_id, grant=Grant.VIEWER, command=command(stranger), log=log)
 
 
-def test_a_dataset_is_shared_only_with_a_team_that_its_owner_is_in(log, ada, cells):
+def test_the_owner_of_a_team_leaves_it_and_still_manages_it_and_shares_with_it(log, ada, cells, group):
+    teams.remove_member(group, user_id=ada.id, command=command(ada), log=log)
+    teams.rename(group, name="Cytology", command=command(ada), log=log)
+    share_with(group, cells, Grant.VIEWER, by=ada, log=log)
+    assert log.load(cells, dataset.evolve).team_grants == {group: Grant.VIEWER}
+    assert not is_member(ada.id, group, log)
+
+
+def test_a_dataset_is_shared_only_with_a_team_that_its_owner_owns_or_is_in(log, ada, cells):
     other = register(actor(), log=log)
     foreign = teams.create(name="Elsewhere", command=command(other), log=log).id
     for group in (foreign, uuid4()):

@@ -34,6 +34,7 @@ UUID_FORM: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{1
 @command("list", example="bioscope users list --role admin")
 @click.option("--role", type=Choice([role.value for role in Role], case_sensitive=False), help="Only accounts with this role.")
 @click.option("--status", type=Choice([status.value for status in Status], case_sensitive=False), help="Only accounts with this status.")
+@click.option("--deleted", is_flag=True, help="Only deleted accounts, with their ids.")
 @click.option("--search", metavar="TEXT", help="Only accounts whose e-mail address, user name or name contains TEXT, ignoring case.")
 @click.option(
     "--limit", type=click.IntRange(1, MAX_PAGE), metavar="NUMBER", default=50, show_default=True, help="Maximum number of accounts."
@@ -42,24 +43,37 @@ UUID_FORM: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{1
 @json_option(list[Account])
 @DATA
 def list_accounts(
-    role: str | None, status: str | None, search: str | None, limit: int, cursor: str | None, data: Path | None, *, as_json: bool
+    role: str | None,
+    status: str | None,
+    search: str | None,
+    limit: int,
+    cursor: str | None,
+    data: Path | None,
+    *,
+    deleted: bool,
+    as_json: bool,
 ) -> None:
     """List accounts, oldest first.
 
-    Deleted accounts are not listed.
+    Deleted accounts are listed with --deleted only.
     """
     from projections import users
     from projections.users import Filter
 
     settings = running_installation(data)
-    filters = Filter(role=Role(role) if role else None, status=Status(status) if status else None, q=printable(search) if search else None)
+    filters = Filter(
+        role=Role(role) if role else None,
+        status=Status(status) if status else None,
+        q=printable(search) if search else None,
+        deleted=deleted,
+    )
     with open_event_log(settings) as log:
         query = partial(users.listed, where=filters, cursor=cursor, size=limit)
         page, lag = asyncio.run(newest_page(settings, query, position=log.head()))
     if as_json:
         print_json([shaped(row, Account) for row in page.items])
     elif page.items:
-        _print_accounts(page.items)
+        _print_accounts(page.items, with_ids=deleted)
     else:
         click.echo("No account matches.")
     print_rest(page, lag, what="accounts")
@@ -171,7 +185,7 @@ def account_sessions(account: str, data: Path | None, *, end: bool, as_json: boo
         print_sessions(found)
     else:
         click.echo(f"{printable(account)} has no open session.")
-    if end:
+    if end and found:
         print_message(f"All sessions of {printable(account)} have ended.")
 
 
@@ -189,7 +203,10 @@ def account_id(log: "RecorderEventStore", account: str) -> UUID:
 
 
 def _unknown(account: str) -> NotFound:
-    return NotFound(f"there is no account {printable(account)}: `bioscope users list` shows all accounts")
+    return NotFound(
+        f"there is no account {printable(account)}: `bioscope users list` shows all accounts; give the id of a deleted one, which "
+        "`bioscope users list --deleted` shows"
+    )
 
 
 def _set_status(account: str, status: Status, data: Path | None) -> bool:
@@ -211,12 +228,11 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
     return result.position > 0
 
 
-def _print_accounts(rows: "list[User]") -> None:
-    columns = [Column(title, wraps=title == "name") for title in ("e-mail", "user name", "name", "role", "status", "registered")]
-    print_table(
-        columns,
-        [
-            (row.email, row.username, f"{row.first_name} {row.last_name}", row.role, row.status, f"{row.registered_at:%Y-%m-%d}")
-            for row in rows
-        ],
-    )
+def _print_accounts(rows: "list[User]", *, with_ids: bool) -> None:
+    titles = ("e-mail", "user name", "name", "role", "status", "registered", *(["id"] if with_ids else []))
+    print_table([Column(title, wraps=title == "name") for title in titles], [_cells(row, with_id=with_ids) for row in rows])
+
+
+def _cells(row: "User", *, with_id: bool) -> tuple[str, ...]:
+    cells = (row.email, row.username, f"{row.first_name} {row.last_name}", row.role, row.status, f"{row.registered_at:%Y-%m-%d}")
+    return (*cells, str(row.id)) if with_id else cells

@@ -69,7 +69,7 @@ def shares(dataset: str, url: str | None, *, as_json: bool) -> None:
 @DATASET
 @argument("holder", metavar="EMAIL|ID|TEAM", help="E-mail address or id of the account; with --team, name or id of the team.")
 @click.option("--grant", type=Choice(GRANTS), default=Grant.VIEWER.value, show_default=True, help="What the account or team may do.")
-@click.option("--team", "with_team", is_flag=True, help="Share with a team that you are in.")
+@click.option("--team", "with_team", is_flag=True, help="Share with a team that you own or are a member of.")
 @API_URL
 def share(dataset: str, holder: str, grant: str, url: str | None, *, with_team: bool) -> None:
     """Let an account or a team use a dataset, or change what it may do.

@@ -11,8 +11,9 @@ import click
 from api.cli.admin.read_models import CURSOR, MAX_PAGE, newest_page, print_rest
 from api.cli.commands import Choice, argument, command, json_option
 from api.cli.common import DATA, open_event_log, running_installation
+from api.cli.exit_codes import WRONG_USE
 from api.cli.operator import operator_command
-from api.cli.output import Column, print_json, print_message, print_table
+from api.cli.output import Column, fail, print_json, print_message, print_table
 from api.cli.shapes import InvitationListed
 from domain.access import Role
 from domain.values import is_id, printable
@@ -37,6 +38,8 @@ def invite(email: str, role: str, data: Path | None, *, again: bool) -> None:
     from domain.errors import Taken
 
     settings = running_installation(data)
+    if settings.registration_mode == "closed":
+        fail("nobody can accept an invitation while BIOSCOPE_REGISTRATION is closed: set it to invite, here and for the API", WRONG_USE)
     with open_event_log(settings) as log:
         by = operator_command(settings, log)
         if again:
@@ -102,7 +105,7 @@ def withdraw_invitation(invitation: str, data: Path | None) -> None:
     with open_event_log(settings) as log:
         found = UUID(invitation) if is_id(invitation) else invitations.open_invitation(invitation, log)
         invitations.withdraw(found, command=operator_command(settings, log), log=log)
-    print_message(f"The invitation {printable(invitation)} is withdrawn.")
+    print_message(f"The invitation {'' if is_id(invitation) else 'of '}{printable(invitation)} is withdrawn.")
 
 
 def _view(row: "InvitationRow") -> InvitationListed:

@@ -17,7 +17,7 @@ def teams() -> None:
 @json_option(list[TeamListed])
 @API_URL
 def list_teams(url: str | None, *, as_json: bool) -> None:
-    """List the teams that you are in; all teams for administrators."""
+    """List the teams that you own or are a member of; all teams for administrators."""
     from api.cli.client import teams
     from api.cli.client.sign_in import open_client
 

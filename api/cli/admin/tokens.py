@@ -13,7 +13,7 @@ from api.cli.admin.read_models import OPERATOR, all_rows, open_reads
 from api.cli.commands import Id, argument, group, json_option
 from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.exit_codes import WRONG_USE
-from api.cli.key_options import DATASETS, DAYS, OVERLAP, SCOPES
+from api.cli.key_options import DATASETS, DAYS, DAYS_OF_NEW_SECRET, OVERLAP, SCOPES
 from api.cli.operator import operator, operator_command
 from api.cli.output import Column, fail, print_json, print_message, print_table
 from api.cli.shapes import ListedToken, ServiceToken
@@ -87,7 +87,7 @@ def create_token(name: str, scopes: tuple[str, ...], datasets: tuple[str, ...], 
 
 
 @tokens.command("list", example="bioscope tokens list")
-@click.option("--all", "with_ended", is_flag=True, help="List keys that were revoked or have expired, too.")
+@click.option("--all", "with_ended", is_flag=True, help="List keys that no longer work, too: revoked, expired, or with a deleted owner.")
 @DATA
 @json_option(list[ListedToken])
 def list_tokens(data: Path | None, *, with_ended: bool, as_json: bool) -> None:
@@ -109,11 +109,11 @@ def list_tokens(data: Path | None, *, with_ended: bool, as_json: bool) -> None:
 
 @tokens.command("rotate", example="bioscope tokens rotate 9d8f2f36-6a0b-4d55-8b6e-2e9a4b7c1d04")
 @KEY
-@DAYS
+@DAYS_OF_NEW_SECRET
 @OVERLAP
 @DATA
 @json_option(ServiceToken)
-def rotate_token(key: UUID, days: int, overlap_hours: int, data: Path | None, *, as_json: bool) -> None:
+def rotate_token(key: UUID, days: int | None, overlap_hours: int, data: Path | None, *, as_json: bool) -> None:
     """Print a new secret for a key of a program.
 
     It has the same id, scopes and datasets.
@@ -125,7 +125,7 @@ def rotate_token(key: UUID, days: int, overlap_hours: int, data: Path | None, *,
     with open_event_log(settings) as log:
         api_keys.rotate(
             key,
-            lifetime=timedelta(days=days),
+            lifetime=None if days is None else timedelta(days=days),
             overlap=timedelta(hours=overlap_hours),
             secret_hash=secret.hash,
             command=operator_command(settings, log),
@@ -191,7 +191,7 @@ async def _keys(settings: Settings, log: "PostgresEventStore") -> list[ListedTok
             scopes=tuple(sorted(key.scopes)),
             dataset_ids=None if key.dataset_ids is None else tuple(sorted(key.dataset_ids)),
             expires_at=key.expires_at,
-            revoked=key.revoked or (key.owner_id in services and services[key.owner_id].deleted),
+            revoked=key.revoked,
             legacy=False,
             first_used_at=used[key.id].first_at if key.id in used else None,
             last_used_at=used[key.id].last_at if key.id in used else None,

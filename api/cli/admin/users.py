@@ -108,7 +108,7 @@ def delete(account: str, data: Path | None, *, yes: bool) -> None:
         if not yes:
             click.confirm(f"Delete {printable(account)}?", abort=True, err=True)
         delete_user(user_id, command=operator_command(settings, log), log=log, tokens=tokens)
-    print_message(f"{printable(account)} was deleted.")
+    print_message(f"{printable(account)} was deleted. `bioscope users erase {user_id}` also makes the personal data unreadable.")
 
 
 @users.command(example="bioscope users erase you@example.org --yes")

@@ -37,10 +37,11 @@ def issue(client: Client, *, name: str, scopes: Collection[str], datasets: Colle
     return _shown(client.post(KEYS, {"name": name, "scopes": chosen, "days": days} | limits), name, chosen)
 
 
-def rotate(client: Client, key: str, *, days: int, overlap_hours: int) -> ServiceToken:
-    """The key with a new secret. Raises RequestRefused, NothingNamed."""
+def rotate(client: Client, key: str, *, days: int | None, overlap_hours: int) -> ServiceToken:
+    """The key with a new secret; without `days`, its lifetime is that of the present one. Raises RequestRefused, NothingNamed."""
     found = _working_key(client, key)
-    return _shown(client.post(f"{KEYS}/{found.id}/rotate", {"days": days, "overlap_hours": overlap_hours}), found.name, found.scopes)
+    lifetime = {} if days is None else {"days": days}
+    return _shown(client.post(f"{KEYS}/{found.id}/rotate", lifetime | {"overlap_hours": overlap_hours}), found.name, found.scopes)
 
 
 def revoke(client: Client, key: str) -> str:

@@ -49,7 +49,7 @@ def share(client: Client, dataset: str, account: str, grant: str) -> None:
     if is_id(account):
         client.call("PUT", f"{path}/{normalized(account)}", json={"grant": grant})
     else:
-        client.call("POST", path, json={"email": account, "grant": grant})
+        client.call("POST", path, json={"email": _address(account), "grant": grant})
 
 
 def share_with_team(client: Client, dataset: str, team: str, grant: str) -> None:
@@ -79,6 +79,13 @@ def _holder(client: Client, dataset: str, wanted: str) -> Share:
     return found[0]
 
 
+def _address(account: str) -> str:
+    """The e-mail address itself. Raises NothingNamed for a text that is none: nobody can search for user names."""
+    if "@" not in account:
+        raise NothingNamed(f"{printable(account)!r} is no e-mail address: give the e-mail address or the id of the account")
+    return account
+
+
 def create(client: Client, name: str) -> str:
     """The id of the new team. Raises RequestRefused."""
     return str(client.post(TEAMS, {"name": name})["id"])
@@ -95,7 +102,7 @@ def add_member(client: Client, team: str, account: str) -> None:
     if is_id(account):
         client.call("PUT", f"{path}/{normalized(account)}")
     else:
-        client.call("POST", path, json={"email": account})
+        client.call("POST", path, json={"email": _address(account)})
 
 
 def remove_member(client: Client, team: str, account: str) -> None:
