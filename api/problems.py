@@ -195,16 +195,21 @@ def _field_error(item: dict[str, Any], handler: BaseRouteHandler) -> FieldError:
     message = str(item.get("message", "is invalid"))
     if message == "'data'":
         return {"loc": ["body"], "msg": "is missing: send a JSON object"}
-    key = str(item.get("key") or "")
-    source = str(getattr(item.get("source"), "value", item.get("source")) or "body")
+    key, body = str(item.get("key") or ""), parameter_of(handler, "data")
+    source = _source(item, body)
     if source != "body":
         parameter = parameter_of(handler, key)
         return {"loc": [source, public_name(parameter, key)], "msg": sentence(message, parameter)}
     path = [part for part in key.replace(ANY_KEY, "").split(".") if part and part != "data"]
-    body = parameter_of(handler, "data")
     if (unknown := unknown_field(message)) is not None:
         return _unknown_field_error(unknown, body, path)
     return {"loc": ["body", *path, *filter(None, [missing_field(message)])], "msg": sentence(message, body, path)}
+
+
+def _source(item: dict[str, Any], body: FieldDefinition | None) -> str:
+    """Where the field was sent. Litestar takes each parameter whose name begins with `data` for the body."""
+    source = item.get("source") or "body"
+    return "query" if source == "body" and body is None else str(getattr(source, "value", source))
 
 
 def _unknown_field_error(unknown: UnknownField, body: FieldDefinition | None, path: list[str]) -> FieldError:
