@@ -3,6 +3,7 @@
 Passwords are hashed by the twin, since most tests sign in several users.
 """
 
+import sys
 import threading
 from itertools import count
 from uuid import uuid4
@@ -10,6 +11,7 @@ from uuid import uuid4
 import httpx
 import msgspec
 import pytest
+import structlog
 
 from api.app import create_app
 from api.cli.web_options import web_options
@@ -80,6 +82,17 @@ class ApiWithProjector:
         assert answer.status_code == 200, answer.text
         http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         return http
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _log_of_the_server():
+    """Commands send logs to their stderr, which is compared. A server in the same process must not write there."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", lambda **_: None)
+        yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ async def url(api):
 
 @pytest.fixture
 def bioscope(url, monkeypatch, tmp_path):
-    """Runs a command on a machine where nobody is signed in. The server's log is on its stderr too."""
+    """Runs a command on a machine where nobody is signed in."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
