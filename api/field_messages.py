@@ -30,7 +30,9 @@ FORMS: Final[Mapping[str, str]] = {
     "Invalid base64 encoded string": "must be base64",
 }
 BOUNDS: Final[Mapping[str, str]] = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
-UNITS: Final[Mapping[str, str]] = {"array": "entries", "object": "entries", "str": "characters", "bytes": "bytes"}
+ENTRIES: Final = ("entry", "entries")
+UNITS: Final[Mapping[str, tuple[str, str]]] = {"str": ("character", "characters"), "bytes": ("byte", "bytes")}
+"""What the length of a value counts, in singular and plural; entries if it is not listed."""
 
 
 class UnknownField(NamedTuple):
@@ -59,8 +61,8 @@ def plain(message: str) -> str:
     if missing_field(message):
         return "is missing"
     if found := LENGTH.fullmatch(message):
-        unit = UNITS.get(found[1], "entries")
-        return f"must have {BOUNDS[found[2]]} {found[3]} {unit if found[3] != '1' else unit.replace('ies', 'y').removesuffix('s')}"
+        one, many = UNITS.get(found[1], ENTRIES)
+        return f"must have {BOUNDS[found[2]]} {found[3]} {one if found[3] == '1' else many}"
     if found := RANGE.fullmatch(message):
         return f"must be {BOUNDS[found[1]]} {found[2]}"
     if found := WRONG_TYPE.fullmatch(message):

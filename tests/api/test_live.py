@@ -337,7 +337,9 @@ async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(se
             began = time.monotonic()
             events, _ = await until_caught_up(quick)
             assert len(events) == MUCH
-            assert time.monotonic() - began < LiveLimits().send_timeout_seconds, "nobody else waited until it was closed"
+            assert time.monotonic() - began < LiveLimits().send_timeout_seconds, (
+                "the quick client did not wait until the slow one was closed"
+            )
             await asyncio.sleep(14)
             assert await closed(slow) in {None, 4408}
             await send(quick, type="ping")

@@ -364,7 +364,9 @@ async def test_a_client_that_does_not_read_is_disconnected_and_nobody_else_waits
         async with reading(served, ada, token=token, after=after) as quick:
             began = time.monotonic()
             assert len(await quick.until_caught_up()) == MUCH
-            assert time.monotonic() - began < LiveLimits().send_timeout_seconds, "nobody else waited until it was closed"
+            assert time.monotonic() - began < LiveLimits().send_timeout_seconds, (
+                "the quick client did not wait until the slow one was closed"
+            )
             await asyncio.sleep(50)  # 10 until its turn is over, 30 until the server notices that nothing is read
             slow.setblocking(False)
             with pytest.raises(ConnectionResetError):

@@ -129,8 +129,8 @@ async def test_notifications_reach_subscribers_through_redis(redis_url):
     await listener.get_message(timeout=10)
     dataset, user = uuid4(), uuid4()
     await LiveNotifier(client.publish).notify(BatchResult(9, frozenset({dataset}), frozenset({user})))
-    heard = await listener.get_message(ignore_subscribe_messages=True, timeout=10)
-    assert json.loads(heard["data"]) == {"position": 9, "datasets": [str(dataset)], "users": [str(user)]}
+    message = await listener.get_message(ignore_subscribe_messages=True, timeout=10)
+    assert json.loads(message["data"]) == {"position": 9, "datasets": [str(dataset)], "users": [str(user)]}
     await listener.aclose()
     await client.aclose()
 

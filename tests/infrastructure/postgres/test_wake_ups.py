@@ -46,7 +46,7 @@ def wakes(app_url):
     one.close()
 
 
-def heard(listener):
+def received(listener):
     """All notifications so far."""
     with psycopg.connect(listener.info.dsn, password=listener.info.password, autocommit=True) as other:
         other.execute(f"notify {LAST}")
@@ -58,7 +58,7 @@ def heard(listener):
     raise AssertionError("the last notification did not come")
 
 
-def next_heard(listener):
+def next_received(listener):
     return next(iter(listener.notifies(timeout=10, stop_after=1)))
 
 
@@ -92,7 +92,7 @@ def test_a_command_wakes_whoever_listens_and_its_own_session_sends_nothing(liste
     log = RecorderEventStore(PostgresRecorder(app_url, ROOT), ROOT)
     log.append(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), created())
     writer = log.recorder._writer._connection.info.backend_pid
-    notification = next_heard(listener)
+    notification = next_received(listener)
     assert (notification.channel, notification.pid == writer) == (APPENDED, False)
     log.close()
 
@@ -100,13 +100,13 @@ def test_a_command_wakes_whoever_listens_and_its_own_session_sends_nothing(liste
 def test_sessions_that_wake_by_themselves_notify_in_no_transaction(listener, app_url):
     append(app_url, SENDS_ITS_WAKE_UPS)
     advance(app_url, SENDS_ITS_WAKE_UPS)
-    assert heard(listener) == []
+    assert received(listener) == []
 
 
 def test_for_a_session_of_an_earlier_release_the_database_notifies(listener, app_url):
     append(app_url, "")
     advance(app_url, "")
-    assert [(one.channel, one.payload) for one in heard(listener)] == [(APPENDED, "1"), (PROJECTED, "1")]
+    assert [(one.channel, one.payload) for one in received(listener)] == [(APPENDED, "1"), (PROJECTED, "1")]
 
 
 async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_transaction(listener, app_url):
@@ -118,40 +118,40 @@ async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_tran
         assert told == ["moved"]
         assert not await published.advance(epoch, place, RelayCheckpoint(0, "two", 1))
         assert told == ["moved"]
-    assert heard(listener) == []
+    assert received(listener) == []
 
 
 # ---- how they are sent -------------------------------------------------------------------------------------------------------------
 def test_wake_ups_that_come_together_are_sent_together(listener, app_url):
     wakes = WakeUps(app_url, WakeUpLimits(interval_seconds=0.5))
     wakes.send(PROJECTED, "0")
-    assert next_heard(listener).payload == "0"
+    assert next_received(listener).payload == "0"
     for position in range(1, 100):
         wakes.send(PROJECTED, str(position))
         wakes.send(PUBLISHED)
     wakes.close()
-    found = heard(listener)
+    found = received(listener)
     assert {one.channel: one.payload for one in found} == {PROJECTED: "99", PUBLISHED: ""}, "the last ones"
     assert len(found) < 20
 
 
 def test_a_session_that_the_server_ended_is_made_again(listener, wakes, owner_url):
     wakes.send(APPENDED)
-    ended = next_heard(listener).pid
+    ended = next_received(listener).pid
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("select pg_terminate_backend(%s, 5000)", (ended,))
     wakes.send(APPENDED)
-    assert next_heard(listener).pid != ended
+    assert next_received(listener).pid != ended
 
 
 def test_a_session_that_sends_nothing_for_long_is_closed(listener, app_url, owner_url):
     wakes = WakeUps(app_url, WakeUpLimits(idle_seconds=0.05))
     wakes.send(APPENDED)
-    sender = next_heard(listener).pid
+    sender = next_received(listener).pid
     with psycopg.connect(owner_url, autocommit=True) as owner:
         wait_until(lambda: owner.execute("select from pg_stat_activity where pid = %s", (sender,)).fetchone() is None)
     wakes.send(APPENDED)
-    assert next_heard(listener).pid != sender
+    assert next_received(listener).pid != sender
 
 
 def test_a_database_that_is_away_is_no_error_for_whoever_sends():
